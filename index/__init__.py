@@ -1,0 +1,1 @@
+"""Vectors in, ranked ids out: exact and approximate search by cosine, on FAISS."""

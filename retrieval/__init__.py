@@ -1,0 +1,1 @@
+"""Search pictures by text and texts by picture."""

@@ -30,8 +30,8 @@ class Batch:
 class Schedule:
     """Every batch of a training run over pictures numbered from 0.
 
-    An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes differ
-    by one at most and never exceed `batch_size`: a short tail would teach little and upset batch normalisation.
+    An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes
+    differ by one at most and never exceed `batch_size`: a short tail would teach little and upset batch normalisation.
     """
 
     caption_counts: Sequence[int]  # of each picture, at least 1

@@ -20,7 +20,7 @@ def contrastive(images: Tensor, texts: Tensor, *, scale: Tensor, positives: Tens
     because a text that another picture of the same item came with may fit this one only in part. Where there are none
     this is the loss of CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3); leaving out is the "elimination" of
     Huynh et al. 2022, "Boosting Contrastive Self-Supervised Learning with False Negative Cancellation" (arXiv
-    2011.11765, section 3.2).
+    2011.11765).
 
     Args:
         images: unit rows (b, d).

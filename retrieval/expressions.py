@@ -1,0 +1,75 @@
+"""Filters as they are typed on the command line: `price<60`, `color=gray|black`, `!brand`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from retrieval.errors import QueryError
+from retrieval.filters import shown
+
+_FORMS = (
+    "The forms are: price<60, price<=60, price>60, price>=60, color=gray, color!=gray, color=gray|black, "
+    'size="032" (in quotes: text), brand (has one), !brand (has none); quote a key or a value with <, > or | in it.'
+)
+_QUOTED = r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
+_EXPRESSION = re.compile(
+    rf"\s*(?P<absent>!?)\s*(?P<key>{_QUOTED}|[^\"'<>=!|][^\"<>=!|]*?)\s*(?:(?P<operator>!=|<=|>=|==?|<|>)\s*(?P<value>.*?))?\s*",
+    re.DOTALL,
+)
+_VALUE = re.compile(rf"\s*(?P<value>{_QUOTED}|[^\s\"'<>=!|](?:[^<>|]*[^\s<>|])?)\s*(?P<more>\||$)", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_BARE_KEY = re.compile(r"[\w.\-]+")
+_COMPARISONS = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
+
+
+def parse_expression(text: str) -> dict[str, Any]:
+    """A `where` mapping from one expression of the command line, such as `price<60`, `color=gray|black` or `!brand`.
+
+    What is not quoted is matched as every kind that it could be: `size=32` finds 32 and "32", `sale=true` finds true
+    and "true", `size=032` finds text only; `<` and its kin compare as numbers what looks like one. A quote inside
+    quotes is doubled.
+
+    Raises:
+        QueryError: The expression has none of the forms, which the message lists.
+    """
+    found = _EXPRESSION.fullmatch(text)
+    if not found:
+        raise QueryError(f"Cannot read the filter {shown(text)}. {_FORMS}")
+    key, operator = _unquoted(found["key"]), found["operator"]
+    if operator is None:
+        if found["key"] == key and not _BARE_KEY.fullmatch(key):
+            raise QueryError(f"The filter {shown(text)} has no operator. {_FORMS}")
+        return {key: {"$exists": not found["absent"]}}
+    values = _values(found["value"])
+    if not values or found["absent"] or (operator in _COMPARISONS and len(values) > 1):
+        raise QueryError(f"Cannot read the filter {shown(text)}. {_FORMS}")
+    if operator in _COMPARISONS:
+        return {key: {_COMPARISONS[operator]: _readings(values[0])[0]}}
+    return {key: {"$nin" if operator == "!=" else "$in": [kind for value in values for kind in _readings(value)]}}
+
+
+def _values(text: str) -> list[str]:
+    """The values between bars, still quoted; none where the text is no such list."""
+    values, position = [], 0
+    while found := _VALUE.match(text, position):
+        values.append(found["value"])
+        position = found.end()
+        if not found["more"]:
+            return values
+    return []
+
+
+def _readings(value: str) -> list[Any]:
+    """Every kind that an unquoted value could be, the likeliest first."""
+    if _unquoted(value) != value:
+        return [_unquoted(value)]
+    if value.lower() in ("true", "false"):
+        return [value.lower() == "true", value]
+    return [float(value), value] if _NUMBER.fullmatch(value) else [value]
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] in "\"'":
+        return text[1:-1].replace(text[0] * 2, text[0])
+    return text

@@ -90,7 +90,7 @@ class Ranks:
         right: how many of the tied are right.
         answers: right targets in all.
         average_precision: AP@R: with R right targets in all, the mean over the ranks i = 1..R of precision at i where
-            the i-th target is right and of 0 where it is wrong (Musgrave et al., A Metric Learning Reality Check, 2020).
+            the i-th target is right and of 0 where it is wrong (Musgrave et al., A Metric Learning Reality Check).
         targets: how many targets were ranked.
     """
 

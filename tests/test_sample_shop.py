@@ -1,0 +1,205 @@
+"""The sample shop: deterministic, varied, balanced, and split so that what is held out was never trained on."""
+
+import csv
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.errors import PairsError
+from retrieval.sample_pen import PATTERNS, SIDE, box, circle, heart, mirrored, smooth, star
+from retrieval.sample_scenes import BACKGROUNDS
+from retrieval.sample_shop import draw_product, draw_shop, invent, split_unseen
+from retrieval.sample_texts import COLOR_WORDS, KINDS, PATTERN_WORDS
+from retrieval.sample_things import THINGS
+from retrieval.sample_wear import WEAR
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A shop of two hundred and forty products."""
+    return draw_shop(tmp_path_factory.mktemp("shop"), count=240)
+
+
+@pytest.fixture(scope="module")
+def rows(shop):
+    with shop.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def combination(product):
+    return product.kind, product.color, product.pattern
+
+
+def test_the_table_holds_every_product_with_its_picture(shop, rows):
+    assert list(rows[0]) == [
+        "id", "image", "title", "description", "kind", "color", "pattern", "size", "background", "price", "category",
+        "stock",
+    ]  # fmt: skip
+    assert len(rows) == 240
+    for row in rows:
+        with Image.open(shop.parent / row["image"]) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (SIDE, SIDE))
+
+
+def test_the_table_says_what_was_invented(rows):
+    for row, product in zip(rows, invent(count=240), strict=True):
+        assert row == {name: str(value) for name, value in product.attributes.items()}
+
+
+def test_a_second_draw_gives_the_same_bytes_and_another_seed_gives_others(shop, tmp_path):
+    again = draw_shop(tmp_path / "again", count=6)
+    other = draw_shop(tmp_path / "other", count=6, seed=1)
+    for number in range(1, 7):
+        name = f"images/p{number:04d}.png"
+        assert (again.parent / name).read_bytes() == (shop.parent / name).read_bytes()
+        assert (other.parent / name).read_bytes() != (shop.parent / name).read_bytes()
+
+
+def test_a_larger_shop_begins_like_a_smaller_one():
+    assert invent(count=500)[:100] == invent(count=100)
+
+
+def test_names_of_files_say_nothing(rows):
+    assert [row["image"] for row in rows] == [f"images/p{number:04d}.png" for number in range(1, 241)]
+
+
+def test_no_two_pictures_look_alike(shop, rows):
+    """The mean difference a pixel and channel, at a quarter of the size, is at least three grey levels for any two."""
+    small = np.stack([_thumbnail(shop.parent / row["image"]) for row in rows])
+    squared = (small**2).sum(1)
+    distance = squared[:, None] + squared[None, :] - 2 * small @ small.T
+    distance[np.diag_indices(len(rows))] = np.inf
+    assert np.sqrt(distance.min() / small.shape[1]) > 3
+
+
+def _thumbnail(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.resize((32, 32)), np.float64).ravel()
+
+
+def test_products_that_share_a_combination_differ_in_setting_and_title():
+    products = invent(count=1500)
+    groups = {}
+    for product in products:
+        groups.setdefault(combination(product), []).append(product)
+    shared = [group for group in groups.values() if len(group) > 1]
+    assert max(map(len, groups.values())) == 2
+    assert sum(map(len, shared)) < 0.2 * len(products)
+    for first, second in shared:
+        assert first.background != second.background
+        assert first.title != second.title
+
+
+def test_the_default_shop_is_large_varied_and_says_everything_once():
+    products = invent(count=1500)
+    assert len({product.title for product in products}) == 1500
+    assert len({product.description for product in products}) == 1500
+    assert min(Counter(product.kind for product in products).values()) == 50
+    assert min(Counter(product.color for product in products).values()) > 90
+    assert min(Counter(product.pattern for product in products).values()) > 150
+    assert all(product.price > 0 and product.stock >= 0 for product in products)
+
+
+def names(text, word):
+    """Whether the word stands in the text by itself: "covered" does not say red."""
+    return re.search(rf"\b{word}\b", text) is not None
+
+
+def test_titles_name_kind_colour_and_pattern_in_plain_words():
+    for product in invent(count=600):
+        adjective, noun, _ = PATTERN_WORDS[product.pattern]
+        title = product.title.lower()
+        assert product.kind.lower() in title
+        assert names(title, product.color)
+        assert adjective in title or noun in title
+
+
+def test_descriptions_name_the_same_facts_in_their_own_words():
+    for product in invent(count=600):
+        adjective, _, phrases = PATTERN_WORDS[product.pattern]
+        text = product.description.lower()
+        assert any(name.lower() in text for name in (product.kind, *KINDS[product.kind].other_names))
+        assert any(names(text, word) for word in COLOR_WORDS[product.color])
+        assert any(phrase in text for phrase in (adjective, *phrases))
+
+
+def test_the_words_and_the_drawings_cover_the_same_kinds_and_patterns():
+    assert set(KINDS) == set(WEAR | THINGS)
+    assert len(KINDS) >= 24
+    assert set(PATTERN_WORDS) == set(PATTERNS)
+    assert len(COLOR_WORDS) == 12
+
+
+def test_every_kind_in_every_pattern_draws_something_of_its_own_colour():
+    """Red things are redder than the same scene with the thing in blue; an empty drawing would not differ."""
+    base = {product.kind: product for product in invent(count=30)}
+    for kind, pattern in itertools.product(base, ("plain", "zigzag")):
+        red, blue = (np.asarray(draw_product(_recolored(base[kind], color, pattern)), int) for color in ("red", "blue"))
+        changed = (red[..., 0] - red[..., 2]) > (blue[..., 0] - blue[..., 2]) + 60
+        assert changed.mean() > 0.02, kind
+
+
+def _recolored(product, color, pattern):
+    fields = {**product.attributes, "color": color, "pattern": pattern, "size": "large"}
+    return type(product)(**fields)
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_the_thing_stands_out_from_its_background(background):
+    """A white and a yellow thing differ from what is behind them: the centre is not the corner."""
+    for color in ("white", "yellow"):
+        product = _recolored(invent(count=14)[13], color, "plain")
+        product = type(product)(**{**product.attributes, "background": background})
+        picture = np.asarray(draw_product(product), int)
+        assert np.abs(picture[56:72, 56:72].mean((0, 1)) - picture[:10, :10].mean((0, 1))).max() > 10
+
+
+def test_held_out_combinations_are_never_trained_on_and_single():
+    training, held_out = split_unseen(invent(count=1500))
+    assert (len(training), len(held_out)) == (1200, 300)
+    assert len(set(map(combination, held_out))) == 300
+    assert not set(map(combination, held_out)) & set(map(combination, training))
+    for fact in ("kind", "color", "pattern"):
+        assert {getattr(product, fact) for product in held_out} <= {getattr(product, fact) for product in training}
+
+
+def test_a_small_split_keeps_every_kind_in_training():
+    products = invent(count=40)
+    training, held_out = split_unseen(products, count=8)
+    assert {product.kind for product in training} == set(KINDS)
+    assert sorted([*training, *held_out], key=lambda product: product.id) == products
+
+
+def test_the_split_follows_its_seed():
+    products = invent(count=300)
+    assert split_unseen(products, count=50) == split_unseen(products, count=50)
+    assert split_unseen(products, count=50) != split_unseen(products, count=50, seed=1)
+
+
+def test_too_many_held_out_products_are_an_error_with_the_number():
+    with pytest.raises(PairsError, match="of 30 products can be held out, not 30"):
+        split_unseen(invent(count=30), count=30)
+
+
+def area(shape):
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in itertools.pairwise([*shape, shape[0]]))) / 2
+
+
+def test_shapes_have_the_areas_of_geometry():
+    assert area(circle(50, 50, radius=20)) == pytest.approx(np.pi * 400, rel=0.01)
+    assert area(box((10, 20), (50, 80))) == 2400
+    assert area(box((10, 20), (50, 80), radius=10)) == pytest.approx(2400 - (4 - np.pi) * 100, rel=0.01)
+    assert area(star((50, 50), 10, waist=1)) == pytest.approx(5 * np.sin(np.pi / 5) * 100, rel=1e-9)
+    # The heart curve encloses 180 pi at scale 16.
+    assert area(heart((0, 0), 16)) == pytest.approx(180 * np.pi, rel=0.03)
+
+
+def test_a_smooth_curve_passes_through_its_points_and_a_mirrored_one_is_symmetric():
+    points = [(10, 10), (80, 20), (60, 90)]
+    assert set(points) <= set(smooth(points))
+    shape = mirrored([(40, 10), (20, 50), (50, 90)])
+    assert {(100 - x, y) for x, y in shape} == set(shape)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrieval.errors import EvaluationError
+from retrieval.ties import miss_probability, precision_sum, reciprocal_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,13 +65,21 @@ class Relevance:
         """How many right targets each query has, (q,)."""
         return np.diff(self.offsets)
 
+    def query_of_pair(self) -> Ids:
+        """The query that each of `ids` is right for, (p,)."""
+        return np.repeat(np.arange(self.queries), self.answers)
+
     def swapped(self) -> Relevance:
         """The same pairs asked the other way: targets become queries."""
-        query = np.repeat(np.arange(self.queries), self.answers)
-        return Relevance.from_pairs(self.ids, query, queries=self.targets, targets=self.queries)
+        return Relevance.from_pairs(self.ids, self.query_of_pair(), queries=self.targets, targets=self.queries)
+
+    def then(self, further: Relevance) -> Relevance:
+        """What each query reaches through its targets, which are the queries of `further`."""
+        reached = np.repeat(self.query_of_pair(), further.answers[self.ids])
+        return Relevance.from_pairs(reached, further.take(self.ids).ids, queries=self.queries, targets=further.targets)
 
     def take(self, queries: Ids) -> Relevance:
-        """The relevance of these queries alone, in this order."""
+        """The relevance of these queries alone, in this order; one may be taken several times."""
         counts = self.answers[queries]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[queries] - offsets[:-1], counts)
@@ -106,7 +115,7 @@ class Ranks:
         """The ranks of queries with so many right answers when the order of all targets is random."""
         better = np.zeros_like(answers)
         tied = np.full_like(answers, targets)
-        precision = _precision_in_ties(better, tied, answers, before=better, answers=answers) / answers
+        precision = precision_sum(better, tied, answers, before=better, answers=answers) / answers
         return cls(better, tied, answers, answers, precision, targets)
 
     def chance(self) -> Ranks:
@@ -126,7 +135,7 @@ class Ranks:
         hypergeometric probability C(tied - right, m) / C(tied, m).
         """
         taken = np.clip(k - self.better, 0, self.tied)
-        return 1.0 - _miss(self.tied, self.right, taken)
+        return 1.0 - miss_probability(self.tied, self.right, taken)
 
     def first(self) -> Floats:
         """The expected rank of the best right target, from 1, (q,).
@@ -138,7 +147,7 @@ class Ranks:
     def reciprocal(self) -> Floats:
         """The expected reciprocal of the rank of the best right target, (q,)."""
         cases, case_of_query = np.unique(np.stack([self.better, self.tied, self.right]), axis=1, return_inverse=True)
-        return _expected_reciprocal(*cases)[case_of_query.reshape(-1)]
+        return reciprocal_rank(*cases)[case_of_query.reshape(-1)]
 
 
 def rank(queries: Rows, targets: Rows, right: Relevance) -> Ranks:
@@ -181,63 +190,10 @@ def _rank_block(scores: Rows, right: Relevance) -> tuple[Ids, Ids, Ids, Floats]:
     size = np.diff(start, append=len(row))
     row, better, tied = row[start], better[start], tied[start]
     before = start - right.offsets[row]
-    precision = _precision_in_ties(better, tied, size, before=before, answers=right.answers[row])
+    precision = precision_sum(better, tied, size, before=before, answers=right.answers[row])
     best = before == 0
     sums = np.bincount(row, weights=precision, minlength=len(scores))
     return better[best], tied[best], size[best], sums / right.answers
-
-
-def _precision_in_ties(better: Ids, tied: Ids, right: Ids, *, before: Ids, answers: Ids) -> Floats:
-    """The expected sum of precision at i over the right targets at ranks i <= answers within one group of ties.
-
-    Position j of the group (rank i = better + j) holds a right target with probability right / tied; given that, the
-    expected number of right targets up to it is before + 1 + (j - 1) (right - 1) / (tied - 1). Summed over j.
-    """
-    harmonic = _harmonic(int(answers.max(initial=0)))
-    first, last = np.minimum(better, answers), np.minimum(better + tied, answers)
-    growth = (right - 1) / np.maximum(tied - 1, 1)
-    constant = before + 1 - (better + 1) * growth
-    total: Floats = right / tied * (constant * (harmonic[last] - harmonic[first]) + growth * (last - first))
-    return total
-
-
-def _miss(tied: Ids, right: Ids, taken: Ids) -> Floats:
-    """C(tied - right, taken) / C(tied, taken): the chance that `taken` of `tied` in random order miss all `right`."""
-    fewer, more = np.minimum(right, taken), np.maximum(right, taken)  # the ratio is symmetric in the two
-    result = np.ones(len(tied))
-    for step in range(int(fewer.max(initial=0))):
-        open_ = step < fewer
-        result[open_] *= np.maximum(tied - more - step, 0)[open_] / (tied - step)[open_]
-    return result
-
-
-def _expected_reciprocal(better: Ids, tied: Ids, right: Ids) -> Floats:
-    """E[1 / (better + J)], J the first position of `right` among `tied` in random order."""
-    harmonic = _harmonic(int(tied.max(initial=0)))
-    result = right / (tied - right + 1) * (harmonic[tied] - harmonic[right - 1])  # the closed form where better is 0
-    late = np.flatnonzero(better)
-    result[late] = _expected_reciprocal_late(better[late], tied[late], right[late])
-    return result
-
-
-def _expected_reciprocal_late(better: Ids, tied: Ids, right: Ids) -> Floats:
-    """The same by summing over J, for any `better`: the closed form loses its digits where better is large."""
-    result = np.zeros(len(better))
-    chance = right / tied  # P(J = 1)
-    alive = np.arange(len(better))
-    position = 1
-    while len(alive):
-        result[alive] += chance[alive] / (better[alive] + position)
-        alive = alive[position <= (tied - right)[alive]]
-        # P(J = j + 1) / P(J = j) = (tied - right - j + 1) / (tied - j)
-        chance[alive] *= (tied - right - position + 1)[alive] / (tied - position)[alive]
-        position += 1
-    return result
-
-
-def _harmonic(count: int) -> Floats:
-    """The harmonic numbers H(0) to H(count)."""
-    return np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count + 1))])
 
 
 def recall_from_rows(
@@ -264,7 +220,7 @@ def recall_both_ways(
     asked = np.flatnonzero(back.answers)
     ways = {
         "text_to_image": rank(text_rows, image_rows, right),
-        "image_to_text": rank(_rows_of(image_rows, asked), text_rows, back.take(asked)),
+        "image_to_text": rank(rows_of(image_rows, asked), text_rows, back.take(asked)),
     }
     figures = {f"{way}_recall@{k}": float(ranks.recall(k).mean()) for way, ranks in ways.items() for k in ks}
     return figures | {"mean_recall": sum(figures.values()) / len(figures)}
@@ -305,7 +261,7 @@ def _blocks(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _rows_of(rows: Rows, chosen: Ids) -> Rows:
+def rows_of(rows: Rows, chosen: Ids) -> Rows:
     """The chosen rows; no copy where all are."""
     return rows if len(chosen) == len(rows) else rows[chosen]
 

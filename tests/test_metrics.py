@@ -1,0 +1,251 @@
+"""Ranks, recall, reciprocal rank and AP@R against the enumeration of every order of the tied."""
+
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval import metrics
+from retrieval.errors import EvaluationError
+from retrieval.metrics import Ranks, Relevance, equal_rows, rank, recall_both_ways, recall_from_rows
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def random_rows(count, dimension=16, *, seed=0):
+    return unit(np.random.default_rng(seed).standard_normal((count, dimension)))
+
+
+def rows_of_scores(scores):
+    """Rows whose inner products are exactly these: each target is a unit vector, each query its row of scores."""
+    scores = np.asarray(scores, np.float32)
+    return scores, np.eye(scores.shape[1], dtype=np.float32)
+
+
+def relevance(right_of_query, targets):
+    pairs = [(query, target) for query, right in enumerate(right_of_query) for target in right]
+    query, target = np.array(pairs, np.int64).reshape(-1, 2).T
+    return Relevance.from_pairs(query, target, queries=len(right_of_query), targets=targets)
+
+
+def orders(scores):
+    """Every order of the targets that the scores allow, each as likely as any other."""
+    numbers = range(len(scores))
+    return [order for order in permutations(numbers) if all(scores[a] >= scores[b] for a, b in pairwise(order))]
+
+
+def definition(order, right, k):
+    """Hit within k, rank of the first right one, its reciprocal, and AP@R, from one order, by their definitions."""
+    hits = [target in right for target in order]
+    first = hits.index(True) + 1
+    precision = [sum(hits[:i]) / i for i in range(1, len(right) + 1) if hits[i - 1]]
+    return any(hits[:k]), first, 1 / first, sum(precision) / len(right)
+
+
+@st.composite
+def queries(draw):
+    count = draw(st.integers(1, 6))
+    scores = draw(st.lists(st.sampled_from([-0.5, 0.0, 0.25, 1.0]), min_size=count, max_size=count))
+    right = draw(st.sets(st.integers(0, count - 1), min_size=1))
+    return scores, right, draw(st.integers(1, count + 2))
+
+
+@settings(max_examples=150, deadline=None)
+@given(queries())
+def test_every_metric_is_its_mean_over_all_orders_of_the_tied(query):
+    scores, right, k = query
+    ranks = rank(*rows_of_scores([scores]), relevance([right], len(scores)))
+    measured = (ranks.recall(k), ranks.first(), ranks.reciprocal(), ranks.average_precision)
+    expected = np.mean([definition(order, right, k) for order in orders(scores)], axis=0)
+    assert np.concatenate(measured) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_blocks_and_many_queries_change_nothing(data):
+    """Queries ranked together, a row at a time, equal each query ranked alone."""
+    targets = data.draw(st.integers(1, 6))
+    count = data.draw(st.integers(1, 7))
+    grid = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=targets, max_size=targets)
+    scores = data.draw(st.lists(grid, min_size=count, max_size=count))
+    subset = st.sets(st.integers(0, targets - 1), min_size=1)
+    right = data.draw(st.lists(subset, min_size=count, max_size=count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK_BYTES", 1)
+        together = rank(*rows_of_scores(scores), relevance(right, targets))
+    alone = [rank(*rows_of_scores([scores[q]]), relevance([right[q]], targets)) for q in range(count)]
+    for name in ("better", "tied", "right", "answers", "average_precision"):
+        assert getattr(together, name).tolist() == [getattr(ranks, name)[0] for ranks in alone]
+
+
+def their_recall(scores, positive, k):
+    """CLIP_benchmark's recall_at_k followed by its `> 0`, from its definition: the top k hold a positive."""
+    top = np.argsort(-scores, axis=1)[:, :k]
+    return float(np.mean([positive[q, top[q]].sum() > 0 for q in range(len(scores))]))
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_recall_is_clip_benchmarks_where_no_scores_are_tied(k):
+    images, texts = random_rows(40), random_rows(200, seed=1)
+    image_of_text = np.random.default_rng(2).permutation(np.repeat(np.arange(40), 5))
+    positive = image_of_text[:, None] == np.arange(40)
+    scores = texts.astype(np.float64) @ images.astype(np.float64).T
+    measured = recall_from_rows(images, texts, image_of_text)
+    assert measured[f"text_to_image_recall@{k}"] == pytest.approx(their_recall(scores, positive, k))
+    assert measured[f"image_to_text_recall@{k}"] == pytest.approx(their_recall(scores.T, positive.T, k))
+
+
+def test_a_collapsed_encoder_scores_exactly_chance():
+    """Every image and text at one vector: the rows' own order, in which all pairs match, gains nothing."""
+    images, texts = np.repeat(random_rows(1, 37), 30, axis=0), np.repeat(random_rows(1, 37, seed=1), 90, axis=0)
+    right = Relevance.from_pairs(np.arange(90), np.arange(90) // 3, queries=90, targets=30)
+    for ranks in (rank(texts, images, right), rank(images, texts, right.swapped())):
+        chance = ranks.chance()
+        for k in (1, 5, 10, 200):
+            assert ranks.recall(k).tolist() == chance.recall(k).tolist()
+        assert ranks.first().tolist() == chance.first().tolist()
+        assert ranks.reciprocal().tolist() == chance.reciprocal().tolist()
+        assert ranks.average_precision.tolist() == chance.average_precision.tolist()
+
+
+def test_chance_is_what_random_orders_give():
+    """Five right among 40: 20,000 random orders agree with the closed forms within four standard errors."""
+    random = np.random.default_rng(0)
+    hits = random.permuted(np.tile(np.arange(40) < 5, (20_000, 1)), axis=1)
+    first = hits.argmax(axis=1) + 1
+    precision = (np.cumsum(hits, axis=1) / np.arange(1, 41) * hits)[:, :5].sum(axis=1) / 5
+    chance = Ranks.of_chance(np.array([5]), 40)
+    for drawn, exact in (
+        (first <= 3, chance.recall(3)),
+        (first <= 10, chance.recall(10)),
+        (first, chance.first()),
+        (1 / first, chance.reciprocal()),
+        (precision, chance.average_precision),
+    ):
+        assert abs(drawn.mean() - exact[0]) < 4 * drawn.std() / np.sqrt(len(drawn))
+
+
+def test_chance_of_one_right_answer_is_k_of_n():
+    chance = Ranks.of_chance(np.array([1]), 300)
+    assert [chance.recall(k)[0] for k in (1, 10, 300)] == pytest.approx([1 / 300, 10 / 300, 1])
+    assert chance.first()[0] == 150.5
+    assert chance.average_precision[0] == pytest.approx(1 / 300)
+
+
+def test_recall_keeps_its_digits_with_many_tied():
+    """100,000 tied, 1,000 right, 10 taken: against the product of exact integer ratios."""
+    chance = Ranks.of_chance(np.array([1000]), 100_000)
+    miss = np.prod([(99_000 - i) / (100_000 - i) for i in range(10)])
+    assert chance.recall(10)[0] == pytest.approx(1 - miss, rel=1e-12)
+    assert chance.recall(99_001)[0] == 1.0
+
+
+def test_the_reciprocal_rank_behind_many_better_ones_keeps_its_digits():
+    """A tied group behind 10,000 better targets, all but two of it right: against the sum by definition."""
+    ranks = Ranks(*(np.array([x]) for x in (10_000, 50, 48, 48)), np.zeros(1), 20_000)
+    chances = {1: 48 / 50, 2: 2 / 50 * 48 / 49, 3: 2 / 50 * 1 / 49}
+    assert ranks.reciprocal()[0] == pytest.approx(sum(p / (10_000 + j) for j, p in chances.items()), rel=1e-13)
+
+
+@pytest.mark.parametrize("dimension", [3, 37, 512])
+@pytest.mark.parametrize("count", [2, 15, 130])
+def test_equal_targets_tie_wherever_they_stand(dimension, count):
+    """A matrix product may round the same pair differently in its last columns; copies still tie."""
+    distinct = random_rows(count, dimension)
+    copies = np.random.default_rng(1).permutation(np.repeat(np.arange(count), 7))
+    right = Relevance.from_pairs(
+        np.arange(count), [np.flatnonzero(copies == q)[0] for q in range(count)], queries=count, targets=len(copies)
+    )
+    ranks = rank(distinct, distinct[copies], right)
+    assert ranks.better.tolist() == [0] * count
+    assert ranks.tied.tolist() == [7] * count
+    assert ranks.recall(1) == pytest.approx(np.full(count, 1 / 7))
+
+
+def test_equal_rows_finds_the_first_of_each_and_takes_minus_zero_for_zero():
+    rows = np.array([[1, 0], [0, 1], [1, -0.0], [0, 1], [1, 1e-7]], np.float32)
+    copies, originals = equal_rows(rows)
+    assert (copies.tolist(), originals.tolist()) == ([2, 3], [0, 1])
+
+
+def test_equal_rows_survives_keys_that_collide(monkeypatch):
+    """With every key the same, rows are still told apart by what they hold."""
+
+    class Zeros:
+        def integers(self, *_, size, dtype):
+            return np.zeros(size, dtype)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda _: Zeros())
+    copies, originals = equal_rows(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
+    assert (copies.tolist(), originals.tolist()) == ([2], [0])
+
+
+def test_a_pair_said_twice_counts_once_and_swapping_twice_gives_the_relevance_back():
+    right = Relevance.from_pairs([0, 1, 1, 0], [2, 0, 1, 2], queries=2, targets=4)
+    assert right.answers.tolist() == [1, 2]
+    assert right.swapped().answers.tolist() == [1, 1, 1, 0]
+    back = right.swapped().swapped()
+    assert (back.offsets.tolist(), back.ids.tolist(), back.targets) == ([0, 1, 3], [2, 0, 1], 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_then_reaches_what_a_product_of_matrices_reaches(data):
+    first = data.draw(st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=4))
+    second = data.draw(st.lists(st.sets(st.integers(0, 4)), min_size=4, max_size=4))
+    reached = relevance(first, 4).then(relevance(second, 5))
+    expected = [sorted(set().union(*(second[middle] for middle in targets))) for targets in first]
+    assert [part.tolist() for part in np.split(reached.ids, reached.offsets[1:-1])] == expected
+
+
+def test_a_single_image_with_its_text_is_always_found():
+    row = random_rows(1)
+    assert set(recall_from_rows(row, row, [0]).values()) == {1.0}
+
+
+def test_images_without_a_text_are_ranked_but_never_asked():
+    images = np.eye(4, dtype=np.float32)
+    figures = recall_from_rows(images, images[:2], [0, 3], ks=(1,))
+    assert figures == {"text_to_image_recall@1": 0.5, "image_to_text_recall@1": 0.75, "mean_recall": 0.625}
+
+
+def test_a_shared_text_is_right_for_each_of_its_images():
+    images, texts = np.eye(3, dtype=np.float32), np.array([[0, 1, 0], [0, 0, 1]], np.float32)
+    right = Relevance.from_pairs([0, 0, 1], [0, 1, 2], queries=2, targets=3)
+    assert recall_both_ways(images, texts, right, ks=(1,))["text_to_image_recall@1"] == 1.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_vector_that_is_no_number_is_refused(bad):
+    rows = random_rows(3)
+    rows[1, 2] = bad
+    with pytest.raises(EvaluationError, match="NaN or an infinity"):
+        recall_from_rows(rows, random_rows(3), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "image_of_text", "message"),
+    [
+        (random_rows(3), random_rows(3, 8), [0, 1, 2], "dimension 8, targets 16"),
+        (random_rows(3), random_rows(3), [0, 1, 3], "outside 0 to 2"),
+        (random_rows(3), random_rows(3), [0, 1, -1], "outside 0 to 2"),
+        (random_rows(3), random_rows(0), [], "needs a right answer"),
+        (random_rows(3)[0], random_rows(3), [0, 0, 0], "a matrix"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_reason(*, images, texts, image_of_text, message):
+    with pytest.raises(EvaluationError, match=message):
+        recall_from_rows(images, texts, image_of_text)
+
+
+def test_a_query_without_a_right_answer_and_a_relevance_of_other_rows_are_refused():
+    rows = random_rows(3)
+    with pytest.raises(EvaluationError, match="Every query needs a right answer"):
+        rank(rows, rows, Relevance.from_pairs([0, 1], [0, 1], queries=3, targets=3))
+    with pytest.raises(EvaluationError, match="relevance is of 2 queries and 3 targets"):
+        rank(rows, rows, Relevance.from_pairs([0, 1], [0, 1], queries=2, targets=3))

@@ -7,6 +7,7 @@ from typing import Any, Final
 _INK: Final = "#717273"  # stands for the reader's text colour until the SVG is written
 _STYLE: Final = "<style>svg{color:#585a64}@media(prefers-color-scheme:dark){svg{color:#b6b8c2}}</style>"
 _COLORS: Final = ("#4c78d6", "#d9822b", "#3fa27c", "#b45fc0")
+_FEW: Final = 8
 _MARKERS: Final = ("o", "s", "^", "D")
 
 
@@ -32,12 +33,18 @@ def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[in
 
 def _draw(axes: Any, curve: Mapping[int, float], *, label: str, color: str, **style: Any) -> None:
     ks = sorted(curve)
-    axes.plot(ks, [curve[k] for k in ks], label=label, color=color, **{"linewidth": 2.2, **style})
+    marked = [ks.index(k) for k in _ticks(ks)]
+    axes.plot(ks, [curve[k] for k in ks], label=label, color=color, markevery=marked, **{"linewidth": 2.2, **style})
+
+
+def _ticks(ks: Sequence[int]) -> list[int]:
+    """Every K where they are few, else 1, 2, 5, 10, 20, 50 and so on."""
+    return list(ks) if len(ks) <= _FEW else [k for k in ks if str(k).rstrip("0") in {"1", "2", "5"}]
 
 
 def _dress(axes: Any, *, ks: Sequence[int]) -> None:
     axes.set(xscale="log", ylim=(-0.02, 1.03), xlabel="K", ylabel="recall@K")
-    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_xticks(_ticks(ks), [str(k) for k in _ticks(ks)])
     axes.minorticks_off()
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
     axes.grid(color=_INK, alpha=0.25, linewidth=0.8)

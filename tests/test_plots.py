@@ -45,3 +45,9 @@ def test_the_same_curves_give_the_same_text(svg):
 
 def test_one_curve_without_chance_is_enough():
     assert "chance" not in recall_plot({"text → image": {1: 1.0}})
+
+
+def test_a_curve_of_many_ks_is_labelled_at_a_few():
+    root = ET.fromstring(recall_plot({"text → image": {k: 1 - 1 / k for k in range(1, 51)}}))  # noqa: S314 - our own
+    texts = {"".join(element.itertext()).strip() for element in root.iter(f"{SVG}text")}
+    assert {text for text in texts if text.isdigit()} - {"0"} == {"1", "2", "5", "10", "20", "50"}

@@ -283,8 +283,8 @@ _OPERATORS: dict[str, Callable[[str, object], Filter]] = {
 
 
 def _unknown(name: str, known: Iterable[str], place: str) -> QueryError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {' '.join(sorted(known))}."
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {' '.join(known)}."
     return QueryError(f"Unknown operator {shown(name)} {place}; {hint}")
 
 

@@ -6,7 +6,7 @@ import json
 import operator
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -192,7 +192,7 @@ class _Column:
 
     def learn(self, texts: Sequence[str]) -> list[int]:
         """Codes of the texts; unknown ones enter the vocabulary, which moves the codes behind them."""
-        unknown = sorted(set(texts).difference(self._known(texts)))
+        unknown = sorted(set(texts).difference(self._known(set(texts))))
         if unknown:
             places = [bisect_left(self.vocabulary, text) for text in unknown]
             moved = np.arange(len(self.vocabulary)) + np.searchsorted(
@@ -202,8 +202,10 @@ class _Column:
             self.vocabulary = sorted([*self.vocabulary, *unknown])  # two sorted runs: merged in linear time
         return [bisect_left(self.vocabulary, text) for text in texts]
 
-    def _known(self, texts: Iterable[str]) -> dict[str, int]:
+    def _known(self, texts: Collection[str]) -> dict[str, int]:
         """The texts that the vocabulary holds, with their codes."""
+        if len(texts) * 16 > len(self.vocabulary):  # then one pass is quicker than a search for each
+            return {text: code for code, text in enumerate(self.vocabulary) if text in texts}
         codes = {text: bisect_left(self.vocabulary, text) for text in texts}
         return {text: code for text, code in codes.items() if self.vocabulary[code : code + 1] == [text]}
 
@@ -224,7 +226,8 @@ class _Column:
     def _comparison(self, condition: Compare) -> tuple[int, Test]:
         compare = _COMPARE[condition.operator]
         if not isinstance(condition.value, str):
-            return NUMBER, lambda values: compare(values, condition.value)
+            number = condition.value
+            return NUMBER, lambda numbers: np.asarray(compare(numbers, number))
         # $lte and $gt part the vocabulary behind the text, $lt and $gte before it.
         part = bisect_right if condition.operator in ("$lte", "$gt") else bisect_left
         cut = part(self.vocabulary, condition.value)
@@ -236,7 +239,7 @@ class _Column:
 _is_coded: Test = partial(np.less_equal, 0)
 
 
-def _is_number(numbers: NDArray[Any]) -> Mask:
+def _is_number(numbers: NDArray[np.float64]) -> Mask:
     return ~np.isnan(numbers)
 
 

@@ -1,0 +1,80 @@
+"""Filters as they are typed on the command line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.errors import QueryError
+from retrieval.expressions import parse_expression
+from retrieval.filters import parse_filter
+
+
+@pytest.mark.parametrize(
+    ("expression", "where"),
+    [
+        ("price<60", {"price": {"$lt": 60.0}}),
+        ("price <= 6.5", {"price": {"$lte": 6.5}}),
+        ("price>-1e3", {"price": {"$gt": -1000.0}}),
+        (" price>=0 ", {"price": {"$gte": 0.0}}),
+        ("date>=2024-01-31", {"date": {"$gte": "2024-01-31"}}),
+        ('year>="2024"', {"year": {"$gte": "2024"}}),
+        ("color=gray", {"color": {"$in": ["gray"]}}),
+        ("color==gray", {"color": {"$in": ["gray"]}}),
+        ("color!=gray", {"color": {"$nin": ["gray"]}}),
+        ("color=gray|dark blue | 'a|b'", {"color": {"$in": ["gray", "dark blue", "a|b"]}}),
+        ("color!=gray|black", {"color": {"$nin": ["gray", "black"]}}),
+        ("in_stock=true", {"in_stock": {"$in": [True, "true"]}}),
+        ("in_stock=False", {"in_stock": {"$in": [False, "False"]}}),
+        ("size=32", {"size": {"$in": [32.0, "32"]}}),
+        ("size=032", {"size": {"$in": ["032"]}}),
+        ("size='32'", {"size": {"$in": ["32"]}}),
+        ("version=nan", {"version": {"$in": ["nan"]}}),
+        ('name="a=b"', {"name": {"$in": ["a=b"]}}),
+        ("name=a=b", {"name": {"$in": ["a=b"]}}),
+        ('name="5"" pipe"', {"name": {"$in": ['5" pipe']}}),
+        ('name=5" pipe', {"name": {"$in": ['5" pipe']}}),
+        ("name=rock'n'roll", {"name": {"$in": ["rock'n'roll"]}}),
+        ('brand=""', {"brand": {"$in": [""]}}),
+        ("name=Smith, John", {"name": {"$in": ["Smith, John"]}}),
+        ("brand", {"brand": {"$exists": True}}),
+        ("!brand", {"brand": {"$exists": False}}),
+        ("size.width<5", {"size.width": {"$lt": 5.0}}),
+        ("frame size=5", {"frame size": {"$in": [5.0, "5"]}}),
+        ('"a<b"=x', {"a<b": {"$in": ["x"]}}),
+        ("'frame size'", {"frame size": {"$exists": True}}),
+        ("!'a!=b'", {"a!=b": {"$exists": False}}),
+        ("颜色=灰", {"颜色": {"$in": ["灰"]}}),
+    ],
+)
+def test_an_expression_means(expression, where):
+    assert parse_expression(expression) == where
+    parse_filter(where)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *["", " ", "=5", "<5", "price<", "price=", "price=<5", "price=>5", "price<>5", "10<price<60", "price<5|6"],
+        *["a=b|", "a=|b", 'a="b', 'a="b"c', "!a=5", "price:60", "price 60", "a~b", "'a'b=5", "a=x<y", "!", "!!a", "|"],
+    ],
+)
+def test_what_has_no_form_is_refused_with_the_forms(expression):
+    with pytest.raises(QueryError, match=r"price<60, .*color=gray\|black") as caught:
+        parse_expression(expression)
+    assert repr(expression) in str(caught.value)
+
+
+@given(st.text(max_size=30) | st.text("ab\"'<>=!| 1.", max_size=12))
+def test_any_text_is_a_filter_or_a_query_error(text):
+    try:
+        where = parse_expression(text)
+    except QueryError:
+        return
+    if not next(iter(where)).startswith("$"):
+        parse_filter(where)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_any_key_and_value_can_be_said_in_quotes(key, value):
+    quoted = [f'"{part.replace(chr(34), chr(34) * 2)}"' for part in (key, value)]
+    assert parse_expression("=".join(quoted)) == {key: {"$in": [value]}}

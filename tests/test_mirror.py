@@ -1,0 +1,296 @@
+"""Filters as masks over mirrored columns: equal to SQL and to a plain reading of the language, through every change."""
+
+import sqlite3
+import threading
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval import mirror as mirror_module
+from retrieval.attributes import SCHEMA, filter_sql, forget_attributes, store_attributes
+from retrieval.filters import parse_filter
+from retrieval.mirror import Mirror
+
+
+def new_database(path=":memory:"):
+    connection = sqlite3.connect(path, check_same_thread=False)
+    connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE live_items (item INTEGER PRIMARY KEY);" + SCHEMA)
+    return connection
+
+
+def put(connection, items):
+    """Add or change items, given as {number: attributes}; None deletes."""
+    with connection:
+        gone = [number for number, attributes in items.items() if attributes is None]
+        kept = {number: attributes for number, attributes in items.items() if attributes is not None}
+        connection.executemany("DELETE FROM live_items WHERE item = ?", [(number,) for number in gone])
+        connection.executemany("INSERT OR IGNORE INTO live_items VALUES (?)", [(number,) for number in kept])
+        forget_attributes(connection, gone)
+        store_attributes(connection, kept.items())
+
+
+def found_by_sql(connection, where):
+    return {item for (item,) in connection.execute(*filter_sql(parse_filter(where)))}
+
+
+def found_by_mirror(mirror, connection, where):
+    return set(np.flatnonzero(mirror.mask(parse_filter(where), connection)).tolist())
+
+
+# The language once more, read straight from mappings: slow and plain.
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, path)
+    elif value is not None and value == value:  # noqa: PLR0124 - NaN is missing
+        yield ".".join(path), value
+
+
+def plain(value):
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value.casefold())
+    return value if isinstance(value, bool) else float(value)
+
+
+COMPARISONS = {
+    "$eq": lambda one, other: one == other,
+    "$lt": lambda one, other: one < other,
+    "$lte": lambda one, other: one <= other,
+    "$gt": lambda one, other: one > other,
+    "$gte": lambda one, other: one >= other,
+}
+
+
+NEGATIONS = {"$ne": "$eq", "$nin": "$in", "$not": "$every"}
+
+
+def passes(values, operator, operand):
+    if operator in NEGATIONS:
+        return not passes(values, NEGATIONS[operator], operand)
+    match operator:
+        case "$exists":
+            return bool(values) == operand
+        case "$every":
+            return all(passes(values, *entry) for entry in operand.items())
+        case "$in":
+            return any(passes(values, "$eq", one) for one in operand)
+        case "$eq" if operand is None:
+            return not values
+    compare = COMPARISONS[operator]
+    return any(type(plain(value)) is type(plain(operand)) and compare(plain(value), plain(operand)) for value in values)
+
+
+def holds(where, attributes):
+    return all(entry_holds(key, operand, attributes) for key, operand in where.items())
+
+
+def entry_holds(key, operand, attributes):
+    match key:
+        case "$and":
+            return all(holds(part, attributes) for part in operand)
+        case "$or":
+            return any(holds(part, attributes) for part in operand)
+        case "$not":
+            return not holds(operand, attributes)
+    values = [value for found, value in leaves(attributes) if found == key]
+    operations = operand if isinstance(operand, dict) else {"$eq": operand}
+    return all(passes(values, *entry) for entry in operations.items())
+
+
+# Few keys and few values, so that they meet.
+
+NUMBERS = st.sampled_from(
+    [0, -0.0, 1, 1.0, 2.5, -3, 1e300, 5e-324, float("inf"), 2**53, 2**53 + 1, 0.1, 0.30000000000000004]
+)
+TEXTS = st.sampled_from(
+    ["", "a", "A", "ab", "ß", "SS", "é", "e\u0301", "É", "灰", "1", "true", "a\0", "\ud7ff", "\U0001f600", "'"]
+)
+SCALARS = st.booleans() | NUMBERS | TEXTS
+KEYS = st.sampled_from(["a", "b", "a.b", "Ä", "'\"?"])
+VALUES = st.recursive(
+    SCALARS | st.none() | st.just(float("nan")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["b", "c"]), inner, max_size=2),
+    max_leaves=4,
+)
+ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=4)
+
+OPERAND = SCALARS | st.none()
+OPERATIONS = st.recursive(
+    st.dictionaries(st.sampled_from(["$eq", "$ne"]), OPERAND, min_size=1)
+    | st.dictionaries(st.sampled_from(["$lt", "$lte", "$gt", "$gte"]), NUMBERS | TEXTS, min_size=1)
+    | st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(OPERAND, max_size=4), min_size=1)
+    | st.dictionaries(st.just("$exists"), st.booleans(), min_size=1),
+    lambda inner: st.dictionaries(st.just("$not"), inner, min_size=1),
+    max_leaves=2,
+)
+WHERE = st.recursive(
+    st.dictionaries(KEYS, OPERAND | OPERATIONS, max_size=2),
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3), min_size=1)
+        | st.dictionaries(st.just("$not"), inner, min_size=1)
+    ),
+    max_leaves=6,
+)
+CHANGES = st.dictionaries(st.integers(0, 12), ATTRIBUTES | st.none(), max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CHANGES, min_size=1, max_size=4), st.lists(WHERE, min_size=1, max_size=3))
+def test_mirror_sql_and_a_plain_reading_agree_through_all_changes(changes, filters):
+    connection, mirror, items = new_database(), Mirror(), {}
+    for change in changes:
+        put(connection, change)
+        items |= change
+        for where in filters:
+            expected = {number for number, own in items.items() if own is not None and holds(where, own)}
+            assert found_by_sql(connection, where) == expected
+            assert found_by_mirror(mirror, connection, where) == expected
+            assert len(mirror.mask(parse_filter(where), connection)) == max(items, default=-1) + 1
+    connection.close()
+
+
+def shop(count):
+    colors = ["red", "blue", ["red", "green"], None]
+    return {number: {"price": number % 97, "color": colors[number % 4], "sku": f"S{number}"} for number in range(count)}
+
+
+def test_one_change_reads_one_item_and_no_column_again():
+    connection, mirror = new_database(), Mirror()
+    put(connection, shop(3000))
+    filters = [{"price": {"$lt": 10}}, {"color": "green"}, {"sku": "s7"}]
+    for where in filters:
+        found_by_mirror(mirror, connection, where)
+    put(connection, {5: {"price": 3, "color": ["green", "brand new"], "sku": "S7"}, 3000: {"sku": "s7"}, 7: None})
+    statements = []
+    connection.set_trace_callback(statements.append)
+    found = [found_by_mirror(mirror, connection, where) for where in filters]
+    assert found == [found_by_sql(connection, where) for where in filters]
+    assert found[2] == {5, 3000}
+    connection.set_trace_callback(None)
+    reads = [statement for statement in statements if "FROM attributes " in statement and "INDEXED BY" in statement]
+    assert len(reads) == 1
+    assert not [statement for statement in statements if "group_concat" in statement]
+
+
+def test_new_texts_before_between_and_behind_the_known_ones_keep_the_order():
+    connection, mirror = new_database(), Mirror()
+    put(connection, {number: {"a": text} for number, text in enumerate(["d", "f", ["b", "h"]])})
+    assert found_by_mirror(mirror, connection, {"a": {"$lt": "e"}}) == {0, 2}
+    put(connection, {3: {"a": ["a", "e", "z"]}, 4: {"a": "g"}})
+    for operator in ("$lt", "$lte", "$gt", "$gte", "$eq"):
+        for text in "abcdefghijz":
+            where = {"a": {operator: text}}
+            assert found_by_mirror(mirror, connection, where) == found_by_sql(connection, where), where
+
+
+def test_lists_that_grow_and_shrink_leave_nothing_behind():
+    """Each value is looked for after each change: also those that items lost, and in items that have none."""
+    connection, mirror, random = new_database(), Mirror(), np.random.default_rng(0)
+    for _ in range(60):
+        letters = random.choice(list("abcdefghijklmnop"), size=random.integers(0, 4)).tolist()
+        put(connection, {int(random.integers(8)): {"a": [*letters, *map(ord, letters)]}})
+        for letter in "abcdefghijklmnop":
+            for where in ({"a": letter}, {"a": ord(letter)}, {"a": {"$lte": letter}}, {"a": {"$exists": True}}):
+                assert found_by_mirror(mirror, connection, where) == found_by_sql(connection, where), where
+
+
+def test_many_changes_at_once_are_read_as_a_whole():
+    connection, mirror = new_database(), Mirror()
+    put(connection, shop(2000))
+    found_by_mirror(mirror, connection, {"price": 5})
+    put(connection, {number: {"price": 5} for number in range(500, 1800)})
+    assert len(found_by_mirror(mirror, connection, {"price": 5})) == len(found_by_sql(connection, {"price": 5})) >= 1300
+
+
+def test_columns_out_of_use_make_room(monkeypatch):
+    monkeypatch.setattr(mirror_module, "MAX_COLUMNS", 2)
+    connection, mirror = new_database(), Mirror()
+    put(connection, {0: {"a": 1, "b": 1, "c": 1}, 1: {"b": 2}})
+    assert found_by_mirror(mirror, connection, {"a": 1, "b": {"$lt": 2}, "c": 1}) == {0}
+    assert list(mirror._columns) == ["b", "c"]
+    assert found_by_mirror(mirror, connection, {"b": 2}) == {1}
+    assert list(mirror._columns) == ["c", "b"]
+
+
+def test_a_reader_of_an_older_state_is_answered_from_it(tmp_path):
+    writer = new_database(tmp_path / "a.db")
+    put(writer, {0: {"a": 1}, 1: {"a": 2}})
+    old, new, mirror = sqlite3.connect(tmp_path / "a.db"), sqlite3.connect(tmp_path / "a.db"), Mirror()
+    old.execute("BEGIN")
+    assert found_by_mirror(mirror, old, {"a": 1}) == {0}
+    put(writer, {0: None, 1: {"a": 1}, 2: {"a": 1}})
+    assert found_by_mirror(mirror, new, {"a": 1}) == {1, 2}
+    assert found_by_mirror(mirror, old, {"a": 1}) == {0}
+    assert len(mirror.mask(parse_filter({}), old)) == 2
+    old.execute("ROLLBACK")
+    assert found_by_mirror(mirror, old, {"a": 1}) == {1, 2}
+    assert not new.in_transaction
+    for connection in (writer, old, new):
+        connection.close()
+
+
+def test_a_mirror_reads_through_a_connection_that_cannot_write(tmp_path):
+    writer = new_database(tmp_path / "a.db")
+    put(writer, {0: {"a": 1}})
+    reader = sqlite3.connect(f"file:{tmp_path / 'a.db'}?mode=ro", uri=True)
+    reader.execute("PRAGMA query_only = 1")
+    assert found_by_mirror(Mirror(), reader, {"a": 1}) == {0}
+    reader.close()
+    writer.close()
+
+
+def test_a_read_that_breaks_off_leaves_no_wrong_answer():
+    connection, mirror = new_database(), Mirror()
+    put(connection, shop(1000))
+    found_by_mirror(mirror, connection, {"price": 5, "color": "red"})
+    put(connection, {5: {"price": 6}, 6: {"price": 5}})
+    for steps in (1, 10, 30, 100):
+        connection.set_progress_handler(lambda: 1, steps)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            mirror.mask(parse_filter({"price": 5, "sku": {"$gt": "S1"}}), connection)
+        connection.set_progress_handler(None, 0)
+        assert not connection.in_transaction
+        assert found_by_mirror(mirror, connection, {"price": 5}) == found_by_sql(connection, {"price": 5})
+        put(connection, {5: {"price": 6}, 6: {"price": 5, "color": str(steps)}})
+
+
+def test_threads_that_read_while_one_writes_each_see_one_state(tmp_path):
+    """In every transaction the mask is what SQL finds in the same transaction."""
+    path = tmp_path / "a.db"
+    writer, mirror, wrong, done = new_database(path), Mirror(), [], threading.Event()
+    put(writer, shop(300))
+
+    def read():
+        connection = sqlite3.connect(path)
+        while not done.is_set():
+            connection.execute("BEGIN")
+            for where in ({"price": {"$lt": 50}}, {"color": {"$ne": "red"}}, {"sku": {"$gte": "S2"}}):
+                by_sql = found_by_sql(connection, where)
+                if found_by_mirror(mirror, connection, where) != by_sql:
+                    wrong.append(where)
+            connection.execute("ROLLBACK")
+        connection.close()
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for step in range(150):
+        put(writer, {step: None, step + 300: {"price": step, "color": f"c{step % 7}", "sku": f"S{step}x"}})
+    done.set()
+    for reader in readers:
+        reader.join()
+    writer.close()
+    assert wrong == []
+
+
+def test_an_empty_database_has_an_empty_mask():
+    connection = new_database()
+    assert Mirror().mask(parse_filter({"a": {"$ne": 1}}), connection).shape == (0,)

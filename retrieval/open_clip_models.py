@@ -1,0 +1,264 @@
+"""Find, open and save open_clip models: a folder, a name/tag or a model hub in, a model with all its parts out."""
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
+
+from retrieval.errors import EncoderError
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+_HUB = "hf-hub:"
+_HUB_SECONDS = 5  # to answer: huggingface_hub's own retries take 23 s a file where there is no network
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model and what belongs to it.
+
+    Attributes:
+        name: What `open_checkpoint` takes to open it again.
+        model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on the CPU, in eval mode.
+        config: open_clip's `model_cfg`, as the model was built: `embed_dim`, `vision_cfg`, `text_cfg` and so on.
+        preprocess: open_clip's `preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
+        tokenizer: A list of texts in, an integer tensor `(n, context length)` out.
+    """
+
+    name: str
+    model: Any
+    config: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    tokenizer: Callable[..., torch.Tensor]
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Open a trained model by a folder, an open_clip name/tag, or "hf-hub:org/model", in this order.
+
+    Raises:
+        EncoderError: There is no such model, it has no trained weights, it is damaged, or its hub is out of reach.
+    """
+    if Path(name).is_dir():
+        return _from_folder(Path(name).resolve())
+    if name.startswith(_HUB):
+        return _from_hub(name)
+    return _from_registry(name)
+
+
+def save_run(
+    model: torch.nn.Module,
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    preprocess: Mapping[str, Any],
+    tokenizer: Any = None,
+) -> None:
+    """Write `model` into `folder` in open_clip's own layout, which `load_encoder(folder)` and plain open_clip load.
+
+    The layout is `open_clip_config.json`, an object of `model_cfg` and `preprocess_cfg`, beside
+    `open_clip_model.safetensors`, the state dict as it stands. `open_clip.create_model_from_pretrained(
+    "local-dir:FOLDER")` reads both. Other files in the folder, a training state say, are left alone. Each file is
+    written aside, synced and renamed, the weights first: a kill at any moment leaves the former model whole, or, in a
+    new folder, one without a config that nothing mistakes for a run.
+
+    Args:
+        model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on any device.
+        folder: Made where it does not exist.
+        config: What the model was built from, as `open_clip.get_model_config(name)` returns it, with what was forced
+            on it (`quick_gelu`, `image_size`, `context_length`) written in.
+        preprocess: `model.visual.preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
+        tokenizer: Needed only where the config names a `hf_tokenizer_name`: open_clip then looks for the tokenizer's
+            files in the folder, so they are written there too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(str(folder))
+    # Copies: safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+    _write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
+    _write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _from_folder(folder: Path) -> Checkpoint:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise EncoderError(f"the folder {folder} holds no {CONFIG_FILE}: it is no model in open_clip's layout")
+    if not any(file.suffix in {".safetensors", ".bin", ".pth"} for file in folder.iterdir()):
+        raise EncoderError(f"the folder {folder} holds no weights; {WEIGHTS_FILE} belongs beside its {CONFIG_FILE}")
+    with _translated(str(folder)):
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        _need_parts(config, "hf_model_name")
+        return _checkpoint(str(folder), f"local-dir:{folder}", config)
+
+
+def _from_hub(name: str) -> Checkpoint:
+    with _translated(name):
+        _need_hub(name.removeprefix(_HUB), CONFIG_FILE)
+        config = open_clip.get_model_config(name)
+        _need_parts(config, "hf_model_name", "hf_tokenizer_name")
+        return _checkpoint(name, name, config)
+
+
+def _from_registry(name: str) -> Checkpoint:
+    architecture, tag = _known(name)
+    config = open_clip.get_model_config(architecture)
+    weights = open_clip.get_pretrained_cfg(architecture, tag)
+    # Under most of these names the weights of OpenAI, MetaCLIP and DFN were trained with another activation than the
+    # architecture of that name has; open_clip only warns, and the vectors are then poor.
+    config["quick_gelu"] = bool(config.get("quick_gelu") or weights.get("quick_gelu"))
+    with _translated(name):
+        repository, file = os.path.split(weights["hf_hub"])
+        _need_hub(repository, *([file] if file else [WEIGHTS_FILE, "open_clip_pytorch_model.bin"]))
+        _need_parts(config, "hf_model_name", "hf_tokenizer_name")
+        return _checkpoint(name, architecture, config, pretrained=tag, force_quick_gelu=config["quick_gelu"])
+
+
+def _checkpoint(name: str, source: str, config: Mapping[str, Any], **options: Any) -> Checkpoint:
+    with _root_log_kept():
+        with _Uninitialised():
+            model = open_clip.create_model_from_pretrained(source, return_transform=False, **options)
+        tokenizer = open_clip.get_tokenizer(source)
+    return Checkpoint(name, model.eval(), config, model.visual.preprocess_cfg, tokenizer)
+
+
+def _known(name: str) -> tuple[str, str]:
+    """Split an open_clip name/tag that has trained weights, or say what comes near it."""
+    architecture, _, tag = name.rpartition("/")
+    if open_clip.is_pretrained_cfg(architecture, tag):
+        return architecture, tag
+    for bare in (name, architecture):
+        if bare in open_clip.list_models():
+            raise EncoderError(_tags_message(name, bare))
+    names = {f"{model}/{tag}".lower(): f"{model}/{tag}" for model, tag in open_clip.list_pretrained()}
+    near = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)]
+    hint = (
+        f"near it are {', '.join(near)}"
+        if near
+        else "open_clip.list_pretrained() lists the names, hf-hub:org/model works too"
+    )
+    raise EncoderError(f"there is no model folder and no open_clip name/tag {name!r}; {hint}")
+
+
+def _tags_message(name: str, architecture: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not tags:
+        return f"{architecture} is an architecture without trained weights: train it, and name the run's folder"
+    what = "is an architecture without weights" if name == architecture else "is no trained model"
+    return f"{name} {what}; name one with its tag, as in {architecture}/{tags[0]}; its tags are {', '.join(tags)}"
+
+
+def _need_parts(config: Mapping[str, Any], *keys: str) -> None:
+    """See that what the text tower takes from elsewhere on the hub (its config, its tokenizer) can be had."""
+    files = {"hf_model_name": "config.json", "hf_tokenizer_name": "tokenizer_config.json"}
+    for key in keys:
+        repository = config["text_cfg"].get(key)
+        if repository and not Path(repository).is_dir():
+            _need_hub(repository, files[key])
+
+
+def _need_hub(repository: str, *files: str) -> None:
+    """Return where one of `files` is cached or the hub answers; raise the one-line error within seconds otherwise."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+            return
+        get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=_HUB_SECONDS)
+    except EntryNotFoundError:
+        return  # the hub answered: the weights have another of the names that open_clip tries
+    except (RepositoryNotFoundError, HFValidationError):
+        raise EncoderError(f"the hub has no model {repository!r}, or wants a login for it (hf auth login)") from None
+    except Exception as error:  # the kind depends on huggingface_hub's version and its HTTP client's
+        raise EncoderError(
+            f"cannot reach the hub for {repository} ({_one_line(error)}); without the hub, name a folder "
+            f"that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from error
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Turn whatever open_clip, torch and the file formats raise on a damaged model into one line."""
+    try:
+        yield
+    except EncoderError:
+        raise
+    except Exception as error:  # a stranger's config and weights can fail anywhere inside open_clip
+        raise EncoderError(f"cannot load the model {name}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."  # noqa: PLR2004 (about what fits a terminal twice)
+
+
+@contextmanager
+def _root_log_kept() -> Iterator[None]:
+    """Keep open_clip from configuring logging: its `logging.info` gives a root logger without handlers one to stderr.
+
+    What it warns of on the way goes to this module's logger instead.
+    """
+    root = logging.getLogger()
+    collector = _Collector(logging.WARNING)
+    if not root.handlers:
+        root.addHandler(collector)
+    try:
+        yield
+    finally:
+        root.removeHandler(collector)
+    for message in collector.messages:
+        _logger.warning(message)
+
+
+class _Collector(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Skip drawing random weights: strict loading overwrites every one. SigLIP2-B/32 loads in 2.5 s instead of 10."""
+
+    def __torch_function__(  # noqa: PLR0917 (torch calls it so)
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a file beside `path`, and put it in its place only once it is whole and on the disk."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        write(aside)
+        _sync(aside)
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

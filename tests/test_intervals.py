@@ -1,0 +1,91 @@
+"""Bootstrap intervals: against their definition, resample by resample, and their cover on simulated data."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval import intervals
+from retrieval.errors import EvaluationError
+from retrieval.intervals import estimate, paired_difference, resampled_means, resampled_medians
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_means_and_medians_are_those_of_the_drawn_items_with_all_their_queries(data):
+    """Each sample written out: the queries of each drawn item, as often as it was drawn."""
+    count = data.draw(st.integers(1, 5))
+    items = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=12)))
+    values = np.array(data.draw(st.lists(st.integers(0, 6), min_size=len(items), max_size=len(items))), float)
+    draw = {"count": count, "resamples": 8, "seed": data.draw(st.integers(0, 99))}
+    means, medians = resampled_means(values, items, **draw), resampled_medians(values, items, **draw)
+    picked = [np.random.default_rng(draw["seed"]).integers(0, count, size=(8, count))][0]
+    samples = [np.concatenate([values[items == item] for item in drawn]) for drawn in picked]
+    expected = [(np.mean(one), np.median(one)) if len(one) else (np.nan, np.nan) for one in samples]
+    assert np.stack([means, medians], axis=1) == pytest.approx(np.array(expected), nan_ok=True)
+
+
+def test_the_block_size_changes_no_mean_and_columns_are_drawn_together(monkeypatch):
+    random = np.random.default_rng(0)
+    values, items = random.random((50, 3)), random.integers(0, 20, 50)
+    draw = {"count": 20, "resamples": 30, "seed": 4}
+    whole = resampled_means(values, items, **draw)
+    assert whole.shape == (30, 3)
+    assert whole[:, 1] == pytest.approx(resampled_means(values[:, 1], items, **draw))
+    monkeypatch.setattr(intervals, "DRAW_BLOCK", 1)
+    assert resampled_means(values, items, **draw) == pytest.approx(whole)
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
+    """200 sets of 80 items with five captions that rise and fall together; resampling captions would cover far less."""
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        easy = random.random(80)
+        values = (random.random((80, 5)) < easy[:, None]).astype(float).reshape(-1)
+        items = np.repeat(np.arange(80), 5)
+        means = resampled_means(values, items, count=80, resamples=200, seed=1)
+        one = estimate(float(values.mean()), means)
+        covered += one.low <= 0.5 <= one.high
+    assert 180 <= covered <= 198
+
+
+def test_intervals_of_single_captions_are_as_wide_as_their_standard_error():
+    values = np.repeat([0.0, 1.0], 500)
+    means = resampled_means(values, np.arange(1000), count=1000, resamples=2000, seed=0)
+    one = estimate(0.5, means)
+    assert one.high - one.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
+
+
+def test_a_paired_difference_sees_what_two_intervals_cannot():
+    """Two of a hundred queries gained and none lost is sure, though the recalls' own intervals overlap widely."""
+    before = np.repeat([0.0, 1.0], 500)
+    after = before.copy()
+    after[:20] = 1.0
+    items = np.arange(1000)
+    difference = paired_difference(before, after, items=items)
+    assert difference.value == pytest.approx(0.02)
+    assert 0.005 < difference.low < 0.02 < difference.high < 0.035
+    same = paired_difference(before, before, items=items)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_the_seed_decides_the_draws():
+    values, items = np.random.default_rng(0).random(30), np.arange(30)
+    draws = [resampled_means(values, items, count=30, resamples=10, seed=seed).tolist() for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_sample_without_any_query_counts_for_nothing():
+    """One item of two has queries: samples that miss it are NaN and the interval comes from the others."""
+    means = resampled_means(np.array([0.25, 0.75]), np.array([1, 1]), count=2, resamples=50, seed=0)
+    assert 0 < np.isnan(means).sum() < 50
+    one = estimate(0.5, means)
+    assert (one.value, one.low, one.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_paired_difference_of_different_queries_is_refused():
+    with pytest.raises(EvaluationError, match="got 2, 3 and 2 of them"):
+        paired_difference(np.zeros(2), np.zeros(3), items=np.arange(2))
+    with pytest.raises(EvaluationError, match="got 0, 0 and 0"):
+        paired_difference(np.zeros(0), np.zeros(0), items=np.zeros(0, np.int64))

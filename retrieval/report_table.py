@@ -24,7 +24,7 @@ R@K    share of queries with at least one right answer among the first K
 MRR    mean of 1 / rank of the first right answer
 mAP@R  mean of the average precision over the first R, R = number of right answers
 RSUM   sum of the six R@K, in percent
-Equal scores count as if in random order, so chance is what one vector for all gets."""
+Ties count as in random order: one vector for everything scores exactly chance."""
 
 
 def table_of(report: Report) -> str:

@@ -1,0 +1,80 @@
+"""One writer among processes, and many readers beside one refresh among threads."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retrieval.errors import CatalogLockedError
+
+
+@contextmanager
+def writer_lock(path: Path) -> Iterator[None]:
+    """Be the only process that writes; the lock goes with the process, however that ends.
+
+    The lock file says who has it and stays behind: an empty or an old one means nothing.
+
+    Raises:
+        CatalogLockedError: another process (or another Catalog object of this one) is writing.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CatalogLockedError(_who_writes(path, os.pread(descriptor, 32, 0))) from None
+        os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _who_writes(path: Path, content: bytes) -> str:
+    process = content.decode("ascii", "replace").strip() or "unknown"
+    which = "this process, by another Catalog object" if process == str(os.getpid()) else f"process {process}"
+    return (
+        f"{path.parent} is being written by {which}. Searches go on meanwhile; "
+        f"to write, wait until it is done, stop it, or send the changes through it."
+    )
+
+
+class SharedLock:
+    """Many at once, or one alone; who waits to be alone goes before who comes later."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._sharing = 0
+        self._waiting = 0
+        self._alone = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold it together with others."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._alone and not self._waiting)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._sharing -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold it while nobody else does."""
+        with self._condition:
+            self._waiting += 1
+            try:
+                self._condition.wait_for(lambda: not self._alone and not self._sharing)
+            finally:
+                self._waiting -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._alone = False
+                self._condition.notify_all()

@@ -1,0 +1,235 @@
+"""One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from index.vector_index import VectorIndex
+from numpy.typing import NDArray
+
+from index.errors import StoredIndexError
+from index.vectors import Ids, Mask, Neighbors, Rows
+from retrieval.database import Database
+from retrieval.errors import CatalogError
+from retrieval.items import Target
+from retrieval.locks import SharedLock
+from retrieval.records import Records
+from retrieval.slots import ENTRY, SideState
+from retrieval.vector_store import index_path, map_rows, vector_path
+
+Entries = NDArray[np.void]
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image or a caption: the item it belongs to and its place there."""
+
+    score: float
+    item: int
+    position: int
+
+
+class Side:
+    """What one process knows of a side, as of one revision of the records."""
+
+    def __init__(self, folder: Path, side: Target, *, device: str, may_build: bool) -> None:
+        """Begin with nothing; `refresh` reads.
+
+        Args:
+            folder: The catalog's.
+            side: "images" or "captions".
+            device: Where the index lives.
+            may_build: Whether a missing index is built and saved; else the search is exact meanwhile.
+        """
+        self._lock = SharedLock()
+        self._folder = folder
+        self.target: Target = side
+        self._device = device
+        self._may_build = may_build
+        self._revision = -1
+        self._state: SideState | None = None
+        self._entries: Entries = np.empty(0, ENTRY)
+        self._per_item = 1.0
+        self.index: VectorIndex | None = None
+        self.rows: Rows = np.empty((0, 0), np.float32)
+
+    @contextmanager
+    def reading(self, database: Database) -> Iterator[Records]:
+        """Give records of one moment, this side being as of the same moment while they are held.
+
+        Raises:
+            CatalogError: the file of vectors is gone.
+        """
+        for _ in range(_TRIES):
+            with self._lock.shared(), database.reading() as records:
+                if self.fits(records):
+                    yield records
+                    return
+            with suppress(FileNotFoundError), self._lock.alone(), database.reading() as records:
+                self.refresh(records)
+        # Somebody writes faster than this can look twice; or a file is missing.
+        with _missing_reported(self._folder), self._lock.alone(), database.reading() as records:
+            self.refresh(records)
+            yield records
+
+    def fits(self, records: Records) -> bool:
+        """Whether nothing has changed since the last refresh."""
+        return records.revision() == self._revision and records.slots.side(self.target) == self._state
+
+    def refresh(self, records: Records) -> None:
+        """Take over what has changed, or read everything the first time and after a compaction.
+
+        Raises:
+            FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
+        """
+        state = records.slots.side(self.target)
+        revision = records.revision()
+        path = vector_path(self._folder, self.target, state.generation)
+        rows = map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
+        before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
+        if before >= 0 and self._state is not None and _continues(self._state, state):
+            self._update(records, rows, since=before)
+        else:
+            self._load(records, rows, state)
+        self._state, self._revision = state, revision
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def search(
+        self, query: Rows, k: int, *, items: Mask | None, without: int | None, effort: float | None
+    ) -> list[Found]:
+        """Return the k best entries, best first; equal scores in slot order, then in item order.
+
+        Of an item's images only its best one is returned. An index is asked for more until k are found or there are no
+        more: grouping and sharing of vectors cost no result.
+
+        Args:
+            query: One unit row, (1, d).
+            k: Most entries to return.
+            items: By item number, which may be found; all where None.
+            without: An item that is not to be found.
+            effort: Of the index; its own where None.
+        """
+        if not len(self._entries) or self.index is None:
+            return []
+        allowed = None if items is None else self._allowed(items)
+        wanted = int(np.ceil(k * self._per_item)) + (0 if without is None else 1)
+        while True:
+            neighbors = self.index.search(query, wanted, allowed=allowed, effort=effort)
+            found = self._entries_of(neighbors, k, items=items, without=without)
+            if len(found) == k or neighbors.ids.shape[1] < wanted:
+                return found
+            wanted *= 4
+
+    def _allowed(self, items: Mask) -> Mask:
+        slots = self._entries["slot"][items[self._entries["item"]]]
+        allowed = np.zeros(len(self.rows), np.bool_)
+        allowed[slots] = True
+        return allowed
+
+    def _entries_of(self, neighbors: Neighbors, k: int, *, items: Mask | None, without: int | None) -> list[Found]:
+        """The first k entries that these slots stand for: one per image's item, or per caption of an item."""
+        found: dict[tuple[int, int], Found] = {}
+        for slot, score in zip(neighbors.ids[0].tolist(), neighbors.scores[0].tolist(), strict=True):
+            for item, position in self._of_slot(slot):
+                key = (item, 0 if self.target == "images" else position)
+                if item != without and (items is None or items[item]) and key not in found:
+                    found[key] = Found(score, item, position)
+                    if len(found) == k:
+                        return list(found.values())
+        return list(found.values())
+
+    def _of_slot(self, slot: int) -> Iterator[tuple[int, int]]:
+        first, last = np.searchsorted(self._entries["slot"], [slot, slot + 1])
+        for entry in self._entries[first:last]:
+            yield int(entry["item"]), int(entry["position"])
+
+    # --- reading
+
+    def _load(self, records: Records, rows: Rows, state: SideState) -> None:
+        self._set_entries(records.slots.entries(self.target), rows)
+        self.index = self._open_index(state) if len(rows) else None
+
+    def _update(self, records: Records, rows: Rows, *, since: int) -> None:
+        changed = records.slots.changed_items(since)
+        kept = self._entries[~np.isin(self._entries["item"], changed)]
+        grown = len(rows) > len(self.rows)
+        self._set_entries(np.concatenate([kept, records.slots.entries(self.target, since=since)]), rows)
+        if self.index is None:
+            self.index = self._exact() if len(rows) else None
+        elif grown:
+            self.index.extend(rows)
+        self._bury()
+
+    def _set_entries(self, entries: Entries, rows: Rows) -> None:
+        self.rows = rows
+        self._entries = entries[np.lexsort((entries["position"], entries["item"], entries["slot"]))]
+        firsts = int(np.count_nonzero(entries["position"] == 0))
+        self._per_item = len(entries) / firsts if self.target == "images" and firsts else 1.0
+
+    def live(self) -> Ids:
+        """Return the slots that an image or a caption has, sorted."""
+        return np.unique(self._entries["slot"])
+
+    def _dead(self) -> Ids:
+        """Slots that no image or caption has, sorted."""
+        dead = np.ones(len(self.rows), np.bool_)
+        dead[self._entries["slot"]] = False
+        return np.flatnonzero(dead)
+
+    def _bury(self) -> None:
+        """Tell the index of the slots that died since it last heard; none of them will live again."""
+        if self.index is not None:
+            gone = np.setdiff1d(self._dead(), self.index.dead, assume_unique=True)
+            if len(gone):
+                self.index.remove(gone)
+
+    # --- the index
+
+    def _exact(self) -> VectorIndex:
+        return VectorIndex.build(self.rows, spec="exact", device=self._device, dead=self._dead())
+
+    def _open_index(self, state: SideState) -> VectorIndex:
+        """The saved index with what came since; where there is none, a new one, or exact search for the time being."""
+        if state.kind == "exact":
+            return self._exact()
+        path = index_path(self._folder, self.target, state.generation)
+        try:
+            index = VectorIndex.load(path, self.rows, device=self._device)
+        except StoredIndexError:
+            return self.rebuild(state) if self._may_build else self._exact()
+        self.index = index
+        self._bury()
+        return index
+
+    def rebuild(self, state: SideState) -> VectorIndex:
+        """Build an index of the recorded kind and save it."""
+        index = VectorIndex.build(self.rows, spec=state.kind, device=self._device, dead=self._dead())
+        index.save(index_path(self._folder, self.target, state.generation))
+        return index
+
+    def save(self) -> None:
+        """Save the index as it is now, so that the next process has less to add."""
+        with self._lock.alone():
+            if self.index is not None and self._state is not None and self._state.kind != "exact":
+                self.index.save(index_path(self._folder, self.target, self._state.generation))
+
+
+def _continues(before: SideState, now: SideState) -> bool:
+    return replace(before, rows=now.rows) == now
+
+
+@contextmanager
+def _missing_reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CatalogError(
+            f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
+            f"or delete the catalog and build it again."
+        ) from error

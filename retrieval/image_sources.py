@@ -6,6 +6,7 @@ import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,26 @@ def _refuse(head: bytes) -> str:
     raise ImageError(f"is not an image (starts with {start})")
 
 
+def read_start(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file, up to count.
+
+    Raises:
+        ImageError: it cannot be read, or is a pipe, a device or a folder.
+    """
+    try:
+        file, size = _open_regular(path)
+        with file:
+            return _read_fully(file, min(count, size))
+    except (OSError, ValueError) as error:
+        raise ImageError(_plain_reason(error)) from error
+
+
 def _read_file(path: Path, *, offset: int = 0, size: int | None = None) -> bytes:
     """Bytes of a regular file, or of one stretch of it, after a look at the first kilobyte."""
     try:
-        with os.fdopen(os.open(path, _FLAGS), "rb", buffering=0) as file:
-            _check_regular(os.fstat(file.fileno()).st_mode)
-            available = os.fstat(file.fileno()).st_size - offset
+        file, available = _open_regular(path)
+        with file:
+            available -= offset
             size = available if size is None else size
             if size > MAX_BYTES:
                 raise ImageError(f"has {size:,} bytes; the cap is {MAX_BYTES:,}")
@@ -154,11 +169,23 @@ def _read_file(path: Path, *, offset: int = 0, size: int | None = None) -> bytes
         raise ImageError(_plain_reason(error)) from error
 
 
+def _open_regular(path: Path) -> tuple[FileIO, int]:
+    """The file, open, and its size in bytes."""
+    file = FileIO(os.open(path, _FLAGS))
+    try:
+        status = os.fstat(file.fileno())
+        check_regular(status.st_mode)
+    except ImageError:
+        file.close()
+        raise
+    return file, status.st_size
+
+
 # Without O_NONBLOCK the opening of a named pipe waits for a writer for ever.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def _read_fully(file: Any, size: int) -> bytes:
+def _read_fully(file: FileIO, size: int) -> bytes:
     """Up to size bytes: one read returns at most 2 GiB and may return less."""
     parts = []
     while size > 0 and (part := file.read(size)):
@@ -167,7 +194,12 @@ def _read_fully(file: Any, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_regular(mode: int) -> None:
+def check_regular(mode: int) -> None:
+    """Refuse what is no regular file, by the mode that stat reports.
+
+    Raises:
+        ImageError: it is a folder, a pipe, a socket or a device.
+    """
     if stat.S_ISREG(mode):
         return
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
@@ -186,12 +218,12 @@ class _Cells:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._groups: OrderedDict[tuple[Path, int, str, int], list[Any]] = OrderedDict()
+        self._groups: OrderedDict[tuple[tuple[Path, int, str], int], Any] = OrderedDict()
 
     def read(self, path: Path, column: str, *, row: int) -> bytes:
         try:
             with self._lock:
-                data = self._cell(path, column, row=row)
+                data: bytes | None = self._cell(path, column, row=row)
         except (OSError, ValueError, KeyError, IndexError) as error:  # pyarrow's errors are children of these
             raise ImageError(f"cannot be read from its Parquet file ({error})") from error
         if not data:
@@ -201,25 +233,31 @@ class _Cells:
         picture_format(data[:1024])
         return data
 
-    def _cell(self, path: Path, column: str, *, row: int) -> bytes | None:
+    def _cell(self, path: Path, column: str, *, row: int) -> Any:
         from pyarrow.parquet import ParquetFile  # noqa: PLC0415 (half a second that other layouts need not pay)
 
-        stamp = path.stat().st_mtime_ns
-        for (known, group_stamp, known_column, first), cells in self._groups.items():
-            if (known, group_stamp, known_column) == (path, stamp, column) and first <= row < first + len(cells):
-                return cells[row - first]  # type: ignore[no-any-return]
+        known = (path, path.stat().st_mtime_ns, column)
+        for (key, first), cells in self._groups.items():
+            if key == known and first <= row < first + len(cells):
+                return cells[row - first].as_py()
         with ParquetFile(path) as file:
-            first = 0
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                if row < first + count:
-                    cells = file.read_row_group(group, columns=[column]).flatten().column(0)
-                    self._groups[path, stamp, column, first] = cells
-                    break
-                first += count
+            group, first = _group_of(file, row)
+            cells = file.read_row_group(group, columns=[column]).flatten().column(0)
+        self._groups[known, first] = cells
         while len(self._groups) > _KEPT_GROUPS:
             self._groups.popitem(last=False)
-        return self._groups[path, stamp, column, first][row - first].as_py()
+        return cells[row - first].as_py()
+
+
+def _group_of(file: Any, row: int) -> tuple[int, int]:
+    """Number of the row group that holds a row, and the first row of it."""
+    first = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if row < first + count:
+            return group, first
+        first += count
+    raise IndexError(f"there is no row {row}")
 
 
 _KEPT_GROUPS = 2  # threads that work ahead read across one border at a time

@@ -17,12 +17,12 @@ ROWS = {
     "map@r": "mAP@R",
     "median_rank": "median rank",
 }
-LABEL, VALUE, RANGE, BETWEEN = 11, 9, 15, "  "
+LABEL, VALUE, RANGE, BETWEEN = 12, 9, 14, "  "
 
 LEGEND = """\
 R@K    share of queries with at least one right answer among the first K
 MRR    mean of 1 / rank of the first right answer
-mAP@R  mean of the average precision over the first R, R = number of right answers
+mAP@R  mean average precision over the first R, R = number of right answers
 RSUM   sum of the six R@K, in percent
 Ties count as in random order: one vector for everything scores exactly chance."""
 
@@ -75,7 +75,7 @@ def _line(label: str, cells: list[str]) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{value:,.1f}  " if name == "median_rank" else f"{100 * value:.1f} %"
+    return f"{_number(value)}  " if name == "median_rank" else f"{100 * value:.1f} %"
 
 
 def _range(report: Report, name: str) -> str:
@@ -83,7 +83,11 @@ def _range(report: Report, name: str) -> str:
         return ""
     one = report.intervals[name]
     factor = 1 if name.endswith("_rank") or name == "rsum" else 100
-    return f"{f'{factor * one.low:,.1f} – {factor * one.high:,.1f}':>{RANGE}}"
+    return f"{f'{_number(factor * one.low)} – {_number(factor * one.high)}':>{RANGE}}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"  # noqa: PLR2004 - what the column holds
 
 
 def _catalog(report: Report) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval.errors import EvaluationError
 from retrieval.metrics import Relevance
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from retrieval.metrics import Ids
     from retrieval.pairs import Pair
+
+MOST_RIGHT = 20_000_000  # pairs of a text and a right image, 160 MB in each of a few arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,18 @@ class Collection:
         return self.item_images.queries
 
     def right_images(self) -> Relevance:
-        """The images that are right for each text."""
+        """The images that are right for each text.
+
+        Raises:
+            EvaluationError: so many that the ids cannot be those of single things.
+        """
+        right = int(self.item_texts.answers @ self.item_images.answers)
+        if right > MOST_RIGHT:
+            most = int(self.item_images.answers.max())
+            raise EvaluationError(
+                f"{right:,} pairs of a text and a right image: one item has {most:,} images. "
+                f"Give things ids of their own; rows that share an id are one item."
+            )
         keys: dict[str, int] = {}
         key_of_text = [keys.setdefault(same_text(text), len(keys)) for text in self.texts]
         text_keys = Relevance.from_pairs(

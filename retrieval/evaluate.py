@@ -55,8 +55,8 @@ def evaluate(
     collection = collect(pairs.pairs, pictures.numbers, images=len(pictures.rows))
     if not collection.texts:
         raise EvaluationError(_nothing_to_measure(pairs, skipped))
-    text_rows = embed_texts(encoder, collection.texts, meter)
     right = collection.right_images()
+    text_rows = embed_texts(encoder, collection.texts, meter)
     text_to_image = _direction(text_rows, pictures.rows, right, asked=collection.item_texts)
     image_to_text = _direction(pictures.rows, text_rows, right.swapped(), asked=collection.item_images)
     return Report(

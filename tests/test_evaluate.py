@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from index.exact import exact_search
-from retrieval.collection import same_text
+from retrieval import collection
+from retrieval.collection import collect, same_text
 from retrieval.errors import EvaluationError
 from retrieval.evaluate import evaluate
 from retrieval.images import ImageSource
@@ -162,6 +165,34 @@ def test_all_captions_of_an_item_are_right_for_all_its_images(picture):
     assert report.items == 2
     assert report.text_to_image.ranks.answers.tolist() == [2, 2, 1]
     assert report.text_to_image.items.tolist() == [0, 0, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("xyz"), st.integers(-1, 3), st.sets(st.sampled_from(["a", "A", "b", " b", "c"])))
+    )
+)
+def test_an_image_is_right_for_a_text_where_an_item_of_it_says_the_same(rows):
+    """Against the definition, pair by pair; an image of -1 could not be read."""
+    nowhere = ImageSource("/nowhere", "nowhere")
+    pairs = [Pair(item, nowhere, tuple(sorted(captions))) for item, _, captions in rows]
+    found = collect(pairs, np.array([image for _, image, _ in rows], np.int64), images=4)
+    readable = [(item, image, captions) for item, image, captions in rows if image >= 0]
+    assert sorted(found.texts) == sorted(set().union(*(captions for _, _, captions in readable)))
+    right = found.right_images()
+    for number, text in enumerate(found.texts):
+        items = {item for item, _, captions in readable if same_text(text) in map(same_text, captions)}
+        expected = {image for item, image, _ in readable if item in items}
+        assert right.ids[right.offsets[number] : right.offsets[number + 1]].tolist() == sorted(expected)
+
+
+def test_one_id_for_very_many_images_is_refused(picture, monkeypatch):
+    monkeypatch.setattr(collection, "MOST_RIGHT", 8)
+    encoder, _ = perfect(picture)
+    pairs = pairs_of(*(Pair("same", picture(n), (f"text {n}",)) for n in range(3)))
+    with pytest.raises(EvaluationError, match=r"9 pairs .* one item has 3 images"):
+        evaluate(encoder, pairs)
 
 
 def test_an_image_without_a_caption_is_ranked_and_never_asked(picture):

@@ -4,6 +4,7 @@ import difflib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def _from_folder(folder: Path) -> Checkpoint:
     with _translated(str(folder)):
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
         _need_parts(config, "hf_model_name")
+        _need_tokenizer(config, folder)
         return _checkpoint(str(folder), f"local-dir:{folder}", config)
 
 
@@ -128,7 +130,7 @@ def _from_registry(name: str) -> Checkpoint:
 
 def _checkpoint(name: str, source: str, config: Mapping[str, Any], **options: Any) -> Checkpoint:
     with _root_log_kept():
-        with _Uninitialised():
+        with _Uninitialised(), torch.random.fork_rng(devices=[]):  # what is drawn all the same is no caller's business
             model = open_clip.create_model_from_pretrained(source, return_transform=False, **options)
         tokenizer = open_clip.get_tokenizer(source)
     return Checkpoint(name, model.eval(), config, model.visual.preprocess_cfg, tokenizer)
@@ -167,6 +169,13 @@ def _need_parts(config: Mapping[str, Any], *keys: str) -> None:
         repository = config["text_cfg"].get(key)
         if repository and not Path(repository).is_dir():
             _need_hub(repository, files[key])
+
+
+def _need_tokenizer(config: Mapping[str, Any], folder: Path) -> None:
+    """See that the files of a tokenizer from transformers lie in the folder: open_clip looks nowhere else for them."""
+    name = config["text_cfg"].get("hf_tokenizer_name")
+    if name and not any(re.search(r"token|vocab|spiece", file.name) for file in folder.iterdir()):
+        raise EncoderError(f"the folder {folder} lacks the files of its tokenizer {name}; tokenizer.json belongs there")
 
 
 def _need_hub(repository: str, *files: str) -> None:

@@ -68,7 +68,7 @@ def evaluate(
         skipped=skipped,
         resamples=resamples,
         intervals=bootstrap(text_to_image, image_to_text, items=collection.items, resamples=resamples, seed=seed),
-        gaps=_gaps(served, collection, pictures, text_rows=text_rows),
+        gaps={} if served is None else _gaps(served, collection, pictures, right=right, text_rows=text_rows),
     )
 
 
@@ -82,10 +82,9 @@ def _direction(queries: Rows, targets: Rows, right: Relevance, *, asked: Relevan
     return Direction(ranks.take(place[asked.ids[kept]]), asked.query_of_pair()[kept])
 
 
-def _gaps(served: Served | None, collection: Collection, pictures: Pictures, *, text_rows: Rows) -> dict[str, Gap]:
-    if served is None:
-        return {}
-    right = collection.right_images()
+def _gaps(
+    served: Served, collection: Collection, pictures: Pictures, *, right: Relevance, text_rows: Rows
+) -> dict[str, Gap]:
     gaps = {
         "text_to_image": measure_served(
             served.images, text_rows, right, contents=pictures.contents, asked=collection.item_texts.ids

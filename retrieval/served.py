@@ -76,10 +76,11 @@ def measure_served(
         queries: (q, d) unit rows.
         right: the right targets of each query.
         contents: what each target is, in the words of `ServedSide.slots_of`.
-        asked: the number of the query, once for each time it counts.
+        asked: the number of the query, once for each time it counts; those without any right target never count.
     """
     if side is None:
         return None
+    asked = asked[right.answers[asked] > 0]
     slot = side.slots_of(contents)[right.ids]
     there = slot >= 0
     query, slot = right.query_of_pair()[there], slot[there]

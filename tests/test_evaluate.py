@@ -354,7 +354,9 @@ def test_an_index_that_finds_nothing_right_shows_zero_beside_the_exact_figure(pi
 
 def test_queries_whose_answers_the_catalog_lacks_are_left_out_and_counted(picture):
     encoder, pairs = perfect(picture)
+    encoder.images[9] = unit([1, 1, 1, 1, 1, 1])
     half = pairs_of(*pairs.pairs[:4])
+    pairs = pairs_of(*pairs.pairs, Pair("without a caption", picture(9)))
     report = evaluate(
         encoder, pairs, resamples=0, served=SimpleNamespace(images=None, captions=captions_side(encoder, half))
     )

@@ -1,0 +1,218 @@
+"""An encoder gives open_clip's own vectors, of unit length, whatever the batches, threads and lengths of texts."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from tiny_models import tiny_config, write_model, write_tiny_model
+
+from retrieval.errors import EncoderError
+from retrieval.open_clip_encoder import OpenClipEncoder, open_checkpoint, usable_device
+
+TEXTS = ["a red ball", "", "x " * 200, "two dogs run", "日本語のテキスト", "RED\tball &amp; co.", "👟"]
+
+
+def draw_pictures(count, *, seed=0):
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(20, 90, (count, 2))
+    return [Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def encoder(folder):
+    return OpenClipEncoder(open_checkpoint(str(folder)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def oracle(folder):
+    """open_clip alone: its own loader, transform, tokenizer and full padding."""
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    return model.eval(), transform, open_clip.get_tokenizer(f"local-dir:{folder}")
+
+
+@torch.inference_mode()
+def test_pictures_get_the_vectors_that_open_clip_gives_them(encoder, oracle):
+    model, transform, _ = oracle
+    pictures = draw_pictures(40)
+    expected = model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True)
+    np.testing.assert_allclose(encoder.encode_images(pictures), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_preparing_a_picture_is_open_clips_own_preprocessing(folder, resize_mode):
+    """Bit for bit, though the last two steps are done to whole batches."""
+    opened = open_checkpoint(str(folder))
+    encoder = OpenClipEncoder(replace(opened, preprocess={**opened.preprocess, "resize_mode": resize_mode}))
+    encoder._model.encode_image = lambda values: values.flatten(1)
+    transform = open_clip.image_transform(32, is_train=False, resize_mode=resize_mode)
+    pictures = draw_pictures(5)
+    values = encoder._run(encoder._image_features, np.stack([encoder.prepare(picture) for picture in pictures]))
+    assert np.array_equal(values, torch.stack([transform(picture) for picture in pictures]).flatten(1).numpy())
+
+
+@pytest.mark.parametrize("size", [32, (32, 48)])
+def test_pictures_that_are_not_square_are_prepared_too(tmp_path, size):
+    config = tiny_config()
+    config["vision_cfg"]["image_size"] = size
+    encoder = OpenClipEncoder(open_checkpoint(str(write_model(tmp_path, config))))
+    assert encoder.image_size == np.max(size)
+    assert encoder.encode_images(draw_pictures(3)).shape == (3, 16)
+
+
+@torch.inference_mode()
+def test_texts_get_the_vectors_that_open_clip_gives_them_with_padding(encoder, oracle):
+    model, _, tokenizer = oracle
+    expected = model.encode_text(tokenizer(TEXTS), normalize=True)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, rtol=0, atol=1e-5)
+
+
+KINDS = {
+    "SigLIP": {**tiny_config(no_causal_mask=True, pool_type="last", proj_bias=True), "custom_text": True},
+    "CoCa": {**tiny_config(embed_cls=True, output_tokens=True, context_length=76), "custom_text": True},
+}
+KINDS["CoCa"]["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+KINDS["CoCa"]["multimodal_cfg"] = {"context_length": 76, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_other_kinds_of_model_get_their_own_vectors(tmp_path, kind):
+    opened = open_checkpoint(str(write_model(tmp_path, KINDS[kind])))
+    encoder, pictures = OpenClipEncoder(opened), draw_pictures(3)
+    prepared = torch.stack([open_clip.image_transform(32, is_train=False)(picture) for picture in pictures])
+    texts = opened.model.encode_text(opened.tokenizer(TEXTS), normalize=True)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts, rtol=0, atol=1e-6)
+    images = opened.model.encode_image(prepared, normalize=True)
+    np.testing.assert_allclose(encoder.encode_images(pictures), images, rtol=0, atol=1e-6)
+
+
+def test_a_convolutional_tower_in_channels_last_gives_its_own_vectors(tmp_path):
+    config = tiny_config()
+    config["vision_cfg"] = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
+    opened = open_checkpoint(str(write_model(tmp_path, config)))
+    pictures = torch.stack([open_clip.image_transform(32, is_train=False)(picture) for picture in draw_pictures(3)])
+    with torch.inference_mode():
+        expected = opened.model.eval().encode_image(pictures, normalize=True)
+    encoder = OpenClipEncoder(opened)
+    assert opened.model.visual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(encoder.encode_images(draw_pictures(3)), expected, rtol=0, atol=1e-5)
+
+
+def test_rows_do_not_depend_on_their_batch(encoder):
+    pictures, texts = draw_pictures(37), TEXTS * 20
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in pictures])
+    np.testing.assert_allclose(encoder.encode_images(pictures), alone, rtol=0, atol=1e-5)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode_texts(texts), np.tile(alone, (20, 1)), rtol=0, atol=1e-5)
+
+
+def test_rows_are_float32_of_unit_length_and_their_own(encoder):
+    for rows in (encoder.encode_images(draw_pictures(3)), encoder.encode_texts(TEXTS)):
+        assert rows.dtype == np.float32
+        assert rows.flags.owndata
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+
+
+def test_nothing_encodes_to_no_rows(encoder):
+    for rows in (encoder.encode_images([]), encoder.encode_texts([]), encoder.encode_prepared([])):
+        assert rows.shape == (0, 16)
+
+
+def test_short_texts_are_not_fed_their_padding(encoder):
+    seen = []
+    encoder._model.transformer.register_forward_hook(lambda *call: seen.append(tuple(call[1][0].shape)))
+    encoder.encode_texts(["a red ball"] * 64 + ["word " * 100] + ["a cat"] * 3)
+    assert sorted({shape[1] for shape in seen}) == [5, 77]
+    assert [shape for shape in seen if shape[1] == 77] == [(4, 77, 32)]
+
+
+def test_many_texts_are_tokenised_a_window_at_a_time(encoder, monkeypatch):
+    tokenizer, sizes = encoder._checkpoint.tokenizer, []
+
+    def counting(texts):
+        sizes.append(len(texts))
+        return tokenizer(texts)
+
+    monkeypatch.setattr("retrieval.open_clip_encoder._TEXT_WINDOW", 50)
+    encoder._checkpoint = replace(encoder._checkpoint, tokenizer=counting)
+    rows = encoder.encode_texts([f"{number} balls" for number in range(120)])
+    assert sizes == [50, 50, 20]
+    np.testing.assert_allclose(
+        rows[[0, 77, 119]], encoder.encode_texts(["0 balls", "77 balls", "119 balls"]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_vector_without_a_direction_is_named(encoder, bad):
+    encode = encoder._model.encode_image
+    encoder._model.encode_image = lambda values: (
+        encode(values) * torch.where(values.amax((1, 2, 3)) < 0, bad, 1)[:, None]
+    )
+    pictures = draw_pictures(20)
+    pictures[18] = Image.new("RGB", (40, 40), "black")
+    with pytest.raises(EncoderError, match="picture 19 of 20"):
+        encoder.encode_images(pictures)
+
+
+def test_one_string_is_not_a_list_of_texts(encoder):
+    with pytest.raises(EncoderError, match="takes a list of texts"):
+        encoder.encode_texts("a red ball")
+
+
+def test_threads_may_share_an_encoder(encoder):
+    pictures, expected = draw_pictures(8), encoder.encode_texts(TEXTS)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda _: (encoder.encode_images(pictures), encoder.encode_texts(TEXTS)), range(16)))
+    for images, texts in rows:
+        np.testing.assert_allclose(images, rows[0][0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(texts, expected, rtol=0, atol=1e-6)
+
+
+def test_the_precision_is_the_fastest_that_points_the_same_way(folder, monkeypatch):
+    times = {torch.float32: 3.0, torch.bfloat16: 1.0, torch.float16: 2.0}
+
+    def fake(self, encode, _inputs):
+        wrong = self.precision == torch.bfloat16
+        return np.array([[0.0, 1.0] if wrong and encode else [1.0, 0.0]], np.float32)
+
+    monkeypatch.setattr(OpenClipEncoder, "_run", fake)
+    monkeypatch.setattr("retrieval.open_clip_encoder._half_kinds", lambda _: (torch.float16, torch.bfloat16))
+    monkeypatch.setattr(
+        "retrieval.open_clip_encoder._timed", lambda function: (function(), times[function.func.__self__.precision])
+    )
+    assert OpenClipEncoder(open_checkpoint(str(folder))).precision == torch.float16
+
+
+def test_half_precision_stays_near_float32(encoder):
+    pictures = draw_pictures(8)
+    whole = encoder.encode_images(pictures)
+    encoder.precision = torch.bfloat16
+    assert (whole * encoder.encode_images(pictures)).sum(axis=1).min() > 0.999
+
+
+def test_cuda_without_a_gpu_is_an_error_with_the_reason(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device("auto") == "cpu"
+    with pytest.raises(EncoderError, match=r"no usable GPU: .+; take the device cpu or auto"):
+        usable_device("cuda")
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_rows_of_a_cpu(folder):
+    here, there = (OpenClipEncoder(open_checkpoint(str(folder)), device=device) for device in ("cpu", "cuda"))
+    for rows, others in (
+        (here.encode_images(draw_pictures(40)), there.encode_images(draw_pictures(40))),
+        (here.encode_texts(TEXTS), there.encode_texts(TEXTS)),
+    ):
+        assert (rows * others).sum(axis=1).min() > 0.999
+    assert here.image_fingerprint == there.image_fingerprint
+    assert here.text_fingerprint == there.text_fingerprint

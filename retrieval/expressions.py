@@ -13,10 +13,8 @@ _FORMS = (
     'size="032" (in quotes: text), brand (has one), !brand (has none); quote a key or a value with <, > or | in it.'
 )
 _QUOTED = r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
-_EXPRESSION = re.compile(
-    rf"\s*(?P<absent>!?)\s*(?P<key>{_QUOTED}|[^\"'<>=!|][^\"<>=!|]*?)\s*(?:(?P<operator>!=|<=|>=|==?|<|>)\s*(?P<value>.*?))?\s*",
-    re.DOTALL,
-)
+_KEY = re.compile(rf"(?P<absent>!?)\s*(?P<key>{_QUOTED}|[^\"'<>=!|][^\"<>=!|]*)")
+_OPERATOR = re.compile(r"!=|<=|>=|==?|<|>")
 _VALUE = re.compile(rf"\s*(?P<value>{_QUOTED}|[^\s\"'<>=!|](?:[^<>|]*[^\s<>|])?)\s*(?P<more>\||$)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _BARE_KEY = re.compile(r"[\w.\-]+")
@@ -33,20 +31,29 @@ def parse_expression(text: str) -> dict[str, Any]:
     Raises:
         QueryError: The expression has none of the forms, which the message lists.
     """
-    found = _EXPRESSION.fullmatch(text)
+    found = _KEY.match(text.strip())
     if not found:
-        raise QueryError(f"Cannot read the filter {shown(text)}. {_FORMS}")
-    key, operator = _unquoted(found["key"]), found["operator"]
-    if operator is None:
-        if found["key"] == key and not _BARE_KEY.fullmatch(key):
-            raise QueryError(f"The filter {shown(text)} has no operator. {_FORMS}")
-        return {key: {"$exists": not found["absent"]}}
-    values = _values(found["value"])
-    if not values or found["absent"] or (operator in _COMPARISONS and len(values) > 1):
-        raise QueryError(f"Cannot read the filter {shown(text)}. {_FORMS}")
+        raise _unreadable(text)
+    key, rest = found["key"].strip(), text.strip()[found.end() :].lstrip()
+    if not rest and (_BARE_KEY.fullmatch(key) or _unquoted(key) != key):
+        return {_unquoted(key): {"$exists": not found["absent"]}}
+    operator = _OPERATOR.match(rest)
+    if not operator or found["absent"]:
+        raise _unreadable(text)
+    values = _values(rest[operator.end() :])
+    if not values or (operator[0] in _COMPARISONS and len(values) > 1):
+        raise _unreadable(text)
+    return {_unquoted(key): _operation(operator[0], values)}
+
+
+def _unreadable(text: str) -> QueryError:
+    return QueryError(f"Cannot read the filter {shown(text)}. {_FORMS}")
+
+
+def _operation(operator: str, values: list[str]) -> dict[str, Any]:
     if operator in _COMPARISONS:
-        return {key: {_COMPARISONS[operator]: _readings(values[0])[0]}}
-    return {key: {"$nin" if operator == "!=" else "$in": [kind for value in values for kind in _readings(value)]}}
+        return {_COMPARISONS[operator]: _readings(values[0])[0]}
+    return {"$nin" if operator == "!=" else "$in": [reading for value in values for reading in _readings(value)]}
 
 
 def _values(text: str) -> list[str]:

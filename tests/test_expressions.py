@@ -64,6 +64,14 @@ def test_what_has_no_form_is_refused_with_the_forms(expression):
     assert repr(expression) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["a" + " " * 50_000 + '"', "a=" + " " * 50_000 + "<", '"' * 50_001, "a=" + "b " * 50_000 + "<"]
+)
+def test_long_nonsense_is_refused_without_a_search_through_all_readings(text):
+    with pytest.raises(QueryError):
+        parse_expression(text)
+
+
 @given(st.text(max_size=30) | st.text("ab\"'<>=!| 1.", max_size=12))
 def test_any_text_is_a_filter_or_a_query_error(text):
     try:

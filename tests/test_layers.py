@@ -32,12 +32,12 @@ class Layer:
 # retrieval/ may use `index_errors`, to tell its users of them.
 LAYERS = {
     "cli": Layer(
-        "__init__ cli demo server",
+        "__init__ cli demo",
         uses="train evaluate catalog records filters query pairs images encoder shop pages metrics index",
         packages="click tqdm fastapi uvicorn numpy",
     ),
     "train": Layer(
-        "train train_config checkpoints schedule run",
+        "train train_config lessons album crops starts checkpoints run",
         uses="batches losses evaluate encoder pairs images index metrics",
         packages="torch open_clip safetensors numpy",
     ),

@@ -15,8 +15,6 @@ from retrieval.errors import ImageError
 MAX_BYTES = 128 * 2**20
 """Larger files are refused unread: a 100-megapixel JPEG stays below a third of it."""
 
-READABLE = "JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP, PPM and, where pillow-heif is installed, HEIC"
-
 # (offset, magic, format) of what open_image reads. BMP, PPM and the ISO family need a second look.
 _PICTURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -29,27 +27,30 @@ _PICTURES = (
     (0, b"MM\0+", "TIFF"),
 )
 
-# What people most often have among their pictures, so that a reason can call it by its name.
-_OTHERS = (
-    (0, b"%PDF", "a PDF document"),
-    (0, b"%!PS", "a PostScript file"),
-    (0, b"\xc5\xd0\xd3\xc6", "a PostScript file"),
+# What else people have among their pictures, so that a reason can call it by its name.
+_OTHER_PICTURES = (
     (0, b"8BPS", "a Photoshop file"),
     (0, b"\0\0\1\0", "an icon (ICO)"),
     (0, b"\0\0\2\0", "a cursor (CUR)"),
     (0, b"icns", "an icon (ICNS)"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (0, b"\xff\x0a", "a JPEG XL"),
     (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile"),
+    (0, b"%!PS", "a PostScript file"),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript file"),
     (0, b"v/1\x01", "an OpenEXR picture"),
     (0, b"DDS ", "a DirectDraw texture"),
+)
+_NO_PICTURES = (
+    (0, b"%PDF", "a PDF document"),
     (0, b"PK\3\4", "a zip archive"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"Rar!", "a RAR archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"),
     (257, b"ustar", "a tar archive"),
+    (0, b"PAR1", "a Parquet file"),
     (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)"),
     (0, b"\x7fELF", "a program"),
     (0, b"SQLite format 3", "a database"),
@@ -123,9 +124,12 @@ def _iso_format(head: bytes) -> str:
 
 
 def _refuse(head: bytes) -> str:
-    for offset, magic, name in _OTHERS:
+    for offset, magic, name in _OTHER_PICTURES:
         if head.startswith(magic, offset):
-            raise ImageError(f"is {name}, which is not read; readable are {READABLE}")
+            raise ImageError(f"is {name}, which is not read; convert it to PNG or JPEG")
+    for offset, magic, name in _NO_PICTURES:
+        if head.startswith(magic, offset):
+            raise ImageError(f"is {name}, not an image")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text[:1000] and text[:1] == b"<":
         raise ImageError("is an SVG drawing, which has no pixels to read; export it as PNG")
@@ -171,14 +175,14 @@ def _read_file(path: Path, *, offset: int = 0, size: int | None = None) -> bytes
 
 def _open_regular(path: Path) -> tuple[FileIO, int]:
     """The file, open, and its size in bytes."""
-    file = FileIO(os.open(path, _FLAGS))
+    handle = os.open(path, _FLAGS)
     try:
-        status = os.fstat(file.fileno())
+        status = os.fstat(handle)
         check_regular(status.st_mode)
-    except ImageError:
-        file.close()
+        return FileIO(handle), status.st_size
+    except BaseException:
+        os.close(handle)
         raise
-    return file, status.st_size
 
 
 # Without O_NONBLOCK the opening of a named pipe waits for a writer for ever.

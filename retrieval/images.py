@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import struct
 import threading
 import warnings
 from collections import deque
@@ -84,7 +85,7 @@ def open_image(
     """Upright picture of mode RGB: the first frame, alpha over white, 16-bit grey scaled to 8.
 
     Args:
-        data: bytes of a picture, in any format of image_sources.READABLE, or where they are.
+        data: bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP, PPM or (with pillow-heif) HEIC, or where they are.
         size: the least side that the caller goes on to resize to. A picture whose least side is more than twice that is
             decoded smaller, to no less than twice (JPEG is decoded scaled, which is what makes it fast), and of one
             more than 32 times as long as wide only the middle is returned. None: every pixel.
@@ -102,9 +103,10 @@ def open_image(
         raise
     except MemoryError as error:
         raise ImageError("needs more memory than there is") from error
+    except Image.DecompressionBombError as error:  # some decoders check against Pillow's own cap
+        raise ImageError(f"has more pixels than the cap of {max_pixels:,}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in error on damaged files
-        what = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ImageError(f"is a damaged {kind} ({what})") from error
+        raise ImageError(f"is a damaged {kind} ({_damage(error)})") from error
 
 
 def content_hash(data: bytes) -> str:
@@ -166,6 +168,14 @@ def _decode(data: bytes, kind: str, *, size: int | None, max_pixels: int) -> Ima
             image = _shrink(_middle(image), size)
         image = _over_white(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _damage(error: Exception) -> str:
+    """What is wrong with a file, in fewer words than the decoder's."""
+    text = " ".join(str(error).split())
+    if isinstance(error.__cause__ or error, (struct.error, EOFError, IndexError)) or "truncated" in text.lower():
+        return "it breaks off"
+    return "its header makes no sense" if "not identified" in text else text[:100] or type(error).__name__
 
 
 def _open(data: bytes, kind: str, *, max_pixels: int) -> Image.Image:

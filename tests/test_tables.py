@@ -1,0 +1,245 @@
+import csv
+
+import pyarrow as pa
+import pytest
+from hostile_files import encoded
+from hypothesis import given
+from hypothesis import strategies as st
+from pair_files import JPEG, by_name, jsonl, pictures, reason, skipped, written
+from PIL import Image
+from pyarrow import parquet
+
+from retrieval.columns import texts, type_columns, unpack
+from retrieval.errors import ImageError
+from retrieval.images import open_image
+from retrieval.pairs import read_pairs
+from retrieval.tables import parse_json
+
+
+def test_metadata_of_the_image_folder_layout(tmp_path):
+    pictures(tmp_path, "images/a.jpg", "images/b.jpg")
+    jsonl(
+        tmp_path / "metadata.jsonl",
+        {"file_name": "images/a.jpg", "text": ["one", "two"], "price": 2.5, "tags": ["x"], "gone": None},
+        {"file_name": "images/b.jpg", "text": None, "title": "B", "captions": "bee"},
+    )
+    pairs = read_pairs(tmp_path)
+    assert pairs.layout == "metadata"
+    assert by_name(pairs) == {"images/a.jpg": ("one", "two"), "images/b.jpg": ("bee",)}
+    assert [pair.attributes for pair in pairs] == [{"price": 2.5, "tags": ["x"]}, {"title": "B"}]
+
+
+def test_metadata_in_inner_folders_names_the_files_beside_it(tmp_path):
+    pictures(tmp_path, "train/a.jpg", "test/a.jpg")
+    for split in ("train", "test"):
+        written(tmp_path / split / "metadata.csv", f"file_name,text\na.jpg,{split}\n../train/a.jpg,shared\n")
+    assert by_name(read_pairs(tmp_path)) == {"test/a.jpg": ("test",), "train/a.jpg": ("shared", "train")}
+
+
+def test_a_shop_feed_is_typed_by_column(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    source = written(
+        tmp_path / "products.csv",
+        "id,image_link,title,description,price,count,stock,gtin,sku,size,skus,note,attributes\n"
+        'A1,a.jpg,Hoodie,"Warm, ""soft""\nand grey",52,3,TRUE,0012345678905,12E45,32,A-1|A-2,,'
+        '"color=Black,wash=hot, or not"\n'
+        "0002,b.jpg,Shirt,,19.90,-4,false,4012345678901,007,XS,B-1,new,"
+        '"{""color"": ""Red"", ""use"": ""Gym\\nYoga""}"\n',
+    )
+    first, second = read_pairs(source)
+    assert first.id == "A1"
+    assert first.captions == ("Hoodie", 'Warm, "soft" and grey')
+    assert first.attributes == {
+        "color": "Black",
+        "wash": "hot, or not",
+        "price": 52.0,
+        "count": 3,
+        "stock": True,
+        "gtin": "0012345678905",
+        "sku": "12E45",
+        "size": "32",
+        "skus": ["A-1", "A-2"],
+    }
+    assert second.id == "0002"
+    assert second.captions == ("Shirt",)
+    assert second.attributes == {
+        "color": "Red",
+        "use": ["Gym", "Yoga"],
+        "price": 19.9,
+        "count": -4,
+        "stock": False,
+        "gtin": "4012345678901",
+        "sku": "007",
+        "size": "XS",
+        "skus": ["B-1"],
+        "note": "new",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", "-2", "0"], [1, -2, 0]),
+        (["1", "2.50"], [1.0, 2.5]),
+        (["1", "x"], ["1", "x"]),
+        (["007", "8"], ["007", "8"]),
+        (["True", "FALSE"], [True, False]),
+        (["yes", "no"], ["yes", "no"]),
+        (["1", ""], [1, None]),
+        (["12E45", "1"], ["12E45", "1"]),
+        (["9" * 19, "1"], ["9" * 19, "1"]),
+        (["nan", "1"], ["nan", "1"]),
+        (["a|b", "c"], [["a", "b"], ["c"]]),
+        (["1|2", "3"], [[1, 2], [3]]),
+        (["Hat | Shoe", "c|d"], ["Hat | Shoe", "c|d"]),
+        (['["a", 1]', "[]"], [["a", 1], []]),
+        (["[sic]", "[]"], ["[sic]", "[]"]),
+        (["+1", "2"], ["+1", "2"]),
+        (["１", "2"], ["１", "2"]),
+    ],
+)
+def test_a_column_of_text_takes_the_type_that_all_its_cells_have(cells, values):
+    rows = [{"column": cell} for cell in cells]
+    type_columns(rows)
+    assert [row["column"] for row in rows] == values
+
+
+@given(st.lists(st.integers(-(10**15), 10**15) | st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1))
+def test_numbers_written_as_text_come_back_equal(numbers):
+    rows = [{"n": format(number, "f") if isinstance(number, float) else str(number)} for number in numbers]
+    type_columns(rows)
+    assert [row["n"] for row in rows] == pytest.approx(numbers)
+
+
+def test_packed_attributes():
+    assert unpack("a=1,b=x, y,c=") == {"a": "1", "b": "x, y", "c": ""}
+    assert unpack('{"a": {"b": 1}}') == {"a": {"b": 1}}
+    assert unpack({"a": 1}) == {"a": 1}
+    assert unpack("nothing of the kind") == {"attributes": "nothing of the kind"}
+    assert unpack("{broken") == {"attributes": "{broken"}
+    assert unpack(None) == unpack("") == {}
+
+
+def test_captions_of_any_kind_of_value():
+    assert texts(["a", None, "", "  ", ["b", ["a", 3]], float("nan"), {"en": "c"}]) == ("a", "b", "3", "c")
+    assert texts(['["x", "y"]', "['it''s', 'z']", "[sic]", "[1] one"]) == ("x", "y", "its", "z", "[sic]", "[1] one")
+    assert texts(["two\n lines\0and\u00a0more"]) == ("two lines and more",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_tables_from_any_office_program(tmp_path, encoding, separator):
+    pictures(tmp_path, "a.jpg")
+    text = f"Image Link{separator}Caption{separator}Year\r\na.jpg{separator}schön{separator}2020\r\n\r\n"
+    pair = read_pairs(written(tmp_path / "table.csv", text, encoding=encoding))[0]
+    assert (pair.captions, pair.attributes) == (("schön",), {"Year": 2020})
+
+
+def test_a_table_without_types_may_name_a_caption_column_twice_and_number_them(tmp_path):
+    pictures(tmp_path, "a.jpg")
+    source = written(
+        tmp_path / "t.tsv", "\tfilepath\ttext\ttext\tcaption_1\tcolor\tcolor\n0\ta.jpg\tone\ttwo\tthree\tr\tg\n"
+    )
+    pair = read_pairs(source)[0]
+    assert pair.captions == ("one", "two", "three")
+    assert pair.attributes == {"color": "r", "color_2": "g"}
+
+
+def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    long = "x" * 200_000
+    good = f'file_name,text\na.jpg,"{long}"\n'
+    bad = 'b.jpg,too,many\n"b.jpg"x,bad quote\nb.jpg\n,nameless\nb.jpg,nul\0\nb.jpg,"open\na.jpg,lost\n'
+    source = written(tmp_path / "t.csv", good + bad)
+    limit = csv.field_size_limit()
+    pairs = read_pairs(source)
+    assert csv.field_size_limit() == limit
+    assert by_name(pairs) == {"a.jpg": (long,), "b.jpg": ("nul",)}
+    assert skipped(pairs) == {
+        "t.csv line 3": "has 3 values where the header has 2",
+        "t.csv line 4": "is not CSV (',' expected after '\"')",
+        "t.csv line 6": "names no image",
+        "t.csv line 8": "opens a quote that is never closed",
+    }
+
+
+def test_bad_lines_of_a_jsonl_are_named_by_their_number_and_the_others_read(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    source = tmp_path / "t.jsonl"
+    source.write_bytes(
+        b'\xef\xbb\xbf{"image": "a.jpg", "text": "one", "n": NaN, "big": 123456789012345678901234567890}\r\n'
+        b'{"image": "b.jpg", \r\n\r\n[1]\r\n{"image": "b.jpg", "text": "caf\xe9"}\r\n{"text": "none"}\r\n'
+        b'{"image": {"path": "b.jpg"}, "text": "half \\ud83d", "ok": "\\ud83d\\ude00"}\r\n' + b"[" * 100_000
+    )
+    pairs = read_pairs(source)
+    assert by_name(pairs) == {"a.jpg": ("one",), "b.jpg": ("half ?",)}
+    assert pairs[0].attributes == {"big": "123456789012345678901234567890"}
+    assert pairs[1].attributes == {"ok": "😀"}
+    assert list(skipped(pairs)) == [f"t.jsonl line {number}" for number in (2, 4, 5, 8, 6)]
+    assert skipped(pairs)["t.jsonl line 6"] == "names no image"
+    assert "0xe9" in skipped(pairs)["t.jsonl line 5"]
+
+
+def test_an_encoding_that_is_not_utf8_is_refused_with_its_line(tmp_path):
+    source = written(tmp_path / "t.csv", "file_name,text\na.jpg,ok\nb.jpg,schön\n", encoding="cp1252")
+    assert reason(source) == "t.csv is not in UTF-8: line 3 holds the byte 0xf6; save it as UTF-8"
+
+
+def test_a_table_without_an_image_column_says_what_it_may_be_called(tmp_path):
+    message = reason(written(tmp_path / "t.csv", "picture,text\na.jpg,x\n"))
+    assert "no column that names an image, called any of file_name, filepath, image, image_link" in message
+    assert "its columns: picture, text" in message
+
+
+def test_parquet_with_names_and_with_pictures_inside(tmp_path):
+    pictures(tmp_path, "a.jpg")
+    named = pa.table({"file_name": ["a.jpg"], "text": [["x", "y"]], "n": [3], "when": pa.array([0], pa.timestamp("s"))})
+    parquet.write_table(named, tmp_path / "named.parquet")
+    pair = read_pairs(tmp_path / "named.parquet")[0]
+    assert (pair.captions, pair.attributes) == (("x", "y"), {"n": 3, "when": "1970-01-01T00:00:00"})
+
+    colours = [(10 * n, 0, 0) for n in range(7)]
+    cells = [
+        {"bytes": encoded(Image.new("RGB", (8, 8), colour), "PNG"), "path": f"{n}.png"}
+        for n, colour in enumerate(colours)
+    ]
+    cells[5] = {"bytes": None, "path": None}
+    table = pa.table({"image": cells, "caption": [f"number {n}" for n in range(7)], "raw": [b"x"] * 7})
+    parquet.write_table(table, tmp_path / "packed.parquet", row_group_size=3)
+    pairs = read_pairs(tmp_path / "packed.parquet")
+    assert by_name(pairs) == {f"packed.parquet/{n}": (f"number {n}",) for n in range(7)}
+    assert all(pair.attributes == {} for pair in pairs)
+    for n in (6, 0, 3, 1, 6):
+        assert open_image(pairs[n].image).getpixel((0, 0)) == colours[n]
+    with pytest.raises(ImageError, match="is empty"):
+        open_image(pairs[5].image)
+
+    table = pa.table(
+        {"image": [{"bytes": None, "path": "a.jpg"}], "text": ["by path"]},
+        schema=pa.schema(
+            [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("text", pa.string())]
+        ),
+    )
+    parquet.write_table(table, tmp_path / "paths.parquet")
+    assert by_name(read_pairs(tmp_path / "paths.parquet")) == {"a.jpg": ("by path",)}
+    assert "is not a Parquet file" in reason(written(tmp_path / "broken.parquet", "PAR1 no"))
+
+
+def test_parquet_shards_in_a_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    for shard in range(2):
+        table = pa.table({"jpg": [JPEG], "text": [f"shard {shard}"]})
+        parquet.write_table(table, tmp_path / "data" / f"train-{shard}.parquet")
+    pairs = read_pairs(tmp_path)
+    assert by_name(pairs) == {f"data/train-{n}.parquet/0": (f"shard {n}",) for n in range(2)}
+    assert pairs[1].image.read() == JPEG
+
+
+def test_json_numbers_that_no_database_holds_stay_text():
+    assert parse_json("[1, 99999999999999999999, -9223372036854775808, 1.5, NaN]") == [
+        1,
+        "99999999999999999999",
+        "-9223372036854775808",
+        1.5,
+        None,
+    ]

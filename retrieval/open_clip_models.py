@@ -20,6 +20,7 @@ from retrieval.errors import EncoderError
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+_WEIGHTS_FILES = (WEIGHTS_FILE, "open_clip_pytorch_model.bin")  # in the order that open_clip tries on a hub
 _HUB = "hf-hub:"
 _HUB_SECONDS = 5  # to answer: huggingface_hub's own retries take 23 s a file where there is no network
 
@@ -108,7 +109,9 @@ def _from_folder(folder: Path) -> Checkpoint:
 
 def _from_hub(name: str) -> Checkpoint:
     with _translated(name):
-        _need_hub(name.removeprefix(_HUB), CONFIG_FILE)
+        repository = name.removeprefix(_HUB)
+        _need_hub(repository, CONFIG_FILE)
+        _need_hub(repository, *_WEIGHTS_FILES)
         config = open_clip.get_model_config(name)
         _need_parts(config, "hf_model_name", "hf_tokenizer_name")
         return _checkpoint(name, name, config)
@@ -123,7 +126,7 @@ def _from_registry(name: str) -> Checkpoint:
     config["quick_gelu"] = bool(config.get("quick_gelu") or weights.get("quick_gelu"))
     with _translated(name):
         repository, file = os.path.split(weights["hf_hub"])
-        _need_hub(repository, *([file] if file else [WEIGHTS_FILE, "open_clip_pytorch_model.bin"]))
+        _need_hub(repository, *([file] if file else _WEIGHTS_FILES))
         _need_parts(config, "hf_model_name", "hf_tokenizer_name")
         return _checkpoint(name, architecture, config, pretrained=tag, force_quick_gelu=config["quick_gelu"])
 

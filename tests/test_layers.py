@@ -37,9 +37,9 @@ LAYERS = {
         packages="click tqdm fastapi uvicorn numpy",
     ),
     "train": Layer(
-        "train train_config lessons album crops starts checkpoints run",
+        "train train_config trainer exam lessons album crops starts checkpoints run",
         uses="batches losses evaluate encoder pairs images index metrics",
-        packages="torch open_clip safetensors numpy",
+        packages="torch open_clip safetensors numpy PIL",
     ),
     "batches": Layer("batches", uses="pairs images", packages="numpy"),
     "losses": Layer("losses", packages="torch"),
@@ -88,13 +88,8 @@ LAYERS = {
 # top but they themselves.
 HEAVY_PACKAGES = {"torch", "torchvision", "open_clip", "faiss", "transformers", "pyarrow", "matplotlib"}
 HEAVY_FILES = {
-    "open_clip_models",
-    "fingerprints",
-    "open_clip_encoder",
-    "text_towers",
-    "losses",
-    "train",
-    "index.device",
+    *("open_clip_models", "open_clip_encoder", "fingerprints", "text_towers"),
+    *("losses", "train", "trainer", "starts", "checkpoints"),
 }
 
 # (file, what it imports): breaks of the table, each with its reason.

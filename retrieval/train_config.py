@@ -78,6 +78,8 @@ class TrainConfig:
         _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
         _check_range(self, "validation_share", low=0.0, high=0.5)
         _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
+        if not isinstance(self.model, str | Mapping) or not self.model:
+            raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
         if self.device not in _DEVICES:
             raise TrainingError(f"there is no device {self.device!r}; take one of {', '.join(_DEVICES)}")
 

@@ -1,0 +1,113 @@
+"""The training config: what it accepts, fills in, writes and reads."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.errors import TrainingError
+from retrieval.train_config import TrainConfig
+
+configs = st.builds(
+    TrainConfig,
+    model=st.one_of(
+        st.sampled_from(["small", "ViT-B-32", "a/b"]), st.just({"embed_dim": 8, "vision_cfg": {"layers": [1]}})
+    ),
+    epochs=st.none() | st.integers(1, 500),
+    learning_rate=st.none() | st.floats(1e-9, 10),
+    weight_decay=st.none() | st.floats(0, 1),
+    crop=st.none() | st.floats(0.01, 1),
+    validation_share=st.floats(0, 0.5),
+    seed=st.integers(0, 2**62),
+    device=st.sampled_from(["auto", "cpu", "cuda"]),
+)
+
+
+@given(configs)
+def test_a_config_comes_back_from_json_as_it_was(config):
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+@given(configs)
+def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config):
+    complete = config.complete()
+    assert all(value in (None, getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
+    assert [name for name, value in json.loads(complete.to_json()).items() if value is None] == ["threads"]
+    assert complete.complete() == complete
+
+
+@pytest.mark.parametrize(
+    ("model", "from_random"),
+    [
+        ("small", True),
+        ("ViT-B-32", True),
+        ("my/own.json", True),
+        ({"embed_dim": 8}, True),
+        ("ViT-B-32/laion2b_s34b_b79k", False),
+        ("hf-hub:someone/model", False),
+    ],
+)
+def test_what_a_model_starts_from_shows_in_its_name(model, from_random):
+    assert TrainConfig(model=model).from_random is from_random
+
+
+def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ViT-B-32").mkdir()
+    assert not TrainConfig(model="ViT-B-32").from_random
+
+
+def test_trained_models_are_tuned_gently():
+    """From trained weights the learning rate is lower by two orders of magnitude and the epochs are few."""
+    tuned, fresh = TrainConfig(model="a/b").complete(), TrainConfig().complete()
+    assert tuned.learning_rate == 1e-5
+    assert tuned.learning_rate * 50 <= fresh.learning_rate
+    assert tuned.epochs < fresh.epochs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5; it must be a whole number of at least 1"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of at least 2"),
+        ({"seed": -1}, "seed is -1; it must be a whole number of at least 0"),
+        ({"seed": True}, "seed is True; it must be a whole number of at least 0"),
+        ({"learning_rate": 0}, "learning_rate is 0; it must be a number above 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan; it must be a number above 0"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be a number at least 0"),
+        ({"warmup": 1.5}, "warmup is 1.5; it must be a number at least 0 and at most 1"),
+        ({"crop": 0}, "crop is 0; it must be a number above 0 and at most 1"),
+        ({"crop": "big"}, "crop is 'big'; it must be a number above 0 and at most 1"),
+        ({"validation_share": 0.6}, "validation_share is 0.6; it must be a number at least 0 and at most 0.5"),
+        ({"device": "gpu"}, "there is no device 'gpu'; take one of auto, cpu, cuda"),
+        ({"model": ""}, "model is ''; it must be a name or an open_clip config"),
+        ({"model": None}, "model is None; it must be a name or an open_clip config"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_with_its_value(settings, message):
+    with pytest.raises(TrainingError) as error:
+        TrainConfig(**settings)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"epoch": 3}', "there is no training setting 'epoch'; do you mean epochs?"),
+        ("[1, 2]", "a training config is a JSON object, not '[1, 2]'"),
+        ("{", "this training config is no JSON"),
+        ('{"epochs": "3"}', "epochs is '3'; it must be a whole number of at least 1"),
+    ],
+)
+def test_json_that_is_no_config_is_refused_with_the_reason(text, message):
+    with pytest.raises(TrainingError) as error:
+        TrainConfig.from_json(text)
+    assert str(error.value).startswith(message)
+
+
+def test_only_what_changes_the_model_is_a_difference():
+    one, other = TrainConfig(epochs=3, seed=1, device="cpu"), TrainConfig(epochs=5, seed=1, checkpoint_seconds=1)
+    assert one.differences(other) == ["epochs 3, not 5"]

@@ -97,11 +97,12 @@ def _gaps(
 
 
 def _nothing_to_measure(pairs: Pairs, skipped: Sequence[Skipped]) -> str:
-    if not len(pairs):
-        return f"{pairs.source} holds no pairs to measure: name a source of pictures with captions."
-    if len(skipped) > len(pairs.skipped):
-        first = skipped[len(pairs.skipped)]
-        return f"No picture of {pairs.source} with a caption can be read; the first one, {first.name}: {first.reason}."
+    if skipped:
+        first = skipped[0]
+        return (
+            f"{pairs.source} holds no caption of a picture that can be read, and {len(skipped)} skipped rows or files; "
+            f"the first, {first.name}: {first.reason}."
+        )
     return (
         f"None of the {len(pairs)} pictures of {pairs.source} has a caption, so there is nothing to ask: add captions."
     )

@@ -1,0 +1,89 @@
+"""The state of training: what is loaded goes on exactly as what was saved."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from retrieval.checkpoints import load_state, save_state
+from retrieval.errors import TrainingError
+
+FACTS = {"step": 3, "best": {"mean_recall": 0.1 + 0.2}, "pairs": ["a", "b"]}
+
+
+def network(seed=0):
+    """A convolution with its channels last in memory, a norm with statistics, a scalar, and a weight never used."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    model.to(memory_format=torch.channels_last)
+    model.register_parameter("scale", nn.Parameter(torch.tensor(1.0)))
+    model.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+
+def learn(model, optimizer, *, steps):
+    for step in steps:
+        torch.manual_seed(step)
+        (model.scale * model(torch.randn(5, 3, 8, 8))).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    model, optimizer = network()
+    learn(model, optimizer, steps=range(3))
+    save_state(tmp_path / "state", model=model, optimizer=optimizer, facts=FACTS)
+    learn(model, optimizer, steps=range(3, 6))
+    other, other_optimizer = network(seed=1)
+    assert load_state(tmp_path / "state", model=other, optimizer=other_optimizer) == FACTS
+    learn(other, other_optimizer, steps=range(3, 6))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_the_same_state_is_the_same_file(tmp_path):
+    model, optimizer = network()
+    learn(model, optimizer, steps=range(2))
+    for name in ("one", "two"):
+        save_state(tmp_path / name, model=model, optimizer=optimizer, facts=FACTS)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_moments_are_kept_under_the_names_of_their_parameters(tmp_path):
+    model, optimizer = network()
+    learn(model, optimizer, steps=range(1))
+    save_state(tmp_path / "state", model=model, optimizer=optimizer, facts=FACTS)
+    tensors = load_file(tmp_path / "state")
+    assert torch.equal(tensors["optimizer.exp_avg.0.weight"], optimizer.state[model[0].weight]["exp_avg"])
+    assert "optimizer.exp_avg.unused" not in tensors
+
+
+def damaged(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_model(path):
+    save_file({"model.x": torch.ones(1)}, path, metadata={"state": json.dumps({"format": 1, "facts": {}})})
+
+
+def without_facts(path):
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize("spoil", [damaged, of_another_model, without_facts])
+def test_a_file_that_is_no_checkpoint_of_this_model_is_refused(tmp_path, spoil):
+    model, optimizer = network()
+    path = tmp_path / "state"
+    save_state(path, model=model, optimizer=optimizer, facts=FACTS)
+    spoil(path)
+    with pytest.raises(TrainingError, match=r"the checkpoint .*state cannot be read \(.*\); train into another folder"):
+        load_state(path, model=model, optimizer=optimizer)
+
+
+def test_a_newer_format_is_said_to_be_newer(tmp_path):
+    model, optimizer = network()
+    save_file({"model.x": torch.ones(1)}, tmp_path / "state", metadata={"state": json.dumps({"format": 2})})
+    with pytest.raises(TrainingError, match="was written by a newer version"):
+        load_state(tmp_path / "state", model=model, optimizer=optimizer)

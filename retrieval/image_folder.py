@@ -152,7 +152,8 @@ def _reason_against(entry: os.DirEntry[str], folder: ImageFolder) -> str | None:
         if entry.is_dir():
             is_picture = Path(entry.name).suffix.lower() in PICTURE_SUFFIXES
             return "is a folder, not a file" if is_picture else None
-        check_regular(entry.stat().st_mode)
+        if not entry.is_file(follow_symlinks=False):  # the folder's own listing tells, without a look at each file
+            check_regular(entry.stat().st_mode)
     except UnicodeEncodeError:
         return "has a name that is not UTF-8; rename it"
     except ImageError as error:

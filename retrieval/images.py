@@ -211,7 +211,7 @@ def _hush_pillow() -> None:
 
     One narrow filter, and not warnings.catch_warnings, which threads may not share.
     """
-    if _METADATA_WARNINGS not in warnings.filters:
+    if warnings.filters[0] != _METADATA_WARNINGS:
         warnings.filterwarnings("ignore", category=UserWarning, module=_METADATA_WARNINGS[3].pattern)
 
 

@@ -69,22 +69,28 @@ def read_table(path: Path) -> Table:
         raise PairsError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
-def parse_json(text: str | bytes) -> Value:
-    """Value of a JSON text: half characters (lone surrogates) replaced, numbers that no database holds left as text.
+def parse_json(text: str) -> Value:
+    """Value of a JSON text: half characters (lone surrogates) replaced, numbers that no database holds text or None.
 
     Raises:
         ValueError: it is not JSON.
     """
     try:
-        value = json.loads(text, parse_int=_whole_number, parse_constant=lambda _: None)
-        needs_mending = (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower()  # type: ignore[operator]
-        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")) if needs_mending else value
+        value = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=lambda _: None)
+        if "\\ud" not in text.lower():
+            return value
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def _whole_number(digits: str) -> int | str:
     return int(digits) if len(digits) < len(str(2**63)) else digits
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def decode(data: bytes, *, name: str) -> str:
@@ -150,10 +156,9 @@ def _long_fields() -> Iterator[None]:
 
 
 def _delimiter(text: str, path: Path) -> str:
-    """What separates the header's names: the suffix's own separator, or else the one that makes most columns."""
+    """What separates the header's names: what is most often in it, of equals the suffix's own."""
     header = text[: text.find("\n")] if "\n" in text else text
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    return usual if usual in header else max(",\t;|", key=header.count)
+    return max("\t,;|" if path.suffix.lower() == ".tsv" else ",\t;|", key=header.count)
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -172,7 +177,7 @@ def _add_json_line(table: Table, place: str, line: bytes) -> None:
     if not line:
         return
     try:
-        table.add(place, parse_json(line))
+        table.add(place, parse_json(line.decode()))
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are children of it
         table.bad.append((place, f"is not JSON ({error})"))
 

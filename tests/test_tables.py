@@ -235,11 +235,18 @@ def test_parquet_shards_in_a_folder(tmp_path):
     assert pairs[1].image.read() == JPEG
 
 
+def test_the_separator_is_what_the_header_has_most_of(tmp_path):
+    pictures(tmp_path, "a.jpg")
+    pair = read_pairs(written(tmp_path / "t.csv", "image;text;height, cm\na.jpg;x, y;3\n"))[0]
+    assert (pair.captions, pair.attributes) == (("x, y",), {"height, cm": 3})
+
+
 def test_json_numbers_that_no_database_holds_stay_text():
-    assert parse_json("[1, 99999999999999999999, -9223372036854775808, 1.5, NaN]") == [
+    assert parse_json("[1, 99999999999999999999, -9223372036854775808, 1.5, NaN, 1e999]") == [
         1,
         "99999999999999999999",
         "-9223372036854775808",
         1.5,
+        None,
         None,
     ]

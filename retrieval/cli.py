@@ -1,0 +1,374 @@
+"""The command line: parse, call, print. What a command means is in the modules that it calls.
+
+Hits and figures go to stdout; progress and notices to stderr. A usage error exits 2, any other error 1 with one line.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval.errors import QueryError, RetrievalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retrieval.catalog import Hit, IndexKind, SyncReport
+    from retrieval.items import Target
+    from retrieval.pairs import Skipped
+
+_DEVICES = click.Choice(["auto", "cpu", "cuda"])
+_KINDS = click.Choice(["auto", "exact", "hnsw", "ivf", "ivfpq"])
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
+
+_WAYS_TO_A_MODEL = (
+    "Name a model: a folder that `retrieval train` wrote, an open_clip name/tag such as "
+    "ViT-B-32-256/datacomp_s34b_b86k, or hf-hub:ORGANISATION/MODEL."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="crossmodal-retrieval")
+def commands() -> None:
+    """Search pictures by text, and texts by picture."""
+
+
+@commands.command()
+@click.argument("pairs", type=_PATH)
+@click.argument("catalog", type=_PATH)
+@click.option("--model", metavar="NAME", help="Encoder of a new catalog: a run folder, name/tag, or hf-hub:NAME.")
+@click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option("--index", type=_KINDS, help="Kind of index; auto picks by count and memory, and says what it picked.")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+@click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
+@click.option("--prune", is_flag=True, help="Let more than half of this source's items be dropped.")
+@click.option("--restore", is_flag=True, help="Take back items that were deleted by id.")
+def build(
+    pairs: Path,
+    catalog: Path,
+    *,
+    model: str | None,
+    images: Path | None,
+    index: "IndexKind | None",
+    device: str,
+    strict: bool,
+    prune: bool,
+    restore: bool,
+) -> None:
+    """Make CATALOG hold what PAIRS holds: add what is new, change what changed, drop what is gone."""
+    from retrieval.catalog import Catalog
+    from retrieval.encoder import load_encoder
+    from retrieval.pairs import read_pairs
+
+    if model is None and not catalog.exists():
+        raise click.UsageError(f"{catalog} is a new catalog and no --model was named. {_WAYS_TO_A_MODEL}")
+    source = read_pairs(pairs, images=images)
+    encoder = None if model is None else load_encoder(model, device=device)
+    with Catalog.open(catalog, encoder=encoder, device=device) as opened:
+        with _bar("items") as progress:
+            report = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
+        _notice_skipped(report.skipped)
+        _notice(opened.info()["index"])
+    click.echo(_summary(report))
+
+
+@commands.command()
+@click.argument("catalog", type=_PATH)
+@click.argument("text", nargs=-1)
+@click.option("--image", type=_FILE, help="Search with this picture.")
+@click.option("--like", metavar="ITEM", help="Search with the pictures of this item.")
+@click.option("--minus", metavar="TEXT", help="Away from these words.")
+@click.option("--weight", "weights", metavar="PART=X", multiple=True, help="Weight of text, image, like or minus.")
+@click.option(
+    "--where", "filters", metavar="EXPR", multiple=True, help='Filter: "price<60", color=gray; repeat to and.'
+)
+@click.option("--images", "target", flag_value="images", help="Rank images (default for a text or a mix).")
+@click.option("--captions", "target", flag_value="captions", help="Rank captions (default for an image alone).")
+@click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of results.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--html", type=_FILE, help="Also write the results as one self-contained page.")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+def search(
+    catalog: Path,
+    text: Sequence[str],
+    *,
+    image: Path | None,
+    like: str | None,
+    minus: str | None,
+    weights: Sequence[str],
+    filters: Sequence[str],
+    target: "Target | None",
+    k: int,
+    as_json: bool,
+    html: Path | None,
+    device: str,
+) -> None:
+    """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them."""
+    from retrieval.catalog import Catalog
+
+    words = " ".join(text) or None
+    with _usage():
+        where = _where(filters)
+        weighted = dict(_weight(part) for part in weights)
+    with Catalog.open(catalog, device=device, read_only=True) as opened, _usage():
+        hits = opened.search(
+            words, image=image, like=like, minus=minus, weights=weighted, target=target, k=k, where=where
+        )
+        for hit in hits:
+            click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
+        if not hits:
+            _notice("nothing found" + (" that the filter lets through" if where else ""))
+        if html is not None:
+            _write_sheet(html, hits, text=words, image=image, like=like, minus=minus, filters=filters)
+
+
+@commands.command()
+@click.argument("pairs", type=_PATH)
+@click.argument("run", type=_PATH)
+@click.option(
+    "--model", default="small", show_default=True, metavar="NAME", help="Checkpoint or architecture to start from."
+)
+@click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option(
+    "--validation", type=_PATH, metavar="PAIRS", help="Pairs to validate on; else a tenth is split off by item."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pairs.")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Pairs in a batch.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
+def train(
+    pairs: Path,
+    run: Path,
+    *,
+    images: Path | None,
+    validation: Path | None,
+    resume: bool,
+    **settings: Any,
+) -> None:
+    """Train a dual encoder on PAIRS with a contrastive loss, into the folder RUN."""
+    from retrieval.pairs import read_pairs
+    from retrieval.train import TrainConfig
+    from retrieval.train import train as train_encoder
+
+    config = TrainConfig(**{name: value for name, value in settings.items() if value is not None})
+    source = read_pairs(pairs, images=images)
+    held_out = None if validation is None else read_pairs(validation)
+    with _training_bar() as progress:
+        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, progress=progress)
+    _notice_skipped((*source.skipped, *result.skipped))
+    click.echo(result.summary())
+
+
+@commands.command()
+@click.argument("pairs", type=_PATH)
+@click.option("--model", metavar="NAME", help="Encoder to measure: a run folder, name/tag, or hf-hub:NAME.")
+@click.option("--catalog", type=_PATH, help="Use this catalog's encoder, and measure its index beside exact search.")
+@click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
+def evaluate(
+    pairs: Path,
+    *,
+    model: str | None,
+    catalog: Path | None,
+    images: Path | None,
+    resamples: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure recall@K on PAIRS, text to image and image to text."""
+    from retrieval.evaluate import evaluate as measure
+    from retrieval.pairs import read_pairs
+
+    if (model is None) == (catalog is None):
+        raise click.UsageError(f"Name one of --model and --catalog. {_WAYS_TO_A_MODEL}")
+    source = read_pairs(pairs, images=images)
+    with _measured(model, catalog, device) as (encoder, served), _bar("images") as progress:
+        report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
+    _notice_skipped(report.skipped)
+    click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
+
+
+@commands.command()
+@click.argument("catalog", type=_PATH)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def delete(catalog: Path, ids: Sequence[str]) -> None:
+    """Delete items of CATALOG by id; they stay deleted until `build --restore`."""
+    from retrieval.catalog import Catalog
+
+    with Catalog.open(catalog) as opened:
+        count = opened.delete(ids)
+    click.echo(f"deleted {count}, not there {len(set(ids)) - count}")
+
+
+@commands.command()
+@click.argument("thing", metavar="CATALOG|RUN|MODEL")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(thing: str, *, as_json: bool) -> None:
+    """Describe a catalog, a run, or a model."""
+    described = _describe(thing)
+    if as_json:
+        click.echo(json.dumps(described, ensure_ascii=False))
+        return
+    width = max(len(name) for name in described)
+    for name, value in described.items():
+        click.echo(f"{name:<{width}}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+
+
+@commands.command()
+@click.argument("folder", type=_PATH, default="demo")
+def demo(folder: Path) -> None:
+    """Draw a sample shop, train on it, index it, search it and measure it, all in FOLDER."""
+    from retrieval.demo import run_demo
+
+    run_demo(folder, say=click.echo)
+
+
+def main() -> None:
+    """Run the command line; turn every error into one line and an exit code."""
+    try:
+        commands(prog_name="retrieval")
+    except RetrievalError as error:
+        _fail(str(error))
+    except (OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__)
+    except Exception as error:
+        from index.errors import IndexingError
+
+        if isinstance(error, IndexingError):
+            _fail(str(error))
+        if os.environ.get("RETRIEVAL_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (set RETRIEVAL_DEBUG=1 to see where)")
+
+
+def _fail(message: str) -> None:
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    sys.exit(1)
+
+
+def _notice(message: str) -> None:
+    click.echo(message, err=True)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """A query that makes no sense is a usage error: exit code 2."""
+    try:
+        yield
+    except QueryError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _where(expressions: Sequence[str]) -> dict[str, Any] | None:
+    from retrieval.expressions import parse_expression
+
+    parsed = [parse_expression(expression) for expression in expressions]
+    return {"$and": parsed} if parsed else None
+
+
+def _weight(text: str) -> tuple[str, float]:
+    part, equals, value = text.partition("=")
+    try:
+        return part.strip(), float(value if equals else "")
+    except ValueError:
+        raise QueryError(f"--weight {text!r} is not PART=NUMBER, such as text=0.5") from None
+
+
+def _hit_line(hit: "Hit") -> str:
+    shown = hit.image if hit.caption is None else hit.caption
+    return "\t".join((f"{hit.score:.4f}", hit.id, " ".join((shown or "").split())))
+
+
+def _hit_record(hit: "Hit") -> Mapping[str, Any]:
+    return asdict(hit)
+
+
+def _summary(report: "SyncReport") -> str:
+    text = f"added {report.added}, changed {report.changed}, dropped {report.dropped}, unchanged {report.unchanged}"
+    return text + (f", skipped {len(report.skipped)}" if report.skipped else "")
+
+
+def _notice_skipped(skipped: "Sequence[Skipped]") -> None:
+    for one in skipped:
+        _notice(f"skipped {one.name}: {one.reason}")
+
+
+@contextmanager
+def _bar(unit: str) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar on stderr, fed with (done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+@contextmanager
+def _training_bar() -> "Iterator[Callable[[int, int, float, float], None]]":
+    """A progress bar on stderr, fed with (step, steps, loss, pairs per second)."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" steps", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def progress(step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
+            bar.total = total
+            bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} pairs/s", refresh=False)
+            bar.update(step - bar.n)
+
+        yield progress
+
+
+@contextmanager
+def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[tuple[Any, Any]]:
+    """The encoder to measure, and the search of the catalog that serves it."""
+    from retrieval.catalog import Catalog
+    from retrieval.encoder import load_encoder
+
+    if catalog is None:
+        yield load_encoder(str(model), device=device), None
+        return
+    with Catalog.open(catalog, device=device, read_only=True) as opened:
+        yield opened.encoder, opened.served
+
+
+def _describe(thing: str) -> Mapping[str, Any]:
+    from retrieval.catalog import Catalog, is_catalog
+    from retrieval.encoder import describe_encoder
+
+    if not is_catalog(Path(thing)):
+        return describe_encoder(thing)
+    with Catalog.open(Path(thing), read_only=True) as opened:
+        return opened.info()
+
+
+def _write_sheet(
+    path: Path,
+    hits: "Sequence[Hit]",
+    *,
+    text: str | None,
+    image: Path | None,
+    like: str | None,
+    minus: str | None,
+    filters: Sequence[str],
+) -> None:
+    from retrieval.html import Section, contact_sheet
+
+    section = Section(text=text, image=image, like=like, minus=minus, filters=tuple(filters), hits=tuple(hits))
+    path.write_text(contact_sheet(text or "Search results", [section]), encoding="utf-8")
+    _notice(f"wrote {path}")

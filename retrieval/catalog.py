@@ -297,9 +297,7 @@ class Catalog:
         for side in SIDES:
             upkeep.compact(self._database, side)
             if upkeep.choose_index(self._database, side, device=self._device).kind != "exact":
-                with self._sides[side].reading(self._database):
-                    pass  # reading it built what was missing
-                self._sides[side].save()
+                self._sides[side].save(self._database)
 
     def close(self) -> None:
         """Let go of the files; searches that are under way finish."""

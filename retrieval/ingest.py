@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,11 +85,11 @@ class Ingest:
     # --- records
 
     def _write(self, records: Records, drafts: Sequence[Draft], *, images: Shelf, captions: Shelf) -> Counter[str]:
-        root = records.put_place(self._root)
+        roots = {str(path): records.put_place(path) for path in (self._root, self._database.folder.parent)}
         counts: Counter[str] = Counter()
         changed: list[tuple[StoredItem, Draft]] = []
         for draft in drafts:
-            item = self._item(draft, images=images, captions=captions, root=root)
+            item = self._item(draft, images=images, captions=captions, roots=roots)
             if draft.stored is not None and _says_the_same(item, draft.stored):
                 counts["unchanged"] += 1
                 records.touch_images(_stamps(item))
@@ -101,33 +101,15 @@ class Ingest:
         records.put_items([item for item, _ in changed], [draft.item.attributes for _, draft in changed])
         return counts
 
-    def _item(self, draft: Draft, *, images: Shelf, captions: Shelf, root: int) -> StoredItem:
+    def _item(self, draft: Draft, *, images: Shelf, captions: Shelf, roots: Mapping[str, int]) -> StoredItem:
         stored = draft.stored
         return StoredItem(
             id=draft.item.id,
             number=None if stored is None else stored.number,
             attributes=draft.attributes,
             source=draft.source,
-            images=[picture.kept or self._image(picture, images, root) for picture in draft.good],
+            images=[picture.kept or _image(picture, images, roots) for picture in draft.good],
             captions=[StoredCaption(text, captions.slots[key]) for key, text in _keyed(draft).items()],
-        )
-
-    def _image(self, picture: Picture, images: Shelf, root: int) -> StoredImage:
-        content = _hash(picture)
-        slot = images.slots[content]
-        if picture.source is None:
-            return StoredImage(None, None, None, None, content, None, None, slot)
-        source, path = picture.source, str(picture.source.path)
-        under_root = path.startswith(str(self._root) + os.sep)
-        return StoredImage(
-            folder=root if under_root else None,
-            path=os.path.relpath(path, self._root) if under_root else path,
-            member=source.member,
-            name=source.name,
-            hash=content,
-            size=picture.size,
-            modified=picture.modified,
-            slot=slot,
         )
 
 
@@ -135,6 +117,26 @@ def _hash(picture: Picture) -> str:
     if picture.hash is None:
         raise CatalogError(f"{picture.source} was not read")  # a mistake of ours
     return picture.hash
+
+
+def _image(picture: Picture, images: Shelf, roots: Mapping[str, int]) -> StoredImage:
+    """Return what is recorded of a picture: its path relative to the first of the roots that it is under."""
+    content = _hash(picture)
+    slot = images.slots[content]
+    if picture.source is None:
+        return StoredImage(None, None, None, None, content, None, None, slot)
+    path = str(picture.source.path)
+    root = next((root for root in roots if path.startswith(root.rstrip(os.sep) + os.sep)), None)
+    return StoredImage(
+        folder=None if root is None else roots[root],
+        path=path if root is None else os.path.relpath(path, root),
+        member=picture.source.member,
+        name=picture.source.name,
+        hash=content,
+        size=picture.size,
+        modified=picture.modified,
+        slot=slot,
+    )
 
 
 def _keyed(draft: Draft) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,7 @@ def _image(given: Any, root: Path, name: str) -> ImageSource:
         raise CatalogError(f"item {name!r}: an image is a path, not {type(given).__name__}")
     under_root = root / given
     path = under_root if under_root.exists() else Path.cwd() / given
-    return ImageSource(path=path, name=str(given))
+    return ImageSource(path=Path(os.path.normpath(path)), name=str(given))
 
 
 def _captions(texts: list[Any], name: str) -> tuple[tuple[str, ...], list[int]]:

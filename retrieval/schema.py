@@ -59,7 +59,7 @@ CREATE TABLE deleted (id TEXT PRIMARY KEY) WITHOUT ROWID;
 
 # Who holds the catalog in memory reads again what `attribute_changes` names: every item that was added, changed or
 # deleted. Numbers of deleted items stay in it, and are not given to others.
-FILTERS = "CREATE VIEW live_items AS SELECT number AS item FROM items;" + ATTRIBUTES
+FILTERS = "CREATE VIEW live_items AS SELECT number AS item FROM items;" + ATTRIBUTES  # noqa: S608 - constants
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -1,25 +1,24 @@
 """One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from index.vector_index import VectorIndex
-from numpy.typing import NDArray
 
-from index.errors import StoredIndexError
+from index.errors import DeviceError, StoredIndexError
+from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
 from retrieval.database import Database
+from retrieval.entries import Entries
 from retrieval.errors import CatalogError
 from retrieval.items import Target
 from retrieval.locks import SharedLock
 from retrieval.records import Records
-from retrieval.slots import ENTRY, SideState
+from retrieval.slots import SideState
 from retrieval.vector_store import index_path, map_rows, vector_path
-
-Entries = NDArray[np.void]
 
 _TRIES = 3
 
@@ -52,8 +51,7 @@ class Side:
         self._may_build = may_build
         self._revision = -1
         self._state: SideState | None = None
-        self._entries: Entries = np.empty(0, ENTRY)
-        self._per_item = 1.0
+        self._entries = Entries.none()
         self.index: VectorIndex | None = None
         self.rows: Rows = np.empty((0, 0), np.float32)
 
@@ -78,7 +76,9 @@ class Side:
 
     def fits(self, records: Records) -> bool:
         """Whether nothing has changed since the last refresh."""
-        return records.revision() == self._revision and records.slots.side(self.target) == self._state
+        if self._state is None or records.revision() != self._revision:
+            return False
+        return _continues(self._state, records.slots.side(self.target))
 
     def refresh(self, records: Records) -> None:
         """Take over what has changed, or read everything the first time and after a compaction.
@@ -117,8 +117,8 @@ class Side:
         """
         if not len(self._entries) or self.index is None:
             return []
-        allowed = None if items is None else self._allowed(items)
-        wanted = int(np.ceil(k * self._per_item)) + (0 if without is None else 1)
+        allowed = None if items is None else self._entries.allowed(items, len(self.rows))
+        wanted = self._first_count(k) + (0 if without is None else 1)
         while True:
             neighbors = self.index.search(query, wanted, allowed=allowed, effort=effort)
             found = self._entries_of(neighbors, k, items=items, without=without)
@@ -126,17 +126,15 @@ class Side:
                 return found
             wanted *= 4
 
-    def _allowed(self, items: Mask) -> Mask:
-        slots = self._entries["slot"][items[self._entries["item"]]]
-        allowed = np.zeros(len(self.rows), np.bool_)
-        allowed[slots] = True
-        return allowed
+    def _first_count(self, k: int) -> int:
+        """How many slots are likely to give k hits."""
+        return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
 
     def _entries_of(self, neighbors: Neighbors, k: int, *, items: Mask | None, without: int | None) -> list[Found]:
         """The first k entries that these slots stand for: one per image's item, or per caption of an item."""
         found: dict[tuple[int, int], Found] = {}
         for slot, score in zip(neighbors.ids[0].tolist(), neighbors.scores[0].tolist(), strict=True):
-            for item, position in self._of_slot(slot):
+            for item, position in self._entries.of(slot):
                 key = (item, 0 if self.target == "images" else position)
                 if item != without and (items is None or items[item]) and key not in found:
                     found[key] = Found(score, item, position)
@@ -144,84 +142,82 @@ class Side:
                         return list(found.values())
         return list(found.values())
 
-    def _of_slot(self, slot: int) -> Iterator[tuple[int, int]]:
-        first, last = np.searchsorted(self._entries["slot"], [slot, slot + 1])
-        for entry in self._entries[first:last]:
-            yield int(entry["item"]), int(entry["position"])
-
     # --- reading
 
     def _load(self, records: Records, rows: Rows, state: SideState) -> None:
-        self._set_entries(records.slots.entries(self.target), rows)
+        self.rows = rows
+        self._entries = records.slots.entries(self.target)
         self.index = self._open_index(state) if len(rows) else None
 
     def _update(self, records: Records, rows: Rows, *, since: int) -> None:
-        changed = records.slots.changed_items(since)
-        kept = self._entries[~np.isin(self._entries["item"], changed)]
-        grown = len(rows) > len(self.rows)
-        self._set_entries(np.concatenate([kept, records.slots.entries(self.target, since=since)]), rows)
+        now = records.slots.entries(self.target, since=since)
+        self._entries = self._entries.changed(records.slots.changed_items(since), now)
+        grown, self.rows = len(rows) > len(self.rows), rows
         if self.index is None:
             self.index = self._exact() if len(rows) else None
         elif grown:
             self.index.extend(rows)
         self._bury()
 
-    def _set_entries(self, entries: Entries, rows: Rows) -> None:
-        self.rows = rows
-        self._entries = entries[np.lexsort((entries["position"], entries["item"], entries["slot"]))]
-        firsts = int(np.count_nonzero(entries["position"] == 0))
-        self._per_item = len(entries) / firsts if self.target == "images" and firsts else 1.0
-
-    def live(self) -> Ids:
-        """Return the slots that an image or a caption has, sorted."""
-        return np.unique(self._entries["slot"])
-
-    def _dead(self) -> Ids:
-        """Slots that no image or caption has, sorted."""
-        dead = np.ones(len(self.rows), np.bool_)
-        dead[self._entries["slot"]] = False
-        return np.flatnonzero(dead)
-
     def _bury(self) -> None:
         """Tell the index of the slots that died since it last heard; none of them will live again."""
         if self.index is not None:
-            gone = np.setdiff1d(self._dead(), self.index.dead, assume_unique=True)
+            gone = np.setdiff1d(self._entries.dead(len(self.rows)), self.index.dead, assume_unique=True)
             if len(gone):
                 self.index.remove(gone)
 
-    # --- the index
+    def live(self) -> Ids:
+        """Return the slots that an image or a caption has, sorted."""
+        return self._entries.live()
 
-    def _exact(self) -> VectorIndex:
-        return VectorIndex.build(self.rows, spec="exact", device=self._device, dead=self._dead())
+    # --- the index
 
     def _open_index(self, state: SideState) -> VectorIndex:
         """The saved index with what came since; where there is none, a new one, or exact search for the time being."""
         if state.kind == "exact":
             return self._exact()
-        path = index_path(self._folder, self.target, state.generation)
         try:
-            index = VectorIndex.load(path, self.rows, device=self._device)
+            self.index = VectorIndex.load(self._index_path(state), self.rows, device=self._device)
         except StoredIndexError:
-            return self.rebuild(state) if self._may_build else self._exact()
-        self.index = index
+            return self._rebuilt(state) if self._may_build else self._exact()
+        except DeviceError:  # FAISS is not installed
+            if self._device == "cuda":
+                raise
+            return self._exact()
         self._bury()
+        return self.index
+
+    def _exact(self) -> VectorIndex:
+        # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
+        device = "cpu" if self._device == "auto" else self._device
+        return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead(len(self.rows)))
+
+    def _rebuilt(self, state: SideState) -> VectorIndex:
+        dead = self._entries.dead(len(self.rows))
+        index = VectorIndex.build(self.rows, spec=state.kind, device=self._device, dead=dead)
+        index.save(self._index_path(state))
         return index
 
-    def rebuild(self, state: SideState) -> VectorIndex:
-        """Build an index of the recorded kind and save it."""
-        index = VectorIndex.build(self.rows, spec=state.kind, device=self._device, dead=self._dead())
-        index.save(index_path(self._folder, self.target, state.generation))
-        return index
+    def save(self, database: Database) -> None:
+        """Save the index as it is now, unless that is what is saved: the next process then has nothing to add.
 
-    def save(self) -> None:
-        """Save the index as it is now, so that the next process has less to add."""
-        with self._lock.alone():
-            if self.index is not None and self._state is not None and self._state.kind != "exact":
-                self.index.save(index_path(self._folder, self.target, self._state.generation))
+        For the writer alone, who records which revision was saved.
+        """
+        with self.reading(database) as records:
+            state, revision = records.slots.side(self.target), records.revision()
+            if self.index is None or state.saved == revision:
+                return
+            self.index.save(self._index_path(state))
+        with database.writing() as records:
+            records.slots.put_side(self.target, replace(state, saved=revision))
+
+    def _index_path(self, state: SideState) -> Path:
+        return index_path(self._folder, self.target, state.generation)
 
 
 def _continues(before: SideState, now: SideState) -> bool:
-    return replace(before, rows=now.rows) == now
+    """Whether what is known of the one holds for the other, but for vectors that came since."""
+    return (before.generation, before.kind) == (now.generation, now.kind)
 
 
 @contextmanager

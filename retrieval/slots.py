@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.entries import Entries, read_entries
 from retrieval.items import Target
 from retrieval.schema import read_meta, write_meta
 
 SIDES: tuple[Target, ...] = ("images", "captions")
-ENTRY = np.dtype([("slot", np.int64), ("item", np.int64), ("position", np.int64)])
 
 _ENTRIES: dict[Target, tuple[str, str]] = {
     "images": (
@@ -54,13 +54,13 @@ class SideState:
         generation: Number of the file; a compaction makes the next one.
         rows: Committed vectors, those included that no image or caption has any more.
         kind: Kind of index.
-        indexed: How many vectors there were when the kind was chosen.
+        saved: Revision of the records that the saved index is as of; -1 without one.
     """
 
     generation: int
     rows: int
     kind: str
-    indexed: int
+    saved: int = -1
 
 
 class Slots:
@@ -71,9 +71,7 @@ class Slots:
 
     def side(self, side: Target) -> SideState:
         """Return the state of one side's vectors."""
-        return SideState(
-            **read_meta(self.connection, side, {"generation": 1, "rows": 0, "kind": "exact", "indexed": 0})
-        )
+        return SideState(**read_meta(self.connection, side, {"generation": 1, "rows": 0, "kind": "exact"}))
 
     def put_side(self, side: Target, state: SideState) -> None:
         """Record the state of one side's vectors."""
@@ -94,14 +92,11 @@ class Slots:
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", [(side, *vector) for vector in vectors]
         )
 
-    def entries(self, side: Target, *, since: int = 0) -> NDArray[np.void]:
-        """Return (slot, item, position) of each image or caption of the items changed after revision `since`.
-
-        Zero takes all, in one scan that makes no Python object per row that outlives it.
-        """
+    def entries(self, side: Target, *, since: int = 0) -> Entries:
+        """Return the images or captions of the items that changed after revision `since`; zero takes all."""
         every, changed = _ENTRIES[side]
         cursor = self.connection.execute(changed, (since,)) if since else self.connection.execute(every)
-        return np.fromiter(cursor, dtype=ENTRY)
+        return read_entries(cursor)
 
     def changed_items(self, since: int) -> NDArray[np.int64]:
         """Return the items that were added, changed or deleted after revision `since`."""

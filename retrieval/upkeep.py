@@ -2,19 +2,14 @@
 
 from dataclasses import replace
 
-import numpy as np
 from index.spec import choose_spec
-
 from retrieval.database import Database, guarded
 from retrieval.items import Target
 from retrieval.records import Records
 from retrieval.slots import SideState
-from retrieval.vector_store import copy_rows, index_path, map_rows, remove_other_generations, vector_path
+from retrieval.vector_store import copy_rows, map_rows, remove_other_generations, vector_path
 
 DEAD_SHARE = 5  # one part in so many may be dead vectors
-GROWTH = 2  # an index is built anew when there are so many times the vectors that it was built for
-
-KINDS = ("auto", "exact", "hnsw", "ivf", "ivfpq")
 
 
 def compact(database: Database, side: Target) -> None:
@@ -24,11 +19,11 @@ def compact(database: Database, side: Target) -> None:
     """
     with database.reading() as records:
         state = records.slots.side(side)
-        live = np.unique(records.slots.entries(side)["slot"])
+        live = records.slots.entries(side).live()
         dimension = records.meta("dimension")
     folder = database.folder
     if (state.rows - len(live)) * DEAD_SHARE > state.rows:
-        after = replace(state, generation=state.generation + 1, rows=len(live))
+        after = replace(state, generation=state.generation + 1, rows=len(live), saved=-1)
         rows = map_rows(vector_path(folder, side, state.generation), count=state.rows, dimension=dimension)
         with guarded(folder):
             copy_rows(rows, live, vector_path(folder, side, after.generation))
@@ -40,17 +35,15 @@ def compact(database: Database, side: Target) -> None:
 
 
 def choose_index(database: Database, side: Target, *, device: str) -> SideState:
-    """Record the kind of index that a side is to have now, and drop a saved index that it outgrew."""
+    """Record the kind of index that a side is to have now."""
     with database.reading() as records:
         state = records.slots.side(side)
         kind, _ = wanted_kind(records, state, device=device)
-    outgrown = kind != "exact" and not state.indexed <= GROWTH * state.rows <= GROWTH**2 * state.indexed
-    if kind == state.kind and not outgrown:
+    if kind == state.kind:
         return state
-    after = replace(state, kind=kind, indexed=state.rows)
+    after = replace(state, kind=kind, saved=-1)
     with database.writing() as records:
         records.slots.put_side(side, after)
-    index_path(database.folder, side, state.generation).unlink(missing_ok=True)
     return after
 
 
@@ -61,5 +54,5 @@ def wanted_kind(records: Records, state: SideState, *, device: str) -> tuple[str
         return wanted, "asked for"
     if not state.rows:
         return "exact", "no vectors yet"
-    spec = choose_spec(state.rows, records.meta("dimension"), device=device)
+    spec = choose_spec(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
     return spec.kind, spec.reason

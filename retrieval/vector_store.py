@@ -73,7 +73,7 @@ def index_path(folder: Path, side: str, generation: int) -> Path:
 def remove_other_generations(folder: Path, side: str, *, generation: int) -> None:
     """Delete what a finished or an interrupted compaction left; who still has an old file mapped keeps it."""
     for path in folder.glob(f"{side}-*"):
-        if path not in (vector_path(folder, side, generation), index_path(folder, side, generation)):
+        if not path.name.startswith(f"{side}-{generation}."):
             path.unlink(missing_ok=True)
 
 

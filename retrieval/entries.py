@@ -1,0 +1,79 @@
+"""Which images or captions each slot stands for, as three columns of numbers: 24 bytes an entry, no objects."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.vectors import Ids, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The images or the captions of a catalog, sorted by slot, then item, then position; a slot may have several.
+
+    Attributes:
+        slot: Of the vector, (n,).
+        item: Number of the item, (n,).
+        position: Of the image or caption in its item, (n,).
+    """
+
+    slot: Ids
+    item: Ids
+    position: Ids
+
+    @classmethod
+    def sorted(cls, slot: Ids, item: Ids, position: Ids) -> "Entries":
+        """Return entries in their order."""
+        order = np.lexsort((position, item, slot))
+        return cls(slot[order], item[order], position[order])
+
+    @classmethod
+    def none(cls) -> "Entries":
+        """Return no entries."""
+        return cls(*(np.empty(0, np.int64) for _ in range(3)))
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def changed(self, items: Ids, now: "Entries") -> "Entries":
+        """Return these entries with those of `items` replaced by what they have now."""
+        kept = ~np.isin(self.item, items)
+        return Entries.sorted(
+            np.concatenate([self.slot[kept], now.slot]),
+            np.concatenate([self.item[kept], now.item]),
+            np.concatenate([self.position[kept], now.position]),
+        )
+
+    def of(self, slot: int) -> Iterator[tuple[int, int]]:
+        """Return item and position of each image or caption that has this slot."""
+        first, last = np.searchsorted(self.slot, [slot, slot + 1])
+        return zip(self.item[first:last].tolist(), self.position[first:last].tolist(), strict=True)
+
+    def live(self) -> Ids:
+        """Return the slots that an entry has, sorted."""
+        return np.unique(self.slot)
+
+    def dead(self, rows: int) -> Ids:
+        """Return those of the first `rows` slots that no entry has, sorted."""
+        dead = np.ones(rows, np.bool_)
+        dead[self.slot] = False
+        return np.flatnonzero(dead)
+
+    def allowed(self, items: Mask, rows: int) -> Mask:
+        """Return a mask of the first `rows` slots: those of the items that `items` (by item number) lets through."""
+        allowed = np.zeros(rows, np.bool_)
+        allowed[self.slot[items[self.item]]] = True
+        return allowed
+
+    def per_item(self) -> float:
+        """Return how many entries an item has on average; every item that has any has one at position 0."""
+        first = int(np.count_nonzero(self.position == 0))
+        return len(self) / first if first else 1.0
+
+
+def read_entries(rows: Iterator[tuple[int, int, int]]) -> Entries:
+    """Return the entries of (slot, item, position) rows of a database cursor; no row's object outlives its turn."""
+    kind = np.dtype([("slot", np.int64), ("item", np.int64), ("position", np.int64)])
+    read = np.fromiter(rows, dtype=kind)
+    return Entries.sorted(*(np.ascontiguousarray(read[name]) for name in ("slot", "item", "position")))

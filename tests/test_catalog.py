@@ -1,0 +1,527 @@
+"""Searching a catalog: every answer against a plain scan of everything, whatever happened to the catalog before."""
+
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from fake_encoder import DIMENSION, FakeEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from index.exact import exact_search
+from index.vectors import unit_rows
+from retrieval.catalog import Catalog, is_catalog
+from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
+from retrieval.images import content_hash
+from retrieval.pairs import Pairs
+
+COLORS = ("red", "green", "blue", "white", "black")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A catalog of one item for each colour: a plain picture, a caption, a price."""
+    for color in COLORS:
+        Image.new("RGB", (16, 16), color).save(tmp_path / f"{color}.png")
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert(
+            {
+                "id": color,
+                "images": [tmp_path / f"{color}.png"],
+                "captions": [f"a {color} square"],
+                "attributes": {"price": 10 * price, "color": color.upper()},
+            }
+            for price, color in enumerate(COLORS)
+        )
+        yield catalog
+
+
+def ids(hits):
+    return [hit.id for hit in hits]
+
+
+def random_items(generator, count, *, dimension=6, images=3):
+    return [
+        {
+            "id": f"item {number}",
+            "image_vectors": unit_rows(generator.normal(size=(generator.integers(1, images + 1), dimension))),
+            "attributes": {"number": number, "even": number % 2 == 0},
+        }
+        for number in range(count)
+    ]
+
+
+def with_captions(items, generator, *, dimension=6):
+    for item in items:
+        item["captions"] = [f"{item['id']}, text {one}" for one in range(generator.integers(1, 3))]
+        item["caption_vectors"] = unit_rows(generator.normal(size=(len(item["captions"]), dimension)))
+    return items
+
+
+def best_images(items, query, k):
+    """The plain way: each item's best cosine, best first."""
+    scores = {item["id"]: float(np.max(item["image_vectors"] @ query)) for item in items}
+    return sorted(scores.items(), key=lambda pair: -pair[1])[:k]
+
+
+# --- the four directions
+
+
+def test_a_text_finds_the_image_that_it_names(shop):
+    hits = shop.search("something blue", k=2)
+    assert (hits[0].id, hits[0].rank, hits[1].rank, hits[0].target) == ("blue", 1, 2, "images")
+    assert hits[0].score == pytest.approx(_cosine(shop, "something blue", "blue"), abs=1e-6)
+    assert hits[0].caption == "a blue square"
+    assert hits[0].attributes == {"price": 20, "color": "BLUE"}
+    assert Image.open(hits[0].image).getpixel((0, 0)) == (0, 0, 255)
+
+
+def _cosine(shop, text, color):
+    encoder = FakeEncoder()
+    picture = encoder.encode_images([Image.new("RGB", (16, 16), color)])
+    return float((encoder.encode_texts([text]) @ picture.T)[0, 0])
+
+
+def test_a_picture_finds_the_caption_that_names_it_and_says_which_item_has_it(shop, tmp_path):
+    hit = shop.search(image=tmp_path / "green.png", k=1)[0]
+    assert (hit.target, hit.caption, hit.id) == ("captions", "a green square", "green")
+    assert hit.image == str(tmp_path / "green.png")
+
+
+def test_a_picture_finds_its_like_and_a_text_finds_captions_when_told_to(shop, tmp_path):
+    assert ids(shop.search(image=tmp_path / "red.png", target="images", k=1)) == ["red"]
+    assert shop.search("red", target="captions", k=1)[0].caption == "a red square"
+
+
+def test_a_picture_alone_ranks_images_where_there_are_no_captions(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert([{"id": "a", "images": [tmp_path / "a.png"]}])
+        assert catalog.search(image=tmp_path / "a.png")[0].target == "images"
+        assert catalog.search("red", target="captions") == []
+
+
+def test_minus_and_weights_move_the_answer(shop, tmp_path):
+    assert ids(shop.search("white", k=2))[0] == "white"
+    assert "red" not in ids(shop.search("white", minus="red", k=3))
+    mixed = {"image": tmp_path / "blue.png", "k": 1}
+    assert ids(shop.search("red", weights={"image": 0.1}, **mixed)) == ["red"]
+    assert ids(shop.search("red", weights={"image": 10}, **mixed)) == ["blue"]
+
+
+def test_like_finds_the_nearest_others_and_never_itself(shop):
+    found = ids(shop.search(like="white", k=10))
+    assert sorted(found) == sorted(set(COLORS) - {"white"})
+    assert ids(shop.search("white", like="white", k=10)) != []
+    assert "white" not in ids(shop.search("white", like="white", k=10))
+    with pytest.raises(QueryError, match="no item 'pink'"):
+        shop.search(like="pink")
+
+
+def test_a_vector_needs_no_encoder_and_gives_its_cosine(shop, tmp_path):
+    row = FakeEncoder().encode_images([Image.new("RGB", (16, 16), "black")])[0]
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        hit = reader.search(vector=3 * row, k=1)[0]
+        assert (hit.id, hit.score) == ("black", pytest.approx(1, abs=1e-6))
+        assert ids(reader.search(like="black", k=2)) == ids(shop.search(like="black", k=2))
+
+
+# --- filters, grouping, limits
+
+
+def test_filters_hold_exactly_and_an_empty_answer_is_no_error(shop):
+    assert ids(shop.search("red", where={"price": {"$gte": 30}})) == ids(
+        [hit for hit in shop.search("red") if hit.attributes["price"] >= 30]
+    )
+    assert ids(shop.search("red", where={"color": "green"})) == ["green"]
+    assert shop.search("red", where={"color": "pink"}) == []
+    with pytest.raises(QueryError):
+        shop.search("red", where={"price": {"$near": 3}})
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "3", None])
+def test_k_is_a_positive_number(shop, k):
+    with pytest.raises(QueryError, match="k is a number of hits"):
+        shop.search("red", k=k)
+
+
+def test_other_senseless_requests_are_query_errors(shop):
+    with pytest.raises(QueryError, match="target is 'images' or 'captions'"):
+        shop.search("red", target="pictures")
+    with pytest.raises(QueryError, match="dimension 2 where 24"):
+        shop.search(vector=[1.0, 0.0])
+    with pytest.raises(QueryError, match="nothing to search for"):
+        shop.search()
+
+
+def test_more_hits_than_items_are_all_items_each_once(shop):
+    assert sorted(ids(shop.search("red", k=1000))) == sorted(COLORS)
+
+
+def test_an_empty_catalog_answers_nothing(tmp_path):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        assert catalog.search(vector=[1.0, 2.0]) == []
+        assert catalog.search(vector=[1.0, 2.0], where={"a": 1}) == []
+        assert len(catalog) == 0
+
+
+def test_equal_pictures_of_several_items_are_all_found(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    encoder = FakeEncoder()
+    with Catalog.open(tmp_path / "c", encoder=encoder) as catalog:
+        catalog.upsert(
+            {"id": name, "images": [tmp_path / picture], "captions": ["the same"], "attributes": {"n": number}}
+            for number, (name, picture) in enumerate([("one", "a.png"), ("two", "b.png"), ("three", "a.png")])
+        )
+        assert (encoder.images, encoder.texts) == (1, ["the same"])
+        assert ids(catalog.search("red", k=10)) == ["one", "two", "three"]
+        assert ids(catalog.search("red", k=2)) == ["one", "two"]
+        assert ids(catalog.search("red", where={"n": 1})) == ["two"]
+        assert ids(catalog.search("the same", target="captions", k=10)) == ["one", "two", "three"]
+        assert ids(catalog.search(like="one", k=10)) == ["two", "three"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 60), limit=st.integers(0, 45))
+def test_search_equals_a_plain_scan_with_filters_grouping_and_changes(tmp_path_factory, *, seed, k, limit):
+    generator = np.random.default_rng(seed)
+    items = with_captions(random_items(generator, 40), generator)
+    with Catalog.open(tmp_path_factory.mktemp("c"), create=True) as catalog:
+        catalog.upsert(items)
+        catalog.search(vector=items[0]["image_vectors"][0])  # from here on this object follows changes
+        catalog.delete([item["id"] for item in items[5:15]])
+        changed = with_captions(random_items(generator, 3), generator)
+        catalog.upsert(changed)
+        items = [*changed, *items[3:5], *items[15:]]
+        query = unit_rows(generator.normal(size=(1, 6)))[0]
+        expected = best_images([item for item in items if item["attributes"]["number"] < limit], query, k)
+        hits = catalog.search(vector=query, k=k, where={"number": {"$lt": limit}})
+        assert ids(hits) == [name for name, _ in expected]
+        np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-6)
+        assert ids(catalog.search(vector=query, k=k)) == [name for name, _ in best_images(items, query, k)]
+        captions = {
+            (item["id"], text): float(vector @ query)
+            for item in items
+            for text, vector in zip(item["captions"], item["caption_vectors"], strict=True)
+        }
+        found = catalog.search(vector=query, k=k, target="captions")
+        assert [(hit.id, hit.caption) for hit in found] == sorted(captions, key=lambda key: -captions[key])[:k]
+
+
+def test_a_wide_item_does_not_hide_others(tmp_path):
+    near = unit_rows([[1, 0.001 * number] for number in range(50)])
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "wide", "image_vectors": near}])
+        catalog.upsert([{"id": f"far {number}", "image_vectors": [[0.5, 1 + number]]} for number in range(5)])
+        assert ids(catalog.search(vector=[1, 0], k=6)) == ["wide", *(f"far {number}" for number in range(5))]
+
+
+# --- the life of a catalog
+
+
+def test_another_process_sees_each_acknowledged_change_and_readers_need_no_lock(shop, tmp_path):
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        row = FakeEncoder().encode_texts(["blue"])[0]
+        assert ids(reader.search(vector=row, k=1)) == ["blue"]
+        shop.delete(["blue"])
+        assert "blue" not in ids(reader.search(vector=row, k=10))
+        shop.upsert([{"id": "again", "images": [tmp_path / "blue.png"]}])
+        assert ids(reader.search(vector=row, k=1)) == ["again"]
+        with pytest.raises(CatalogError, match="reading only"):
+            reader.delete(["again"])
+        with shop._as_writer():
+            assert ids(reader.search(vector=row, k=1)) == ["again"]
+
+
+def test_a_second_writer_is_told_who_writes(shop, tmp_path):
+    with (
+        Catalog.open(tmp_path / "c") as second,
+        shop._as_writer(),
+        pytest.raises(CatalogLockedError, match="being written by this process"),
+    ):
+        second.delete(["red"])
+
+
+def test_a_catalog_follows_compactions_of_another_process(tmp_path):
+    generator = np.random.default_rng(1)
+    items = random_items(generator, 60, images=1)
+    query = unit_rows(generator.normal(size=(1, 6)))[0]
+    with Catalog.open(tmp_path / "c", create=True) as writer, Catalog.open(tmp_path / "c", read_only=True) as reader:
+        writer.upsert(items)
+        assert ids(reader.search(vector=query, k=5)) == [name for name, _ in best_images(items, query, 5)]
+        writer.delete([item["id"] for item in items[:30]])
+        assert [path.name for path in (tmp_path / "c").glob("images-*.f32")] == ["images-2.f32"]
+        assert (tmp_path / "c" / "images-2.f32").stat().st_size == 30 * 6 * 4
+        expected = [name for name, _ in best_images(items[30:], query, 5)]
+        assert ids(reader.search(vector=query, k=5)) == ids(writer.search(vector=query, k=5)) == expected
+
+
+def test_threads_search_while_one_writes_and_never_see_half_a_change(tmp_path):
+    """Each item's two pictures and its caption are changed together: a search finds all of one version."""
+    axes = np.eye(6)
+
+    def version(number):
+        return {
+            "id": "it",
+            "image_vectors": [axes[number % 6], axes[(number + 1) % 6]],
+            "attributes": {"version": number},
+        }
+
+    failures = []
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([version(0), {"id": "other", "image_vectors": [[1.0] * 6]}])
+        done = threading.Event()
+
+        def look():
+            while not done.is_set():
+                for hit in catalog.search(vector=axes[2], k=2):
+                    number = hit.attributes.get("version")
+                    right = 1.0 if number is not None and 2 in (number % 6, (number + 1) % 6) else None
+                    if hit.id == "it" and (hit.score == pytest.approx(1)) != (right is not None):
+                        failures.append((number, hit.score))
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(60):
+            catalog.upsert([version(number)])
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def test_two_threads_that_write_wait_for_each_other(tmp_path):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+
+        def write(start):
+            for number in range(start, start + 15):
+                catalog.upsert([{"id": str(number), "image_vectors": [[1.0, number]]}])
+
+        threads = [threading.Thread(target=write, args=(start,)) for start in (0, 100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(catalog) == 30
+
+
+def test_the_folder_can_be_moved_with_its_pictures(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "one" / "a.png")
+    with Catalog.open(tmp_path / "one" / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert([{"id": "a", "images": [tmp_path / "one" / "a.png"]}])
+    (tmp_path / "one").rename(tmp_path / "two")
+    with Catalog.open(tmp_path / "two" / "c", read_only=True) as catalog:
+        row = FakeEncoder().encode_texts(["red"])[0]
+        assert catalog.search(vector=row)[0].image == str(tmp_path / "two" / "a.png")
+
+
+# --- opening
+
+
+def test_opening_what_is_no_catalog_says_so_and_makes_nothing(tmp_path):
+    with pytest.raises(CatalogError, match="no catalog at"):
+        Catalog.open(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").touch()
+    with pytest.raises(CatalogFormatError, match="is not a catalog"):
+        Catalog.open(tmp_path / "photos")
+    with pytest.raises(CatalogFormatError, match="not a catalog and not empty"):
+        Catalog.open(tmp_path / "photos", encoder=FakeEncoder())
+    with pytest.raises(CatalogError, match="no catalog at"):
+        Catalog.open(tmp_path / "none", encoder=FakeEncoder(), read_only=True)
+    assert not is_catalog(tmp_path / "photos")
+
+
+@pytest.mark.usefixtures("shop")
+def test_another_encoder_is_an_error_that_names_both(tmp_path):
+    with pytest.raises(CatalogError, match=r"built with the encoder fake/one, not with fake/two \(image towers"):
+        Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="fake/two", fingerprint="ffff"))
+    other_texts = FakeEncoder(name="fake/two")
+    other_texts.text_fingerprint = "another"
+    with pytest.raises(CatalogError, match=r"fake/one.*fake/two.*text towers"):
+        Catalog.open(tmp_path / "c", encoder=other_texts)
+    wide = FakeEncoder(name="fake/wide")
+    wide.dimension = 512
+    with pytest.raises(CatalogError, match="24 and 512 dimensions"):
+        Catalog.open(tmp_path / "c", encoder=wide)
+    Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="another name, same weights")).close()
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_encoder_is_loaded_at_the_first_query_that_needs_it(tmp_path):
+    loads = []
+
+    def load():
+        loads.append(1)
+        return FakeEncoder()
+
+    with Catalog.open(tmp_path / "c", encoder=load, read_only=True) as catalog:
+        catalog.search(like="red")
+        assert loads == []
+        assert ids(catalog.search("red", k=1)) == ["red"]
+        catalog.search("blue")
+        assert loads == [1]
+
+
+def test_an_encoder_that_cannot_be_loaded_again_is_named(tmp_path):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="/no/such/run")) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
+    with (
+        Catalog.open(tmp_path / "c") as catalog,
+        pytest.raises(CatalogError, match="built with the encoder /no/such/run, which does not load"),
+    ):
+        catalog.search("red")
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_text_query_checks_only_the_text_tower(tmp_path):
+    changed = FakeEncoder()
+    changed.image_fingerprint = "another"
+    with Catalog.open(tmp_path / "c", encoder=lambda: changed, read_only=True) as catalog:
+        assert ids(catalog.search("red", k=1)) == ["red"]
+        with pytest.raises(CatalogError, match="image towers"):
+            catalog.search(image=tmp_path / "red.png")
+
+
+def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
+        assert (catalog.dimension, catalog.info()["encoder"]) == (DIMENSION, None)
+        with pytest.raises(CatalogError, match="no encoder yet"):
+            catalog.search("red")
+        with pytest.raises(CatalogError, match=r"item 'b'.*dimension 2 where 24"):
+            catalog.upsert([{"id": "b", "image_vectors": [[1, 0]]}])
+        assert len(catalog) == 1
+    wide = FakeEncoder()
+    wide.dimension = 512
+    with pytest.raises(CatalogError, match="24 dimensions"):
+        Catalog.open(tmp_path / "c", encoder=wide)
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        assert ids(catalog.search("red")) == ["a"]
+        assert catalog.info()["encoder"] == "fake/one"
+
+
+def test_info_says_what_there_is(shop):
+    info = shop.info()
+    assert {name: info[name] for name in ("items", "images", "captions", "encoder", "dimension", "format")} == {
+        "items": 5,
+        "images": 5,
+        "captions": 5,
+        "encoder": "fake/one",
+        "dimension": DIMENSION,
+        "format": 1,
+    }
+    assert info["attributes"] == ["color", "price"]
+    assert "images: exact" in info["index"]
+    assert info["bytes"] > 0
+
+
+@pytest.mark.usefixtures("shop")
+def test_importing_and_searching_by_vector_load_neither_torch_nor_faiss(tmp_path):
+    code = (
+        "import sys; from retrieval import Catalog\n"
+        f"hits = Catalog.open({str(tmp_path / 'c')!r}, read_only=True).search(vector=[1.0] * {DIMENSION}, k=1)\n"
+        "assert len(hits) == 1; assert not {'torch', 'faiss', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- as an evaluation asks
+
+
+def test_the_served_sides_answer_in_slots_through_the_index_and_exactly(shop, tmp_path):
+    shop.delete(["green"])
+    served, encoder = shop.served, FakeEncoder()
+    slots = served.images.slots_of([content_hash((tmp_path / f"{color}.png").read_bytes()) for color in COLORS])
+    assert slots.tolist() == [0, -1, 2, 3, 4]
+    queries = encoder.encode_texts(["blue", "black"])
+    assert served.images.exact(queries, 1).ids.ravel().tolist() == [2, 4]
+    assert served.images.search(queries, 1).ids.ravel().tolist() == [2, 4]
+    assert served.captions.slots_of(["a red square", "a green square"]).tolist() == [0, -1]
+    assert served.captions.kind == "exact"
+    with Catalog.open(tmp_path / "empty", create=True) as empty:
+        assert (empty.served.images, empty.served.captions) == (None, None)
+
+
+# --- indexes
+
+
+@pytest.fixture(scope="module")
+def many():
+    generator = np.random.default_rng(3)
+    return random_items(generator, 1500, dimension=16, images=1)
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "garbage"])
+def test_a_deleted_or_damaged_index_file_is_made_again_and_hits_are_the_same(
+    tmp_path, many, *, damage, pairs_of_nothing
+):
+    query = unit_rows(np.random.default_rng(4).normal(size=(1, 16)))[0]
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(many)
+        catalog.build(pairs_of_nothing, index="hnsw")
+        before = catalog.search(vector=query, k=10, effort=1.0)
+    (saved,) = (tmp_path / "c").glob("images-*.faiss")
+    if damage == "delete":
+        saved.unlink()
+    else:
+        saved.write_bytes(saved.read_bytes()[:500] if damage == "truncate" else b"\x00garbage" * 1000)
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        assert ids(reader.search(vector=query, k=10)) == [name for name, _ in best_images(many, query, 10)]
+        assert reader.served.images.kind == "exact"
+    with Catalog.open(tmp_path / "c") as catalog:
+        assert catalog.search(vector=query, k=10, effort=1.0) == before
+        assert catalog.served.images.kind == "hnsw"
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        reader.search(vector=query)
+        assert reader.served.images.kind == "hnsw"
+
+
+@pytest.fixture
+def pairs_of_nothing(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    return Pairs(source=tmp_path / "nothing", root=tmp_path / "nothing", layout="folder", pairs=())
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_a_saved_index_is_extended_with_what_came_since(tmp_path, many, *, kind, pairs_of_nothing):
+    generator = np.random.default_rng(5)
+    queries = unit_rows(generator.normal(size=(20, 16)))
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(many[:1000])
+        catalog.build(pairs_of_nothing, index=kind)
+        catalog.upsert(many[1000:])
+        catalog.delete([item["id"] for item in many[:100]])
+        served = catalog.served.images
+        assert served.kind == kind
+        here = served.search(queries, 10).ids
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        served = reader.served.images
+        there, true = served.search(queries, 10).ids, served.exact(queries, 10).ids
+        assert there.min() >= 100
+        assert recall(there, true) > 0.9
+        assert recall(here, true) > 0.9
+        for where in ({"number": {"$gte": 1200}}, {"number": 1400}):
+            hits = reader.search(vector=queries[0], k=5, where=where)
+            allowed = [item for item in many if item["attributes"]["number"] >= 1200]
+            allowed = allowed if where["number"] != 1400 else [many[1400]]
+            assert ids(hits) == [name for name, _ in best_images(allowed, queries[0], 5)]
+
+
+def recall(found, true):
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
+
+
+def test_the_oracle_of_this_file_is_the_projects_oracle(many):
+    rows = np.concatenate([item["image_vectors"] for item in many])
+    query = unit_rows(np.random.default_rng(6).normal(size=(1, 16)))
+    neighbors = exact_search(query, rows, 10)
+    assert [f"item {number}" for number in neighbors.ids[0]] == [name for name, _ in best_images(many, query[0], 10)]

@@ -1,0 +1,30 @@
+"""Nothing that was acknowledged is lost when a process is killed, and the next build mends the rest."""
+
+import random
+
+import pytest
+from crashes import crash, write_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "photos")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path, pictures, seed):
+    crash(tmp_path, pictures, seed, delay=random.Random(seed).uniform(0, 1.5))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "the vectors are not synced yet",
+        "the vectors are written",
+        "the compacted vectors are not synced yet",
+        "the compacted vectors are written",
+        "the old vectors are not yet removed",
+    ],
+)
+def test_a_kill_between_any_two_writes_loses_nothing_acknowledged(tmp_path, pictures, step):
+    crash(tmp_path, pictures, 0, step=step)

@@ -1,0 +1,139 @@
+"""What a query is made of, and the one vector that its parts become."""
+
+import math
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from index.vectors import unit_rows
+from retrieval.errors import QueryError
+from retrieval.query import Part, Query, make_query, mean_row, mix, opened_picture, vector_row
+
+
+def rows_for(query, *, seed=0):
+    made = unit_rows(np.random.default_rng(seed).normal(size=(len(query.parts), 5)))
+    return {part.kind: made[[number]] for number, part in enumerate(query.parts)}
+
+
+def test_a_part_without_a_weight_weighs_one_and_parts_stand_in_one_order():
+    query = make_query(minus="hood", like="MH01", text="jacket", weights={"like": 0.5})
+    assert query.parts == (Part("text", "jacket", 1.0), Part("like", "MH01", 0.5), Part("minus", "hood", 1.0))
+    assert query.like == "MH01"
+
+
+def test_a_single_part_is_its_own_vector_bit_for_bit_whatever_it_weighs():
+    query = make_query(text="jacket", weights={"text": 7.3})
+    rows = rows_for(query)
+    assert mix(query, rows) is rows["text"]
+
+
+@settings(deadline=None)
+@given(
+    weights=st.tuples(*[st.floats(0.01, 100)] * 3),
+    scale=st.floats(0.01, 100),
+    seed=st.integers(0, 1000),
+)
+def test_a_mix_is_the_unit_vector_of_the_weighted_sum_and_only_ratios_of_weights_count(weights, scale, seed):
+    def of(factor):
+        text, image, minus = (weight * factor for weight in weights)
+        return make_query(text="a", image=b"", minus="b", weights={"text": text, "image": image, "minus": minus})
+
+    query = of(1.0)
+    rows = rows_for(query, seed=seed)
+    total = weights[0] * rows["text"] + weights[1] * rows["image"] - weights[2] * rows["minus"]
+    if np.linalg.norm(total) > 0.01 * sum(weights):
+        np.testing.assert_allclose(mix(query, rows), total / np.linalg.norm(total), atol=2e-5)
+        np.testing.assert_allclose(mix(of(scale), rows), mix(query, rows), atol=1e-6)
+
+
+def test_more_weight_brings_the_query_nearer_to_that_part():
+    def nearness(weight):
+        query = make_query(text="a", image=b"", weights={"image": weight})
+        rows = rows_for(query)
+        return float((mix(query, rows) @ rows["image"].T)[0, 0])
+
+    assert nearness(0.1) < nearness(1) < nearness(10)
+
+
+def test_parts_that_cancel_are_an_error_and_not_a_random_direction():
+    query = make_query(text="red", minus="red")
+    row = unit_rows(np.ones((1, 4)))
+    with pytest.raises(QueryError, match="cancel each other"):
+        mix(query, {"text": row, "minus": row})
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "nothing to search for"),
+        ({"minus": "red"}, "nothing to search for"),
+        ({"text": ""}, "text of a query is words"),
+        ({"text": " \n"}, "text of a query is words"),
+        ({"text": 3}, "text of a query is words"),
+        ({"text": "a", "minus": ""}, "minus of a query is words"),
+        ({"text": "a", "weights": {"image": 1}}, "weight of 'image', which the query does not have; it has text"),
+        ({"text": "a", "weights": {"text": 0}}, "positive number, not 0"),
+        ({"text": "a", "weights": {"text": -1}}, "positive number, not -1"),
+        ({"text": "a", "weights": {"text": math.nan}}, "positive number, not nan"),
+        ({"text": "a", "weights": {"text": math.inf}}, "positive number, not inf"),
+        ({"text": "a", "weights": {"text": True}}, "positive number, not True"),
+        ({"text": "a", "weights": {"text": "2"}}, "positive number, not '2'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_value(parts, message):
+    with pytest.raises(QueryError, match=message):
+        make_query(**parts)
+
+
+def test_only_a_picture_by_itself_is_an_image_alone():
+    assert make_query(image=b"").is_image_alone
+    assert not make_query(image=b"", text="a").is_image_alone
+    assert not make_query(like="a").is_image_alone
+    assert not Query((Part("vector", [1]),)).is_image_alone
+
+
+def test_a_vector_may_be_a_list_or_one_row_and_is_made_a_unit_row():
+    for vector in ([3.0, 4.0], np.array([[3, 4]]), np.array([3, 4], np.float16)):
+        np.testing.assert_allclose(vector_row(vector, dimension=2), [[0.6, 0.8]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        ([1.0, 2.0, 3.0], "dimension 3 where 2"),
+        ([0.0, 0.0], "zeros"),
+        ([math.nan, 0.0], "NaN"),
+        ([[1.0, 0.0], [0.0, 1.0]], "one vector, not 2"),
+        ("ab", "real numbers"),
+        (3.0, "not \\(n, d\\)"),
+    ],
+)
+def test_a_vector_of_another_form_is_refused(vector, message):
+    with pytest.raises(QueryError, match=message):
+        vector_row(vector, dimension=2)
+
+
+def test_an_item_of_several_pictures_looks_like_their_mean_direction():
+    np.testing.assert_allclose(mean_row(unit_rows([[1, 0], [0, 1]])), [[math.sqrt(0.5)] * 2], atol=1e-7)
+
+
+def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
+    image = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    for given_picture in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image):
+        opened = opened_picture(given_picture, size=8)
+        assert (opened.mode, opened.size, opened.getpixel((0, 0))) == ("RGB", (20, 10), (255, 255, 255))
+
+
+def test_a_picture_that_cannot_be_read_is_a_query_error_with_its_name_and_reason(tmp_path):
+    (tmp_path / "no.png").write_bytes(b"text")
+    with pytest.raises(QueryError, match=r"no\.png is not an image"):
+        opened_picture(tmp_path / "no.png", size=8)
+    with pytest.raises(QueryError, match="there is no such file"):
+        opened_picture(tmp_path / "missing.png", size=8)

@@ -1,0 +1,488 @@
+"""The catalog's records, its vector files, its locks and its format."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval import schema
+from retrieval.attributes import filter_sql
+from retrieval.database import FILE, Database, create_database, is_blank, is_catalog
+from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError
+from retrieval.filters import parse_filter
+from retrieval.items import attributes_json, item_from
+from retrieval.locks import SharedLock, writer_lock
+from retrieval.mirror import Mirror
+from retrieval.records import StoredCaption, StoredImage, StoredItem
+from retrieval.slots import Vector
+from retrieval.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
+
+
+@pytest.fixture
+def database(tmp_path):
+    create_database(tmp_path / "c")
+    opened = Database(tmp_path / "c", read_only=False)
+    yield opened
+    opened.close()
+
+
+def stored(name, *, slots=(0,), captions=(), number=None, attributes=None):
+    images = [StoredImage(None, f"/{name}/{slot}.png", None, None, f"hash{slot}", 1, 2, slot) for slot in slots]
+    texts = [StoredCaption(text, slot) for slot, text in enumerate(captions)]
+    return StoredItem(name, number, attributes_json(attributes or {}), None, images, texts)
+
+
+def put(database, *items, attributes=None):
+    with database.writing() as records:
+        records.put_items(list(items), [attributes or {} for _ in items])
+
+
+# --- vector files
+
+
+def rows_of(*values):
+    return np.repeat(np.array(values, np.float32)[:, None], 3, axis=1)
+
+
+def test_vectors_come_back_bit_for_bit_and_a_tail_that_no_record_names_is_not_seen(tmp_path):
+    path = tmp_path / "images-1.f32"
+    append_rows(path, rows_of(1, 2), at=0)
+    append_rows(path, rows_of(3), at=2)
+    np.testing.assert_array_equal(map_rows(path, count=2, dimension=3), rows_of(1, 2))
+    np.testing.assert_array_equal(map_rows(path, count=3, dimension=3), rows_of(1, 2, 3))
+
+
+def test_an_append_takes_the_place_of_what_an_unfinished_write_left(tmp_path):
+    path = tmp_path / "images-1.f32"
+    append_rows(path, rows_of(1, 2, 3, 4), at=0)
+    append_rows(path, rows_of(9), at=1)
+    assert path.stat().st_size == 2 * 3 * 4
+    np.testing.assert_array_equal(map_rows(path, count=2, dimension=3), rows_of(1, 9))
+
+
+def test_a_map_keeps_its_rows_while_the_file_grows_and_after_it_is_gone(tmp_path):
+    path = tmp_path / "images-1.f32"
+    append_rows(path, rows_of(1, 2), at=0)
+    mapped = map_rows(path, count=2, dimension=3)
+    append_rows(path, rows_of(3), at=2)
+    remove_other_generations(tmp_path, "images", generation=2)
+    assert not path.exists()
+    np.testing.assert_array_equal(mapped, rows_of(1, 2))
+
+
+def test_a_file_that_was_cut_is_an_error_that_says_how_many_are_missing(tmp_path):
+    path = tmp_path / "images-1.f32"
+    append_rows(path, rows_of(1, 2), at=0)
+    with pytest.raises(CatalogError, match="holds 2 vectors where the records name 5"):
+        map_rows(path, count=5, dimension=3)
+    with pytest.raises(CatalogError, match="holds 2 vectors where the records name 5"):
+        append_rows(path, rows_of(1), at=5)
+    assert path.stat().st_size == 2 * 3 * 4, "a refused append changes nothing"
+
+
+def test_no_rows_need_no_file(tmp_path):
+    assert map_rows(tmp_path / "none", count=0, dimension=7).shape == (0, 7)
+
+
+def test_a_compacted_copy_holds_the_chosen_rows_in_order(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
+    chosen = np.flatnonzero(np.arange(20_000) % 3)
+    copy_rows(rows, chosen, tmp_path / "images-2.f32")
+    np.testing.assert_array_equal(map_rows(tmp_path / "images-2.f32", count=len(chosen), dimension=4), rows[chosen])
+
+
+# --- items
+
+
+def test_an_item_comes_back_as_it_was_put_and_a_replacement_keeps_its_number(database):
+    put(database, stored("ä b", slots=(4, 2), captions=("x", "y"), attributes={"n": 1}), stored("c"))
+    with database.reading() as records:
+        first = records.stored(["ä b", "nobody"])["ä b"]
+        assert [image.slot for image in first.images] == [4, 2]
+        assert [caption.text for caption in first.captions] == ["x", "y"]
+        assert first.attributes == '{"n":1}'
+    put(database, stored("ä b", slots=(7,), number=first.number))
+    with database.reading() as records:
+        again = records.stored(["ä b"])["ä b"]
+        assert (again.number, [image.slot for image in again.images], again.captions) == (first.number, [7], [])
+        assert records.counts() == {"items": 2, "images": 2, "captions": 0, "deleted": 0}
+
+
+def test_the_number_of_a_dropped_item_is_not_given_to_another(database):
+    put(database, stored("a"), stored("b"))
+    with database.writing() as records:
+        gone = records.numbers_of(["b"])["b"]
+        records.drop_items([gone])
+    put(database, stored("c"))
+    with database.reading() as records:
+        assert records.numbers_of(["a", "b", "c"]) == {"a": 1, "c": gone + 1}
+        assert records.counts()["images"] == 2
+
+
+def test_what_changed_since_a_revision_is_what_was_touched_since(database):
+    put(database, stored("a", slots=(0,)), stored("b", slots=(1,)), stored("c", slots=(2,)))
+    with database.reading() as records:
+        before = records.revision()
+    put(database, stored("b", slots=(3, 4), number=2))
+    with database.writing() as records:
+        records.drop_items([3])
+    with database.reading() as records:
+        assert sorted(records.slots.changed_items(before).tolist()) == [2, 3]
+        changed = records.slots.entries("images", since=before)
+        assert [*changed.of(3), *changed.of(4), *changed.of(0)] == [(2, 0), (2, 1)]
+        every = records.slots.entries("images")
+        assert [list(every.of(slot)) for slot in range(5)] == [[(1, 0)], [], [], [(2, 0)], [(2, 1)]]
+
+
+def test_filters_by_sql_and_by_mirror_see_what_the_records_hold(database):
+    put(database, stored("a"), attributes={"price": 5})
+    put(database, stored("b"), attributes={"price": 50})
+    with database.writing() as records:
+        records.drop_items(records.numbers_of(["a"]).values())
+    put(database, stored("c"), attributes={"price": 7})
+    condition, mirror = parse_filter({"price": {"$lt": 60}}), Mirror()
+    with database.reading() as records:
+        by_sql = {item for (item,) in records.connection.execute(*filter_sql(condition))}
+        assert by_sql == set(np.flatnonzero(mirror.mask(condition, records.connection)).tolist()) == {2, 3}
+
+
+def test_a_content_is_known_under_its_tower_and_live_while_an_item_has_it(database):
+    put(database, stored("a", slots=(0,)))
+    with database.writing() as records:
+        records.slots.put_vectors("images", [Vector(0, "x", "tower"), Vector(1, "y", "tower")])
+        known = records.slots.known("images", ["x", "y", "z"], fingerprint="tower")
+        assert {name: (one.slot, one.live) for name, one in known.items()} == {"x": (0, True), "y": (1, False)}
+        assert records.slots.known("images", ["x"], fingerprint="another") == {}
+        assert records.slots.known("captions", ["x"], fingerprint="tower") == {}
+
+
+def test_renumbering_keeps_each_image_with_its_content(database):
+    put(database, stored("a", slots=(5, 2)), stored("b", slots=(9, 2)))
+    with database.writing() as records:
+        records.slots.put_vectors("images", [Vector(slot, f"hash{slot}", "tower") for slot in range(10)])
+        records.slots.renumber("images", [2, 5, 9])
+    with database.reading() as records:
+        items = records.stored(["a", "b"])
+        assert [image.slot for image in items["a"].images + items["b"].images] == [1, 0, 2, 0]
+        known = records.slots.known("images", [f"hash{slot}" for slot in range(10)], fingerprint="tower")
+        assert {name: one.slot for name, one in known.items()} == {"hash2": 0, "hash5": 1, "hash9": 2}
+
+
+# --- places
+
+
+def test_a_place_moves_with_the_catalog_and_stays_when_only_the_catalog_moves(tmp_path):
+    (tmp_path / "one" / "photos").mkdir(parents=True)
+    create_database(tmp_path / "one" / "c")
+    first = Database(tmp_path / "one" / "c", read_only=False)
+    with first.writing() as records:
+        number = records.put_place(tmp_path / "one" / "photos")
+        assert records.put_place(tmp_path / "one" / "photos") == number
+    first.close()
+    (tmp_path / "one" / "c").rename(tmp_path / "c")
+    alone = Database(tmp_path / "c", read_only=True)
+    with alone.reading() as records:
+        assert records.place(number) == tmp_path / "one" / "photos"
+    alone.close()
+    (tmp_path / "c").rename(tmp_path / "one" / "c")
+    (tmp_path / "one").rename(tmp_path / "two")
+    together = Database(tmp_path / "two" / "c", read_only=True)
+    with together.reading() as records:
+        assert records.place(number) == tmp_path / "two" / "photos"
+        assert records.find_place(tmp_path / "two" / "photos") == number
+    together.close()
+
+
+# --- transactions
+
+
+def test_an_error_in_a_transaction_undoes_all_of_it(database):
+    put(database, stored("a"))
+
+    def drop_and_fail():
+        with database.writing() as records:
+            records.drop_items([1])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        drop_and_fail()
+    with database.reading() as records:
+        assert records.counts()["items"] == 1
+
+
+def test_a_reader_keeps_what_it_saw_first_while_a_writer_commits(database):
+    put(database, stored("a"))
+    with database.reading() as before:
+        assert before.counts()["items"] == 1
+        put(database, stored("b"))
+        assert before.counts()["items"] == 1
+        with database.reading() as after:
+            assert after.counts()["items"] == 2
+
+
+def test_a_closed_database_says_so(database):
+    database.close()
+    with pytest.raises(CatalogError, match="was closed"), database.reading():
+        pass
+
+
+# --- format
+
+
+def test_creating_leaves_a_catalog_as_it_is_and_refuses_anything_else(database, tmp_path):
+    put(database, stored("a"))
+    create_database(database.folder)
+    with database.reading() as records:
+        assert records.counts()["items"] == 1
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
+    with pytest.raises(CatalogFormatError, match="not a catalog and not empty"):
+        create_database(tmp_path / "photos")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["me.jpg"]
+    with pytest.raises(CatalogFormatError, match="is a file"):
+        create_database(tmp_path / "photos" / "me.jpg")
+
+
+def test_a_creation_that_was_interrupted_is_taken_up_again(tmp_path):
+    (tmp_path / "c").mkdir()
+    sqlite3.connect(tmp_path / "c" / FILE).close()
+    assert is_catalog(tmp_path / "c")
+    assert is_blank(tmp_path / "c")
+    with pytest.raises(CatalogFormatError, match="creation was interrupted"):
+        Database(tmp_path / "c", read_only=True)
+    create_database(tmp_path / "c")
+    Database(tmp_path / "c", read_only=True).close()
+
+
+def test_a_newer_format_is_refused_with_the_release_that_reads_it(database):
+    with database.writing() as records:
+        records.connection.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
+        records.put_meta(needs="7.5.0")
+    with pytest.raises(CatalogFormatError, match=r"format 2; .* Install crossmodal-retrieval 7\.5\.0 or later"):
+        Database(database.folder, read_only=False)
+
+
+def test_another_programs_database_and_garbage_are_refused_and_left_alone(tmp_path):
+    (tmp_path / "other").mkdir()
+    connection = sqlite3.connect(tmp_path / "other" / FILE)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.commit()
+    connection.close()
+    content = (tmp_path / "other" / FILE).read_bytes()
+    create_database(tmp_path / "other")
+    with pytest.raises(CatalogFormatError, match="another program's database"):
+        Database(tmp_path / "other", read_only=False)
+    assert (tmp_path / "other" / FILE).read_bytes() == content
+    (tmp_path / "garbage").mkdir()
+    (tmp_path / "garbage" / FILE).write_bytes(b"not a database at all" * 100)
+    with pytest.raises(CatalogFormatError, match="damaged or no catalog"):
+        Database(tmp_path / "garbage", read_only=True)
+
+
+# Format 0 as it was: attributes as JSON alone, no log of changes, no view of live items.
+FORMAT_0 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE places (number INTEGER PRIMARY KEY, absolute TEXT NOT NULL, relative TEXT NOT NULL);
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    attributes TEXT NOT NULL,
+    source INTEGER REFERENCES places (number)
+);
+CREATE INDEX items_by_source ON items (source);
+CREATE TABLE images (
+    item INTEGER NOT NULL REFERENCES items (number) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    folder INTEGER REFERENCES places (number),
+    path TEXT,
+    member TEXT,
+    name TEXT,
+    hash TEXT NOT NULL,
+    size INTEGER,
+    modified INTEGER,
+    slot INTEGER NOT NULL,
+    PRIMARY KEY (item, position)
+) WITHOUT ROWID;
+CREATE INDEX images_by_slot ON images (slot);
+CREATE TABLE captions (
+    item INTEGER NOT NULL REFERENCES items (number) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    PRIMARY KEY (item, position)
+) WITHOUT ROWID;
+CREATE INDEX captions_by_slot ON captions (slot);
+CREATE TABLE vectors (
+    side TEXT NOT NULL,
+    slot INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    PRIMARY KEY (side, slot)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX vectors_by_content ON vectors (side, hash, fingerprint);
+CREATE TABLE deleted (id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+
+def write_format_0(folder: Path) -> None:
+    folder.mkdir()
+    connection = sqlite3.connect(folder / FILE)
+    schema.run(connection, FORMAT_0)
+    connection.execute(
+        "INSERT INTO meta VALUES ('dimension', '3'), ('images', ?)",
+        ('{"generation": 1, "rows": 2, "kind": "exact"}',),
+    )
+    connection.execute("INSERT INTO items VALUES (1, 'a', '{\"price\": 5}', NULL), (2, 'b', '{\"price\": 50}', NULL)")
+    connection.execute(
+        "INSERT INTO images VALUES (1, 0, NULL, '/a.png', NULL, 'a', 'h1', 1, 1, 0), "
+        "(2, 0, NULL, '/b.png', NULL, 'b', 'h2', 1, 1, 1)"
+    )
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    connection.execute("PRAGMA user_version = 0")
+    connection.commit()
+    connection.close()
+    append_rows(folder / "images-1.f32", rows_of(1, 2), at=0)
+
+
+def test_an_older_format_is_migrated_with_all_it_holds(tmp_path):
+    write_format_0(tmp_path / "c")
+    with pytest.raises(CatalogFormatError, match="older format 0"):
+        Database(tmp_path / "c", read_only=True)
+    migrated = Database(tmp_path / "c", read_only=False)
+    with migrated.reading() as records:
+        assert schema.check_format(records.connection, tmp_path) == schema.FORMAT
+        assert records.meta("needs") == schema.FIRST_READERS[schema.FORMAT]
+        assert records.counts()["items"] == 2
+        mask = Mirror().mask(parse_filter({"price": {"$lt": 10}}), records.connection)
+        assert np.flatnonzero(mask).tolist() == [1]
+        assert records.slots.changed_items(0).tolist() == [1, 2]
+    migrated.close()
+    Database(tmp_path / "c", read_only=True).close()
+
+
+def test_there_is_a_migration_from_every_older_format():
+    assert len(schema.MIGRATIONS) == schema.FORMAT
+    assert set(schema.FIRST_READERS) == set(range(schema.FORMAT + 1))
+
+
+# --- locks
+
+
+def test_a_second_writer_is_refused_with_the_process_that_writes(tmp_path):
+    code = (
+        "import sys, pathlib; from retrieval.locks import writer_lock\n"
+        "with writer_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    lock = tmp_path / "catalog.lock"
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CatalogLockedError, match=f"being written by process {holder.pid}"), writer_lock(lock):
+            pass
+        holder.kill()
+        holder.wait()
+        with writer_lock(lock):
+            assert lock.read_text() == f"{os.getpid()}\n"
+
+
+def test_two_writers_in_one_process_exclude_each_other_too(tmp_path):
+    with (
+        writer_lock(tmp_path / "lock"),
+        pytest.raises(CatalogLockedError, match="another Catalog object"),
+        writer_lock(tmp_path / "lock"),
+    ):
+        pass
+
+
+def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
+    create_database(tmp_path / "c")
+    opened = Database(tmp_path / "c", read_only=True)
+    with pytest.raises(CatalogError, match="opened for reading only"), opened.writer():
+        pass
+    opened.close()
+
+
+def test_who_holds_a_shared_lock_alone_meets_nobody():
+    lock, inside, worst = SharedLock(), [], []
+
+    def share():
+        for _ in range(200):
+            with lock.shared():
+                inside.append("shared")
+                worst.append(inside.count("alone"))
+                inside.remove("shared")
+
+    def alone():
+        for _ in range(200):
+            with lock.alone():
+                inside.append("alone")
+                worst.append(len(inside) - 1)
+                inside.remove("alone")
+
+    threads = [threading.Thread(target=work) for work in (share, share, share, alone, alone)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(worst) == 0
+
+
+# --- items at the door
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": ["a.png"]}, "needs an id"),
+        ({"id": " ", "images": ["a.png"]}, "needs an id"),
+        ({"id": "a"}, "has no image"),
+        ({"id": "a", "image": "a.png"}, "unknown fields"),
+        ({"id": "a", "images": "a.png"}, "images is a list"),
+        ({"id": "a", "images": [3]}, "an image is a path"),
+        ({"id": "a", "images": ["a.png"], "captions": [3]}, "captions are texts"),
+        ({"id": "a", "images": ["a.png"], "attributes": {"x": object()}}, "attribute 'x'"),
+        ({"id": "a", "images": ["a.png"], "attributes": [1]}, "attributes are a mapping"),
+        ({"id": "a", "images": ["a.png", "b.png"], "image_vectors": [[1, 0]]}, "2 images and 1 image_vectors"),
+        ({"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": []}, "caption_vectors"),
+        ({"id": "a", "image_vectors": [[0, 0]]}, "all zeros"),
+        ({"id": "a", "image_vectors": [[1, 0, 0]]}, "dimension 3 where 2"),
+        ("a", "an item is a mapping"),
+    ],
+)
+def test_an_item_of_another_form_is_refused_with_the_reason(given, message, tmp_path):
+    with pytest.raises(CatalogError, match=message):
+        item_from(given, root=tmp_path, dimension=2)
+
+
+def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path):
+    item = item_from(
+        {
+            "id": 7,
+            "image_vectors": [[3, 4]],
+            "captions": [" b ", "", "a", "b"],
+            "caption_vectors": [[1, 0], [0, 1], [0, 2], [5, 0]],
+            "attributes": {"n": np.int64(3), "x": float("nan"), "list": (np.float32(0.5), True)},
+        },
+        root=tmp_path,
+        dimension=None,
+    )
+    assert (item.id, item.captions) == ("7", ("b", "a"))
+    np.testing.assert_allclose(item.image_vectors, [[0.6, 0.8]], atol=1e-7)
+    np.testing.assert_array_equal(item.caption_vectors, [[1, 0], [0, 1]])
+    assert attributes_json(item.attributes) == '{"list":[0.5,true],"n":3,"x":null}'
+
+
+def test_a_relative_picture_is_looked_for_under_the_root_then_here(tmp_path, monkeypatch):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "root" / "a.png").touch()
+    (tmp_path / "here" / "a.png").touch()
+    (tmp_path / "here" / "b.png").touch()
+    item = item_from({"id": "x", "images": ["a.png", "b.png"]}, root=tmp_path / "root", dimension=None)
+    assert [image.path for image in item.images] == [tmp_path / "root" / "a.png", tmp_path / "here" / "b.png"]

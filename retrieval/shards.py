@@ -38,6 +38,8 @@ def add_shard(path: Path, label: str, collector: "Collector") -> None:
         with tarfile.open(path, "r:") as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a kilobyte of each
+                if tar.offset <= member.offset:  # a negative size: some Pythons go round in circles on it
+                    raise tarfile.ReadError("a size makes no sense")
                 _take(tar, member, samples, path=path, label=label, collector=collector)
             tar.fileobj.seek(tar.offset)  # a bad header ends the loop without a word
             if tar.fileobj.read(_BLOCK).strip(b"\0"):
@@ -64,6 +66,9 @@ def _take(
     name = posixpath.normpath(member.name).lstrip("/")
     if member.isdir() or is_hidden(name):
         return
+    if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+        collector.skip(f"{label}/{name}", "has a name that is not UTF-8; rename it")
+        return
     folder, _, last = name.rpartition("/")
     key = posixpath.join(folder, last.partition(".")[0])
     suffix = posixpath.splitext(last)[1].lower()
@@ -84,7 +89,7 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     if member.size > _MAX_TEXT:
         raise PairsError(f"has {member.size:,} bytes, too many for captions")
     file = tar.extractfile(member)
-    return decode(file.read() if file else b"", name="it")
+    return decode(file.read() if file else b"", name="the text")
 
 
 def _take_text(sample: _Sample, suffix: str, text: str) -> None:

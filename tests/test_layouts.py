@@ -121,3 +121,22 @@ def test_a_folder_of_shards_and_a_damaged_one(tmp_path):
     blank[start + 148 : start + 156] = b"xxxxxxxx"
     (tmp_path / "1.tar").write_bytes(blank)
     assert "is a damaged tar file" in skipped(read_pairs(tmp_path / "1.tar"))["1.tar"]
+
+
+def test_hostile_shards_end_and_their_names_can_be_printed(tmp_path):
+    """A member of negative size, after which some versions of Python read the same header for ever; a Latin-1 name."""
+    whole = bytearray(shard(tmp_path / "a.tar", {"0.jpg": JPEG, "1.jpg": JPEG}).read_bytes())
+    start = whole.find(b"1.jpg")
+    whole[start + 124 : start + 136] = b"\xff" * 8 + (-2048).to_bytes(4, "big", signed=True)
+    whole[start + 148 : start + 156] = b" " * 8
+    whole[start + 148 : start + 156] = b"%06o\0 " % sum(whole[start : start + 512])
+    (tmp_path / "a.tar").write_bytes(whole)
+    pairs = read_pairs(tmp_path / "a.tar")
+    assert "0.jpg" in next(iter(by_name(pairs)))
+    assert "is a damaged tar file" in skipped(pairs)["a.tar"]
+    with tarfile.open(tmp_path / "b.tar", "w", encoding="latin-1", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("schön.jpg"))
+        tar.addfile(tarfile.TarInfo("b.jpg"))
+    pairs = read_pairs(tmp_path / "b.tar")
+    assert list(by_name(pairs)) == ["b.tar/b.jpg"]
+    assert skipped(pairs) == {"b.tar/sch\\udcf6n.jpg": "has a name that is not UTF-8; rename it"}

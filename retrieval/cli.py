@@ -90,8 +90,8 @@ def build(
 @click.option(
     "--where", "filters", metavar="EXPR", multiple=True, help='Filter: "price<60", color=gray; repeat to and.'
 )
-@click.option("--images", "target", flag_value="images", help="Rank images (default for a text or a mix).")
-@click.option("--captions", "target", flag_value="captions", help="Rank captions (default for an image alone).")
+@click.option("--images", "target", flag_value="images", default=None, help="Rank images (default for a text or a mix).")
+@click.option("--captions", "target", flag_value="captions", default=None, help="Rank captions (default for an image alone).")
 @click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of results.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--html", type=_FILE, help="Also write the results as one self-contained page.")
@@ -287,7 +287,7 @@ def _weight(text: str) -> tuple[str, float]:
 
 
 def _hit_line(hit: "Hit") -> str:
-    shown = hit.image if hit.caption is None else hit.caption
+    shown = hit.image if hit.target == "images" else hit.caption
     return "\t".join((f"{hit.score:.4f}", hit.id, " ".join((shown or "").split())))
 
 

@@ -117,7 +117,7 @@ class Report:
             "rsum": measured["rsum"],
             "median_rank": {way: measured[f"{way}_median_rank"] for way in THEIRS},
             "chance": self.chance,
-            "intervals": {name: [one.low, one.high] for name, one in self.intervals.items()},
+            "intervals": {name: [one.low, one.high] for name, one in self.intervals.items() if np.isfinite(one.low)},
             "resamples": self.resamples,
             "queries": {way: len(getattr(self, way).items) for way in THEIRS},
             "served": {way: _gap_json(gap) for way, gap in self.gaps.items()},

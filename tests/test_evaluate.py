@@ -280,6 +280,15 @@ def test_the_same_seed_gives_the_same_report_and_no_resamples_no_intervals(pictu
     assert "interval" not in without.table().lower()
 
 
+def test_samples_that_hold_no_query_leave_valid_json(picture):
+    """One caption among six items and one resample, which misses it."""
+    encoder, pairs = perfect(picture)
+    lone = pairs_of(pairs[0], *(Pair(f"other {n}", picture(n)) for n in range(1, 6)))
+    shown = [evaluate(encoder, lone, resamples=1, seed=seed).as_json() for seed in range(8)]
+    assert {len(one["intervals"]) for one in shown} == {0, 13}
+    assert all(json.dumps(one, allow_nan=False) for one in shown)
+
+
 def test_the_table_shows_both_ways_with_intervals_and_chance_under_80_columns(picture):
     report = evaluate(*random_case(picture), resamples=100)
     lines = report.table().splitlines()

@@ -1,0 +1,223 @@
+"""The whole line on a drawn shop: pictures, a trained dual encoder, recall@K, a catalog, its answers, and a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from retrieval.catalog import Catalog, is_catalog
+from retrieval.encoder import load_encoder
+from retrieval.evaluate import evaluate
+from retrieval.expressions import parse_expression
+from retrieval.html import Section, Table, contact_sheet
+from retrieval.pairs import read_pairs
+from retrieval.plots import recall_plot
+from retrieval.report import KS
+from retrieval.report_table import WAYS
+from retrieval.sample_shop import draw_shop, invent, split_unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from retrieval.encoder import Encoder
+    from retrieval.items import Hit
+    from retrieval.pairs import Pair, Pairs
+    from retrieval.report import Report
+    from retrieval.train_config import TrainConfig
+
+    Say = Callable[[str], None]
+
+_INTRO: Final = (
+    "A shop of invented products: thirty kinds of things in twelve colors and eight patterns. A small dual encoder was "
+    "trained on some of them from scratch. What is asked here, and counted below, are combinations of kind, color and "
+    "pattern that it was never trained on; the answers come from the whole shop."
+)
+_RECALL: Final = (
+    "The share of queries with at least one right answer among the first K, ranked among those products alone."
+)
+_TOLD = 5  # hits of each query that are told; the page shows twice as many
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A query of the demo, and what there is to see in its answers."""
+
+    heading: str
+    text: str | None = None
+    image: Path | None = None
+    filters: tuple[str, ...] = ()
+
+    def command(self, catalog: Path) -> str:
+        """How one asks it on the command line."""
+        words = ["retrieval", "search", str(catalog), *([self.text] if self.text else [])]
+        words += ["--image", str(self.image)] if self.image else []
+        return shlex.join([*words, *(word for one in self.filters for word in ("--where", one))])
+
+
+def run_demo(
+    folder: Path, *, say: Say, count: int = 1500, held_out: int = 300, config: TrainConfig | None = None
+) -> dict[str, Any]:
+    """What its last line says as JSON: recall@10 both ways, how many products were held out, the seconds it took.
+
+    Draws the shop into `folder/shop`, trains into `folder/run` on all products but the held-out ones, builds
+    `folder/catalog` of all of them and writes `folder/demo.html`. What is there already is used again.
+
+    Args:
+        folder: is made where it is missing.
+        say: is handed the story, a few lines at a time.
+        count: how many products there are.
+        held_out: how many of them are kept out of training, each of a combination of kind, color and pattern of its
+            own.
+        config: of the training.
+    """
+    started = time.perf_counter()
+    shop = read_pairs(_drawn(folder / "shop", count=count, say=say))
+    training, unseen = (replace(shop, pairs=tuple(part)) for part in split_unseen(shop.pairs, count=held_out))
+    encoder = _trained(training, folder / "run", config=config, say=say)
+    report = _measured(encoder, unseen, say=say)
+    with _built(shop, folder / "catalog", encoder=encoder, say=say) as catalog:
+        answers = [_answer(catalog, question, folder=folder, say=say) for question in _questions(unseen.pairs)]
+    page = folder / "demo.html"
+    page.write_text(
+        contact_sheet("A small shop, searched", [*answers, _recall(report)], intro=_INTRO), encoding="utf-8"
+    )
+    summary = _summary(report, held_out=len(unseen), seconds=time.perf_counter() - started)
+    say(f"\nThe same with pictures: {page}\n\n{_next_steps()}\n\n{json.dumps(summary)}")
+    return summary
+
+
+def _drawn(folder: Path, *, count: int, say: Say) -> Path:
+    """Path of its products.csv; drawn unless the same products stand there."""
+    table = folder / "products.csv"
+    products = invent(count=count)
+    drawn = table.exists() and _titles(table) == [product.title for product in products]
+    if drawn and all((folder / product.image).exists() for product in products):
+        say(f"The shop of {count} products stands in {folder}.")
+        return table
+    say(f"Drawing a shop of {count} products into {folder} ...")
+    return draw_shop(folder, count=count)
+
+
+def _titles(table: Path) -> list[str | None]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return [row.get("title") for row in csv.DictReader(file)]
+
+
+def _trained(training: Pairs, folder: Path, *, config: TrainConfig | None, say: Say) -> Encoder:
+    from retrieval.train import train  # noqa: PLC0415 (loads torch)
+
+    say(f"Training a small dual encoder on {len(training)} of them into {folder} ...")
+    result = train(training, folder, config=config, resume=True, progress=_told(say))
+    say(result.summary())
+    return load_encoder(folder)
+
+
+def _told(say: Say) -> Callable[[int, int, float, float], None]:
+    """Progress of training, told at every tenth of it."""
+
+    def progress(step: int, steps: int, loss: float, rate: float) -> None:  # noqa: PLR0917 (as `train` calls it)
+        if step * 10 // steps > (step - 1) * 10 // steps:
+            say(f"  step {step} of {steps}, loss {loss:.2f}, {rate:.0f} pairs/s")
+
+    return progress
+
+
+def _built(shop: Pairs, folder: Path, *, encoder: Encoder, say: Say) -> Catalog:
+    """The catalog of all products; one that an earlier run of the demo built with other weights is made anew."""
+    if is_catalog(folder) and not _is_of(encoder, folder):
+        shutil.rmtree(folder)
+    catalog = Catalog.open(folder, encoder=encoder)
+    report = catalog.build(shop)
+    say(f"\nCatalog {folder}: added {report.added}, unchanged {report.unchanged}.")
+    return catalog
+
+
+def _is_of(encoder: Encoder, folder: Path) -> bool:
+    with Catalog.open(folder, read_only=True) as catalog:
+        facts = catalog.info()
+    recorded = (facts["image_fingerprint"], facts["text_fingerprint"])
+    return recorded == (encoder.image_fingerprint, encoder.text_fingerprint)
+
+
+def _measured(encoder: Encoder, unseen: Pairs, *, say: Say) -> Report:
+    report = evaluate(encoder, unseen)
+    say(f"\nRecall on the {len(unseen)} products of combinations never trained on:\n\n{report.table()}")
+    return report
+
+
+def _questions(unseen: Sequence[Pair]) -> list[_Question]:
+    """Words, a picture, a picture with words, words with a filter; about products that were never trained on."""
+    mug, dress, teapot, shirt = (_first(unseen, kind) for kind in ("mug", "dress", "teapot", "T-shirt"))
+    other = "blue" if shirt.attributes["color"] != "blue" else "red"
+    return [
+        _Question("Words find pictures", text=mug.captions[0]),
+        _Question("Longer words find pictures", text=dress.captions[-1]),
+        _Question("A picture finds captions", image=teapot.image.path),
+        _Question("A picture and words find pictures", image=shirt.image.path, text=f"in {other}"),
+        _Question("Words and a filter", text="a sofa for film nights", filters=("price<450", "stock>0", "color=red")),
+    ]
+
+
+def _first(pairs: Sequence[Pair], kind: str) -> Pair:
+    return next((pair for pair in pairs if pair.attributes["kind"] == kind), pairs[0])
+
+
+def _answer(catalog: Catalog, question: _Question, *, folder: Path, say: Say) -> Section:
+    where = {"$and": [parse_expression(one) for one in question.filters]} if question.filters else None
+    hits = catalog.search(question.text, image=question.image, where=where, k=2 * _TOLD)
+    lines = "\n".join(_line(hit) for hit in hits[:_TOLD]) or "nothing found"
+    say(f"\n$ {question.command(folder / 'catalog')}\n{lines}")
+    return Section(
+        heading=question.heading, text=question.text, image=question.image, filters=question.filters, hits=hits
+    )
+
+
+def _line(hit: Hit) -> str:
+    return f"{hit.score:.4f}\t{hit.id}\t{hit.caption}"
+
+
+def _recall(report: Report) -> Section:
+    curves = report.recall_curve(range(1, 51))
+    return Section(
+        heading=f"Recall on {report.items} products that were never trained on",
+        note=_RECALL,
+        svg=recall_plot({name: curves[way] for way, name in WAYS.items()}, chance=curves["text_to_image_chance"]),
+        table=_recall_table(report),
+    )
+
+
+def _recall_table(report: Report) -> Table:
+    rows = [(name, report.figures, way) for way, name in WAYS.items()]
+    rows += [(f"{name}, by chance", report.chance, way) for way, name in WAYS.items()]
+    cells = [(name, *(f"{figures[f'{way}_recall@{k}']:.1%}" for k in KS)) for name, figures, way in rows]
+    return Table(header=("recall", *(f"R@{k}" for k in KS)), rows=tuple(cells))
+
+
+def _summary(report: Report, *, held_out: int, seconds: float) -> dict[str, Any]:
+    recall = {way: round(report.figures[f"{way}_recall@10"], 4) for way in WAYS}
+    return {"recall@10": recall, "held_out": held_out, "seconds": round(seconds, 1)}
+
+
+def _next_steps() -> str:
+    command = _command()
+    return (
+        "Next, on your own pictures (the checkpoint is downloaded once; where no model hub is in reach, train first):\n"
+        f"  {command} build ~/Pictures pictures.catalog --model ViT-B-32-256/datacomp_s34b_b86k\n"
+        f'  {command} search pictures.catalog "a dog on the beach" --html dogs.html\n'
+        f"  {command} train my-captioned-pictures my-run"
+    )
+
+
+def _command() -> str:
+    """How the reader starts `retrieval`: by its path where the environment is not active."""
+    if shutil.which("retrieval"):
+        return "retrieval"
+    path = Path(sys.executable).with_name("retrieval")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,94 @@
+"""The demo from drawing to page, on a shop small enough that nothing is learned: what it leaves, says and reuses."""
+
+import json
+import shutil
+
+import pytest
+from tiny_models import tiny_config
+
+from retrieval.catalog import Catalog
+from retrieval.demo import run_demo
+from retrieval.train_config import TrainConfig
+
+
+def demonstrate(folder, *, seed=0):
+    """What the demo says, piece by piece, and what it returns."""
+    told = []
+    config = TrainConfig(model=tiny_config(), epochs=1, threads=1, seed=seed)
+    return told, run_demo(folder, say=told.append, count=60, held_out=12, config=config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "demo"
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    return demonstrate(folder)
+
+
+def test_the_last_line_is_json_with_recall_held_out_size_and_seconds(first):
+    told, summary = first
+    last = told[-1].splitlines()[-1]
+    assert json.loads(last) == summary
+    assert summary["held_out"] == 12
+    assert summary["seconds"] > 0
+    assert set(summary["recall@10"]) == {"text_to_image", "image_to_text"}
+    assert all(0 < value <= 1 for value in summary["recall@10"].values())
+
+
+def test_every_kind_of_query_is_asked_as_one_would_on_the_command_line(first, folder):
+    commands = [line for piece in first[0] for line in piece.splitlines() if line.startswith("$ retrieval search")]
+    assert len(commands) == 5
+    assert all(str(folder / "catalog") in line for line in commands)
+    assert sum("--image" in line for line in commands) == 2
+    assert sum("--where" in line for line in commands) == 1
+
+
+def test_it_ends_with_three_commands_to_try_next(first):
+    words = [line.split() for line in first[0][-1].splitlines() if line.startswith("  ")]
+    assert [line[0].endswith("retrieval") for line in words] == [True] * 3
+    assert {line[1] for line in words} == {"build", "search", "train"}
+
+
+@pytest.mark.usefixtures("first")
+def test_the_page_shows_the_pictures_the_captions_and_the_recall_plot(folder):
+    page = (folder / "demo.html").read_text(encoding="utf-8")
+    assert page.count('<ol class="grid">') + page.count('class="empty"') == 4
+    assert page.count('<ol class="list">') == 1
+    assert page.count("data:image/svg+xml") == 1
+    assert page.count("data:image/webp") > 30
+
+
+@pytest.mark.usefixtures("first")
+def test_the_catalog_holds_the_whole_shop(folder):
+    with Catalog.open(folder / "catalog", read_only=True) as catalog:
+        assert len(catalog) == 60
+
+
+def test_a_second_run_uses_what_is_there(first, folder):
+    kept = [folder / "shop" / "products.csv", folder / "run" / "open_clip_model.safetensors"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    told, summary = demonstrate(folder)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert summary["recall@10"] == first[1]["recall@10"]
+    assert any("added 0, unchanged 60" in piece for piece in told)
+
+
+@pytest.mark.usefixtures("first")
+def test_a_catalog_of_other_weights_is_made_anew(folder, tmp_path):
+    """As when the run's folder was removed, and trained again with another seed."""
+    copy = tmp_path / "demo"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "run")
+    told, _ = demonstrate(copy, seed=7)
+    assert any("added 60, unchanged 0" in piece for piece in told)
+
+
+def test_lost_pictures_are_drawn_again(first, folder, tmp_path):
+    copy = tmp_path / "demo"
+    shutil.copytree(folder, copy)
+    (copy / "shop" / "images" / "p0007.png").unlink()
+    _, summary = demonstrate(copy)
+    assert summary["recall@10"] == first[1]["recall@10"]

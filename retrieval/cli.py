@@ -75,7 +75,7 @@ def build(
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:
         with _bar("items") as progress:
             report = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
-        _notice_skipped(report.skipped)
+        _notice_build(report)
         _notice(opened.info()["index"])
     click.echo(_summary(report))
 
@@ -90,8 +90,12 @@ def build(
 @click.option(
     "--where", "filters", metavar="EXPR", multiple=True, help='Filter: "price<60", color=gray; repeat to and.'
 )
-@click.option("--images", "target", flag_value="images", default=None, help="Rank images (default for a text or a mix).")
-@click.option("--captions", "target", flag_value="captions", default=None, help="Rank captions (default for an image alone).")
+@click.option(
+    "--images", "target", flag_value="images", default=None, help="Rank images (default for a text or a mix)."
+)
+@click.option(
+    "--captions", "target", flag_value="captions", default=None, help="Rank captions (default for an image alone)."
+)
 @click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of results.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--html", type=_FILE, help="Also write the results as one self-contained page.")
@@ -194,7 +198,7 @@ def evaluate(
     if (model is None) == (catalog is None):
         raise click.UsageError(f"Name one of --model and --catalog. {_WAYS_TO_A_MODEL}")
     source = read_pairs(pairs, images=images)
-    with _measured(model, catalog, device) as (encoder, served), _bar("images") as progress:
+    with _measured(model, catalog, device) as (encoder, served), _bar("pictures and texts") as progress:
         report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
     _notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
@@ -298,6 +302,12 @@ def _hit_record(hit: "Hit") -> Mapping[str, Any]:
 def _summary(report: "SyncReport") -> str:
     text = f"added {report.added}, changed {report.changed}, dropped {report.dropped}, unchanged {report.unchanged}"
     return text + (f", skipped {len(report.skipped)}" if report.skipped else "")
+
+
+def _notice_build(report: "SyncReport") -> None:
+    _notice_skipped(report.skipped)
+    if report.kept_deleted:
+        _notice(f"{report.kept_deleted} deleted before stay deleted; --restore takes them back")
 
 
 def _notice_skipped(skipped: "Sequence[Skipped]") -> None:

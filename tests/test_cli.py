@@ -1,0 +1,246 @@
+"""The command line as a user meets it: what it prints, where, and how it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile_files import write_good_files, write_hostile_files
+from PIL import Image
+from tiny_models import write_tiny_model
+
+from index.errors import DeviceError
+from retrieval import cli
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line in this process: exit code, lines of stdout, and stderr."""
+
+    def command(*words) -> tuple[int, list[str], str]:
+        monkeypatch.setattr(sys, "argv", ["retrieval", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out.splitlines(), err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """Six plain pictures with titles, a price, and a color."""
+    folder = tmp_path_factory.mktemp("shop")
+    rows = ["id,image,title,price,color"]
+    for number, color in enumerate(("red", "green", "blue", "yellow", "black", "white")):
+        Image.new("RGB", (40, 40), color).save(folder / f"{number}.png")
+        rows.append(f"P{number},{number}.png,a {color} square,{number * 10},{color}")
+    (folder / "products.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder / "products.csv"
+
+
+@pytest.fixture(scope="module")
+def catalog(shop, model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("catalogs") / "shop.catalog"
+    built = subprocess.run(
+        [sys.executable, "-m", "retrieval", "build", shop, path, "--model", model],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert built.stdout == "added 6, changed 0, dropped 0, unchanged 0\n"
+    return path
+
+
+def test_a_search_prints_score_id_and_path_best_first(run, catalog, shop):
+    code, lines, _ = run("search", catalog, "a", "red", "square")
+    fields = [line.split("\t") for line in lines]
+    assert code == 0
+    assert sorted(name for _, name, _ in fields) == [f"P{number}" for number in range(6)]
+    assert [float(score) for score, _, _ in fields] == sorted((float(score) for score, _, _ in fields), reverse=True)
+    assert all(Path(path) == shop.parent / f"{name[1:]}.png" for _, name, path in fields)
+
+
+def test_a_picture_finds_itself_first_and_json_says_all_of_it(run, catalog, shop):
+    code, lines, _ = run("search", catalog, "--image", shop.parent / "2.png", "--images", "-k", "1", "--json")
+    hit = json.loads(lines[0])
+    assert (code, len(lines), hit["rank"], hit["id"]) == (0, 1, 1, "P2")
+    assert hit["score"] == pytest.approx(1, abs=1e-4)
+    assert hit["image"] == str(shop.parent / "2.png")
+    assert hit["attributes"] == {"price": 20, "color": "blue"}
+
+
+def test_a_picture_alone_ranks_captions_and_a_text_ranks_images(run, catalog, shop):
+    assert run("search", catalog, "--image", shop.parent / "2.png")[1][0].split("\t")[2].startswith("a ")
+    assert run("search", catalog, "red")[1][0].endswith(".png")
+    assert run("search", catalog, "a red square", "--captions", "-k", "1")[1][0].split("\t")[1:] == [
+        "P0",
+        "a red square",
+    ]
+
+
+def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
+    _, lines, _ = run("search", catalog, "square", "--where", "price>=20", "--where", "color!=black")
+    assert {line.split("\t")[1] for line in lines} == {"P2", "P3", "P5"}
+    code, lines, err = run("search", catalog, "square", "--where", "price>1000")
+    assert (code, lines) == (0, [])
+    assert "nothing found" in err
+
+
+def test_the_page_holds_the_words_and_every_hit(run, catalog, tmp_path):
+    code, _, err = run("search", catalog, "a red square", "-k", "3", "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert code == 0
+    assert "page.html" in err
+    assert "a red square" in page
+    assert page.count("data:image/") == 3
+
+
+def test_build_again_changes_nothing_and_deleted_items_stay_deleted(run, shop, model, tmp_path):
+    path = tmp_path / "c"
+    run("build", shop, path, "--model", model)
+    assert run("build", shop, path)[1] == ["added 0, changed 0, dropped 0, unchanged 6"]
+    assert run("delete", path, "P1", "nobody")[1] == ["deleted 1, not there 1"]
+    code, lines, err = run("build", shop, path)
+    assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 5"])
+    assert "1 deleted before stay deleted; --restore takes them back" in err
+    assert run("build", shop, path, "--restore")[1] == ["added 1, changed 0, dropped 0, unchanged 5"]
+
+
+def test_info_tells_a_catalog_from_a_model(run, catalog, model):
+    assert json.loads(run("info", catalog, "--json")[1][0])["items"] == 6
+    assert json.loads(run("info", model, "--json")[1][0])["dimension"] == 16
+
+
+def test_evaluate_prints_one_object_with_the_names_of_clip_benchmark(run, shop, model, catalog):
+    code, lines, _ = run("evaluate", shop, "--model", model, "--json", "--resamples", "20")
+    metrics = json.loads(lines[0])["metrics"]
+    assert (code, len(lines)) == (0, 1)
+    assert 0 <= metrics["image_retrieval_recall@1"] <= metrics["image_retrieval_recall@10"] == 1
+    assert metrics["text_retrieval_recall@10"] == 1
+    assert run("evaluate", shop, "--catalog", catalog)[0] == 0
+
+
+def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run, shop, model, tmp_path):
+    code, lines, _ = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", "--batch-size", "4")
+    assert code == 0
+    assert lines
+    assert run("build", shop, tmp_path / "c", "--model", tmp_path / "run")[0] == 0
+    assert len(run("search", tmp_path / "c", "red")[1]) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["build", "SHOP", "NEW"], "--model"),
+        (["search", "CATALOG"], "nothing to search for"),
+        (["search", "CATALOG", "x", "-k", "0"], "-k"),
+        (["search", "CATALOG", "x", "--where", "price<<3"], "price<60"),
+        (["search", "CATALOG", "x", "--weight", "text=much"], "PART=NUMBER"),
+        (["search", "CATALOG", "x", "--weight", "colour=1"], "colour"),
+        (["search", "CATALOG", "--like", "nobody"], "nobody"),
+        (["evaluate", "SHOP"], "--model"),
+        (["evaluate", "SHOP", "--model", "a", "--catalog", "b"], "--model"),
+        (["delete", "CATALOG"], "ID"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_a_usage_error_exits_2_and_says_what_to_do(run, catalog, shop, tmp_path, words, said):
+    places = {"SHOP": shop, "CATALOG": catalog, "NEW": tmp_path / "new"}
+    code, lines, err = run(*[places.get(word, word) for word in words])
+    assert (code, lines) == (2, [])
+    assert said in err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["build", "/nowhere", "NEW", "--model", "MODEL"], "/nowhere"),
+        (["build", "SHOP", "NEW", "--model", "no-such-model"], "no-such-model"),
+        (["search", "/nowhere", "x"], "no catalog"),
+        (["search", "CATALOG", "--image", "/nowhere.jpg"], "nowhere.jpg"),
+        (["search", "SHOP", "x"], "not a catalog"),
+        (["delete", "/nowhere", "x"], "/nowhere"),
+        (["info", "/nowhere"], "/nowhere"),
+        (["train", "/nowhere", "NEW"], "/nowhere"),
+    ],
+)
+def test_any_other_error_is_one_line_and_exits_1(run, catalog, shop, model, tmp_path, words, said):
+    places = {"SHOP": shop, "CATALOG": catalog, "NEW": tmp_path / "new", "MODEL": model}
+    code, lines, err = run(*[places.get(word, word) for word in words])
+    assert (code, lines) == (1, [])
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceError("no GPU\nhere"), OSError("disk full"), RuntimeError("a mistake of ours")]
+)
+def test_no_traceback_reaches_a_user(run, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("retrieval.catalog.Catalog.open", fail)
+    code, _, err = run("search", "c", "x")
+    assert code == 1
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_the_first_bad_file_is_an_error_under_strict(run, model, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    write_good_files(tmp_path / "pictures")
+    (tmp_path / "pictures" / "bad.jpg").write_bytes(b"")
+    code, lines, err = run("build", tmp_path / "pictures", tmp_path / "c", "--model", model, "--strict")
+    assert (code, lines) == (1, [])
+    assert "bad.jpg" in err
+    assert run("build", tmp_path / "pictures", tmp_path / "c", "--model", model)[0] == 0
+
+
+def test_forty_hostile_files_beside_ten_good_ones_are_named_and_cost_no_memory(model, tmp_path):
+    """40 hostile files are skipped with their reasons, 10 good ones indexed, within 200 MB of the good ones alone."""
+    for name in ("good", "both"):
+        (tmp_path / name).mkdir()
+        write_good_files(tmp_path / name)
+    reasons = write_hostile_files(tmp_path / "both")
+    _, alone = _measured("build", tmp_path / "good", tmp_path / "a", "--model", model)
+    built, together = _measured("build", tmp_path / "both", tmp_path / "b", "--model", model)
+    assert built.stdout == "added 10, changed 0, dropped 0, unchanged 0, skipped 40\n"
+    for name, reason in reasons.items():
+        named = [line for line in built.stderr.splitlines() if name in line]
+        assert len(named) == 1
+        assert reason in named[0]
+    assert together - alone < 200 * 2**20
+
+
+def test_a_reader_that_stops_reading_is_no_error(catalog):
+    """`retrieval search ... | head -1` prints one line and nothing on stderr."""
+    command = f"{sys.executable} -m retrieval search {catalog} red | head -1"
+    piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert len(piped.stdout.splitlines()) == 1
+    assert "Traceback" not in piped.stderr
+    assert "Error" not in piped.stderr
+
+
+def _measured(*words) -> tuple[subprocess.CompletedProcess, int]:
+    """What a command said, and its peak memory in bytes."""
+    script = (
+        "import resource, subprocess, sys; "
+        "code = subprocess.call(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, sys.executable, "-m", "retrieval", *map(str, words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "2"}
+    )
+    return done, int(done.stderr.splitlines()[-1]) * 1024

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.errors import SpecError
 from index.exact import Pairs, exact_search, pair_scores, rounding, search_among
 from index.structure import Structure
-from index.vectors import Ids, Mask, Neighbors, Rows
+from index.vectors import Ids, Mask, Neighbors, Rows, no_readahead
 
 Allowed: TypeAlias = Ids | Mask
 
@@ -59,7 +59,8 @@ class Snapshot:
         slots = structure.candidates(queries, asked, effort)  # (q, asked)
         query, place = np.nonzero((slots >= 0) & (slots < self.covered))
         row = slots[query, place]
-        pairs = Pairs(query, row, pair_scores(queries, self.rows, query=query, row=row))
+        with no_readahead(self.rows):
+            pairs = Pairs(query, row, pair_scores(queries, self.rows, query=query, row=row))
         living = pairs.take(self.live[row])
         certain = np.ones(len(queries), np.bool_)
         if structure.looks_everywhere(effort) and asked < known:

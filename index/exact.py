@@ -170,7 +170,7 @@ def _in_query_blocks(queries: Rows, rows: Rows, k: int, *, ids: Ids | None, mask
 
 def _masked_panels(queries: Rows, rows: Rows, mask: Mask | None) -> Iterator[tuple[Scores, Ids]]:
     """Yield the scores (q, w) of w rows at a time, minus infinity where the mask does not hold, with their ids (w,)."""
-    width = min(_padded(len(rows)), max(LEAST_WIDTH, min(SCORE_BLOCK // len(queries), MOST_WIDTH)))
+    width = min(_padded(len(rows)), _padded(max(LEAST_WIDTH, min(SCORE_BLOCK // len(queries), MOST_WIDTH))))
     buffer = np.empty(len(queries) * width, np.float32)
     for start in range(0, len(rows), width):
         ids = np.arange(start, min(start + width, len(rows)))

@@ -2,13 +2,17 @@
 
 On a CPU the stages share the cores, so the ceiling is one after the other: 1 / (1/decode + 1/encode) pictures a second.
 On a GPU they do not, and the ceiling is the slower stage. The pictures are drawn, and the models' weights are random:
-neither changes the work. Every figure is of whole runs in turn; shares are of stages within one round.
+neither changes the work. Every figure is of whole runs in turn; shares are of stages within one round. OpenMP's threads
+sleep while they wait (OMP_WAIT_POLICY=PASSIVE), as the command line lets them: spinning, they take the cores from the
+decoding threads.
 
     python benchmarks/file_to_vector.py [--rounds 5] [--device auto]
 """
 
 import argparse
+import os
 import statistics
+import sys
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -40,6 +44,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:  # OpenMP reads it once, when torch loads
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})  # noqa: S606
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
             "small PNG (256 × 256)": draw(Path(folder), "png", size=(256, 256), count=16),

@@ -131,6 +131,10 @@ def embed_images(
     Held at a time are the prepared pictures of three batches at most, so `sources` may be endless. Close the iterator
     (`contextlib.closing`) where it is not exhausted: that stops its threads.
 
+    On a CPU start the process with OMP_WAIT_POLICY=PASSIVE in its environment, as the command line does. Otherwise
+    torch's threads spin while they wait, and take the cores from the threads that decode and from other processes: on
+    two busy cores encoding was three times slower.
+
     Args:
         encoder: What turns pictures into rows.
         sources: Where the pictures are; taken one by one in the caller's thread.

@@ -180,9 +180,9 @@ class Catalog:
     ) -> list[Hit]:
         """Return the k best images or captions, best first; fewer where fewer match.
 
-        Images: one hit for each item, its best image. Captions: one hit for each caption of an item; items that share
-        a caption each have their hit. Equal scores come in the order in which vectors were added. The result is exact
-        under any filter; without one it is as exact as the index.
+        Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
+        first one that the filter lets through. Equal scores come in the order in which vectors were added. The result
+        is exact under any filter; without one it is as exact as the index.
 
         Args:
             text: Words.

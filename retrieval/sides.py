@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from retrieval.locks import SharedLock
 from retrieval.records import Records
 from retrieval.slots import SideState
 from retrieval.vector_store import index_path, map_rows, vector_path
+
+if TYPE_CHECKING:
+    from index.spec import Kind
 
 _TRIES = 3
 
@@ -47,7 +51,7 @@ class Side:
         self._lock = SharedLock()
         self._folder = folder
         self.target: Target = side
-        self._device = device
+        self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
         self._may_build = may_build
         self._revision = -1
         self._state: SideState | None = None
@@ -105,8 +109,8 @@ class Side:
     ) -> list[Found]:
         """Return the k best entries, best first; equal scores in slot order, then in item order.
 
-        Of an item's images only its best one is returned. An index is asked for more until k are found or there are no
-        more: grouping and sharing of vectors cost no result.
+        Of an item's images only its best one is returned, and of a text that several items share the one of the first
+        item. The index is asked for more until k are found or there are no more, so this costs no result.
 
         Args:
             query: One unit row, (1, d).
@@ -131,11 +135,11 @@ class Side:
         return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
 
     def _entries_of(self, neighbors: Neighbors, k: int, *, items: Mask | None, without: int | None) -> list[Found]:
-        """The first k entries that these slots stand for: one per image's item, or per caption of an item."""
-        found: dict[tuple[int, int], Found] = {}
+        """The first k entries that these slots stand for: one for each item's images, or one for each text."""
+        found: dict[int, Found] = {}
         for slot, score in zip(neighbors.ids[0].tolist(), neighbors.scores[0].tolist(), strict=True):
             for item, position in self._entries.of(slot):
-                key = (item, 0 if self.target == "images" else position)
+                key = item if self.target == "images" else slot
                 if item != without and (items is None or items[item]) and key not in found:
                     found[key] = Found(score, item, position)
                     if len(found) == k:
@@ -194,20 +198,25 @@ class Side:
 
     def _rebuilt(self, state: SideState) -> VectorIndex:
         dead = self._entries.dead(len(self.rows))
-        index = VectorIndex.build(self.rows, spec=state.kind, device=self._device, dead=dead)
-        index.save(self._index_path(state))
+        index = VectorIndex.build(self.rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
+        with suppress(StoredIndexError):  # the disk is full: the next process builds it again
+            index.save(self._index_path(state))
         return index
 
     def save(self, database: Database) -> None:
         """Save the index as it is now, unless that is what is saved: the next process then has nothing to add.
 
         For the writer alone, who records which revision was saved.
+
+        Raises:
+            CatalogError: the disk is full; everything but the index is there.
         """
         with self.reading(database) as records:
             state, revision = records.slots.side(self.target), records.revision()
             if self.index is None or state.saved == revision:
                 return
-            self.index.save(self._index_path(state))
+            with _full_disk_reported(self._folder):
+                self.index.save(self._index_path(state))
         with database.writing() as records:
             records.slots.put_side(self.target, replace(state, saved=revision))
 
@@ -218,6 +227,14 @@ class Side:
 def _continues(before: SideState, now: SideState) -> bool:
     """Whether what is known of the one holds for the other, but for vectors that came since."""
     return (before.generation, before.kind) == (now.generation, now.kind)
+
+
+@contextmanager
+def _full_disk_reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoredIndexError as error:
+        raise CatalogError(f"{folder} is complete, but for its index: {error}. Until then search is exact.") from error
 
 
 @contextmanager

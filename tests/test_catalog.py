@@ -169,7 +169,7 @@ def test_an_empty_catalog_answers_nothing(tmp_path):
         assert len(catalog) == 0
 
 
-def test_equal_pictures_of_several_items_are_all_found(tmp_path):
+def test_equal_pictures_of_several_items_are_all_found_and_an_equal_caption_once(tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     encoder = FakeEncoder()
@@ -182,7 +182,8 @@ def test_equal_pictures_of_several_items_are_all_found(tmp_path):
         assert ids(catalog.search("red", k=10)) == ["one", "two", "three"]
         assert ids(catalog.search("red", k=2)) == ["one", "two"]
         assert ids(catalog.search("red", where={"n": 1})) == ["two"]
-        assert ids(catalog.search("the same", target="captions", k=10)) == ["one", "two", "three"]
+        assert ids(catalog.search("the same", target="captions", k=10)) == ["one"]
+        assert ids(catalog.search("the same", target="captions", where={"n": {"$gt": 0}})) == ["two"]
         assert ids(catalog.search(like="one", k=10)) == ["two", "three"]
 
 

@@ -4,15 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from retrieval.collection import collect
+from retrieval.collection import Collection, collect
 from retrieval.errors import RetrievalError
-from retrieval.images import ahead, open_image
-from retrieval.metrics import Relevance, recall_both_ways
+from retrieval.images import ImageSource, ahead, content_hash, open_image
+from retrieval.metrics import rank
 from retrieval.pairs import Pair, Skipped
+from retrieval.run import RECALL_AT, RECALLS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,48 +29,57 @@ class Exam:
     Attributes:
         encoder: shares its model with the training.
         pictures: as the encoder's `prepare` returns them.
-        texts: the distinct captions.
-        right: the pictures that are right for each text.
+        collection: which pictures and texts belong together, and who is asked.
         skipped: pictures that cannot be read.
     """
 
     encoder: "OpenClipEncoder"
     pictures: tuple[Any, ...]
-    texts: tuple[str, ...]
-    right: Relevance
+    collection: Collection
     skipped: tuple[Skipped, ...]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], encoder: "OpenClipEncoder", *, threads: int | None) -> "Exam":
         """The exam that these pairs make; an empty one where no readable picture has a caption."""
         files = {(pair.image.path, pair.image.member): pair.image for pair in pairs if pair.captions}
-        numbers: dict[tuple[object, ...], int] = {}
-        pictures: list[Any] = []
+        number_of_file: dict[tuple[object, ...], int] = {}
+        pictures: dict[str, tuple[int, Any]] = {}
         skipped: list[Skipped] = []
-        opened = ahead(
-            lambda source: encoder.prepare(open_image(source, size=encoder.image_size)), files.values(), threads=threads
-        )
+        opened = ahead(partial(_opened, encoder=encoder), files.values(), threads=threads)
         with closing(cast("Generator[Any, None, None]", opened)):
             for (file, source), outcome in zip(files.items(), opened, strict=True):
                 if isinstance(outcome, RetrievalError):
                     skipped.append(Skipped(source.name, str(outcome)))
                 else:
-                    numbers[file] = len(pictures)
-                    pictures.append(outcome)
-        shown = [numbers.get((pair.image.path, pair.image.member), -1) for pair in pairs]
+                    content, prepared = outcome
+                    number_of_file[file], _ = pictures.setdefault(content, (len(pictures), prepared))
+        shown = [number_of_file.get((pair.image.path, pair.image.member), -1) for pair in pairs]
         collection = collect(pairs, np.array(shown, np.int64), images=len(pictures))
-        return cls(encoder, tuple(pictures), collection.texts, collection.right_images(), tuple(skipped))
+        return cls(encoder, tuple(prepared for _, prepared in pictures.values()), collection, tuple(skipped))
 
     def grade(self) -> dict[str, float]:
-        """Recall both ways of the model as it is now, in eval mode; empty for an empty exam."""
-        if not self.texts:
+        """Recall of the model as it is now, counted as `evaluate` counts it, and the mean of all; empty without pairs.
+
+        The names are those of `metrics.recall_both_ways`. The model is to be in eval mode.
+        """
+        if not self.pictures:
             return {}
-        rows = self.encoder.encode_prepared(self.pictures), self.encoder.encode_texts(self.texts)
-        return recall_both_ways(*rows, self.right)
+        right, asked = self.collection.right_images(), (self.collection.item_texts.ids, self.collection.item_images.ids)
+        pictures, texts = self.encoder.encode_prepared(self.pictures), self.encoder.encode_texts(self.collection.texts)
+        ranks = rank(texts, pictures, right).take(asked[0]), rank(pictures, texts, right.swapped()).take(asked[1])
+        recalls = dict(zip(RECALLS, (float(way.recall(k).mean()) for way in ranks for k in RECALL_AT), strict=True))
+        return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
 
     def digest(self) -> str:
         """Hash of what is asked: equal where the same model gets the same grade."""
-        digest = hashlib.blake2b(repr((self.texts, self.right.ids.tolist())).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            repr((self.collection.texts, self.collection.right_images().ids.tolist())).encode(), digest_size=16
+        )
         for picture in self.pictures:
             digest.update(picture.data)
         return digest.hexdigest()
+
+
+def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, Any]:
+    data = source.read()
+    return content_hash(data), encoder.prepare(open_image(data, size=encoder.image_size))

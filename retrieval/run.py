@@ -10,7 +10,8 @@ from typing import Final
 from retrieval.errors import TrainingError
 from retrieval.train_config import TrainConfig
 
-RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10))
+RECALL_AT: Final = (1, 5, 10)
+RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in RECALL_AT)
 LOG_COLUMNS: Final = ("step", "epoch", "loss", "learning_rate", "scale", "pairs_per_second", *RECALLS, "mean_recall")
 
 

@@ -1,0 +1,397 @@
+"""Training from end to end on tiny models: it learns, stops and resumes exactly, and refuses what makes no sense."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_models import random_model, tiny_config, write_model
+
+from retrieval import trainer
+from retrieval.encoder import load_encoder
+from retrieval.errors import RetrievalError, TrainingError
+from retrieval.evaluate import evaluate
+from retrieval.pairs import read_pairs
+from retrieval.run import RECALLS, RunFolder
+from retrieval.starts import starting_model
+from retrieval.train import TrainConfig, train
+from retrieval.trainer import learning_rate
+
+COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
+MODEL = {  # a convolutional image tower, so that batch normalisation and channels last take part
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+QUICK = TrainConfig(model=MODEL, epochs=2, batch_size=16, device="cpu", checkpoint_seconds=0, seed=1)
+
+
+def draw(folder, name, color):
+    """A square of a colour on grey, with noise of its own."""
+    noise = np.random.default_rng(sum(map(ord, name))).integers(0, 40, (40, 40, 3), np.uint8)
+    image = Image.fromarray(noise + np.uint8(90))
+    image.paste(color, (8, 8, 32, 32))
+    image.save(folder / name)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models so small are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """32 squares in eight colours; each with a caption that names its colour and one that names it and itself."""
+    folder = tmp_path_factory.mktemp("squares")
+    lines = []
+    for number in range(32):
+        color = COLORS[number % len(COLORS)]
+        draw(folder, f"{number}.png", color)
+        lines.append({"file_name": f"{number}.png", "captions": [f"a {color} square", f"{color}, number {number}"]})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return read_pairs(folder)
+
+
+def weights(run):
+    return (run / "open_clip_model.safetensors").read_bytes()
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing in the library catches it."""
+
+
+def kill_at(wanted):
+    def progress(step, *_):
+        if step == wanted:
+            raise KilledError
+
+    return progress
+
+
+def test_colours_are_learned_both_ways(squares, tmp_path):
+    """After training every text "a ... square" finds a square of its colour first, and the other way round."""
+    config = replace(QUICK, epochs=30, learning_rate=3e-3, checkpoint_seconds=1000)
+    pairs = replace(squares, pairs=tuple(replace(pair, captions=pair.captions[:1]) for pair in squares))
+    result = train(pairs, tmp_path / "run", config=config)
+    report = evaluate(load_encoder(tmp_path / "run", device="cpu"), pairs, resamples=0)
+    assert report.figures["text_to_image_recall@1"] == 1
+    assert report.figures["image_to_text_recall@1"] == 1
+    assert (result.steps, result.pictures, result.held_out) == (60, 32, 0)
+    assert result.summary().startswith(f"{tmp_path / 'run'}: 60 steps on 32 pictures, loss ")
+    assert "not validated" in result.summary()
+
+
+def test_the_run_is_loaded_by_plain_open_clip_with_the_same_rows(squares, tmp_path):
+    train(squares, tmp_path, config=QUICK)
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    model.eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a red square", "blue"])
+    picture = Image.open(squares[0].image.path).convert("RGB")
+    with torch.inference_mode():
+        theirs = [
+            model.encode_text(tokens, normalize=True),
+            model.encode_image(preprocess(picture)[None], normalize=True),
+        ]
+    encoder = load_encoder(tmp_path, device="cpu")
+    assert encoder.encode_texts(["a red square", "blue"]) == pytest.approx(theirs[0].numpy(), abs=1e-5)
+    assert encoder.encode_images([picture]) == pytest.approx(theirs[1].numpy(), abs=1e-5)
+
+
+def test_a_run_killed_at_any_step_and_resumed_ends_in_the_same_bits(squares, tmp_path):
+    torch.set_num_threads(2)
+    train(squares, tmp_path / "whole", config=QUICK)
+    for step in (1, 2, 3):
+        with pytest.raises(KilledError):
+            train(squares, tmp_path / "killed", config=QUICK, resume=True, progress=kill_at(step))
+    train(squares, tmp_path / "killed", config=QUICK, resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
+    steps = [[row["step"] for row in RunFolder(tmp_path / name).logged()] for name in ("whole", "killed")]
+    assert steps == [["1", "2", "3", "4"]] * 2
+
+
+def test_a_process_killed_outright_leaves_a_run_that_resumes_to_the_same_bits(squares, tmp_path):
+    script = "\n".join(
+        (
+            "import torch",
+            "from retrieval.pairs import read_pairs",
+            "from retrieval.train import TrainConfig, train",
+            "torch.set_num_threads(1)",
+            f"config = TrainConfig.from_json({QUICK.to_json()!r})",
+            f"train(read_pairs({str(squares.root)!r}), {str(tmp_path / 'killed')!r}, config=config)",
+        )
+    )
+    state = RunFolder(tmp_path / "killed").state
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while not state.exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert state.exists()
+    train(squares, tmp_path / "killed", config=QUICK, resume=True)
+    train(squares, tmp_path / "whole", config=QUICK)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+def test_ctrl_c_ends_after_the_step_in_hand_with_a_checkpoint(squares, tmp_path):
+    def press(step, *_):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    config = replace(QUICK, checkpoint_seconds=1000)
+    with pytest.raises(KeyboardInterrupt):
+        train(squares, tmp_path / "run", config=config, progress=press)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [row["step"] for row in RunFolder(tmp_path / "run").logged()] == ["1", "2"]
+    later = []
+    train(squares, tmp_path / "run", config=config, resume=True, progress=lambda step, *_: later.append(step))
+    assert later == [3, 4]
+
+
+def test_training_works_on_another_thread_than_the_main_one(squares, tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(squares, tmp_path, config=replace(QUICK, epochs=1))))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 2
+
+
+def test_a_finished_run_resumes_to_what_it_was(squares, tmp_path):
+    first = train(squares, tmp_path, config=QUICK)
+    before = weights(tmp_path)
+    again = train(squares, tmp_path, config=QUICK, resume=True)
+    assert (again.steps, again.loss, again.best_step) == (first.steps, first.loss, first.best_step)
+    assert weights(tmp_path) == before
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(squares, tmp_path, monkeypatch):
+    whole = trainer.contrastive
+    calls = []
+
+    def broken(*rows, **settings):
+        calls.append(1)
+        return whole(*rows, **settings) * (math.nan if len(calls) == 3 else 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "contrastive", broken)
+        with pytest.raises(TrainingError, match=r"the loss is no longer finite at step 3 of 4; .* below 0\.002"):
+            train(squares, tmp_path / "run", config=QUICK)
+    kept = load_file(RunFolder(tmp_path / "run").state)
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    train(squares, tmp_path / "run", config=QUICK, resume=True)
+    train(squares, tmp_path / "whole", config=QUICK)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
+    train(squares, tmp_path / "run", config=QUICK)
+    with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
+        train(squares, tmp_path / "run", config=QUICK)
+    with pytest.raises(TrainingError, match="was begun with other settings: seed 2, not 1"):
+        train(squares, tmp_path / "run", config=replace(QUICK, seed=2), resume=True)
+    fewer = replace(squares, pairs=squares.pairs[:-1])
+    with pytest.raises(TrainingError, match="was begun with other pictures or texts"):
+        train(fewer, tmp_path / "run", config=QUICK, resume=True)
+
+
+def test_bad_pictures_are_named_and_left_out(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(8):
+        draw(folder, f"{number}.png", COLORS[number])
+        (folder / f"{number}.txt").write_text(f"a {COLORS[number]} square")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "broken.txt").write_text("a broken picture")
+    (folder / "silent.png").write_bytes((folder / "0.png").read_bytes())
+    result = train(read_pairs(folder), tmp_path / "run", config=QUICK)
+    assert result.pictures == 8
+    assert {skipped.name for skipped in result.skipped} == {"broken.png", "silent.png"}
+
+
+def test_without_anything_to_tell_apart_there_is_no_training(squares, tmp_path):
+    one = replace(squares, pairs=squares.pairs[:1])
+    with pytest.raises(TrainingError, match="has 1 readable pictures with a caption, and training needs two at least"):
+        train(one, tmp_path / "run", config=QUICK)
+    silent = replace(squares, pairs=tuple(replace(pair, captions=()) for pair in squares))
+    with pytest.raises(TrainingError, match=r"has 0 readable .* left out, 0\.png, has no caption to learn from"):
+        train(silent, tmp_path / "run", config=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_text_for_all_pictures_does_no_harm(squares, tmp_path):
+    """Nothing is wrong for anything then, so the loss is 0 and the weights stay finite."""
+    same = replace(squares, pairs=tuple(replace(pair, captions=("a square",)) for pair in squares))
+    assert train(same, tmp_path, config=QUICK).loss == 0
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "open_clip_model.safetensors").values())
+
+
+def test_the_best_of_all_validated_models_is_kept(squares, tmp_path):
+    config = replace(QUICK, epochs=6, learning_rate=3e-3)
+    result = train(squares, tmp_path, config=config, validation=squares)
+    graded = {int(row["step"]): float(row["mean_recall"]) for row in RunFolder(tmp_path).logged() if row["mean_recall"]}
+    assert list(graded) == [2, 4, 6, 8, 10, 12]
+    assert result.best["mean_recall"] == max(*graded.values(), result.before["mean_recall"])
+    assert graded[result.best_step] == result.best["mean_recall"]
+    figures = evaluate(load_encoder(tmp_path, device="cpu"), squares, resamples=0).figures
+    assert {name: figures[name] for name in RECALLS} == pytest.approx({name: result.best[name] for name in RECALLS})
+    assert f"→ {100 * result.best['text_to_image_recall@10']:.1f}" in result.summary()
+
+
+def test_a_model_that_only_gets_worse_is_kept_as_it_was(squares, tmp_path):
+    """The start counts as a candidate: with a learning rate that ruins it, step 0 stays."""
+    good = replace(QUICK, epochs=12, learning_rate=3e-3, checkpoint_seconds=1000)
+    train(squares, tmp_path / "good", config=good, validation=squares)
+    ruin = TrainConfig(model=str(tmp_path / "good"), epochs=2, batch_size=16, learning_rate=10.0, device="cpu")
+    result = train(squares, tmp_path / "ruined", config=ruin, validation=squares)
+    assert result.best_step == 0
+    assert result.best == result.before
+    kept, start = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("ruined", "good"))
+    assert all(torch.equal(kept[name], start[name]) for name in start)
+
+
+def test_a_trained_model_goes_on_from_its_weights_and_temperature(squares, tmp_path):
+    write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12), seed=4)
+    start = load_file(tmp_path / "start" / "open_clip_model.safetensors")
+    config = TrainConfig(model=str(tmp_path / "start"), epochs=1, batch_size=16, device="cpu")
+    train(squares, tmp_path / "run", config=config)
+    tuned = load_file(tmp_path / "run" / "open_clip_model.safetensors")
+    shifts = {name: (tuned[name] - start[name]).abs().max().item() for name in start}
+    assert all(shift < 1e-4 for shift in shifts.values())  # two steps of at most 1e-5
+    assert shifts["visual.proj"] > 0
+    assert tuned["logit_scale"].item() == pytest.approx(math.log(1 / 0.07), abs=1e-4)
+
+
+def test_the_temperature_never_passes_100(squares, tmp_path):
+    write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12))
+    path = tmp_path / "start" / "open_clip_model.safetensors"
+    save_file({**load_file(path), "logit_scale": torch.tensor(9.0)}, path)
+    config = TrainConfig(model=str(tmp_path / "start"), epochs=1, batch_size=16, device="cpu")
+    train(squares, tmp_path / "run", config=config)
+    assert float(RunFolder(tmp_path / "run").logged()[-1]["scale"]) == pytest.approx(100, rel=1e-4)
+
+
+def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_path):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    train(squares, tmp_path, config=replace(QUICK, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("no-such-architecture", "there is no model 'no-such-architecture': name 'small', a folder"),
+        ("gone.json", "gone.json cannot be read as an open_clip config"),
+        ({"embed_dim": 8}, "it lacks vision_cfg, text_cfg"),
+        ({**MODEL, "vision_cfg": {"layer": 3}}, "open_clip cannot build the model"),
+        ("ViT-B-32/no-such-tag", "ViT-B-32/no-such-tag is no trained model"),
+    ],
+)
+def test_a_model_that_there_is_not_is_said_to_be_missing(squares, tmp_path, *, model, message):
+    with pytest.raises(RetrievalError) as raised:
+        train(squares, tmp_path / "run", config=replace(QUICK, model=model))
+    assert message in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_may_lie_in_a_file_of_either_form(squares, tmp_path):
+    (tmp_path / "bare.json").write_text(json.dumps(MODEL))
+    (tmp_path / "whole.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}))
+    for name in ("bare", "whole"):
+        config = replace(QUICK, model=str(tmp_path / f"{name}.json"), epochs=1)
+        train(squares, tmp_path / name, config=config)
+    means = [
+        json.loads((tmp_path / name / "open_clip_config.json").read_text())["preprocess_cfg"]["mean"]
+        for name in ("bare", "whole")
+    ]
+    assert means == [list(open_clip.OPENAI_DATASET_MEAN), [0.5, 0.5, 0.5]]
+
+
+def test_the_small_model_is_plain_open_clip_and_stays_small():
+    checkpoint = starting_model(TrainConfig())
+    assert checkpoint.name == "small"
+    assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6
+    assert type(checkpoint.model) is open_clip.CLIP
+
+
+@pytest.mark.parametrize("config", [{}, {"custom_text": True}, {"custom_text": True, "no_causal_mask": True}])
+def test_texts_without_padding_have_the_same_rows_and_gradients(config):
+    """Cut and sorted by length or whole: equal within float error, in causal towers and in one that must not be cut."""
+    tower = {name: value for name, value in config.items() if name != "custom_text"}
+    config = tiny_config(width=16, context_length=20, **tower) | {"custom_text": "custom_text" in config}
+    texts = ["a", "two words", "a longer text of eight words, it seems"] * 25
+    tokens = open_clip.SimpleTokenizer(context_length=20)(texts)
+    results = []
+    for encode in (
+        lambda model: trainer._encode_texts(model, tokens.numpy(), device="cpu"),
+        lambda model: model.encode_text(tokens),
+    ):
+        model = random_model(config)
+        rows = torch.nn.functional.normalize(encode(model), dim=-1)
+        (rows * torch.arange(16)).square().sum().backward()
+        gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+        results.append((rows.detach(), gradients))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert our_gradients.keys() == their_gradients.keys()
+    for name, gradient in their_gradients.items():
+        assert torch.allclose(our_gradients[name], gradient, atol=1e-4 * gradient.abs().max().item() + 1e-6), name
+
+
+def test_the_learning_rate_rises_straight_and_falls_along_a_cosine():
+    config = TrainConfig(learning_rate=1.0, warmup=0.1).complete()
+    rates = [learning_rate(step, config=config, steps=110) for step in range(110)]
+    assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    assert max(rates) == rates[10] == 1
+    assert rates[11 + 99 // 3] == pytest.approx(0.75)
+    assert rates[11:] == sorted(rates[11:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_norms_biases_and_the_temperature_do_not_decay():
+    model = random_model(MODEL)
+    groups = trainer._optimizer(model, weight_decay=0.3).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decay.keys() == set(names.values())
+    assert decay["visual.conv1.weight"] == decay["token_embedding.weight"] == 0.3
+    assert decay["visual.bn1.weight"] == decay["ln_final.bias"] == decay["logit_scale"] == 0
+
+
+def test_progress_is_told_after_each_step(squares, tmp_path):
+    told = []
+    result = train(squares, tmp_path, config=QUICK, progress=lambda *facts: told.append(facts))
+    assert [(step, steps) for step, steps, _, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert told[-1][2] == result.loss
+    assert all(speed > 0 for *_, speed in told)
+
+
+def test_a_gpu_that_there_is_not_is_an_error(squares, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(TrainingError, match="there is no usable GPU"):
+        train(squares, tmp_path / "run", config=replace(QUICK, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_a_gpu_learns_as_the_cpu_does(squares, tmp_path):
+    losses = [train(squares, tmp_path / name, config=replace(QUICK, device=name)).loss for name in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -1,0 +1,40 @@
+"""What nearest rows are, in plain numpy and float64: no blocks, no candidates, no FAISS."""
+
+import numpy as np
+
+from index.vectors import unit_rows
+
+
+def plain_search(queries, rows, k, allowed=None):
+    """Ids and scores, (q, min(k, allowed)): every product, rounded to float32, sorted; equal scores in id order."""
+    scores = (queries.astype(np.float64) @ rows.astype(np.float64).T).astype(np.float32)
+    allowed = np.arange(len(rows)) if allowed is None else np.asarray(allowed, np.int64)
+    order = np.argsort(-scores[:, allowed], axis=1, kind="stable")[:, :k]
+    ids = allowed[order]
+    return ids, np.take_along_axis(scores, ids, axis=1)
+
+
+def random_rows(count, dimension, *, seed=0):
+    """Unit rows in all directions alike."""
+    return unit_rows(np.random.default_rng(seed).standard_normal((count, dimension)))
+
+
+def clustered_rows(count, dimension, *, clusters=20, seed=0):
+    """Unit rows as embeddings lie: near to one of a few centres."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((clusters, dimension))
+    return unit_rows(centres[random.integers(clusters, size=count)] + 0.7 * random.standard_normal((count, dimension)))
+
+
+def texts_for(rows, count, *, seed=1):
+    """Queries as texts lie among pictures: only partly towards a row, the rest where no row is."""
+    random = np.random.default_rng(seed)
+    towards = rows[random.integers(len(rows), size=count)]
+    return unit_rows(0.5 * towards + unit_rows(random.standard_normal((count, rows.shape[1]))))
+
+
+def assert_nearest(found, queries, rows, k, allowed=None):
+    """The found are exactly the nearest: same ids in the same order, same scores to the last bit."""
+    ids, scores = plain_search(queries, rows, k, allowed)
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_array_equal(found.scores, scores)

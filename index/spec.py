@@ -13,7 +13,8 @@ EXACT_NUMBERS = 128_000_000  # 250,000 rows of 512: read in 9 ms a query on two 
 EXACT_NUMBERS_GPU = 8_000_000_000  # 32 GB, read in some ten milliseconds
 ROWS_A_LIST = 39  # what FAISS asks for to train one centroid
 GPU_LIST_LIMIT = 2048  # FAISS on a GPU looks into no more lists a query
-GPU_CODES = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)  # codes a row that a GPU can hold
+GPU_CODES = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)  # codes a row that a GPU can hold,
+GPU_PARTS = (4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # and the numbers that one of them may stand for; below 4 is wasteful
 FLOAT = ID = LINK = 4  # bytes; FAISS numbers lists and links with 32 bits
 SLOT = 8
 
@@ -171,7 +172,7 @@ def _lists(count: int) -> int:
 def _codes(dimension: int) -> int:
     """The most codes of at least four numbers each that a GPU takes too; else one code a number."""
     for codes in GPU_CODES:
-        if dimension % codes == 0 and 4 <= dimension // codes <= 32:  # noqa: PLR2004 - numbers a code
+        if dimension % codes == 0 and dimension // codes in GPU_PARTS:
             return codes
     return dimension
 

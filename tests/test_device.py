@@ -1,0 +1,187 @@
+"""FAISS loads on first use, and what is missing is named with its remedy; `auto` falls back, `cuda` never does."""
+
+import builtins
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from oracles import assert_nearest, clustered_rows, random_rows, texts_for
+
+from index import device
+from index.device import checked_for_gpu, chosen_device, errors_of, load_faiss
+from index.errors import DeviceError, SpecError
+from index.exact import exact_search
+from index.spec import IndexSpec
+from index.vector_index import VectorIndex
+
+
+@pytest.fixture
+def fresh():
+    """Forget what was loaded before and after."""
+    load_faiss.cache_clear()
+    yield
+    load_faiss.cache_clear()
+
+
+@pytest.fixture
+def no_faiss(monkeypatch, fresh):  # noqa: ARG001 - what was loaded is forgotten
+    """A Python in which FAISS is not installed."""
+    real = builtins.__import__
+
+    def importing(name, *args, **kwargs):
+        if name == "faiss":
+            raise ImportError("No module named 'faiss'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    monkeypatch.setattr(device, "_installed", lambda _: False)
+
+
+def installed(monkeypatch, *names):
+    monkeypatch.setattr(device, "_version", lambda package: "1.15.1" if package in names else "")
+
+
+@pytest.mark.usefixtures("no_faiss")
+def test_a_structure_without_faiss_names_both_ways_to_install_it():
+    with pytest.raises(DeviceError, match=r"pip install 'crossmodal-retrieval\[cpu\]', or \[gpu\]"):
+        VectorIndex.build(random_rows(100, 4), spec="hnsw")
+
+
+@pytest.mark.usefixtures("no_faiss")
+def test_exact_search_needs_no_faiss():
+    rows = random_rows(100, 4)
+    assert_nearest(VectorIndex.build(rows, spec="exact").search(rows[:3], 5), rows[:3], rows, 5)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_two_faiss_distributions_that_overwrite_each_other_are_an_error(monkeypatch):
+    installed(monkeypatch, "faiss-cpu", "faiss-gpu")
+    with pytest.raises(DeviceError, match="faiss-cpu and faiss-gpu are both installed"):
+        load_faiss()
+
+
+def test_building_and_searching_exactly_loads_no_faiss():
+    program = (
+        "import sys, numpy as np; from index.vector_index import VectorIndex\n"
+        "index = VectorIndex.build(np.eye(4, dtype=np.float32)); index.search(np.eye(4, dtype=np.float32), 2)\n"
+        "print('faiss' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
+def test_cuda_without_a_cuda_build_of_faiss_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setattr(device, "load_faiss", lambda: SimpleNamespace(__version__="1.15.1"))
+    with pytest.raises(DeviceError, match=r"built without CUDA.*crossmodal-retrieval\[gpu\]"):
+        chosen_device("cuda")
+
+
+def test_cuda_without_a_device_is_an_error_and_auto_falls_back(monkeypatch):
+    fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 0)
+    monkeypatch.setattr(device, "load_faiss", lambda: fake)
+    installed(monkeypatch, "faiss-gpu")
+    with pytest.raises(DeviceError, match="FAISS sees no CUDA device"):
+        chosen_device("cuda")
+    assert chosen_device("auto") == "cpu"
+
+
+def test_auto_takes_a_gpu_that_is_there_and_cpu_never_looks(monkeypatch):
+    fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 1)
+    monkeypatch.setattr(device, "load_faiss", lambda: fake)
+    installed(monkeypatch, "faiss-gpu")
+    assert chosen_device("auto") == "cuda"
+    assert chosen_device("cpu") == "cpu"
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(SpecError, match="'tpu': take auto, cpu or cuda"):
+        chosen_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        (IndexSpec("hnsw"), "no hnsw on a GPU"),
+        (IndexSpec("ivf", lists=2049), "2049 lists, and a GPU looks into 2048"),
+        (IndexSpec("ivfpq", code_bits=4), "codes of 4 bits"),
+    ],
+)
+def test_what_a_gpu_cannot_hold_is_an_error_that_says_so(spec, named):
+    with pytest.raises(DeviceError, match=named):
+        checked_for_gpu(spec)
+
+
+def test_want_of_gpu_memory_is_told_from_other_failures_and_names_what_to_do():
+    words = "Error: alloc fail type FlatData dev 0 size 9 bytes (cudaMalloc error out of memory [2])"
+    with (
+        pytest.raises(DeviceError, match=r"not enough memory.*out of memory \[2\]\)\): take kind ivfpq"),
+        errors_of("cuda"),
+    ):
+        raise RuntimeError(words)
+    with pytest.raises(DeviceError, match=r"cannot hold this index \(is not supported\)"), errors_of("cuda"):
+        raise RuntimeError("is not supported")
+    with pytest.raises(RuntimeError, match="no GPU here"), errors_of("cpu"):
+        raise RuntimeError("no GPU here")
+
+
+def test_auto_builds_on_the_cpu_what_the_gpu_cannot_hold_and_cuda_does_not(monkeypatch):
+    monkeypatch.setattr("index.vector_index.chosen_device", lambda _: "cuda")
+    rows = clustered_rows(200, 8)
+    assert VectorIndex.build(rows, spec="hnsw", device="auto").device == "cpu"
+    with pytest.raises(DeviceError, match="no hnsw on a GPU"):
+        VectorIndex.build(rows, spec="hnsw", device="cuda")
+
+
+# What follows runs on a GPU alone.
+
+GPU_SPECS = [IndexSpec(), IndexSpec("ivf", lists=64), IndexSpec("ivfpq", lists=64)]
+
+
+@pytest.fixture(scope="module")
+def gpu_rows():
+    return clustered_rows(20_000, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", GPU_SPECS, ids=IndexSpec.describe)
+def test_a_gpu_index_finds_the_nearest_through_adds_removes_filters_and_files(spec, gpu_rows, tmp_path):
+    queries = texts_for(gpu_rows, 50)
+    index = VectorIndex.build(gpu_rows, spec=spec, device="cuda")
+    index.remove(np.arange(0, 3000))
+    allowed = np.arange(1000, 20_000, 7)
+    filtered = index.search(queries, 10, allowed=allowed)
+    assert_nearest(filtered, queries, gpu_rows, 10, allowed[allowed >= 3000])
+    index.save(tmp_path / "index")
+    loaded = VectorIndex.load(tmp_path / "index", gpu_rows, device="cuda")
+    for one in (index, loaded):
+        found, true = one.search(queries, 10, effort=1), one.search_exactly(queries, 10)
+        least = 0.99 if spec.kind == "ivfpq" else 1.0
+        assert np.mean(found.scores >= true.scores[:, -1:]) >= least
+        assert (one.device, found.ids.min() >= 3000) == ("cuda", True)
+
+
+@pytest.mark.gpu
+def test_exact_on_a_gpu_is_identical_to_exact_search(gpu_rows):
+    queries = texts_for(gpu_rows, 50)
+    found = VectorIndex.build(gpu_rows, spec="exact", device="cuda").search(queries, 10)
+    true = exact_search(queries, gpu_rows, 10)
+    np.testing.assert_array_equal(found.ids, true.ids)
+    np.testing.assert_array_equal(found.scores, true.scores)
+
+
+@pytest.mark.gpu
+def test_more_results_than_a_gpu_returns_are_found_exactly(gpu_rows):
+    found = VectorIndex.build(gpu_rows, spec="ivf", device="cuda").search(gpu_rows[:2], 3000)
+    assert_nearest(found, gpu_rows[:2], gpu_rows, 3000)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", GPU_SPECS[1:], ids=IndexSpec.describe)
+def test_more_effort_finds_more_on_a_gpu(spec, gpu_rows):
+    queries = texts_for(gpu_rows, 200)
+    index = VectorIndex.build(gpu_rows, spec=spec, device="cuda")
+    true = index.search_exactly(queries, 10).scores[:, -1:]
+    recalls = [np.mean(index.search(queries, 10, effort=effort).scores >= true) for effort in (0, 0.5, 1)]
+    assert recalls[0] < recalls[1] < recalls[2]

@@ -6,7 +6,6 @@ as in a catalog that was never disturbed.
 """
 
 import argparse
-import random
 import sys
 import tempfile
 import time
@@ -16,9 +15,7 @@ from pathlib import Path
 from common import write_results
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from crashes import Outcome, crash, write_pictures
-
-LONGEST_DELAY = 3.0  # seconds of work before a kill
+from crashes import Outcome, crash, random_moment, write_pictures
 
 
 def main() -> None:
@@ -32,11 +29,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         pictures = write_pictures(Path(name) / "photos")
         for number in range(options.seed, options.seed + options.kills):
-            delay = random.Random(number).uniform(0, LONGEST_DELAY)
             folder = Path(name) / str(number)
             folder.mkdir()
-            outcomes.append(crash(folder, pictures, number, delay=delay))
-            print(f"{number}: killed after {delay:.2f} s: {outcomes[-1]}")
+            outcomes.append(crash(folder, pictures, number, moment=random_moment(number)))
+            print(f"{number}: {outcomes[-1]}")
     results = {
         "kills": len(outcomes),
         "lost": 0,

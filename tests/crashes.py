@@ -29,7 +29,7 @@ from retrieval.ingest import Ingest
 from retrieval.pairs import Pairs, read_pairs
 
 PICTURES = 60
-OPERATIONS = ("build", "upsert", "delete")
+OPERATIONS = {"build": 0.04, "upsert": 0.02, "delete": 0.012}  # and about how many seconds each takes
 BATCH = 10
 
 Contents = dict[str, Any]
@@ -60,11 +60,31 @@ def write_pictures(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a process is killed: so many seconds after its operation number `turn` began."""
+
+    turn: int
+    delay: float
+
+
+def random_moment(seed: int) -> Moment:
+    """Return a moment in one of the first 40 operations, about as often in each kind."""
+    chance = random.Random(seed)
+    turn = chance.randrange(40)
+    return Moment(turn, chance.uniform(0, OPERATIONS[kind_of(seed, turn)]))
+
+
+def kind_of(seed: int, turn: int) -> str:
+    """Return the kind of an operation of a plan: all kinds in turn, the first one by the seed."""
+    return list(OPERATIONS)[(seed + turn) % len(OPERATIONS)]
+
+
 def plan(seed: int, pairs: Pairs) -> Iterator[tuple[str, Any]]:
     """Operations without end: the kind, and what it is done with."""
     chance = random.Random(seed)
     for turn in range(10_000):
-        kind = OPERATIONS[(seed + turn) % len(OPERATIONS)]
+        kind = kind_of(seed, turn)
         if kind == "build":
             yield kind, _some_pairs(pairs, chance)
         elif kind == "upsert":
@@ -121,20 +141,20 @@ def contents(catalog: Catalog) -> Contents:
     return found
 
 
-def crash(folder: Path, pictures: Path, seed: int, *, delay: float | None = None, step: str | None = None) -> Outcome:
+def crash(folder: Path, pictures: Path, seed: int, *, moment: Moment | None = None, step: str | None = None) -> Outcome:
     """Let a process work in a new catalog under `folder`, kill it, and check what it leaves.
 
     Args:
         folder: Where the catalogs go.
         pictures: What `write_pictures` wrote.
         seed: Of the plan.
-        delay: Seconds after its first operation began at which it is killed.
+        moment: When it is killed.
         step: The step at which it kills itself instead.
 
     Raises:
         AssertionError: something was lost, half there, or the next build does not mend it.
     """
-    lines = _killed(folder / "crashed", pictures, seed, delay=delay, step=step)
+    lines = _killed(folder / "crashed", pictures, seed, moment=moment, step=step)
     begun = [line for line in lines if line["say"] == "begin"]
     ended = [line for line in lines if line["say"] == "end"]
     pairs = read_pairs(pictures)
@@ -166,13 +186,17 @@ def crash(folder: Path, pictures: Path, seed: int, *, delay: float | None = None
     return Outcome(kind, len(ended), applied)
 
 
-def _killed(catalog: Path, pictures: Path, seed: int, *, delay: float | None, step: str | None) -> list[dict[str, Any]]:
+def _killed(
+    catalog: Path, pictures: Path, seed: int, *, moment: Moment | None, step: str | None
+) -> list[dict[str, Any]]:
     command = [sys.executable, __file__, str(catalog), str(pictures), str(seed), *([step] if step else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         said = [process.stdout.readline()]
-        if delay is not None:
-            time.sleep(delay)
+        if moment is not None:
+            while json.loads(said[-1]) != {"say": "begin", "turn": moment.turn}:
+                said.append(process.stdout.readline())
+            time.sleep(moment.delay)
             process.send_signal(signal.SIGKILL)
         said += process.stdout.readlines()
         assert process.wait(timeout=60) == -signal.SIGKILL, said[-3:]

@@ -1,9 +1,7 @@
 """Nothing that was acknowledged is lost when a process is killed, and the next build mends the rest."""
 
-import random
-
 import pytest
-from crashes import crash, write_pictures
+from crashes import crash, random_moment, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +11,7 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path, pictures, seed):
-    crash(tmp_path, pictures, seed, delay=random.Random(seed).uniform(0, 1.5))
+    crash(tmp_path, pictures, seed, moment=random_moment(seed))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retrieval.image_sources import ImageSource
 from retrieval.items import Hit, Target
-from retrieval.records import Records
+from retrieval.records import Records, StoredImage
 from retrieval.sides import Found
 
 
@@ -16,32 +16,37 @@ def hits_of(records: Records, found: Sequence[Found], target: Target) -> list[Hi
     return [_hit(records, one, named[one.item], rank=rank, target=target) for rank, one in enumerate(found, start=1)]
 
 
-def source_of(records: Records, item: int, position: int) -> ImageSource | None:
-    """Return where one image of an item is; None without such an image or without a file."""
-    image = records.image(item, position)
-    if image is None or image.path is None:
-        return None
-    folder = Path("/") if image.folder is None else records.place(image.folder)
-    return ImageSource(path=folder / image.path, name=image.name or image.path, member=image.member)
+def sources_of(records: Records, name: str) -> list[ImageSource]:
+    """Return where the pictures of an item are; none for an unknown item."""
+    images = records.stored([name]).values()
+    sources = [_source(records, image) for item in images for image in item.images]
+    return [source for source in sources if source is not None]
+
+
+def shown(source: ImageSource) -> str:
+    """Return the path of a file, or of a member of a container as if that were a folder."""
+    if source.member is None:
+        return str(source.path)
+    _, _, member = source.name.rpartition(source.path.name + "/")
+    return f"{source.path}/{member}"
 
 
 def _hit(records: Records, found: Found, named: tuple[str, str], *, rank: int, target: Target) -> Hit:
     name, attributes = named
-    source = source_of(records, found.item, found.position if target == "images" else 0)
+    source = _source(records, records.image(found.item, found.position if target == "images" else 0))
     return Hit(
         rank=rank,
         score=found.score,
         id=name,
-        image=None if source is None else _shown(source),
+        image=None if source is None else shown(source),
         caption=records.caption(found.item, found.position if target == "captions" else 0),
         attributes=json.loads(attributes),
         target=target,
     )
 
 
-def _shown(source: ImageSource) -> str:
-    """Return the path of a file, or of a member of a container as if that were a folder."""
-    if source.member is None:
-        return str(source.path)
-    _, _, member = source.name.rpartition(source.path.name + "/")
-    return f"{source.path}/{member}"
+def _source(records: Records, image: StoredImage | None) -> ImageSource | None:
+    if image is None or image.path is None:
+        return None
+    folder = Path("/") if image.folder is None else records.place(image.folder)
+    return ImageSource(path=folder / image.path, name=image.name or image.path, member=image.member)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from index.errors import SpecError
 from index.vectors import Rows
 from retrieval import sync, upkeep
-from retrieval.answers import hits_of, source_of
+from retrieval.answers import hits_of, shown, sources_of
 from retrieval.catalog_encoder import CatalogEncoder
 from retrieval.database import Database, create_database, is_blank, is_catalog
 from retrieval.encoder import Encoder
@@ -255,18 +255,18 @@ class Catalog:
         fingerprint = self._encoder.fingerprint("image" if side == "images" else "text")
         return ServedSide(self._sides[side], self._database, fingerprint)
 
-    def image_source(self, id: str, *, position: int = 0) -> ImageSource:  # noqa: A002 - it is the item's id
-        """Return where an image of an item is, also inside a container; `open_image` takes it.
+    def image_source(self, hit: Hit) -> ImageSource:
+        """Return where a hit's picture is, for `open_image`: also one inside a container, whose path does not open.
 
         Raises:
-            CatalogError: there is no such item, or only a vector of its image.
+            CatalogError: only the vector of the picture is known, or the item has changed since.
         """
         with self._database.reading() as records:
-            number = records.numbers_of([id]).get(id)
-            source = None if number is None else source_of(records, number, position)
-        if source is None:
-            raise CatalogError(f"There is no picture of an item {id!r} in {self._database.folder}.")
-        return source
+            sources = sources_of(records, hit.id)
+        for source in sources:
+            if shown(source) == hit.image:
+                return source
+        raise CatalogError(f"There is no picture {hit.image} of an item {hit.id!r} in {self._database.folder}.")
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""

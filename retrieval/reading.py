@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from retrieval.database import Database
 from retrieval.drafts import Draft, Picture
 from retrieval.encoder import EmbeddedBatch, Encoder, embed_images
+from retrieval.errors import CatalogError
 from retrieval.image_sources import ImageSource
 from retrieval.images import content_hash
 
@@ -34,6 +35,7 @@ class Reader:
         self._failed: dict[str, str] = {}
         self._in_flight: set[str] = set()
         self._lock = threading.Lock()
+        self._trouble: CatalogError | None = None  # of a thread that asked the records; no fault of the picture
 
     def read(self, encoder: Encoder, drafts: Iterable[Draft]) -> Iterator[Draft]:
         """Return the drafts in order, each once all of its pictures are read and embedded, or have failed.
@@ -44,6 +46,8 @@ class Reader:
         sources = self._sources(drafts)
         with closing(embed_images(encoder, sources, wanted=self._wanted)) as batches:
             for batch in batches:
+                if self._trouble is not None:
+                    raise self._trouble
                 self._take(batch)
                 yield from self._finished()
         yield from self._finished()
@@ -73,7 +77,12 @@ class Reader:
                 return False
             self._in_flight.add(content)
         # Asked after the look at what is in flight: contents leave that set only once they are committed.
-        if content not in self._known([content]):
+        try:
+            known = self._known([content])
+        except CatalogError as error:
+            self._trouble = error
+            raise
+        if not known:
             return True
         with self._lock:
             self._in_flight.discard(content)

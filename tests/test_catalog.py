@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ from index.exact import exact_search
 from index.vectors import unit_rows
 from retrieval.catalog import Catalog, is_catalog
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
-from retrieval.images import content_hash
-from retrieval.pairs import Pairs
+from retrieval.images import content_hash, open_image
+from retrieval.pairs import Pairs, read_pairs
 
 COLORS = ("red", "green", "blue", "white", "black")
 
@@ -526,3 +528,69 @@ def test_the_oracle_of_this_file_is_the_projects_oracle(many):
     query = unit_rows(np.random.default_rng(6).normal(size=(1, 16)))
     neighbors = exact_search(query, rows, 10)
     assert [f"item {number}" for number in neighbors.ids[0]] == [name for name, _ in best_images(many, query[0], 10)]
+
+
+# --- pictures inside containers, and folders that cannot be written
+
+
+def test_a_picture_in_a_shard_is_found_named_and_opened(tmp_path):
+    with tarfile.open(tmp_path / "shard-000.tar", "w") as tar:
+        for color in COLORS:
+            buffer = BytesIO()
+            Image.new("RGB", (16, 16), color).save(buffer, "PNG")
+            for name, data in ((f"{color}.png", buffer.getvalue()), (f"{color}.txt", f"a {color} thing".encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, BytesIO(data))
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        assert catalog.build(read_pairs(tmp_path / "shard-000.tar")).added == 5
+        assert catalog.build(read_pairs(tmp_path / "shard-000.tar")).unchanged == 5
+        hit = catalog.search("blue", k=1)[0]
+        assert hit.image == str(tmp_path / "shard-000.tar" / "blue.png")
+        assert open_image(catalog.image_source(hit)).getpixel((0, 0)) == (0, 0, 255)
+        catalog.delete([hit.id])
+        with pytest.raises(CatalogError, match="no picture"):
+            catalog.image_source(hit)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_missing_vectors_are_an_error_that_names_the_file(tmp_path, cut):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": str(number), "image_vectors": [[1.0, number]]} for number in range(9)])
+    path = tmp_path / "c" / "images-1.f32"
+    if cut:
+        path.write_bytes(path.read_bytes()[:20])
+    else:
+        path.unlink()
+    with Catalog.open(tmp_path / "c") as catalog:
+        with pytest.raises(CatalogError, match=r"images-1\.f32"):
+            catalog.search(vector=[1.0, 0.0])
+        with pytest.raises(CatalogError, match=r"images-1\.f32|No such file"):
+            catalog.upsert([{"id": "more", "image_vectors": [[1.0, 7.5]]}])
+
+
+def test_a_catalog_in_a_folder_that_cannot_be_written_is_searched(tmp_path, monkeypatch):
+    """On read-only media SQLite has no place for its log's index; a closed catalog has no log."""
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
+    before = sorted(path.name for path in (tmp_path / "c").iterdir())
+    monkeypatch.setattr("retrieval.database.os.access", lambda _path, _mode: False)
+    with Catalog.open(tmp_path / "c", read_only=True) as catalog:
+        assert ids(catalog.search(vector=[1.0, 0.0])) == ["a"]
+        assert sorted(path.name for path in (tmp_path / "c").iterdir()) == before
+    with Catalog.open(tmp_path / "c") as catalog, pytest.raises(CatalogError, match="readonly"):
+        catalog.delete(["a"])
+
+
+def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pictures(tmp_path, monkeypatch):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+
+    def failing(_self, _contents):
+        raise CatalogError("the disk is failing")
+
+    monkeypatch.setattr("retrieval.reading.Reader._known", failing)
+    with (
+        Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog,
+        pytest.raises(CatalogError, match="disk is failing"),
+    ):
+        catalog.upsert([{"id": "a", "images": [tmp_path / "a.png"]}])

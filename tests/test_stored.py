@@ -1,0 +1,199 @@
+"""A saved index loads as it was, or is refused with the reason: nothing damaged or foreign is searched."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import assert_nearest, clustered_rows
+
+from index import stored
+from index.errors import StoredIndexError
+from index.spec import IndexSpec
+from index.vector_index import VectorIndex
+
+SPECS = {
+    "exact": IndexSpec("exact"),
+    "hnsw": IndexSpec("hnsw", links=8, build_effort=16),
+    "ivf": IndexSpec("ivf", lists=8),
+    "ivfpq": IndexSpec("ivfpq", lists=8, codes=4, code_bits=4),
+}
+ROWS = clustered_rows(1000, 8)
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def saved(request, tmp_path_factory):
+    """An index of 900 rows with 100 dead in the structure and 50 rows after it, and its file."""
+    index = VectorIndex.build(ROWS[:850], spec=SPECS[request.param], device="cpu")
+    index.extend(ROWS[:900])
+    index.remove(np.arange(0, 1000, 10)[:90])
+    path = tmp_path_factory.mktemp("stored") / request.param
+    index.save(path)
+    return index, path
+
+
+def load(path, rows=ROWS[:900]):
+    return VectorIndex.load(path, rows, device="cpu")
+
+
+def assert_same(one, other):
+    for effort in (0.3, 1.0):
+        left, right = (index.search(ROWS[::25], 10, effort=effort) for index in (one, other))
+        np.testing.assert_array_equal(left.ids, right.ids)
+        np.testing.assert_array_equal(left.scores, right.scores)
+
+
+def test_a_loaded_index_answers_as_the_saved_one(saved):
+    index, path = saved
+    loaded = load(path)
+    assert (len(loaded), loaded.slots, loaded.spec) == (len(index), 900, index.spec)
+    np.testing.assert_array_equal(loaded.dead, index.dead)
+    assert_same(index, loaded)
+
+
+def test_a_loaded_index_is_changed_and_saved_over_its_own_memory_map(saved, tmp_path):
+    _, path = saved
+    copy = tmp_path / "index"
+    copy.write_bytes(path.read_bytes())
+    loaded = load(copy)
+    loaded.extend(ROWS)
+    loaded.remove(np.array([1, 2, 950]))
+    loaded.save(copy)
+    assert_same(loaded, load(copy, ROWS))
+    loaded.remove(np.arange(400))  # built anew
+    loaded.save(copy)
+    assert_same(loaded, load(copy, ROWS))
+
+
+def test_rows_that_came_after_saving_are_found(saved):
+    _, path = saved
+    loaded = load(path, ROWS)
+    live = np.setdiff1d(np.arange(1000), loaded.dead)
+    assert loaded.slots == 1000
+    assert_nearest(loaded.search(ROWS[::20], 5, allowed=live), ROWS[::20], ROWS, 5, live)
+    assert loaded.search(ROWS[955:956], 1).ids.tolist() == [[955]]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(StoredIndexError, match=r"no index can be read from .*gone"):
+        load(tmp_path / "gone")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_file_cut_anywhere_is_refused(saved, data, tmp_path_factory):
+    whole = saved[1].read_bytes()
+    path = tmp_path_factory.getbasetemp() / "cut"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(StoredIndexError, match=r"damaged \(.*\): delete it and build it again"):
+        load(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_file_with_one_bit_flipped_anywhere_is_refused(saved, data, tmp_path_factory):
+    flipped = bytearray(saved[1].read_bytes())
+    flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "flipped"
+    path.write_bytes(flipped)
+    with pytest.raises(StoredIndexError, match="damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize("place", [0, 40, 65_000, -65_000, -400])
+def test_of_a_large_file_the_ends_and_the_length_are_checked(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "WHOLE", 1000)
+    path = tmp_path / "index"
+    rows = clustered_rows(4000, 16)
+    VectorIndex.build(rows, spec="ivf", device="cpu").save(path)
+    load(path, rows)
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(StoredIndexError, match="damaged"):
+        load(path, rows)
+    path.write_bytes(damaged[:100_000] + damaged[104_096:])
+    with pytest.raises(StoredIndexError, match="damaged"):
+        load(path, rows)
+
+
+def test_of_a_large_file_little_is_read(monkeypatch):
+    """A checksum over 200 MB would cost what the memory map saves."""
+    parts = list(stored._checked_parts(200 << 20))
+    assert sum(length for _, length in parts) == 2 * (64 << 10) + 64 * 4096
+    assert parts[0] == (0, 64 << 10)
+    assert sum(parts[-1]) == 200 << 20
+    monkeypatch.setattr(stored, "WHOLE", 300 << 20)
+    assert sum(length for _, length in stored._checked_parts(200 << 20)) == 200 << 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        (ROWS[:899], "is of 900 rows of 8, not of 899 of 8"),
+        (clustered_rows(900, 9), "is of 900 rows of 8, not of 900 of 9"),
+        (clustered_rows(900, 8, seed=3), "made of other vectors"),
+        (np.vstack([ROWS[:899], ROWS[:1]]), "made of other vectors"),
+        (ROWS[:0], "not of 0 of 8"),
+    ],
+)
+def test_an_index_of_other_rows_is_refused(saved, rows, named):
+    with pytest.raises(StoredIndexError, match=named):
+        load(saved[1], rows)
+
+
+def test_a_file_of_a_newer_format_is_refused_with_both_numbers(saved, tmp_path):
+    rewritten = rewrite(saved[1].read_bytes(), format=2)
+    (tmp_path / "newer").write_bytes(rewritten)
+    with pytest.raises(StoredIndexError, match="its format is 2, and this version reads 1"):
+        load(tmp_path / "newer")
+
+
+def test_a_spec_that_cannot_be_is_refused(saved, tmp_path):
+    (tmp_path / "odd").write_bytes(rewrite(saved[1].read_bytes(), spec={"kind": "flat"}))
+    with pytest.raises(StoredIndexError, match="names an index that cannot be"):
+        load(tmp_path / "odd")
+
+
+def rewrite(whole, **facts):
+    """The file with other facts in its description, and checksums that fit."""
+    length, _, magic = struct.unpack("<QI8s", whole[-20:])
+    text = json.dumps(json.loads(whole[-20 - length : -20]) | facts).encode()
+    return whole[: -20 - length] + text + struct.pack("<QI8s", len(text), zlib.crc32(text), magic)
+
+
+def test_a_save_that_breaks_off_leaves_the_last_file_whole_and_nothing_beside_it(saved, tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    path.write_bytes(saved[1].read_bytes())
+    (tmp_path / ".index.new").write_bytes(b"left by a kill")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(stored, "_append", full)
+    with pytest.raises(StoredIndexError, match=r"could not be written to .*No space left.*make room"):
+        saved[0].save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+    assert_same(saved[0], load(path))
+
+
+def test_what_a_kill_left_aside_does_not_disturb_the_next_save(saved, tmp_path):
+    (tmp_path / ".index.new").write_bytes(b"left by a kill")
+    saved[0].save(tmp_path / "index")
+    assert_same(saved[0], load(tmp_path / "index"))
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_folder_that_is_not_there_is_named(saved, tmp_path):
+    with pytest.raises(StoredIndexError, match="could not be written"):
+        saved[0].save(tmp_path / "gone" / "index")
+
+
+def test_an_empty_index_is_saved_and_loaded(tmp_path):
+    VectorIndex.build(ROWS[:0], spec="hnsw", device="cpu").save(tmp_path / "index")
+    loaded = load(tmp_path / "index", ROWS)
+    assert loaded.spec.kind == "hnsw"
+    assert_nearest(loaded.search(ROWS[:3], 4), ROWS[:3], ROWS, 4)

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import tiny_config, write_model, write_tiny_model
 
 from retrieval.errors import EncoderError
-from retrieval.open_clip_encoder import OpenClipEncoder, open_checkpoint, usable_device
+from retrieval.open_clip_encoder import OpenClipEncoder, _fastest_kind, open_checkpoint, usable_device
 
 TEXTS = ["a red ball", "", "x " * 200, "two dogs run", "日本語のテキスト", "RED\tball &amp; co.", "👟"]
 
@@ -177,26 +177,55 @@ def test_threads_may_share_an_encoder(encoder):
         np.testing.assert_allclose(texts, expected, rtol=0, atol=1e-6)
 
 
-def test_the_precision_is_the_fastest_that_points_the_same_way(folder, monkeypatch):
-    times = {torch.float32: 3.0, torch.bfloat16: 1.0, torch.float16: 2.0}
-
-    def fake(self, encode, _inputs):
-        wrong = self.precision == torch.bfloat16
-        return np.array([[0.0, 1.0] if wrong and encode else [1.0, 0.0]], np.float32)
-
-    monkeypatch.setattr(OpenClipEncoder, "_run", fake)
-    monkeypatch.setattr("retrieval.open_clip_encoder._half_kinds", lambda _: (torch.float16, torch.bfloat16))
-    monkeypatch.setattr(
-        "retrieval.open_clip_encoder._timed", lambda function: (function(), times[function.func.__self__.precision])
-    )
-    assert OpenClipEncoder(open_checkpoint(str(folder))).precision == torch.float16
+@pytest.fixture
+def halving(encoder, monkeypatch):
+    """The encoder, its image tower taken for a large one and its device for one that is fast in bfloat16."""
+    monkeypatch.setattr("retrieval.open_clip_encoder._LARGE", 1)
+    monkeypatch.setattr("retrieval.open_clip_encoder._fastest_kind", lambda _: torch.bfloat16)
+    return encoder
 
 
-def test_half_precision_stays_near_float32(encoder):
-    pictures = draw_pictures(8)
-    whole = encoder.encode_images(pictures)
-    encoder.precision = torch.bfloat16
-    assert (whole * encoder.encode_images(pictures)).sum(axis=1).min() > 0.999
+def test_full_batches_in_half_precision_point_where_float32_does(halving):
+    pictures = draw_pictures(halving.batch_size)
+    rows = halving.encode_images(pictures)
+    exact = halving._run(halving._image_features, np.stack([halving.prepare(picture) for picture in pictures]))
+    cosines = (rows * exact).sum(axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosines.min() > 0.999
+    assert cosines.max() < 1 - 1e-7  # it was half precision
+
+
+def test_a_few_pictures_and_all_texts_stay_in_float32(halving, oracle):
+    model, transform, tokenizer = oracle
+    pictures = draw_pictures(halving.batch_size - 1)
+    with torch.inference_mode():
+        images = model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True)
+        texts = model.encode_text(tokenizer(TEXTS * 20), normalize=True)
+    np.testing.assert_allclose(halving.encode_images(pictures), images, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(halving.encode_texts(TEXTS * 20), texts, rtol=0, atol=1e-5)
+
+
+def test_what_half_precision_cannot_hold_is_encoded_again_in_float32(halving):
+    encode, kinds = halving._model.encode_image, []
+
+    def overflowing(values):
+        kinds.append(torch.is_autocast_enabled("cpu"))
+        return encode(values) * (float("inf") if kinds[-1] else 1)
+
+    halving._model.encode_image = overflowing
+    assert np.isfinite(halving.encode_images(draw_pictures(halving.batch_size))).all()
+    assert kinds == [True, False]
+
+
+@pytest.mark.parametrize(("half_seconds", "kind"), [(0.4, torch.bfloat16), (0.6, torch.float32), (8.0, torch.float32)])
+def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch, half_seconds, kind):
+    seconds = {torch.float32: 1.0, torch.bfloat16: half_seconds}
+    monkeypatch.setattr("retrieval.open_clip_encoder._product_seconds", lambda _, asked: seconds[asked])
+    assert _fastest_kind.__wrapped__("cpu") == kind
+
+
+def test_a_small_tower_is_not_even_probed(encoder, monkeypatch):
+    monkeypatch.setattr("retrieval.open_clip_encoder._fastest_kind", None)
+    assert len(encoder.encode_images(draw_pictures(encoder.batch_size))) == encoder.batch_size
 
 
 def test_cuda_without_a_gpu_is_an_error_with_the_reason(monkeypatch):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+REST = 0.03  # seconds
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("crossmodal-retrieval", "numpy", "faiss-cpu", "faiss-gpu", "torch", "open_clip_torch", "pillow")
 
@@ -31,7 +32,8 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     """Time every function once a round, in turn, and return the seconds of each round by name.
 
     A noisy neighbour then slows all of them alike: compare within a round (`median_ratio`), never across runs.
-    Each function runs once before the clock starts, and the order turns by one from round to round.
+    Each function runs once before the clock starts, and the order turns by one from round to round. A rest before
+    each lets the threads of the one before fall asleep: those of OpenBLAS spin for 20 ms after their work.
     """
     names = list(functions)
     for name in names:
@@ -40,6 +42,7 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
+            time.sleep(REST)
             seconds[name].append(_seconds(functions[name]))
     return seconds
 

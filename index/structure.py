@@ -175,6 +175,7 @@ def _empty(spec: IndexSpec, dimension: int) -> Any:
         index.cp.min_points_per_centroid = 1  # few rows are no reason to print a warning
     if spec.kind == "ivfpq":
         index.pq.cp.min_points_per_centroid = 1
+        index.do_polysemous_training = False  # 60 s of training against 13, for a way of searching not used here
     return index
 
 

@@ -1,8 +1,20 @@
 """What nearest rows are, in plain numpy and float64: no blocks, no candidates, no FAISS."""
 
 import numpy as np
+import pytest
 
+from index.device import load_faiss
 from index.vectors import unit_rows
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """FAISS on one thread in the modules that import this: on tiny trainings its threads only wait for each other."""
+    faiss = load_faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(threads)
 
 
 def plain_search(queries, rows, k, allowed=None):

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import assert_nearest, clustered_rows
+from oracles import (
+    assert_nearest,
+    clustered_rows,
+    one_thread,  # noqa: F401 - pytest uses it
+)
 
 from index import stored
 from index.errors import StoredIndexError

@@ -5,7 +5,11 @@ import time
 
 import numpy as np
 import pytest
-from oracles import clustered_rows, texts_for
+from oracles import (
+    clustered_rows,
+    one_thread,  # noqa: F401 - pytest uses it
+    texts_for,
+)
 
 from index import structure
 from index.device import load_faiss

@@ -4,7 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from oracles import clustered_rows, plain_search, texts_for
+from oracles import (
+    clustered_rows,
+    one_thread,  # noqa: F401 - pytest uses it
+    plain_search,
+    texts_for,
+)
 
 from index.errors import SpecError
 from index.spec import IndexSpec

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import assert_nearest, clustered_rows, plain_search, random_rows, texts_for
+from oracles import (
+    assert_nearest,
+    clustered_rows,
+    one_thread,  # noqa: F401 - pytest uses it
+    plain_search,
+    random_rows,
+    texts_for,
+)
 
 from index import structure, vector_index
-from index.device import load_faiss
 from index.errors import SpecError, VectorError
 from index.exact import pair_scores
 from index.spec import KINDS, IndexSpec
@@ -26,16 +32,6 @@ SMALL = {
     "ivfpq": IndexSpec("ivfpq", lists=8, codes=2, code_bits=4),
 }
 build = partial(VectorIndex.build, device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Many tiny trainings: threads would only wait for each other."""
-    faiss = load_faiss()
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(threads)
 
 
 @pytest.fixture(params=SMALL.values(), ids=SMALL)

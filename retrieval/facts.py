@@ -26,7 +26,8 @@ def facts_of(database: Database, encoder: CatalogEncoder, *, device: str) -> dic
             "dimension": records.meta("dimension"),
             "image_fingerprint": None if recorded is None else recorded.image_fingerprint,
             "text_fingerprint": None if recorded is None else recorded.text_fingerprint,
-            "index": "; ".join(_index(records, side, device) for side in SIDES),
+            "index": "; ".join(_index(records, side, device) for side in SIDES if records.slots.side(side).rows)
+            or "no vectors yet",
             "attributes": attribute_keys(records.connection),
             "sources": [str(path) for path in records.sources()],
             "bytes": _bytes(database.folder),

@@ -181,7 +181,7 @@ class Side:
         if state.kind == "exact":
             return self._exact()
         try:
-            self.index = VectorIndex.load(self._index_path(state), self.rows, device=self._device)
+            self.index = self._saved(state)
         except StoredIndexError:
             return self._rebuilt(state) if self._may_build else self._exact()
         except DeviceError:  # FAISS is not installed
@@ -190,6 +190,12 @@ class Side:
             return self._exact()
         self._bury()
         return self.index
+
+    def _saved(self, state: SideState) -> VectorIndex:
+        index = VectorIndex.load(self._index_path(state), self.rows, device=self._device)
+        if index.spec.kind != state.kind:  # a kill came between the choice of another kind and its index
+            raise StoredIndexError(f"{self._index_path(state)} is of kind {index.spec.kind}, not {state.kind}")
+        return index
 
     def _exact(self) -> VectorIndex:
         # "auto" stays on the CPU here: looking for a GPU takes longer than the search.

@@ -18,7 +18,7 @@ from retrieval.ingest import Ingest
 from retrieval.items import Item, SyncReport, clean_captions, is_storable, item_from, plain_attributes, shown
 from retrieval.pairs import Pairs, Skipped
 
-BATCH_ITEMS = 256
+BATCH_ITEMS = 1024
 BATCH_SECONDS = 5.0  # a slow encoder's work is on the disk at least this often
 
 Progress = Callable[[int, int], None]

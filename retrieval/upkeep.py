@@ -7,7 +7,7 @@ from retrieval.database import Database, guarded
 from retrieval.items import Target
 from retrieval.records import Records
 from retrieval.slots import SideState
-from retrieval.vector_store import copy_rows, map_rows, remove_other_generations, vector_path
+from retrieval.vector_store import copy_rows, index_path, map_rows, remove_other_generations, vector_path
 
 DEAD_SHARE = 5  # one part in so many may be dead vectors
 
@@ -44,6 +44,7 @@ def choose_index(database: Database, side: Target, *, device: str) -> SideState:
     after = replace(state, kind=kind, saved=-1)
     with database.writing() as records:
         records.slots.put_side(side, after)
+    index_path(database.folder, side, state.generation).unlink(missing_ok=True)
     return after
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -517,6 +518,26 @@ def test_a_saved_index_is_extended_with_what_came_since(tmp_path, many, *, kind,
             allowed = [item for item in many if item["attributes"]["number"] >= 1200]
             allowed = allowed if where["number"] != 1400 else [many[1400]]
             assert ids(hits) == [name for name, _ in best_images(allowed, queries[0], 5)]
+
+
+def test_another_kind_takes_the_place_of_the_one_before(tmp_path, many, pairs_of_nothing):
+    query = many[7]["image_vectors"]
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(many)
+        for kind in ("hnsw", "ivf", "exact", "auto"):
+            catalog.build(pairs_of_nothing, index=kind)
+            with Catalog.open(tmp_path / "c", read_only=True) as reader:
+                for one in (catalog, reader):
+                    assert ids(one.search(vector=query, k=1)) == ["item 7"]
+                    assert one.served.images.kind == ("exact" if kind == "auto" else kind)
+            saved = list((tmp_path / "c").glob("*.faiss"))
+            assert len(saved) == (0 if kind in ("exact", "auto") else 1)
+        catalog.build(pairs_of_nothing, index="hnsw")
+        with catalog._database.writing() as records:  # as a kill would leave it: another kind chosen, the old one saved
+            records.slots.put_side("images", replace(records.slots.side("images"), kind="ivf"))
+        assert catalog.served.images.kind == "ivf"
+    with Catalog.open(tmp_path / "c", read_only=True) as reader:
+        assert reader.served.images.kind == "ivf"
 
 
 def recall(found, true):

@@ -42,7 +42,8 @@ _INTRO: Final = (
 _RECALL: Final = (
     "The share of queries with at least one right answer among the first K, ranked among those products alone."
 )
-_TOLD = 5  # hits of each query that are told; the page shows twice as many
+_SHOWN: Final = ("price", "size", "stock")  # what the captions do not say
+_TOLD: Final = 5  # hits of each query that are told; the page shows twice as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,11 @@ def _answer(catalog: Catalog, question: _Question, *, folder: Path, say: Say) ->
     lines = "\n".join(_line(hit) for hit in hits[:_TOLD]) or "nothing found"
     say(f"\n$ {question.command(folder / 'catalog')}\n{lines}")
     return Section(
-        heading=question.heading, text=question.text, image=question.image, filters=question.filters, hits=hits
+        heading=question.heading,
+        text=question.text,
+        image=question.image,
+        filters=question.filters,
+        hits=[replace(hit, attributes={name: hit.attributes[name] for name in _SHOWN}) for hit in hits],
     )
 
 

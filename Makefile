@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := retrieval index tests benchmarks
 
+# torch's threads spin while they wait; on two cores that costs whoever else has work.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test check format docs wheel-test soak clean
 
 demo: $(READY)

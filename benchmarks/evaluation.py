@@ -36,14 +36,14 @@ def embeddings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def ours(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> list[float]:
     """The six recalls as the harness computes them, ties by expectation."""
-    from retrieval.metrics import recall_from_rows  # noqa: PLC0415 - each process loads its own way only
+    from retrieval.metrics import recall_from_rows
 
     return list(recall_from_rows(images, texts, image_of_text, ks=KS).values())[: 2 * len(KS)]
 
 
 def theirs(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> list[float]:
     """The six recalls in CLIP_benchmark's way."""
-    import torch  # noqa: PLC0415 - as above
+    import torch
 
     def at_k(scores: torch.Tensor, positive: torch.Tensor, k: int) -> torch.Tensor:
         found = torch.nn.functional.one_hot(torch.topk(scores, k, dim=1)[1], num_classes=scores.shape[1])
@@ -63,8 +63,8 @@ def theirs(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> 
 
 def everything(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> list[float]:
     """The whole report: every metric, with intervals from 1,000 resamples."""
-    from retrieval.metrics import Relevance, rank  # noqa: PLC0415 - as above
-    from retrieval.report import Direction, bootstrap  # noqa: PLC0415 - as above
+    from retrieval.evaluate.report import Direction, bootstrap
+    from retrieval.metrics import Relevance, rank
 
     right = Relevance.from_pairs(np.arange(len(texts)), image_of_text, queries=len(texts), targets=len(images))
     found = Direction(rank(texts, images, right), np.asarray(image_of_text))

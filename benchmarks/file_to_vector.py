@@ -27,8 +27,8 @@ from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from retrieval.encoder import embed_images
+from retrieval.encoder.open_clip_encoder import Checkpoint, OpenClipEncoder
 from retrieval.images import ImageSource, ahead, open_image
-from retrieval.open_clip_encoder import Checkpoint, OpenClipEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ def load_faiss() -> Any:
             f"pip uninstall faiss-cpu faiss-gpu, then {CPU_REMEDY} or [gpu]"
         )
     try:
-        import faiss  # noqa: PLC0415 - loaded at the first use, as it takes a fifth of a second
+        import faiss
     except ImportError as error:
         raise DeviceError(f"FAISS cannot be imported ({error}): {CPU_REMEDY}, or [gpu] for CUDA") from error
     return faiss

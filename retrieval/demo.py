@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, Final
 from retrieval.catalog import Catalog, is_catalog
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
-from retrieval.expressions import parse_expression
+from retrieval.evaluate.report import KS
+from retrieval.evaluate.report_table import WAYS
+from retrieval.filters.expressions import parse_expression
 from retrieval.html import Section, Table, contact_sheet
 from retrieval.pairs import read_pairs
 from retrieval.plots import recall_plot
-from retrieval.report import KS
-from retrieval.report_table import WAYS
 from retrieval.sample_shop import draw_shop, invent, split_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from retrieval.encoder import Encoder
-    from retrieval.items import Hit
+    from retrieval.evaluate.report import Report
     from retrieval.pairs import Pair, Pairs
-    from retrieval.report import Report
-    from retrieval.train_config import TrainConfig
+    from retrieval.records.items import Hit
+    from retrieval.train.config import TrainConfig
 
     Say = Callable[[str], None]
 
@@ -112,7 +112,7 @@ def _titles(table: Path) -> list[str | None]:
 
 
 def _trained(training: Pairs, folder: Path, *, config: TrainConfig | None, say: Say) -> Encoder:
-    from retrieval.train import train  # noqa: PLC0415 (loads torch)
+    from retrieval.train import train
 
     say(f"Training a small dual encoder on {len(training)} of them into {folder} ...")
     result = train(training, folder, config=config, resume=True, progress=_told(say))

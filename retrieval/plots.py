@@ -18,7 +18,7 @@ def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[in
         curves: for each name, the recall in [0, 1] at each K.
         chance: recall at each K of a random order, drawn dashed.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 (a second that only figures pay)
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -59,7 +59,7 @@ def _dress(axes: Any, *, ks: Sequence[int]) -> None:
 
 def _as_svg(figure: Any) -> str:
     """The same figure gives the same text; letters stay letters, in the reader's own typeface."""
-    from matplotlib import rc_context  # noqa: PLC0415 (as above)
+    from matplotlib import rc_context
 
     file = io.StringIO()
     nameless = {"Creator": None, "Date": None, "Format": None, "Type": None}

@@ -15,8 +15,8 @@ from PIL.Image import Image
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.image_sources import ImageSource
 from retrieval.images import open_image
+from retrieval.images.sources import ImageSource
 
 Kind: TypeAlias = Literal["text", "image", "like", "minus", "vector"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -118,7 +118,7 @@ def opened_picture(picture: Picture, *, size: int) -> Image:
     """Return a query's picture upright and RGB, no smaller than `size` needs; it is not checked before.
 
     Raises:
-        QueryError: it cannot be read.
+        ImageError: it cannot be read.
     """
     if isinstance(picture, str):
         picture = Path(picture)
@@ -129,7 +129,7 @@ def opened_picture(picture: Picture, *, size: int) -> Image:
         picture.save(buffer, "PNG")  # so that alpha, palette and depth are treated as in a file
         return open_image(buffer.getvalue(), size=size)
     except ImageError as error:
-        raise QueryError(f"The query's picture {_named(picture)} {error}") from error
+        raise ImageError(f"The query's picture {_named(picture)} {error}") from error
 
 
 def _named(picture: Picture) -> str:

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _has_cuda() -> bool:
-    import torch  # noqa: PLC0415 -- only where a GPU test was collected
+    import torch
 
     return torch.cuda.is_available()
 

@@ -23,10 +23,10 @@ import numpy as np
 from fake_encoder import FakeEncoder
 from PIL import Image
 
-from retrieval import shelf, slots, sync, upkeep, vector_store
-from retrieval.catalog import Catalog
-from retrieval.ingest import Ingest
+from retrieval.catalog import Catalog, shelf, sync, upkeep
+from retrieval.catalog.ingest import Ingest
 from retrieval.pairs import Pairs, read_pairs
+from retrieval.records import slots, vector_store
 
 PICTURES = 60
 OPERATIONS = {"build": 0.04, "upsert": 0.02, "delete": 0.012}  # and about how many seconds each takes

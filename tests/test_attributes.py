@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.attributes import (
+from retrieval.errors import CatalogError, QueryError
+from retrieval.filters import parse_filter
+from retrieval.filters.attributes import (
     BOOLEAN,
     NUMBER,
     SCHEMA,
@@ -18,8 +20,6 @@ from retrieval.attributes import (
     forget_attributes,
     store_attributes,
 )
-from retrieval.errors import CatalogError, QueryError
-from retrieval.filters import parse_filter
 
 
 def catalog(*items):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.image_sources import MAX_BYTES, ImageSource
 from retrieval.images import MAX_PIXELS, ahead, content_hash, open_image
+from retrieval.images.sources import MAX_BYTES, ImageSource
 from retrieval.pairs import read_pairs
 
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}, "BMP": {}, "PPM": {}}
@@ -128,7 +128,7 @@ def test_a_file_that_is_no_picture_is_not_read_to_its_end(tmp_path, monkeypatch)
     path = tmp_path / "zeros.jpg"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES)  # sparse
-    monkeypatch.setattr("retrieval.image_sources._read_fully", lambda *_: pytest.fail("read on"))
+    monkeypatch.setattr("retrieval.images.sources._read_fully", lambda *_: pytest.fail("read on"))
     assert "is not an image" in reason(path)
 
 

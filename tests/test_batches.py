@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.batches import Schedule, positives, uniform
+from retrieval.train.batches import Schedule, positives, uniform
 
 schedules = st.builds(
     Schedule,

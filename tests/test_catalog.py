@@ -595,7 +595,7 @@ def test_a_catalog_in_a_folder_that_cannot_be_written_is_searched(tmp_path, monk
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
     before = sorted(path.name for path in (tmp_path / "c").iterdir())
-    monkeypatch.setattr("retrieval.database.os.access", lambda _path, _mode: False)
+    monkeypatch.setattr("retrieval.records.database.os.access", lambda _path, _mode: False)
     with Catalog.open(tmp_path / "c", read_only=True) as catalog:
         assert ids(catalog.search(vector=[1.0, 0.0])) == ["a"]
         assert sorted(path.name for path in (tmp_path / "c").iterdir()) == before
@@ -609,7 +609,7 @@ def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pic
     def failing(_self, _contents):
         raise CatalogError("the disk is failing")
 
-    monkeypatch.setattr("retrieval.reading.Reader._known", failing)
+    monkeypatch.setattr("retrieval.catalog.reading.Reader._known", failing)
     with (
         Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog,
         pytest.raises(CatalogError, match="disk is failing"),

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retrieval.checkpoints import load_state, save_state
 from retrieval.errors import TrainingError
+from retrieval.train.checkpoints import load_state, save_state
 
 FACTS = {"step": 3, "best": {"mean_recall": 0.1 + 0.2}, "pairs": ["a", "b"]}
 

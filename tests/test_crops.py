@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from retrieval.crops import Crops
+from retrieval.train.crops import Crops
 
 MIDDLE = (0.5, 0.5, 0.5, 0.5)
 MODES = ["shortest", "squash", "longest"]

@@ -8,7 +8,7 @@ from tiny_models import tiny_config
 
 from retrieval.catalog import Catalog
 from retrieval.demo import run_demo
-from retrieval.train_config import TrainConfig
+from retrieval.train.config import TrainConfig
 
 
 def demonstrate(folder, *, seed=0):

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from index.exact import exact_search
-from retrieval import collection
-from retrieval.collection import collect, same_text
 from retrieval.errors import EvaluationError
-from retrieval.evaluate import evaluate
+from retrieval.evaluate import collection, evaluate
+from retrieval.evaluate.collection import collect, same_text
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair, Pairs, Skipped
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import QueryError
-from retrieval.expressions import parse_expression
 from retrieval.filters import parse_filter
+from retrieval.filters.expressions import parse_expression
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_models import random_model, tiny_config, write_tiny_model
 
-from retrieval.fingerprints import image_fingerprint, text_fingerprint
-from retrieval.open_clip_models import Checkpoint, open_checkpoint
+from retrieval.encoder.fingerprints import image_fingerprint, text_fingerprint
+from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 
 PREPROCESS = {"size": 32, "mode": "RGB", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 

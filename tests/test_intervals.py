@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import intervals
 from retrieval.errors import EvaluationError
-from retrieval.intervals import estimate, paired_difference, resampled_means, resampled_medians
+from retrieval.metrics import intervals
+from retrieval.metrics.intervals import estimate, paired_difference, resampled_means, resampled_medians
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.album import open_album
-from retrieval.batches import Schedule
-from retrieval.crops import Crops
 from retrieval.errors import TrainingError
 from retrieval.images import ImageSource
-from retrieval.lessons import Lessons, Teacher, hold_out
 from retrieval.pairs import Pair
+from retrieval.train.album import open_album
+from retrieval.train.batches import Schedule
+from retrieval.train.crops import Crops
+from retrieval.train.lessons import Lessons, Teacher, hold_out
 
 CROPS = Crops(16, 16, "shortest", bicubic=True, fill=0, least=0.7)
 

@@ -7,7 +7,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch.nn import functional
 
-from retrieval.losses import contrastive
+from retrieval.train.losses import contrastive
 
 
 def rows(count: int, *, dimension: int = 6, seed: int = 0) -> torch.Tensor:

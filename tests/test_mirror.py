@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import mirror as mirror_module
-from retrieval.attributes import SCHEMA, filter_sql, forget_attributes, store_attributes
+from retrieval.filters import mirror as mirror_module
 from retrieval.filters import parse_filter
-from retrieval.mirror import Mirror
+from retrieval.filters.attributes import SCHEMA, filter_sql, forget_attributes, store_attributes
+from retrieval.filters.mirror import Mirror
 
 
 def new_database(path=":memory:"):

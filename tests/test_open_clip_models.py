@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import random_model, tiny_config, write_tiny_model
 
-from retrieval import open_clip_models
+from retrieval.encoder import open_clip_models
+from retrieval.encoder.open_clip_models import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint, save_run
 from retrieval.errors import EncoderError
-from retrieval.open_clip_models import CONFIG_FILE, WEIGHTS_FILE, open_checkpoint, save_run
 
 PREPROCESS = {"size": 32, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear"}
 

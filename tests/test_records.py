@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import schema
-from retrieval.attributes import filter_sql
-from retrieval.database import FILE, Database, create_database, is_blank, is_catalog
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError
 from retrieval.filters import parse_filter
-from retrieval.items import attributes_json, item_from
-from retrieval.locks import SharedLock, writer_lock
-from retrieval.mirror import Mirror
-from retrieval.records import StoredCaption, StoredImage, StoredItem
-from retrieval.slots import Vector
-from retrieval.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
+from retrieval.filters.attributes import filter_sql
+from retrieval.filters.mirror import Mirror
+from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
+from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
+from retrieval.records.items import attributes_json, item_from
+from retrieval.records.locks import SharedLock, writer_lock
+from retrieval.records.slots import Vector
+from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
 
 
 @pytest.fixture
@@ -375,7 +374,7 @@ def test_there_is_a_migration_from_every_older_format():
 
 def test_a_second_writer_is_refused_with_the_process_that_writes(tmp_path):
     code = (
-        "import sys, pathlib; from retrieval.locks import writer_lock\n"
+        "import sys, pathlib; from retrieval.records.locks import writer_lock\n"
         "with writer_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     lock = tmp_path / "catalog.lock"

@@ -3,8 +3,8 @@
 import pytest
 
 from retrieval.errors import TrainingError
-from retrieval.run import LOG_COLUMNS, RunFolder, write_aside
-from retrieval.train_config import TrainConfig
+from retrieval.train.config import TrainConfig
+from retrieval.train.run import LOG_COLUMNS, RunFolder, write_aside
 
 CONFIG = TrainConfig(epochs=2).complete()
 

@@ -15,8 +15,7 @@ from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
 from tiny_models import write_tiny_model
 
-from retrieval import sync
-from retrieval.catalog import Catalog, SyncReport
+from retrieval.catalog import Catalog, SyncReport, sync
 from retrieval.encoder import load_encoder
 from retrieval.errors import CatalogError, CatalogLockedError
 from retrieval.pairs import read_pairs
@@ -74,7 +73,7 @@ def test_a_first_build_adds_all_and_a_second_touches_nothing(shop):
 
 def test_a_build_without_changes_reads_no_picture(shop, monkeypatch):
     shop.build()
-    monkeypatch.setattr("retrieval.image_sources.ImageSource.read", None)
+    monkeypatch.setattr("retrieval.images.sources.ImageSource.read", None)
     assert shop.build()[0] == (0, 0, 0, 5)
 
 

@@ -9,11 +9,11 @@ from pair_files import JPEG, by_name, jsonl, pictures, reason, skipped, written
 from PIL import Image
 from pyarrow import parquet
 
-from retrieval.columns import texts, type_columns, unpack
 from retrieval.errors import ImageError
 from retrieval.images import open_image
 from retrieval.pairs import read_pairs
-from retrieval.tables import parse_json
+from retrieval.pairs.columns import texts, type_columns, unpack
+from retrieval.pairs.tables import parse_json
 
 
 def test_metadata_of_the_image_folder_layout(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import random_model, tiny_config
 
-from retrieval.text_towers import causal_tower, encode_cut, used_lengths
+from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 
 _END = 49407  # <end_of_text> of open_clip's BPE
 TOKENIZE = open_clip.SimpleTokenizer(context_length=77)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import TrainingError
-from retrieval.train_config import TrainConfig
+from retrieval.train.config import TrainConfig
 
 configs = st.builds(
     TrainConfig,

@@ -22,7 +22,7 @@ def write_model(folder: Path, config: dict[str, Any], *, seed: int = 0) -> Path:
 
     from open_clip.transform import PreprocessCfg
 
-    from retrieval.open_clip_encoder import save_run
+    from retrieval.encoder.open_clip_encoder import save_run
 
     preprocess = asdict(PreprocessCfg(size=config["vision_cfg"]["image_size"]))
     save_run(random_model(config, seed=seed), folder, config=config, preprocess=preprocess)

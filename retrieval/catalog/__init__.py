@@ -1,0 +1,342 @@
+"""Catalog: items, their vectors and their indexes; a folder on disk that is built, changed and searched."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from index.errors import SpecError
+from index.vectors import Rows
+from retrieval.catalog import sync, upkeep
+from retrieval.catalog.answers import hits_of, shown, sources_of
+from retrieval.catalog.catalog_encoder import CatalogEncoder
+from retrieval.catalog.facts import facts_of
+from retrieval.catalog.served_sides import ServedCatalog, ServedSide
+from retrieval.catalog.sides import Side
+from retrieval.encoder import Encoder
+from retrieval.errors import CatalogError, CatalogFormatError, QueryError
+from retrieval.filters import parse_filter
+from retrieval.filters.mirror import Mirror
+from retrieval.images.sources import ImageSource
+from retrieval.pairs import Pairs
+from retrieval.query import Kind, Part, Picture, Query, make_query, mean_row, mix, opened_picture, vector_row
+from retrieval.records import Records
+from retrieval.records.database import Database, create_database, is_blank, is_catalog
+from retrieval.records.items import Hit, Item, SyncReport, Target
+from retrieval.records.slots import SIDES
+from retrieval.records.vector_store import map_rows, vector_path
+
+__all__ = ["Catalog", "Hit", "Item", "SyncReport", "is_catalog"]
+
+IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
+
+
+class Catalog:
+    """A catalog that is open: search it from any thread, while at most one process writes.
+
+    A search sees every change that was acknowledged before it began, also those of other processes, and nothing of one
+    that is not finished. `Catalog.open` makes one; close it, or use it in a `with` statement.
+    """
+
+    def __init__(self, database: Database, encoder: CatalogEncoder, *, device: str) -> None:
+        self._database = database
+        self._encoder = encoder
+        self._device = device
+        self._mirror = Mirror()
+        self._writing = threading.Lock()
+        self._touched = 0
+        may_build = not database.read_only
+        self._sides: dict[Target, Side] = {
+            side: Side(database.folder, side, device=device, may_build=may_build) for side in SIDES
+        }
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        encoder: Encoder | Callable[[], Encoder] | None = None,
+        device: str = "auto",
+        read_only: bool = False,
+        create: bool = False,
+    ) -> "Catalog":
+        """Return the catalog in the folder `path`.
+
+        Args:
+            path: The folder.
+            encoder: What the catalog is, or shall be, built with; or a function that loads it when it is needed. None
+                loads the recorded encoder at the first text or picture that needs one.
+            device: "auto", "cpu" or "cuda", of that encoder and of the indexes.
+            read_only: Write nothing at all, not even a missing index.
+            create: Make the catalog where there is none; an `encoder` says so too.
+
+        Raises:
+            CatalogError: there is no catalog, or it was built with another encoder.
+            CatalogFormatError: the folder holds something else, or the catalog of a newer version.
+        """
+        folder = Path(path).resolve()
+        if (create or encoder is not None) and not read_only and (not is_catalog(folder) or is_blank(folder)):
+            create_database(folder)
+        if not is_catalog(folder):
+            raise _no_catalog(folder)
+        database = Database(folder, read_only=read_only)
+        try:
+            return cls(database, CatalogEncoder(database, encoder, device=device), device=device)
+        except BaseException:
+            database.close()
+            raise
+
+    # --- changes
+
+    def build(
+        self,
+        pairs: Pairs,
+        *,
+        prune: bool = False,
+        restore: bool = False,
+        strict: bool = False,
+        index: IndexKind | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SyncReport:
+        """Make the catalog hold what `pairs` hold: add what is new, change what changed, drop what is gone.
+
+        Only items that came from the same PAIRS source are dropped. Batches are committed as they come: after a crash
+        or Ctrl-C the next build goes on where this one was. Files are taken to be unchanged while their path, size and
+        time of modification are.
+
+        Args:
+            pairs: What `read_pairs` returned.
+            prune: Let more than half of this source's items be dropped.
+            restore: Take back items that were deleted by id.
+            strict: Stop at the first picture that cannot be read.
+            index: Kind of index from now on; None leaves it as it is, which in a new catalog is "auto".
+            progress: Called with (items done, items in all).
+
+        Raises:
+            CatalogError: too much would be dropped, the disk is full, or `strict` met a bad picture.
+            CatalogLockedError: another process is writing.
+        """
+        if index is not None and index not in get_args(IndexKind):
+            raise CatalogError(f"There is no index kind {index!r}; take one of {', '.join(get_args(IndexKind))}.")
+        with self._as_writer():
+            if index is not None:
+                with self._database.writing() as records:
+                    records.put_meta(index=index)
+            options = sync.BuildOptions(prune=prune, restore=restore, strict=strict)
+            report = sync.build(self._database, self._encoder, pairs, options=options, progress=progress)
+            self._keep_up()
+        return report
+
+    def upsert(self, items: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
+        """Add or replace whole items by id, all of them in one commit.
+
+        An item is a mapping of `id`, `images` (paths, relative ones under the recorded root, else under the current
+        folder), `captions`, `attributes`; and, where vectors are there already, of `image_vectors` and
+        `caption_vectors`, one row each. An item with a picture that cannot be read is refused and named in `skipped`;
+        the others go in. The same items again change nothing.
+
+        Raises:
+            CatalogError: an item is not of that form (then nothing is written), or the disk is full.
+            CatalogLockedError: another process is writing.
+        """
+        with self._as_writer():
+            report = sync.upsert(self._database, self._encoder, items)
+            self._keep_up_after(report.added + report.changed)
+        return report
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete items by id, until a `build(restore=True)` or an upsert brings them back; return how many there were.
+
+        Raises:
+            CatalogLockedError: another process is writing.
+        """
+        if isinstance(ids, str):
+            raise CatalogError(f"delete takes a list of ids, not the text {ids!r}: write [{ids!r}]")
+        with self._as_writer():
+            count = sync.delete(self._database, list(ids))
+            self._keep_up_after(count)
+        return count
+
+    # --- search
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: Picture | None = None,
+        like: str | None = None,
+        minus: str | None = None,
+        vector: ArrayLike | None = None,
+        weights: Mapping[str, float] | None = None,
+        target: Target | None = None,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        effort: float | None = None,
+    ) -> list[Hit]:
+        """Return the k best images or captions, best first; fewer where fewer match.
+
+        Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
+        first one that the filter lets through. Equal scores come in the order in which vectors were added. The result
+        is exact under any filter; without one it is as exact as the index.
+
+        Args:
+            text: Words.
+            image: A picture: path, bytes, ImageSource or Pillow image.
+            like: Id of an item, which then is no hit itself; of several pictures, their mean.
+            minus: Words to search away from.
+            vector: A row of the encoder's space, (d,).
+            weights: Weights of the parts by name ("text", "image", "like", "minus", "vector"); 1 where not given.
+            target: "images" or "captions". By default captions for an image alone, where there are any; else images.
+            k: Most hits.
+            where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}.
+            effort: How hard an approximate index works, from 0 to 1; its own default where None.
+
+        Raises:
+            QueryError: parts, weights, filter, target, k or effort make no sense.
+            CatalogError: the encoder that this query needs is not there.
+        """
+        query = make_query(text=text, image=image, like=like, minus=minus, vector=vector, weights=weights)
+        condition = None if where is None else parse_filter(where)
+        side = self._sides[self._target(query, target)]
+        _check_count(k)
+        encoded: dict[Kind, Rows] = {part.kind: self._encode(part) for part in query.parts if part.kind != "like"}
+        with side.reading(self._database) as records, _effort_checked():
+            if query.like is not None:
+                encoded["like"] = _item_row(records, query.like)
+            row = mix(query, encoded)
+            items = None if condition is None else self._mirror.mask(condition, records.connection)
+            without = None if query.like is None else records.numbers_of([query.like])[query.like]
+            found = side.search(row, k, items=items, without=without, effort=effort)
+            return hits_of(records, found, side.target)
+
+    def _target(self, query: Query, target: Target | None) -> Target:
+        if target is None:
+            with self._database.reading() as records:
+                return "captions" if query.is_image_alone and records.has_captions() else "images"
+        if target not in SIDES:
+            raise QueryError(f"The target is 'images' or 'captions', not {target!r}.")
+        return target
+
+    def _encode(self, part: Part) -> Rows:
+        if part.kind == "vector":
+            return vector_row(part.value, dimension=self._encoder.dimension)
+        if part.kind == "image":
+            encoder = self._encoder.images()
+            return encoder.encode_images([opened_picture(part.value, size=encoder.image_size)])
+        return self._encoder.texts().encode_texts([part.value])
+
+    # --- facts
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded now if it was not yet."""
+        return self._encoder.images()
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of the vectors; None before the first one."""
+        return self._encoder.dimension
+
+    @property
+    def served(self) -> ServedCatalog:
+        """Both sides as an evaluation asks them, to compare the indexes that serve with exact search."""
+        served = {side: self._served(side) for side in SIDES}
+        return ServedCatalog(images=served["images"], captions=served["captions"])
+
+    def _served(self, side: Target) -> ServedSide | None:
+        with self._sides[side].reading(self._database):
+            if not len(self._sides[side]):
+                return None
+        fingerprint = self._encoder.fingerprint("image" if side == "images" else "text")
+        return ServedSide(self._sides[side], self._database, fingerprint)
+
+    def image_source(self, hit: Hit) -> ImageSource:
+        """Return where a hit's picture is, for `open_image`: also one inside a container, whose path does not open.
+
+        Raises:
+            CatalogError: only the vector of the picture is known, or the item has changed since.
+        """
+        with self._database.reading() as records:
+            sources = sources_of(records, hit.id)
+        for source in sources:
+            if shown(source) == hit.image:
+                return source
+        raise CatalogError(f"There is no picture {hit.image} of an item {hit.id!r} in {self._database.folder}.")
+
+    def info(self) -> dict[str, Any]:
+        """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""
+        return facts_of(self._database, self._encoder, device=self._device)
+
+    def __len__(self) -> int:
+        with self._database.reading() as records:
+            return records.counts()["items"]
+
+    # --- writing
+
+    @contextmanager
+    def _as_writer(self) -> Iterator[None]:
+        """Be the only writer: among the threads, which wait for each other, and the processes, which do not."""
+        with self._writing, self._database.writer():
+            yield
+
+    def _keep_up_after(self, touched: int) -> None:
+        """Tidy up after many small changes as after a large one: looking costs a scan."""
+        self._touched += touched
+        with self._database.reading() as records:
+            rows = sum(records.slots.side(side).rows for side in SIDES)
+        if self._touched * 20 > rows:
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        self._touched = 0
+        for side in SIDES:
+            upkeep.compact(self._database, side)
+            if upkeep.choose_index(self._database, side, device=self._device).kind != "exact":
+                self._sides[side].save(self._database)
+
+    def close(self) -> None:
+        """Let go of the files; searches that are under way finish."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _no_catalog(folder: Path) -> CatalogError:
+    if folder.exists():
+        return CatalogFormatError(f"{folder} is not a catalog: name the folder that `build` wrote.")
+    return CatalogError(f"There is no catalog at {folder}: build one there, with an encoder.")
+
+
+def _check_count(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k is a number of hits, at least 1, not {k!r}.")
+
+
+@contextmanager
+def _effort_checked() -> Iterator[None]:
+    try:
+        yield
+    except SpecError as error:
+        raise QueryError(str(error)) from error
+
+
+def _item_row(records: Records, name: str) -> Rows:
+    """What an item looks like: the direction between its pictures' vectors, (1, d)."""
+    numbers = records.numbers_of([name])
+    if name not in numbers:
+        raise QueryError(f"There is no item {name!r} in this catalog.")
+    state = records.slots.side("images")
+    path = vector_path(records.folder, "images", state.generation)
+    rows = map_rows(path, count=state.rows, dimension=records.meta("dimension"))
+    return mean_row(np.array(rows[records.slots.slots_of(numbers[name])]))

@@ -1,0 +1,254 @@
+"""One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+
+from index.errors import DeviceError, StoredIndexError
+from index.vector_index import VectorIndex
+from index.vectors import Ids, Mask, Neighbors, Rows
+from retrieval.errors import CatalogError
+from retrieval.records import Records
+from retrieval.records.database import Database
+from retrieval.records.entries import Entries
+from retrieval.records.items import Target
+from retrieval.records.locks import SharedLock
+from retrieval.records.slots import SideState
+from retrieval.records.vector_store import index_path, map_rows, vector_path
+
+if TYPE_CHECKING:
+    from index.spec import Kind
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image or a caption: the item it belongs to and its place there."""
+
+    score: float
+    item: int
+    position: int
+
+
+class Side:
+    """What one process knows of a side, as of one revision of the records."""
+
+    def __init__(self, folder: Path, side: Target, *, device: str, may_build: bool) -> None:
+        """Begin with nothing; `refresh` reads.
+
+        Args:
+            folder: The catalog's.
+            side: "images" or "captions".
+            device: Where the index lives.
+            may_build: Whether a missing index is built and saved; else the search is exact meanwhile.
+        """
+        self._lock = SharedLock()
+        self._folder = folder
+        self.target: Target = side
+        self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
+        self._may_build = may_build
+        self._revision = -1
+        self._state: SideState | None = None
+        self._entries = Entries.none()
+        self.index: VectorIndex | None = None
+        self.rows: Rows = np.empty((0, 0), np.float32)
+
+    @contextmanager
+    def reading(self, database: Database) -> Iterator[Records]:
+        """Give records of one moment, this side being as of the same moment while they are held.
+
+        Raises:
+            CatalogError: the file of vectors is gone.
+        """
+        for _ in range(_TRIES):
+            with self._lock.shared(), database.reading() as records:
+                if self.fits(records):
+                    yield records
+                    return
+            with suppress(FileNotFoundError), self._lock.alone(), database.reading() as records:
+                self.refresh(records)
+        # Somebody writes faster than this can look twice; or a file is missing.
+        with _missing_reported(self._folder), self._lock.alone(), database.reading() as records:
+            self.refresh(records)
+            yield records
+
+    def fits(self, records: Records) -> bool:
+        """Whether nothing has changed since the last refresh."""
+        if self._state is None or records.revision() != self._revision:
+            return False
+        return _continues(self._state, records.slots.side(self.target))
+
+    def refresh(self, records: Records) -> None:
+        """Take over what has changed, or read everything the first time and after a compaction.
+
+        Raises:
+            FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
+        """
+        state = records.slots.side(self.target)
+        revision = records.revision()
+        path = vector_path(self._folder, self.target, state.generation)
+        rows = map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
+        before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
+        if before >= 0 and self._state is not None and _continues(self._state, state):
+            self._update(records, rows, since=before)
+        else:
+            self._load(records, rows, state)
+        self._state, self._revision = state, revision
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def search(
+        self, query: Rows, k: int, *, items: Mask | None, without: int | None, effort: float | None
+    ) -> list[Found]:
+        """Return the k best entries, best first; equal scores in slot order, then in item order.
+
+        Of an item's images only its best one is returned, and of a text that several items share the one of the first
+        item. The index is asked for more until k are found or there are no more, so this costs no result.
+
+        Args:
+            query: One unit row, (1, d).
+            k: Most entries to return.
+            items: By item number, which may be found; all where None.
+            without: An item that is not to be found.
+            effort: Of the index; its own where None.
+        """
+        if not len(self._entries) or self.index is None:
+            return []
+        allowed = None if items is None else self._entries.allowed(items, len(self.rows))
+        wanted = self._first_count(k) + (0 if without is None else 1)
+        while True:
+            neighbors = self.index.search(query, wanted, allowed=allowed, effort=effort)
+            found = self._entries_of(neighbors, k, items=items, without=without)
+            if len(found) == k or neighbors.ids.shape[1] < wanted:
+                return found
+            wanted *= 4
+
+    def _first_count(self, k: int) -> int:
+        """How many slots are likely to give k hits."""
+        return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
+
+    def _entries_of(self, neighbors: Neighbors, k: int, *, items: Mask | None, without: int | None) -> list[Found]:
+        """The first k entries that these slots stand for: one for each item's images, or one for each text."""
+        found: dict[int, Found] = {}
+        for slot, score in zip(neighbors.ids[0].tolist(), neighbors.scores[0].tolist(), strict=True):
+            for item, position in self._entries.of(slot):
+                key = item if self.target == "images" else slot
+                if item != without and (items is None or items[item]) and key not in found:
+                    found[key] = Found(score, item, position)
+                    if len(found) == k:
+                        return list(found.values())
+        return list(found.values())
+
+    # --- reading
+
+    def _load(self, records: Records, rows: Rows, state: SideState) -> None:
+        self.rows = rows
+        self._entries = records.slots.entries(self.target)
+        self.index = self._open_index(state) if len(rows) else None
+
+    def _update(self, records: Records, rows: Rows, *, since: int) -> None:
+        now = records.slots.entries(self.target, since=since)
+        self._entries = self._entries.changed(records.slots.changed_items(since), now)
+        grown, self.rows = len(rows) > len(self.rows), rows
+        if self.index is None:
+            self.index = self._exact() if len(rows) else None
+        elif grown:
+            self.index.extend(rows)
+        self._bury()
+
+    def _bury(self) -> None:
+        """Tell the index of the slots that died since it last heard; none of them will live again."""
+        if self.index is not None:
+            gone = np.setdiff1d(self._entries.dead(len(self.rows)), self.index.dead, assume_unique=True)
+            if len(gone):
+                self.index.remove(gone)
+
+    def live(self) -> Ids:
+        """Return the slots that an image or a caption has, sorted."""
+        return self._entries.live()
+
+    # --- the index
+
+    def _open_index(self, state: SideState) -> VectorIndex:
+        """The saved index with what came since; where there is none, a new one, or exact search for the time being."""
+        if state.kind == "exact":
+            return self._exact()
+        try:
+            self.index = self._saved(state)
+        except StoredIndexError:
+            return self._rebuilt(state) if self._may_build else self._exact()
+        except DeviceError:  # FAISS is not installed
+            if self._device == "cuda":
+                raise
+            return self._exact()
+        self._bury()
+        return self.index
+
+    def _saved(self, state: SideState) -> VectorIndex:
+        index = VectorIndex.load(self._index_path(state), self.rows, device=self._device)
+        if index.spec.kind != state.kind:  # a kill came between the choice of another kind and its index
+            raise StoredIndexError(f"{self._index_path(state)} is of kind {index.spec.kind}, not {state.kind}")
+        return index
+
+    def _exact(self) -> VectorIndex:
+        # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
+        device = "cpu" if self._device == "auto" else self._device
+        return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead(len(self.rows)))
+
+    def _rebuilt(self, state: SideState) -> VectorIndex:
+        dead = self._entries.dead(len(self.rows))
+        index = VectorIndex.build(self.rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
+        with suppress(StoredIndexError):  # the disk is full: the next process builds it again
+            index.save(self._index_path(state))
+        return index
+
+    def save(self, database: Database) -> None:
+        """Save the index as it is now, unless that is what is saved: the next process then has nothing to add.
+
+        For the writer alone, who records which revision was saved.
+
+        Raises:
+            CatalogError: the disk is full; everything but the index is there.
+        """
+        with self.reading(database) as records:
+            state, revision = records.slots.side(self.target), records.revision()
+            if self.index is None or state.saved == revision:
+                return
+            with _full_disk_reported(self._folder):
+                self.index.save(self._index_path(state))
+        with database.writing() as records:
+            records.slots.put_side(self.target, replace(state, saved=revision))
+
+    def _index_path(self, state: SideState) -> Path:
+        return index_path(self._folder, self.target, state.generation)
+
+
+def _continues(before: SideState, now: SideState) -> bool:
+    """Whether what is known of the one holds for the other, but for vectors that came since."""
+    return (before.generation, before.kind) == (now.generation, now.kind)
+
+
+@contextmanager
+def _full_disk_reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoredIndexError as error:
+        raise CatalogError(f"{folder} is complete, but for its index: {error}. Until then search is exact.") from error
+
+
+@contextmanager
+def _missing_reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CatalogError(
+            f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
+            f"or delete the catalog and build it again."
+        ) from error

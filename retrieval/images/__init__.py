@@ -1,0 +1,292 @@
+"""Open pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding, ahead on threads."""
+
+import hashlib
+import os
+import re
+import struct
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from retrieval.errors import ImageError, RetrievalError
+from retrieval.images.checks import check_scans, checked_png, gif_size
+from retrieval.images.sources import ImageSource, picture_format
+
+__all__ = ["MAX_PIXELS", "ImageSource", "ahead", "content_hash", "cores", "open_image"]
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+MAX_PIXELS = 89_478_485
+"""Pictures with more pixels are refused before any is decoded. Pillow begins to warn at the same number."""
+
+# A picture is decoded, and shrunk, to at least this many times the size that a model asks for. Against a full decode
+# of 60 photographs the resized pixels then differ by a median of 40 dB PSNR or better at every ratio of sizes; at
+# once the size it is 31 dB.
+_MARGIN = 2
+
+# More elongated than this, only the middle of a picture is handed to a model: resizing the short side of a picture of
+# 1 × 20,000 pixels to 224 would otherwise make a thousand million pixels of it.
+_MAX_ASPECT = 32
+
+# One picture at a time may have more decoded pixels than this: with 16 threads a bound on each alone bounds little.
+_LARGE_PIXELS = 2**24
+_one_large = threading.Lock()
+
+# Opened by class, never by Image.open: that tries formats which run other programs, and warns, under global settings.
+_OPENERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {  # EXIF 2.32, tag Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(
+    data: bytes | Path | ImageSource, *, size: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Upright picture of mode RGB: the first frame, alpha over white, 16-bit grey scaled to 8.
+
+    Args:
+        data: bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP, PPM or (with pillow-heif) HEIC, or where they are.
+        size: the least side that the caller goes on to resize to. A picture whose least side is more than twice that is
+            decoded smaller, to no less than twice (JPEG is decoded scaled, which is what makes it fast), and of one
+            more than 32 times as long as wide only the middle is returned. None: every pixel.
+        max_pixels: more than this are refused.
+
+    Raises:
+        ImageError: it is no picture, damaged, or too large; the message is the reason.
+    """
+    if not isinstance(data, bytes):
+        data = (ImageSource(data, data.name) if isinstance(data, Path) else data).read()
+    kind = picture_format(data[:1024])
+    try:
+        return _decode(data, kind, size=size, max_pixels=max_pixels)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("needs more memory than there is") from error
+    except Image.DecompressionBombError as error:  # some decoders check against Pillow's own cap
+        raise ImageError(f"has more pixels than the cap of {max_pixels:,}") from error
+    except Exception as error:  # Pillow's decoders raise nearly every built-in error on damaged files
+        raise ImageError(f"is a damaged {kind} ({_damage(error)})") from error
+
+
+def content_hash(data: bytes) -> str:
+    """Hash of a picture's bytes, 32 hexadecimal digits (BLAKE2b): equal bytes are the same picture."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def cores() -> int:
+    """Processor cores that this process may use: the number of threads to decode with."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ahead(
+    work: Callable[[Input], Output], items: Iterable[Input], *, threads: int | None = None, depth: int | None = None
+) -> Iterator[Output | RetrievalError]:
+    """Results of work on each item, in order, worked on ahead of the consumer by threads.
+
+    A RetrievalError is handed over in the place of its result; any other error is raised here. Closing the iterator
+    (or dropping it) stops its threads after the items that they have in hand.
+
+    Args:
+        work: called on the threads, one item at a time.
+        items: taken one by one by the consumer's thread, never more than depth ahead.
+        threads: None for one a core.
+        depth: the most results, finished or in work, to hold; None for four a thread.
+    """
+    threads = threads or cores()
+    depth = depth or 4 * threads
+
+    def attempt(item: Input) -> Output | RetrievalError:
+        try:
+            return work(item)
+        except RetrievalError as error:
+            return error
+
+    waiting: deque[Future[Output | RetrievalError]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(attempt, item))
+            if len(waiting) >= depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(data: bytes, kind: str, *, size: int | None, max_pixels: int) -> Image.Image:
+    image = _open(data, kind, max_pixels=max_pixels)
+    _check_pixels(image.size, max_pixels)
+    if size is not None and isinstance(image, ImageFile.ImageFile):
+        image.draft(None, (_MARGIN * size, _MARGIN * size))  # JPEG alone heeds it
+    with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
+        image.load()
+        orientation = _orientation(image)
+        image = _eight_bit(image)
+        if size is not None:
+            image = _shrink(_middle(image), size)
+        image = _over_white(image)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _damage(error: Exception) -> str:
+    """What is wrong with a file, in fewer words than the decoder's."""
+    text = " ".join(str(error).split())
+    if isinstance(error.__cause__ or error, (struct.error, EOFError, IndexError)) or "truncated" in text.lower():
+        return "it breaks off"
+    return "its header makes no sense" if "not identified" in text else text[:100] or type(error).__name__
+
+
+def _open(data: bytes, kind: str, *, max_pixels: int) -> Image.Image:
+    """The picture with its size known and nothing decoded."""
+    _hush_pillow()
+    if kind == "HEIC":
+        return _open_heic(data, max_pixels)
+    if kind == "PNG":
+        data = checked_png(data)
+    elif kind == "GIF":
+        _check_pixels(gif_size(data), max_pixels)
+    image = _OPENERS[kind](BytesIO(data))
+    if "progressive" in image.info:
+        check_scans(data)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tile = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        _check_pixels((int(tile[0]), int(tile[1])), max_pixels)
+    return image
+
+
+def _open_heic(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        pillow_heif = import_module("pillow_heif")
+    except ImportError:
+        raise ImageError("is a HEIC picture; install pillow-heif to read those, or convert it to JPEG") from None
+    file = pillow_heif.open_heif(BytesIO(data))
+    _check_pixels(file.size, max_pixels)
+    return file.to_pillow()  # type: ignore[no-any-return]
+
+
+def _hush_pillow() -> None:
+    """Keep Pillow's warnings of odd metadata off the terminal (and from being errors): the pixels do not need it.
+
+    One narrow filter, and not warnings.catch_warnings, which threads may not share.
+    """
+    if warnings.filters[0] != _METADATA_WARNINGS:
+        warnings.filterwarnings("ignore", category=UserWarning, module=_METADATA_WARNINGS[3].pattern)
+
+
+_METADATA_WARNINGS = ("ignore", None, UserWarning, re.compile(r"PIL\.(Tiff|Png)ImagePlugin"), 0)
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    if min(size) < 1:
+        raise ImageError(f"has no pixels ({size[0]} × {size[1]})")
+    if size[0] * size[1] > max_pixels:
+        raise ImageError(f"has {size[0] * size[1]:,} pixels; the cap is {max_pixels:,}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or it cannot be read: a picture with broken EXIF is still a picture."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 (hand-made EXIF raises anything from struct.error to RecursionError)
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits a channel and without a palette, in a mode that reduce() and _over_white() know."""
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bit_grey(np.asarray(image)))
+    if image.mode in {"P", "PA"} or "transparency" in image.info:
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode not in {"L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}:
+        raise ImageError(f"has colours of the kind {image.mode}, which is not read; convert it to RGB")
+    return image
+
+
+def _eight_bit_grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values on the scale from 0 to 255.
+
+    16-bit values and fractions keep their scale; of wider ones nothing says what is white, so they are stretched.
+    """
+    if values.dtype.itemsize == _TWO_BYTES:
+        return (values // (_WHITE_16 // _WHITE_8)).astype(np.uint8)
+    finite = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    if low >= 0:
+        whites = (1.0,) if values.dtype.kind == "f" else ()
+        low, high = 0.0, next((white for white in (*whites, _WHITE_8, _WHITE_16) if high <= white), high)
+    return ((finite - low) * (_WHITE_8 / max(high - low, 1e-9))).astype(np.uint8)
+
+
+_TWO_BYTES = 2
+_WHITE_8 = 255
+_WHITE_16 = 65535
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a picture that is extremely elongated; any other picture itself."""
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    left, top = ((side - min(side, longest)) // 2 for side in image.size)
+    return image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
+
+
+def _shrink(image: Image.Image, size: int) -> Image.Image:
+    """The picture averaged over whole blocks of pixels, to a least side of no less than the margin times size."""
+    factor = min(image.size) // (_MARGIN * size)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """The picture as RGB, what is transparent shown on white: shops and clip art mean it so."""
+    if image.mode in {"La", "RGBa"}:
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode not in {"LA", "RGBA"}:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")

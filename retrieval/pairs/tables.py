@@ -1,0 +1,249 @@
+"""Rows of CSV, TSV, JSONL, JSON and Parquet files, each with its place in the file, and what could not be read."""
+
+import codecs
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from retrieval.errors import PairsError
+
+Value: TypeAlias = Any  # what JSON knows: text, numbers, booleans, None, and lists and dicts of them
+Row: TypeAlias = dict[str, Value]
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+_LONGEST_FIELD = 2**24  # Python's csv stops at 131,072 characters, which a page of HTML in a cell exceeds
+
+
+@dataclass(slots=True)
+class Table:
+    """What a file of rows holds.
+
+    Attributes:
+        name: the file's name, for messages.
+        rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
+        bad: (place, reason) of what could not be read.
+        typed: False where every value is text, so that types are to be found column by column.
+        packed: name of the column whose cells hold pictures themselves; in the rows stands the place of their bytes, as
+            ImageSource.member has it.
+    """
+
+    name: str
+    rows: list[tuple[str, Row]] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    typed: bool = True
+    packed: str | None = None
+
+    def columns(self) -> list[str]:
+        """Names of the columns that any row has, in the order of their first appearance."""
+        return list(dict.fromkeys(name for _, row in self.rows for name in row))
+
+    def add(self, place: str, value: Value) -> None:
+        """Add one parsed row, or name it as bad where it has no columns."""
+        if isinstance(value, dict):
+            self.rows.append((place, value))
+        else:
+            self.bad.append((place, f"is not a JSON object but {type(value).__name__}"))
+
+
+def read_table(path: Path) -> Table:
+    """Rows of a file by its suffix, one of TABLE_SUFFIXES.
+
+    Raises:
+        PairsError: the file as a whole cannot be read.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return _read_parquet(path)
+        return _read_jsonl(path) if suffix in {".jsonl", ".ndjson"} else _read_csv(path)
+    except OSError as error:
+        raise PairsError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def parse_json(text: str) -> Value:
+    """Value of a JSON text: half characters (lone surrogates) replaced, numbers that no database holds text or None.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        value = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=lambda _: None)
+        if "\\ud" not in text.lower():
+            return value
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _whole_number(digits: str) -> int | str:
+    return int(digits) if len(digits) < len(str(2**63)) else digits
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def decode(data: bytes, *, name: str) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark; without the mark and without NUL characters.
+
+    Raises:
+        PairsError: it is in another encoding; the message names the line.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig").replace("\0", "")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PairsError(
+            f"{name} is not in UTF-8: line {line} holds the byte 0x{data[error.start]:02x}; save it as UTF-8"
+        ) from error
+
+
+def _read_csv(path: Path) -> Table:
+    text = decode(path.read_bytes(), name=path.name)
+    table = Table(path.name, typed=False)
+    with _long_fields():
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, path), strict=True)
+        lines = _csv_lines(reader, table)
+        names = _distinct(next(lines, ("", []))[1])
+        for place, cells in lines:
+            if any(cells[len(names) :]):
+                table.bad.append((place, f"has {len(cells)} values where the header has {len(names)}"))
+            elif any(cells):  # the nameless column is a row index
+                table.rows.append((place, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
+    return table
+
+
+def _distinct(header: list[str]) -> list[str]:
+    """Names of the columns; the second of a name is called name_2."""
+    names: list[str] = []
+    for name in (name.strip() for name in header):
+        names.append(f"{name}_{names.count(name) + 1}" if name and name in names else name)
+    return names
+
+
+def _csv_lines(reader: Any, table: Table) -> Iterator[tuple[str, list[str]]]:
+    """Place and cells of each line that is well formed; the others go to table.bad."""
+    while True:
+        place = f"line {reader.line_num + 1}"
+        try:
+            yield place, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = "opens a quote that is never closed" if "end of data" in str(error) else f"is not CSV ({error})"
+            table.bad.append((place, reason))
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Room for long cells; the limit belongs to the whole process, so it is put back."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _delimiter(text: str, path: Path) -> str:
+    """What separates the header's names: what is most often in it, of equals the suffix's own."""
+    header = text[: text.find("\n")] if "\n" in text else text
+    return max("\t,;|" if path.suffix.lower() == ".tsv" else ",\t;|", key=header.count)
+
+
+def _read_jsonl(path: Path) -> Table:
+    table = Table(path.name)
+    with path.open("rb") as file:
+        start = file.read(2)
+        wide = start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        file.seek(0)
+        lines: Iterable[bytes] = decode(file.read(), name=path.name).encode().splitlines() if wide else file
+        for number, line in enumerate(lines, 1):
+            _add_json_line(table, f"line {number}", line.removeprefix(codecs.BOM_UTF8).strip())
+    return table
+
+
+def _add_json_line(table: Table, place: str, line: bytes) -> None:
+    if not line:
+        return
+    try:
+        table.add(place, parse_json(line.decode()))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are children of it
+        table.bad.append((place, f"is not JSON ({error})"))
+
+
+def _read_parquet(path: Path) -> Table:
+    """Rows of a Parquet file without the bytes of its pictures, which ImageSource reads one by one."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    table = Table(path.name)
+    try:
+        with ParquetFile(path) as file:
+            plain, packed = _parquet_columns(file)
+            table.packed = packed.split(".")[0] if packed else None
+            for batch in file.iter_batches(batch_size=4096, columns=plain):
+                for row in batch.to_pylist():
+                    number = len(table.rows)
+                    values = {name: as_json(value) for name, value in row.items()}
+                    if table.packed:
+                        values[table.packed] = f"{packed}#{number}"
+                    table.rows.append((f"row {number + 1}", values))
+    except (ArrowException, OSError) as error:
+        raise PairsError(f"{path} is not a Parquet file that can be read ({error})") from error
+    return table
+
+
+def _parquet_columns(file: Any) -> tuple[list[str], str | None]:
+    """Columns to read now, and the one of pictures to read later: binary, or Hugging Face's bytes and path."""
+    from pyarrow import types
+
+    plain, packed = [], {}
+    for column in file.schema_arrow:
+        name, kind = column.name, column.type
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and not _all_null(file, f"{name}.bytes"):
+            packed[name] = f"{name}.bytes"
+        elif types.is_binary(kind) or types.is_large_binary(kind):
+            packed.update({name: name} if name.lower() in _PACKED_NAMES else {})
+        else:
+            plain.append(name)
+    first = next((name for name in _PACKED_NAMES if name in packed), next(iter(packed), None))
+    return plain, packed.get(first)
+
+
+_PACKED_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "image_bytes")
+
+
+def _all_null(file: Any, column: str) -> bool:
+    """Whether the file's own statistics say that a column is empty throughout: its pictures are named by path then."""
+    for group in (file.metadata.row_group(number) for number in range(file.num_row_groups)):
+        chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+        if chunk.statistics is None or chunk.statistics.null_count != group.num_rows:
+            return False
+    return True
+
+
+def as_json(value: Any) -> Value:
+    """The value in JSON's types: times as ISO text, decimals as numbers, bytes left out."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [as_json(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): as_json(part) for name, part in value.items()}
+    is_known = (
+        value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
+    )
+    return value if is_known else None

@@ -1,0 +1,238 @@
+"""The catalog's records over one SQLite connection: what is asked of them, and how items are written.
+
+Reading methods may be called in a read transaction, writing ones only in a write transaction; `database` opens both.
+Lists travel as JSON arrays into `json_each`, so no statement is put together from data.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retrieval.filters.attributes import forget_attributes, store_attributes
+from retrieval.records.schema import read_meta, write_meta
+from retrieval.records.slots import Slots
+
+
+class StoredImage(NamedTuple):
+    """One picture of an item; `path` is relative to the place `folder`, or absolute where that is None."""
+
+    folder: int | None
+    path: str | None
+    member: str | None
+    name: str | None
+    hash: str
+    size: int | None
+    modified: int | None
+    slot: int
+
+
+class StoredCaption(NamedTuple):
+    """One caption of an item."""
+
+    text: str
+    slot: int
+
+
+@dataclass(slots=True)
+class StoredItem:
+    """One item as the records have it; `number` is None for one that is about to be added."""
+
+    id: str
+    number: int | None
+    attributes: str
+    source: int | None
+    images: list[StoredImage]
+    captions: list[StoredCaption]
+
+
+class Records:
+    """Questions to, and changes of, one catalog's tables."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self.connection = connection
+        self.folder = folder
+        self.slots = Slots(connection)
+
+    # --- facts about the whole
+
+    def meta(self, key: str, default: Any = None) -> Any:
+        """Return the value that is recorded under a key."""
+        return read_meta(self.connection, key, default)
+
+    def put_meta(self, **values: Any) -> None:
+        """Record values under their names."""
+        write_meta(self.connection, values)
+
+    def revision(self) -> int:
+        """Return a number that grows with every change of an item."""
+        return int(self.connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()[0])
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items, images, captions and deleted ids there are."""
+        row = self.connection.execute(
+            "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM images), "
+            "(SELECT count(*) FROM captions), (SELECT count(*) FROM deleted)"
+        ).fetchone()
+        return dict(zip(("items", "images", "captions", "deleted"), row, strict=True))
+
+    def has_captions(self) -> bool:
+        """Whether any item has a caption."""
+        return self.connection.execute("SELECT 1 FROM captions LIMIT 1").fetchone() is not None
+
+    # --- places: folders and PAIRS sources, which stay right when the catalog moves together with them
+
+    def place(self, number: int) -> Path:
+        """Return where a place is now: beside the catalog as it was when recorded, else where it was then."""
+        absolute, relative = self.connection.execute(
+            "SELECT absolute, relative FROM places WHERE number = ?", (number,)
+        ).fetchone()
+        beside = Path(os.path.normpath(self.folder / relative))
+        return beside if beside.exists() else Path(absolute)
+
+    def places(self) -> dict[int, Path]:
+        """Return every place by its number."""
+        numbers = self.connection.execute("SELECT number FROM places ORDER BY number").fetchall()
+        return {number: self.place(number) for (number,) in numbers}
+
+    def find_place(self, path: Path) -> int | None:
+        """Return the number of a place that is recorded, or None."""
+        return next((number for number, place in self.places().items() if place == path), None)
+
+    def put_place(self, path: Path) -> int:
+        """Return the number of a place, recorded now where it is new."""
+        number = self.find_place(path)
+        if number is not None:
+            return number
+        relative = os.path.relpath(path, self.folder)
+        row = self.connection.execute(
+            "INSERT INTO places (absolute, relative) VALUES (?, ?) RETURNING number", (str(path), relative)
+        ).fetchone()
+        return int(row[0])
+
+    def sources(self) -> list[Path]:
+        """Return the PAIRS sources that items came from."""
+        numbers = self.connection.execute("SELECT DISTINCT source FROM items WHERE source IS NOT NULL ORDER BY source")
+        return [self.place(number) for (number,) in numbers.fetchall()]
+
+    # --- items
+
+    def stored(self, ids: Sequence[str]) -> dict[str, StoredItem]:
+        """Return the items that have these ids, by id."""
+        wanted = (json.dumps(list(ids)),)
+        found = {
+            number: StoredItem(name, number, attributes, source, [], [])
+            for number, name, attributes, source in self.connection.execute(
+                "SELECT number, id, attributes, source FROM items WHERE id IN (SELECT value FROM json_each(?))", wanted
+            )
+        }
+        numbers = (json.dumps(list(found)),)
+        for item, *image in self.connection.execute(
+            "SELECT item, folder, path, member, name, hash, size, modified, slot FROM images "
+            "WHERE item IN (SELECT value FROM json_each(?)) ORDER BY item, position",
+            numbers,
+        ):
+            found[item].images.append(StoredImage(*image))
+        for item, *caption in self.connection.execute(
+            "SELECT item, text, slot FROM captions "
+            "WHERE item IN (SELECT value FROM json_each(?)) ORDER BY item, position",
+            numbers,
+        ):
+            found[item].captions.append(StoredCaption(*caption))
+        return {item.id: item for item in found.values()}
+
+    def ids_of_source(self, source: int) -> dict[str, int]:
+        """Return ids and numbers of the items that came from a source."""
+        return dict(self.connection.execute("SELECT id, number FROM items WHERE source = ?", (source,)))
+
+    def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the numbers of those ids that exist."""
+        return dict(
+            self.connection.execute(
+                "SELECT id, number FROM items WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+            )
+        )
+
+    def names_of(self, numbers: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """Return id and attributes (JSON) of items by number."""
+        rows = self.connection.execute(
+            "SELECT number, id, attributes FROM items WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(numbers)),),
+        )
+        return {number: (name, attributes) for number, name, attributes in rows}
+
+    def deleted(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that were deleted and not taken back."""
+        rows = self.connection.execute(
+            "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+        )
+        return {name for (name,) in rows}
+
+    def image(self, item: int, position: int) -> StoredImage | None:
+        """Return one image of an item, or None where it has no such position."""
+        row = self.connection.execute(
+            "SELECT folder, path, member, name, hash, size, modified, slot FROM images WHERE item = ? AND position = ?",
+            (item, position),
+        ).fetchone()
+        return None if row is None else StoredImage(*row)
+
+    def caption(self, item: int, position: int) -> str | None:
+        """Return one caption of an item, or None where it has no such position."""
+        row = self.connection.execute(
+            "SELECT text FROM captions WHERE item = ? AND position = ?", (item, position)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def put_items(self, items: Sequence[StoredItem], attributes: Sequence[Mapping[str, Any]]) -> None:
+        """Add the items that have no number yet, replace those that have one; `attributes` go with them one to one."""
+        self._number(items)
+        old = [(item.number,) for item in items]
+        self.connection.executemany("DELETE FROM images WHERE item = ?", old)
+        self.connection.executemany("DELETE FROM captions WHERE item = ?", old)
+        self.connection.executemany(
+            "INSERT INTO items VALUES (?1, ?2, ?3, ?4) ON CONFLICT (number) DO UPDATE SET attributes = ?3, source = ?4",
+            [(item.number, item.id, item.attributes, item.source) for item in items],
+        )
+        self.connection.executemany(
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(item.number, position, *image) for item in items for position, image in enumerate(item.images)],
+        )
+        self.connection.executemany(
+            "INSERT INTO captions VALUES (?, ?, ?, ?)",
+            [(item.number, position, *caption) for item in items for position, caption in enumerate(item.captions)],
+        )
+        self.connection.executemany("DELETE FROM deleted WHERE id = ?", [(item.id,) for item in items])
+        numbers = [item.number for item in items if item.number is not None]
+        store_attributes(self.connection, zip(numbers, attributes, strict=True))
+
+    def _number(self, items: Sequence[StoredItem]) -> None:
+        """Give numbers that no item ever had to the new ones."""
+        row = self.connection.execute("SELECT coalesce(max(item), 0) FROM attribute_changes").fetchone()
+        number = int(row[0])
+        for item in items:
+            if item.number is None:
+                number += 1
+                item.number = number
+
+    def drop_items(self, numbers: Iterable[int]) -> None:
+        """Remove items with their images and captions; their vectors stay until the next compaction."""
+        gone = [(number,) for number in numbers]
+        self.connection.executemany("DELETE FROM items WHERE number = ?", gone)
+        forget_attributes(self.connection, [number for (number,) in gone])
+
+    def mark_deleted(self, ids: Iterable[str]) -> None:
+        """Keep these ids out of later builds."""
+        self.connection.executemany("INSERT OR IGNORE INTO deleted VALUES (?)", [(name,) for name in ids])
+
+    def set_source(self, numbers: Iterable[int], source: int) -> None:
+        """Record that these items come from another source now."""
+        self.connection.executemany("UPDATE items SET source = ? WHERE number = ?", [(source, one) for one in numbers])
+
+    def touch_images(self, images: Iterable[tuple[int, int, int | None, int | None]]) -> None:
+        """Record (item, position, size, modified) of files that were written anew with the same content."""
+        self.connection.executemany(
+            "UPDATE images SET size = ?3, modified = ?4 WHERE item = ?1 AND position = ?2", list(images)
+        )

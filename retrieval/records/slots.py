@@ -1,0 +1,128 @@
+"""Which slot of a side's vector file belongs to which image or caption, and what each vector was made of."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.records.entries import Entries, read_entries
+from retrieval.records.items import Target
+from retrieval.records.schema import read_meta, write_meta
+
+SIDES: tuple[Target, ...] = ("images", "captions")
+
+_ENTRIES: dict[Target, tuple[str, str]] = {
+    "images": (
+        "SELECT slot, item, position FROM images",
+        "SELECT slot, images.item, position FROM images JOIN attribute_changes USING (item) WHERE revision > ?",
+    ),
+    "captions": (
+        "SELECT slot, item, position FROM captions",
+        "SELECT slot, captions.item, position FROM captions JOIN attribute_changes USING (item) WHERE revision > ?",
+    ),
+}
+_IS_LIVE: dict[Target, str] = {
+    "images": "EXISTS (SELECT 1 FROM images WHERE images.slot = vectors.slot)",
+    "captions": "EXISTS (SELECT 1 FROM captions WHERE captions.slot = vectors.slot)",
+}
+
+
+class Vector(NamedTuple):
+    """What a slot's vector was made of."""
+
+    slot: int
+    hash: str
+    fingerprint: str
+
+
+class Known(NamedTuple):
+    """A vector that is there already; `live` says whether an image or a caption has it now."""
+
+    slot: int
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SideState:
+    """How much of a side's vector file is committed, and which index was chosen for it.
+
+    Attributes:
+        generation: Number of the file; a compaction makes the next one.
+        rows: Committed vectors, those included that no image or caption has any more.
+        kind: Kind of index.
+        saved: Revision of the records that the saved index is as of; -1 without one.
+    """
+
+    generation: int
+    rows: int
+    kind: str
+    saved: int = -1
+
+
+class Slots:
+    """Questions to, and changes of, the bookkeeping of vectors over one SQLite connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def side(self, side: Target) -> SideState:
+        """Return the state of one side's vectors."""
+        return SideState(**read_meta(self.connection, side, {"generation": 1, "rows": 0, "kind": "exact"}))
+
+    def put_side(self, side: Target, state: SideState) -> None:
+        """Record the state of one side's vectors."""
+        write_meta(self.connection, {side: asdict(state)})
+
+    def known(self, side: Target, hashes: Iterable[str], *, fingerprint: str) -> dict[str, Known]:
+        """Return the vectors that were made of these contents by this tower, by content hash."""
+        rows = self.connection.execute(
+            f"SELECT hash, slot, {_IS_LIVE[side]} FROM vectors "  # noqa: S608 - made of constants
+            "WHERE side = ? AND fingerprint = ? AND hash IN (SELECT value FROM json_each(?))",
+            (side, fingerprint, json.dumps(list(hashes))),
+        )
+        return {name: Known(slot, bool(live)) for name, slot, live in rows}
+
+    def put_vectors(self, side: Target, vectors: Sequence[Vector]) -> None:
+        """Record what new slots were made of; a content that had another slot has the new one from now on."""
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", [(side, *vector) for vector in vectors]
+        )
+
+    def entries(self, side: Target, *, since: int = 0) -> Entries:
+        """Return the images or captions of the items that changed after revision `since`; zero takes all."""
+        every, changed = _ENTRIES[side]
+        cursor = self.connection.execute(changed, (since,)) if since else self.connection.execute(every)
+        return read_entries(cursor)
+
+    def changed_items(self, since: int) -> NDArray[np.int64]:
+        """Return the items that were added, changed or deleted after revision `since`."""
+        cursor = self.connection.execute("SELECT item FROM attribute_changes WHERE revision > ?", (since,))
+        return np.fromiter((item for (item,) in cursor), dtype=np.int64)
+
+    def slots_of(self, item: int) -> list[int]:
+        """Return the slots of an item's images."""
+        rows = self.connection.execute("SELECT slot FROM images WHERE item = ? ORDER BY position", (item,))
+        return [slot for (slot,) in rows]
+
+    def renumber(self, side: Target, live: Sequence[int]) -> None:
+        """Give the live slots, sorted, the numbers 0, 1, 2... and forget the vectors of all others."""
+        run = self.connection.execute
+        run("CREATE TEMP TABLE moved (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)")
+        self.connection.executemany("INSERT INTO moved VALUES (?2, ?1)", enumerate(live))
+        run(
+            "CREATE TEMP TABLE kept AS SELECT side, new, hash, fingerprint FROM vectors "
+            "JOIN moved ON slot = old WHERE side = ?",
+            (side,),
+        )
+        run("DELETE FROM vectors WHERE side = ?", (side,))
+        run("INSERT INTO vectors SELECT * FROM kept")
+        if side == "images":
+            run("UPDATE images SET slot = (SELECT new FROM moved WHERE old = slot)")
+        else:
+            run("UPDATE captions SET slot = (SELECT new FROM moved WHERE old = slot)")
+        run("DROP TABLE moved")
+        run("DROP TABLE kept")

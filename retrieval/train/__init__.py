@@ -1,0 +1,204 @@
+"""Train a dual encoder on image-text pairs with a contrastive loss, so that it can be stopped and resumed anywhere."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from retrieval.encoder.open_clip_encoder import OpenClipEncoder
+from retrieval.errors import EncoderError, TrainingError
+from retrieval.pairs import Pairs, Skipped
+from retrieval.train.album import Album, open_album
+from retrieval.train.config import TrainConfig
+from retrieval.train.crops import Crops
+from retrieval.train.exam import Exam
+from retrieval.train.lessons import Lessons, hold_out
+from retrieval.train.run import RunFolder
+from retrieval.train.starts import starting_model
+from retrieval.train.trainer import Progress, Trainer
+
+__all__ = ["TrainConfig", "TrainResult", "train"]
+
+_deterministic: Any = torch.utils.deterministic  # torch does not annotate it
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        run: the folder; `load_encoder` takes it.
+        steps: how many were taken in all.
+        pictures: how many distinct ones were learned from.
+        held_out: how many distinct ones validated.
+        loss: of the last step.
+        before: recall on the validation pairs before the first step, under the names of `metrics.recall_both_ways`;
+            empty without validation.
+        best: recall of the model that was kept.
+        best_step: when that was.
+        seconds: that this call took.
+        skipped: pictures and rows that could not be learned from.
+    """
+
+    run: Path
+    steps: int
+    pictures: int
+    held_out: int
+    loss: float
+    before: Mapping[str, float]
+    best: Mapping[str, float]
+    best_step: int
+    seconds: float
+    skipped: tuple[Skipped, ...]
+
+    def summary(self) -> str:
+        """One line: what was learned from, and what it brought."""
+        line = f"{self.run}: {self.steps} steps on {self.pictures} pictures, loss {self.loss:.3f}"
+        if not self.held_out:
+            return f"{line}; not validated (too few pictures to hold some out, or told not to): the last model is kept"
+        ways = {"text→image": "text_to_image_recall@10", "image→text": "image_to_text_recall@10"}
+        recalls = [f"{way} R@10 {100 * self.before[key]:.1f} → {100 * self.best[key]:.1f}" for way, key in ways.items()]
+        return f"{line}; on {self.held_out} held-out pictures {', '.join(recalls)} (step {self.best_step} is kept)"
+
+
+def train(
+    pairs: Pairs,
+    run: Path | str,
+    *,
+    config: TrainConfig | None = None,
+    validation: Pairs | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train on `pairs` into the folder `run`, which then holds the best model, and what resuming needs.
+
+    Of the models after each epoch, and the one at the start, that with the highest mean recall on the validation pairs
+    is kept (R@1, R@5 and R@10, both ways); without validation pairs the last. A run on the CPU that was killed at any
+    moment and resumed on the same machine ends in the same weights, bit for bit, as one that was not.
+
+    Args:
+        pairs: what to learn from. Pictures that cannot be read, and those without a caption, are left out and named.
+        run: a new or empty folder; or with `resume`, one that an earlier call left.
+        config: defaults to `TrainConfig()`.
+        validation: defaults to a share of `pairs`, held out by item where there are enough.
+        resume: go on from the last checkpoint in `run`; from the start where there is none yet.
+        progress: called after each step with (step, steps, loss, pairs per second).
+
+    Raises:
+        TrainingError: the folder holds something else or a run of other settings or pairs; there is nothing to learn
+            from; or the loss is no longer finite. The last checkpoint and the best model stay.
+        EncoderError: there is no such model.
+        KeyboardInterrupt: on Ctrl-C, after the step in hand and a checkpoint. A second one does not wait.
+    """
+    started, folder = time.perf_counter(), RunFolder(Path(run))
+    config = (config or TrainConfig()).complete()
+    folder.check(config, resume=resume)
+    with _own_chance():
+        trainer = _prepared(pairs, folder, config=config, validation=validation)
+        if resume and folder.state.is_file():
+            trainer.restore()
+        trainer.begin()
+        with _stop_request() as stop, _repeatable(trainer.device):
+            trainer.go_on(stop, progress)
+    return _result(trainer, seconds=time.perf_counter() - started)
+
+
+def _result(trainer: Trainer, *, seconds: float) -> TrainResult:
+    return TrainResult(
+        run=trainer.folder.path,
+        steps=trainer.step,
+        pictures=len(trainer.lessons.pictures),
+        held_out=len(trainer.exam.pictures),
+        loss=trainer.loss,
+        before=trainer.before,
+        best=trainer.best,
+        best_step=trainer.best_step,
+        seconds=seconds,
+        skipped=(*trainer.album.skipped, *trainer.exam.skipped),
+    )
+
+
+def _prepared(pairs: Pairs, folder: RunFolder, *, config: TrainConfig, validation: Pairs | None) -> Trainer:
+    """Everything that a run needs, before its first step."""
+    checkpoint = starting_model(config)
+    try:
+        encoder = OpenClipEncoder(checkpoint, device=config.device)
+    except EncoderError as error:
+        raise TrainingError(str(error)) from error
+    crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
+    album = open_album(pairs.pairs, crops, cache_bytes=config.cache_bytes, threads=config.threads)
+    held = np.zeros(len(pairs), np.bool_)
+    if validation is None:
+        held = hold_out(pairs.pairs, album, share=config.validation_share, seed=config.seed)
+        validation_pairs = [pair for pair, out in zip(pairs, held, strict=True) if out]
+    else:
+        validation_pairs = list(validation)
+    lessons = Lessons.of(pairs.pairs, np.where(held, -1, album.numbers))
+    _check_enough(lessons, pairs, album)
+    return Trainer(
+        folder=folder,
+        config=config,
+        checkpoint=checkpoint,
+        album=album,
+        lessons=lessons,
+        crops=crops,
+        exam=Exam.of(validation_pairs, encoder, threads=config.threads),
+    )
+
+
+def _check_enough(lessons: Lessons, pairs: Pairs, album: Album) -> None:
+    """Two pictures at least: one alone has nothing to be told apart from."""
+    if len(lessons.pictures) < 2:  # noqa: PLR2004 (see above)
+        first = f"; the first left out, {album.skipped[0].name}, {album.skipped[0].reason}" if album.skipped else ""
+        raise TrainingError(
+            f"{pairs.source} has {len(lessons.pictures)} readable pictures with a caption, and training needs two"
+            f" at least{first}"
+        )
+
+
+@contextmanager
+def _own_chance() -> Iterator[None]:
+    """Leave the caller's random numbers as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def _repeatable(device: str) -> Iterator[None]:
+    """On a CPU, take only algorithms that give the same bits each time. On a GPU some steps have none."""
+    before, safeguard = torch.are_deterministic_algorithms_enabled(), _deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before or device == "cpu")
+    _deterministic.fill_uninitialized_memory = False  # costs time, and only helps to find bugs
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        _deterministic.fill_uninitialized_memory = safeguard
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts at once. Only the main thread hears them."""
+    stop = threading.Event()
+
+    def request(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,145 @@
+"""How a training run is set up, as data: what decides its result, and a few things that only decide what it costs."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from retrieval.errors import TrainingError
+
+SMALL: Final = "small"
+"""The built-in architecture for small sets: it learns from scratch on a CPU in minutes."""
+
+_FROM_RANDOM: Final[Mapping[str, Any]] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "warmup": 0.1,
+    "crop": 0.7,
+}
+_FROM_WEIGHTS: Final[Mapping[str, Any]] = {**_FROM_RANDOM, "epochs": 5, "learning_rate": 1e-5, "crop": 0.9}
+_COST_ONLY: Final = frozenset({"device", "threads", "cache_bytes", "checkpoint_seconds"})
+_DEVICES: Final = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What to train and how. `None` stands for what suits the model, which `complete` fills in.
+
+    Args:
+        model: "small"; a folder that open_clip can load; an open_clip name/tag or "hf-hub:org/model", to go on from its
+            weights; or, to start from random ones, an open_clip architecture, its config, or a .json file of that.
+        epochs: How often each picture is shown; 30 from random weights, 5 from trained ones.
+        batch_size: Pictures in a step, at most; 64.
+        learning_rate: The highest, reached after the warm-up; from there it falls to 0 along half a cosine. 1e-3 from
+            random weights, 1e-5 from trained ones.
+        weight_decay: Of AdamW, on matrices and kernels only, not on biases, norms and the temperature; 0.1.
+        warmup: The share of all steps in which the learning rate rises; 0.1.
+        crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
+            weights, 0.9 from trained ones. Pictures are never flipped, captions may say left or right, and their
+            colours never changed.
+        clip_norm: Gradients are scaled down to this length.
+        validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
+        seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
+        device: "auto", "cpu" or "cuda".
+        threads: How many read and crop pictures ahead; as many as suit the device where it is None.
+        cache_bytes: Memory for pictures that are decoded once and kept.
+        checkpoint_seconds: A killed run loses at most the work of so long.
+
+    Raises:
+        TrainingError: A value makes no sense.
+    """
+
+    model: str | Mapping[str, Any] = SMALL
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    crop: float | None = None
+    clip_norm: float = 1.0
+    validation_share: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    cache_bytes: int = 2 * 2**30
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
+        _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
+        _check_range(self, "weight_decay", low=0.0, high=math.inf)
+        _check_range(self, "warmup", low=0.0, high=1.0)
+        _check_range(self, "crop", low=0.0, high=1.0, above=True)
+        _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
+        _check_range(self, "validation_share", low=0.0, high=0.5)
+        _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
+        if not self.model:
+            raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
+        if self.device not in _DEVICES:
+            raise TrainingError(f"there is no device {self.device!r}; take one of {', '.join(_DEVICES)}")
+
+    @property
+    def from_random(self) -> bool:
+        """Whether the model starts from random weights rather than trained ones."""
+        if not isinstance(self.model, str) or self.model == SMALL:
+            return True
+        is_architecture = "/" not in self.model and not self.model.startswith("hf-hub:")
+        return not Path(self.model).is_dir() and (is_architecture or self.model.endswith(".json"))
+
+    def complete(self) -> "TrainConfig":
+        """The config with every None that decides the result replaced by what suits the model."""
+        usual = _FROM_RANDOM if self.from_random else _FROM_WEIGHTS
+        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
+        names = [field.name for field in fields(self) if field.name not in _COST_ONLY]
+        changed = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return [f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in changed]
+
+    def to_json(self) -> str:
+        """The config as a JSON object; `from_json` reads it."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """The config that `to_json` wrote; what it leaves out has its default.
+
+        Raises:
+            TrainingError: It is no JSON object, has a setting that there is not, or one whose value makes no sense.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TrainingError(f"this training config is no JSON ({error}): {text[:60]!r}") from error
+        if not isinstance(values, dict):
+            raise TrainingError(f"a training config is a JSON object, not {text[:60]!r}")
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+                raise TrainingError(f"there is no training setting {name!r}{hint}")
+        return cls(**values)
+
+
+def _check_whole(config: TrainConfig, *, least: Mapping[str, int]) -> None:
+    for name, low in least.items():
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+            raise TrainingError(f"{name} is {value!r}; it must be a whole number of at least {low}")
+
+
+def _check_range(config: TrainConfig, name: str, *, low: float, high: float, above: bool = False) -> None:
+    value = getattr(config, name)
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high or (above and value == low):
+        bounds = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        raise TrainingError(f"{name} is {value!r}; it must be a number {bounds}")

@@ -1,0 +1,108 @@
+"""A training run's folder: the best model so far in open_clip's own layout, and beside it what resuming needs."""
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from retrieval.errors import TrainingError
+from retrieval.train.config import TrainConfig
+
+RECALL_AT: Final = (1, 5, 10)
+RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in RECALL_AT)
+LOG_COLUMNS: Final = ("step", "epoch", "loss", "learning_rate", "scale", "pairs_per_second", *RECALLS, "mean_recall")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """`path` holds the model; `path/training` holds config.json, state.safetensors and log.csv."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """How the run is set up."""
+        return self.path / "training" / "config.json"
+
+    @property
+    def state(self) -> Path:
+        """The last checkpoint: model, optimizer, and how far it came."""
+        return self.path / "training" / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """A line for each step, those of finished epochs with recall on the validation pairs."""
+        return self.path / "training" / "log.csv"
+
+    def check(self, config: TrainConfig, *, resume: bool) -> None:
+        """Pass where the folder is new or empty or, on resuming, holds a run of the same config.
+
+        Raises:
+            TrainingError: anything else; the message says what to do.
+        """
+        if self.config.is_file():
+            self._check_run(config, resume=resume)
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_file, self.path.rglob("*")))):
+            raise TrainingError(f"{self.path} holds something else than a training run; name a new or an empty folder")
+
+    def _check_run(self, config: TrainConfig, *, resume: bool) -> None:
+        if not resume:
+            raise TrainingError(f"{self.path} holds a training run; resume it, or name another folder")
+        changed = config.differences(TrainConfig.from_json(self.config.read_text(encoding="utf-8")).complete())
+        if changed:
+            raise TrainingError(
+                f"{self.path} was begun with other settings: {'; '.join(changed)}; resume with the old ones"
+            )
+
+    def begin(self, config: TrainConfig, *, step: int) -> None:
+        """Write the config, and leave of the log what came up to this step, so that what follows is not there twice."""
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+        rows = [row for row in self.logged() if int(row["step"]) <= step]
+        write_aside(self.log, lambda path: _write_rows(path, rows))
+
+    def logged(self) -> list[dict[str, str]]:
+        """The log's rows; empty strings where a step has no recall. A last line that a kill cut short is left out."""
+        if not self.log.is_file():
+            return []
+        whole = self.log.read_text(encoding="utf-8").rpartition("\n")[0]
+        return list(csv.DictReader(whole.splitlines()))
+
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add rows to the log."""
+        with self.log.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerows(rows)
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, and put it in its place once it is whole and on the disk."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        write(aside)
+        _sync(aside)
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file that is not one of ours which a kill left unfinished."""
+    return path.is_file() and not (path.name.startswith(".") and path.suffix == ".tmp")
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)

@@ -3,8 +3,9 @@
 import pytest
 
 from retrieval.errors import TrainingError
+from retrieval.files import write_aside
 from retrieval.train.config import TrainConfig
-from retrieval.train.run import LOG_COLUMNS, RunFolder, write_aside
+from retrieval.train.run import LOG_COLUMNS, RunFolder
 
 CONFIG = TrainConfig(epochs=2).complete()
 

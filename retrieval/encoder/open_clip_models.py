@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 from retrieval.errors import EncoderError
+from retrieval.files import write_aside
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -89,9 +90,9 @@ def save_run(
         tokenizer.save_pretrained(str(folder))
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
-    _write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
-    _write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def _from_folder(folder: Path) -> Checkpoint:
@@ -254,23 +255,3 @@ class _Uninitialised(TorchFunctionMode):
         if getattr(function, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return function(*args, **kwargs)
-
-
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a file beside `path`, and put it in its place only once it is whole and on the disk."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        write(aside)
-        _sync(aside)
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

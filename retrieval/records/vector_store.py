@@ -12,6 +12,7 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.errors import CatalogError
+from retrieval.files import sync
 
 STORED = np.dtype("<f4")
 _COPIED_ROWS = 8192  # rows copied at once: 16 MB at dimension 512
@@ -52,7 +53,7 @@ def append_rows(path: Path, rows: Rows, *, at: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     if fresh:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
@@ -62,7 +63,7 @@ def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
             file.write(np.ascontiguousarray(rows[block], dtype=STORED).data)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def index_path(folder: Path, side: str, generation: int) -> Path:
@@ -75,15 +76,6 @@ def remove_other_generations(folder: Path, side: str, *, generation: int) -> Non
     for path in folder.glob(f"{side}-*"):
         if not path.name.startswith(f"{side}-{generation}."):
             path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk knows the folder's names: a new file's name is not durable before that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_length(path: Path, size: int, *, count: int, dimension: int) -> None:

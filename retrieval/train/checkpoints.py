@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from retrieval.errors import TrainingError
-from retrieval.train.run import write_aside
+from retrieval.files import write_aside
 
 _FORMAT: Final = 1
 _MODEL, _OPTIMIZER = "model.", "optimizer."

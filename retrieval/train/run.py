@@ -1,13 +1,13 @@
 """A training run's folder: the best model so far in open_clip's own layout, and beside it what resuming needs."""
 
 import csv
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from retrieval.errors import TrainingError
+from retrieval.files import write_aside
 from retrieval.train.config import TrainConfig
 
 RECALL_AT: Final = (1, 5, 10)
@@ -74,26 +74,6 @@ class RunFolder:
         """Add rows to the log."""
         with self.log.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerows(rows)
-
-
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, and put it in its place once it is whole and on the disk."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        write(aside)
-        _sync(aside)
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _is_file(path: Path) -> bool:

@@ -1,7 +1,5 @@
 """Files are whole or not there."""
 
-import os
-
 import pytest
 
 from retrieval.files import write_aside
@@ -25,7 +23,7 @@ def test_a_file_is_readable_as_any_new_file_here_whatever_its_writer_made_of_it(
 
     def private(aside):
         aside.write_text("new")
-        os.chmod(aside, 0o600)
+        aside.chmod(0o600)
 
     write_aside(tmp_path / "a", private)
     assert (tmp_path / "a").read_text() == "new"

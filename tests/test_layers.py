@@ -37,7 +37,9 @@ ROOMS = {
     ),
     "demo": Room(uses="train evaluate catalog records filters pairs encoder sample_shop html plots"),
     "__init__": Room(uses="catalog query encoder pairs"),
-    "train": Room(uses="evaluate metrics encoder pairs images index", packages="torch open_clip safetensors numpy PIL"),
+    "train": Room(
+        uses="files evaluate metrics encoder pairs images index", packages="torch open_clip safetensors numpy PIL"
+    ),
     "evaluate": Room(uses="metrics encoder pairs images index", packages="numpy"),
     "metrics": Room(packages="numpy"),
     "catalog": Room(uses="records filters query encoder pairs images index", packages="numpy PIL"),

@@ -141,5 +141,6 @@ def _check_range(config: TrainConfig, name: str, *, low: float, high: float, abo
         return
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not low <= value <= high or (above and value == low):
-        bounds = f"{'above' if above else 'of at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        most = f" and at most {high:g}" if high < math.inf else ""
+        bounds = f"{'above' if above else 'of at least'} {low:g}{most}"
         raise TrainingError(f"{name} is {value!r}; it must be a number {bounds}")

@@ -156,7 +156,18 @@ def main() -> None:
             "unchanged_build": unchanged_build(folder, options.pictures, options.repeats),
         }
     print(json.dumps(results, indent=2))
-    print(write_results("catalog", results))
+    print(write_results("catalog", {**results, "table": table_of(results)}))
+
+
+def table_of(results: dict[str, Any]) -> dict[str, object]:
+    """Return the README's table."""
+    first, filtered, build = (results[name] for name in ("fresh_process", "fresh_process_filtered", "unchanged_build"))
+    rows = [
+        ["open and first search(vector=...)", first["open_and_first_search_seconds"], first["read_megabytes"]],
+        ["the same with a filter", filtered["open_and_first_search_seconds"], filtered["read_megabytes"]],
+        [f"build of {build['items']:,} unchanged items", build["unchanged_seconds"], None],
+    ]
+    return {"columns": [f"{results['items']:,} items, fresh process", "seconds", "MB read"], "rows": rows}
 
 
 if __name__ == "__main__":

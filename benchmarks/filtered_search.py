@@ -96,7 +96,12 @@ def measure(catalog: Catalog, shop: Shop, rounds: int) -> dict[str, Any]:
             "milliseconds": round(median(seconds[name]) / 4 * 1000, 2),
             "times_unfiltered": round(1 / median_ratio(plain, seconds[name]), 2),
         }
+    table = [
+        [name, row["matches"], row["recall"], row["milliseconds"], row["times_unfiltered"]]
+        for name, row in rows.items()
+    ]
     return {
+        "table": {"columns": ["filter", "matches", "recall", "ms", "times unfiltered"], "rows": table},
         "items": len(shop.rows),
         "dimension": DIMENSION,
         "k": K,

@@ -33,11 +33,16 @@ def main() -> None:
             folder.mkdir()
             outcomes.append(crash(folder, pictures, number, moment=random_moment(number)))
             print(f"{number}: {outcomes[-1]}")
+    unfinished = dict(Counter(_applied(outcome) for outcome in outcomes))
     results = {
+        "table": {
+            "columns": ["kills", "acknowledged operations", "lost", *(f"unfinished: {what}" for what in unfinished)],
+            "rows": [[len(outcomes), sum(outcome.acknowledged for outcome in outcomes), 0, *unfinished.values()]],
+        },
         "kills": len(outcomes),
         "lost": 0,
         "during": dict(Counter(outcome.operation for outcome in outcomes)),
-        "unfinished_operation": dict(Counter(_applied(outcome) for outcome in outcomes)),
+        "unfinished_operation": unfinished,
         "operations_acknowledged": sum(outcome.acknowledged for outcome in outcomes),
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from index.vectors import unit_rows
-from retrieval.errors import QueryError
+from retrieval.errors import ImageError, QueryError
 from retrieval.query import Part, Query, make_query, mean_row, mix, opened_picture, vector_row
 
 
@@ -131,9 +131,9 @@ def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
         assert (opened.mode, opened.size, opened.getpixel((0, 0))) == ("RGB", (20, 10), (255, 255, 255))
 
 
-def test_a_picture_that_cannot_be_read_is_a_query_error_with_its_name_and_reason(tmp_path):
+def test_a_picture_that_cannot_be_read_is_a_bad_image_with_its_name_and_reason(tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
-    with pytest.raises(QueryError, match=r"no\.png is not an image"):
+    with pytest.raises(ImageError, match=r"no\.png is not an image"):
         opened_picture(tmp_path / "no.png", size=8)
-    with pytest.raises(QueryError, match="there is no such file"):
+    with pytest.raises(ImageError, match="there is no such file"):
         opened_picture(tmp_path / "missing.png", size=8)

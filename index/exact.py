@@ -18,7 +18,7 @@ QUERY_BLOCK = 256
 SCORE_BLOCK = 1 << 21  # scores at once: 8 MB, which stays in the cache between the product and the selection
 LEAST_WIDTH, MOST_WIDTH = 4096, 65536  # rows at once
 SINGLY = 6  # queries up to which matrix-vector products beat one matrix product (7.7 ms against 14 at 4 queries)
-SINGLY_BLOCK = 1 << 19  # numbers of a part: 2 MB; OpenBLAS uses one core for smaller ones
+SINGLY_BLOCK = 1 << 21  # numbers multiplied at once then: 8 MB, as a cache holds; every call is a meeting of threads
 GROUP = 16  # scores under one maximum
 CROWD = 4  # times k groups a query: more, and a panel's own k-th peak is worth finding
 LEAST = np.finfo(np.float32).min  # below every score, above minus infinity
@@ -211,7 +211,7 @@ def _multiply_together(queries: Rows, block: Rows, scores: Scores) -> None:
 
 def _multiply_singly(queries: Rows, block: Rows, scores: Scores) -> None:
     """Multiply by one query after the other while a part of the rows is in the cache: BLAS packs nothing this way."""
-    step = max(1, SINGLY_BLOCK // block.shape[1])
+    step = len(block) if len(queries) == 1 else max(1, SINGLY_BLOCK // block.shape[1])
     for start in range(0, len(block), step):
         part = block[start : start + step]
         for query, out in zip(queries, scores, strict=True):

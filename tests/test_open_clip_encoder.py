@@ -223,6 +223,13 @@ def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch,
     assert _fastest_kind.__wrapped__("cpu") == kind
 
 
+def test_a_frozen_tower_stays_in_float32(halving):
+    """Half precision would make it slower, not faster."""
+    assert halving._full_batch_kind() == torch.bfloat16
+    halving._model.visual.proj.requires_grad_(False)
+    assert halving._full_batch_kind() == torch.float32
+
+
 def test_a_small_tower_is_not_even_probed(encoder, monkeypatch):
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._fastest_kind", None)
     assert len(encoder.encode_images(draw_pictures(encoder.batch_size))) == encoder.batch_size

@@ -226,7 +226,7 @@ def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch,
 def test_a_frozen_tower_stays_in_float32(halving):
     """Half precision would make it slower, not faster."""
     assert halving._full_batch_kind() == torch.bfloat16
-    halving._model.visual.proj.requires_grad_(False)
+    halving._model.visual.proj.requires_grad = False
     assert halving._full_batch_kind() == torch.float32
 
 

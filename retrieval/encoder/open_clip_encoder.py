@@ -36,9 +36,9 @@ class OpenClipEncoder:
 
     Texts, and pictures up to a batch, are encoded in float32, where a row changes by 1e-5 at most with what it shares
     its batch with. Full batches of pictures go through a large image tower in half precision where a product of two
-    matrices is at least twice as fast in it: on GPUs, and on CPUs with instructions for bfloat16 (ViT-B/32: 2.9 times as many
-    pictures a second). Those rows lie within a cosine of .9999 of theirs in float32, as measured on five architectures
-    with random weights.
+    matrices is at least twice as fast in it: on GPUs, and on CPUs with instructions for bfloat16, where ViT-B/32 takes
+    2.9 times as many pictures a second. Those rows lie within a cosine of .9999 of theirs in float32, as measured on
+    five architectures with random weights.
 
     Args:
         checkpoint: A model and its parts. The model is moved to the device and put into eval mode; to go on training

@@ -153,6 +153,13 @@ def test_a_pickle_with_code_in_it_is_refused(tmp_path, capsys):
     assert "unpickled" not in capsys.readouterr().out
 
 
+def test_a_config_that_asks_for_code_to_be_run_is_refused(tmp_path):
+    config = json.loads((write_tiny_model(tmp_path) / CONFIG_FILE).read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    assert "trust_remote_code" in message_of(tmp_path)
+
+
 def test_pickled_weights_load_as_weights_only(tmp_path):
     write_tiny_model(tmp_path, seed=4)
     weights = load_file(tmp_path / WEIGHTS_FILE)

@@ -172,7 +172,9 @@ def _need_parts(config: Mapping[str, Any], *keys: str) -> None:
     A config may ask transformers to run code that comes with the tokenizer; nobody's code is run here.
     """
     if (config["text_cfg"].get("tokenizer_kwargs") or {}).get("trust_remote_code"):
-        raise EncoderError("its config asks to run code that comes with its tokenizer (trust_remote_code); refused")
+        raise EncoderError(
+            "the model's config asks to run code that comes with its tokenizer (trust_remote_code), which is refused"
+        )
     files = {"hf_model_name": "config.json", "hf_tokenizer_name": "tokenizer_config.json"}
     for key in keys:
         repository = config["text_cfg"].get(key)

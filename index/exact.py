@@ -15,10 +15,8 @@ from index.errors import SpecError
 from index.vectors import Ids, Mask, Neighbors, Rows, Scores, checked_matrix
 
 QUERY_BLOCK = 256
-SCORE_BLOCK = 1 << 21  # scores at once: 8 MB, which stays in the cache between the product and the selection
-LEAST_WIDTH, MOST_WIDTH = 4096, 65536  # rows at once
-SINGLY = 6  # queries up to which matrix-vector products beat one matrix product (7.7 ms against 14 at 4 queries)
-SINGLY_BLOCK = 1 << 21  # numbers multiplied at once then: 8 MB, as a cache holds; every call is a meeting of threads
+SCORE_BLOCK = 1 << 22  # scores at once: 16 MB; smaller ones gain nothing, and each is a meeting of OpenBLAS's threads
+SINGLY = 4  # queries up to which matrix-vector products beat one matrix product (7 ms against 16 at 2, 13 at 4)
 GROUP = 16  # scores under one maximum
 CROWD = 4  # times k groups a query: more, and a panel's own k-th peak is worth finding
 LEAST = np.finfo(np.float32).min  # below every score, above minus infinity
@@ -170,7 +168,7 @@ def _in_query_blocks(queries: Rows, rows: Rows, k: int, *, ids: Ids | None, mask
 
 def _masked_panels(queries: Rows, rows: Rows, mask: Mask | None) -> Iterator[tuple[Scores, Ids]]:
     """Yield the scores (q, w) of w rows at a time, minus infinity where the mask does not hold, with their ids (w,)."""
-    width = min(_padded(len(rows)), _padded(max(LEAST_WIDTH, min(SCORE_BLOCK // len(queries), MOST_WIDTH))))
+    width = _padded(min(len(rows), SCORE_BLOCK // len(queries)))
     buffer = np.empty(len(queries) * width, np.float32)
     for start in range(0, len(rows), width):
         ids = np.arange(start, min(start + width, len(rows)))
@@ -185,7 +183,7 @@ def _masked_panels(queries: Rows, rows: Rows, mask: Mask | None) -> Iterator[tup
 
 def _gathered_panels(queries: Rows, rows: Rows, ids: Ids) -> Iterator[tuple[Scores, Ids]]:
     """Yield the scores (q, w) of the rows `ids`, copied together w at a time, with their ids (w,)."""
-    width = min(_padded(len(ids)), GATHER_BLOCK)
+    width = _padded(min(len(ids), GATHER_BLOCK))
     buffer = np.empty(len(queries) * width, np.float32)
     copied = np.empty((width, rows.shape[1]), np.float32)
     for start in range(0, len(ids), width):
@@ -210,12 +208,9 @@ def _multiply_together(queries: Rows, block: Rows, scores: Scores) -> None:
 
 
 def _multiply_singly(queries: Rows, block: Rows, scores: Scores) -> None:
-    """Multiply by one query after the other while a part of the rows is in the cache: BLAS packs nothing this way."""
-    step = len(block) if len(queries) == 1 else max(1, SINGLY_BLOCK // block.shape[1])
-    for start in range(0, len(block), step):
-        part = block[start : start + step]
-        for query, out in zip(queries, scores, strict=True):
-            np.dot(part, query, out=out[start : start + len(part)])
+    """Multiply by one query after the other: BLAS does not pack the rows for that."""
+    for query, out in zip(queries, scores, strict=True):
+        np.dot(block, query, out=out)
 
 
 def _padded(width: int) -> int:

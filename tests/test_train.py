@@ -147,6 +147,25 @@ def test_a_process_killed_outright_leaves_a_run_that_resumes_to_the_same_bits(sq
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
+def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(squares, tmp_path, monkeypatch):
+    """The model of the first epoch is kept already, the checkpoint still that of the step before."""
+    train(squares, tmp_path / "whole", config=QUICK, validation=squares)
+    save = trainer.save_state
+
+    def killed(path, *, facts, **parts):
+        if facts["step"] == 2:
+            raise KilledError
+        save(path, facts=facts, **parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "save_state", killed)
+        with pytest.raises(KilledError):
+            train(squares, tmp_path / "killed", config=QUICK, validation=squares)
+    train(squares, tmp_path / "killed", config=QUICK, validation=squares, resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
+
+
 def test_ctrl_c_ends_after_the_step_in_hand_with_a_checkpoint(squares, tmp_path):
     def press(step, *_):
         if step == 2:
@@ -276,6 +295,18 @@ def test_a_trained_model_goes_on_from_its_weights_and_temperature(squares, tmp_p
     assert tuned["logit_scale"].item() == pytest.approx(math.log(1 / 0.07), abs=1e-4)
 
 
+def test_a_resumed_run_does_not_need_what_it_started_from(squares, tmp_path):
+    write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12))
+    config = replace(QUICK, model=str(tmp_path / "start"))
+    train(squares, tmp_path / "whole", config=config)
+    with pytest.raises(KilledError):
+        train(squares, tmp_path / "killed", config=config, progress=kill_at(3))
+    (tmp_path / "start").rename(tmp_path / "elsewhere")
+    (tmp_path / "start").mkdir()
+    train(squares, tmp_path / "killed", config=config, resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
 def test_the_temperature_never_passes_100(squares, tmp_path):
     write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12))
     path = tmp_path / "start" / "open_clip_model.safetensors"
@@ -298,6 +329,10 @@ def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_pat
     ("model", "message"),
     [
         ("no-such-architecture", "there is no model 'no-such-architecture': name 'small', a folder"),
+        (
+            {**MODEL, "text_cfg": {"hf_tokenizer_name": "x/y", "tokenizer_kwargs": {"trust_remote_code": True}}},
+            "its config asks to run code",
+        ),
         ("gone.json", "gone.json cannot be read as an open_clip config"),
         ({"embed_dim": 8}, "it lacks vision_cfg, text_cfg"),
         ({**MODEL, "vision_cfg": {"layer": 3}}, "open_clip cannot build the model"),

@@ -55,8 +55,9 @@ def test_what_a_model_starts_from_shows_in_its_name(model, from_random):
 
 def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ViT-B-32").mkdir()
-    assert not TrainConfig(model="ViT-B-32").from_random
+    for name in ("ViT-B-32", "small", "config.json"):
+        (tmp_path / name).mkdir()
+        assert not TrainConfig(model=name).from_random
 
 
 def test_trained_models_are_tuned_gently():

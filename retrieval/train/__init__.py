@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder
+from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.train.album import Album, open_album
@@ -101,8 +102,11 @@ def train(
     config = (config or TrainConfig()).complete()
     folder.check(config, resume=resume)
     with _own_chance():
-        trainer = _prepared(pairs, folder, config=config, validation=validation)
-        if resume and folder.state.is_file():
+        begun = resume and folder.state.is_file()
+        # A run has the whole of its model: where that came from may be gone or out of reach by now.
+        checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
+        trainer = _prepared(pairs, folder, config=config, checkpoint=checkpoint, validation=validation)
+        if begun:
             trainer.restore()
         trainer.begin()
         with _stop_request() as stop, _repeatable(trainer.device):
@@ -125,9 +129,10 @@ def _result(trainer: Trainer, *, seconds: float) -> TrainResult:
     )
 
 
-def _prepared(pairs: Pairs, folder: RunFolder, *, config: TrainConfig, validation: Pairs | None) -> Trainer:
+def _prepared(
+    pairs: Pairs, folder: RunFolder, *, config: TrainConfig, checkpoint: Checkpoint, validation: Pairs | None
+) -> Trainer:
     """Everything that a run needs, before its first step."""
-    checkpoint = starting_model(config)
     try:
         encoder = OpenClipEncoder(checkpoint, device=config.device)
     except EncoderError as error:

@@ -86,9 +86,9 @@ class TrainConfig:
     @property
     def from_random(self) -> bool:
         """Whether the model starts from random weights rather than trained ones."""
-        if not isinstance(self.model, str) or self.model == SMALL:
+        if not isinstance(self.model, str):
             return True
-        is_architecture = "/" not in self.model and not self.model.startswith("hf-hub:")
+        is_architecture = "/" not in self.model and not self.model.startswith("hf-hub:")  # or SMALL
         return not Path(self.model).is_dir() and (is_architecture or self.model.endswith(".json"))
 
     def complete(self) -> "TrainConfig":

@@ -31,6 +31,8 @@ def starting_model(config: TrainConfig) -> Checkpoint:
     name, described = _described(config.model)
     try:
         return _random(name, described, seed=config.seed)
+    except TrainingError:
+        raise
     except Exception as error:  # whatever open_clip and timm raise on a config that they cannot build
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise TrainingError(f"open_clip cannot build the model {name}: {text}") from error
@@ -74,6 +76,8 @@ def _random(name: str, described: Mapping[str, Any], *, seed: int) -> Checkpoint
     # No weights of parts from anywhere: that would be another start than the one that was asked for.
     config["vision_cfg"] |= {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
     config["text_cfg"] |= {"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {}
+    if (config["text_cfg"].get("tokenizer_kwargs") or {}).get("trust_remote_code"):
+        raise TrainingError("its config asks to run code that comes with its tokenizer (trust_remote_code); refused")
     settings = {key: value for key, value in config.items() if key != "custom_text"}
     torch.manual_seed(seed)
     model = _model_class(config)(**settings)

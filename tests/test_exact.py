@@ -34,7 +34,7 @@ def searches(draw):
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Sizes at which even small inputs run through many blocks, with their uneven ends."""
-    sizes = {"QUERY_BLOCK": 4, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLY": 2}
+    sizes = {"QUERY_BLOCK": 4, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLY_BLOCK": 20}
     for name, value in sizes.items():
         monkeypatch.setattr(exact, name, value)
 
@@ -59,7 +59,7 @@ def test_masking_and_gathering_give_the_same_to_the_last_bit(search):
     assert_nearest(search_among(queries, rows, k, mask=mask), queries, rows, k, allowed)
 
 
-@pytest.mark.parametrize("count", [1, 2, 6, 7, 8, 200, 257, 600])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 200, 257, 600])
 def test_every_number_of_queries_finds_the_nearest_of_20000_rows(count):
     rows = clustered_rows(20_000, 24, seed=1)
     assert_nearest(exact_search(random_rows(count, 24, seed=2), rows, 10), random_rows(count, 24, seed=2), rows, 10)

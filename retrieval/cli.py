@@ -64,18 +64,22 @@ def build(
     restore: bool,
 ) -> None:
     """Make CATALOG hold what PAIRS holds: add what is new, change what changed, drop what is gone."""
-    from retrieval.catalog import Catalog
+    from retrieval.catalog import Catalog, is_catalog
     from retrieval.encoder import load_encoder
     from retrieval.pairs import read_pairs
+    from retrieval.records.database import is_blank
 
-    if model is None and not catalog.exists():
+    if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
         raise click.UsageError(f"{catalog} is a new catalog and no --model was named. {_WAYS_TO_A_MODEL}")
+    if is_catalog(pairs):
+        raise click.UsageError(f"{pairs} is a catalog, not a source of pairs: build PAIRS CATALOG.")
     source = read_pairs(pairs, images=images)
+    _notice_skipped(source.skipped)
     encoder = None if model is None else load_encoder(model, device=device)
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:
-        with _bar("items") as progress:
+        with _interruptible("Whole batches are kept: run it again to go on."), _bar("items") as progress:
             report = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
-        _notice_build(report)
+        _notice_build(report, told=len(source.skipped))
         _notice(opened.info()["index"])
     click.echo(_summary(report))
 
@@ -119,6 +123,8 @@ def search(
     from retrieval.catalog import Catalog
 
     words = " ".join(text) or None
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")
     with _usage():
         where = _where(filters)
         weighted = dict(_weight(part) for part in weights)
@@ -129,7 +135,7 @@ def search(
         for hit in hits:
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
         if not hits:
-            _notice("nothing found" + (" that the filter lets through" if where else ""))
+            _notice(_why_nothing(where, opened.info()["attributes"]))
         if html is not None:
             _write_sheet(html, hits, text=words, image=image, like=like, minus=minus, filters=filters)
 
@@ -167,7 +173,7 @@ def train(
     config = TrainConfig(**{name: value for name, value in settings.items() if value is not None})
     source = read_pairs(pairs, images=images)
     held_out = None if validation is None else read_pairs(validation)
-    with _training_bar() as progress:
+    with _interruptible("To go on, run it again with --resume."), _training_bar() as progress:
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, progress=progress)
     _notice_skipped((*source.skipped, *result.skipped))
     click.echo(result.summary())
@@ -277,6 +283,15 @@ def _usage() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
+@contextmanager
+def _interruptible(what_next: str) -> Iterator[None]:
+    """Ctrl-C ends the command with one line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail(f"interrupted. {what_next}")
+
+
 def _where(expressions: Sequence[str]) -> dict[str, Any] | None:
     from retrieval.filters.expressions import parse_expression
 
@@ -293,8 +308,24 @@ def _weight(text: str) -> tuple[str, float]:
 
 
 def _hit_line(hit: "Hit") -> str:
-    shown = hit.image if hit.target == "images" else hit.caption
-    return "\t".join((f"{hit.score:.4f}", hit.id, " ".join((shown or "").split())))
+    shown = hit.image if hit.target == "images" else " ".join((hit.caption or "").split())
+    return "\t".join((f"{hit.score:.4f}", _printable(hit.id), _printable(shown or "")))
+
+
+def _printable(text: str) -> str:
+    """A text without tabs, line ends and control codes, which would break the line or the terminal."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _why_nothing(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> str:
+    from retrieval.filters import filter_keys, parse_filter
+
+    if where is None:
+        return "nothing found"
+    unknown = sorted(filter_keys(parse_filter(where)) - set(attributes))
+    if not unknown:
+        return "nothing found that the filter lets through"
+    return f"nothing found: no item has an attribute {unknown[0]!r}; there are {', '.join(attributes) or 'none'}"
 
 
 def _hit_record(hit: "Hit") -> Mapping[str, Any]:
@@ -306,8 +337,8 @@ def _summary(report: "SyncReport") -> str:
     return text + (f", skipped {len(report.skipped)}" if report.skipped else "")
 
 
-def _notice_build(report: "SyncReport") -> None:
-    _notice_skipped(report.skipped)
+def _notice_build(report: "SyncReport", *, told: int) -> None:
+    _notice_skipped(report.skipped[told:])
     if report.kept_deleted:
         _notice(f"{report.kept_deleted} deleted before stay deleted; --restore takes them back")
 

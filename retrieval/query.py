@@ -129,7 +129,7 @@ def opened_picture(picture: Picture, *, size: int) -> Image:
         picture.save(buffer, "PNG")  # so that alpha, palette and depth are treated as in a file
         return open_image(buffer.getvalue(), size=size)
     except ImageError as error:
-        raise ImageError(f"The query's picture {_named(picture)} {error}") from error
+        raise ImageError(f"The query's picture {_named(picture)}: {error}") from error
 
 
 def _named(picture: Picture) -> str:

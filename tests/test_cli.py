@@ -91,7 +91,11 @@ def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
     assert {line.split("\t")[1] for line in lines} == {"P2", "P3", "P5"}
     code, lines, err = run("search", catalog, "square", "--where", "price>1000")
     assert (code, lines) == (0, [])
-    assert "nothing found" in err
+    assert "nothing found that the filter lets through" in err
+    assert (
+        "no item has an attribute 'prise'; there are color, price"
+        in run("search", catalog, "x", "--where", "prise<5")[2]
+    )
 
 
 def test_the_page_holds_the_words_and_every_hit(run, catalog, tmp_path):
@@ -148,6 +152,8 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
         (["search", "CATALOG", "--like", "nobody"], "nobody"),
         (["evaluate", "SHOP"], "--model"),
         (["evaluate", "SHOP", "--model", "a", "--catalog", "b"], "--model"),
+        (["search", "CATALOG", "x", "--html", "/nowhere/x.html"], "/nowhere"),
+        (["build", "CATALOG", "NEW", "--model", "x"], "is a catalog"),
         (["delete", "CATALOG"], "ID"),
         (["no-such-command"], "no-such-command"),
     ],
@@ -195,6 +201,40 @@ def test_no_traceback_reaches_a_user(run, monkeypatch, error):
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_names_with_line_ends_and_control_codes_stay_on_their_line(run, model, tmp_path):
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "p" / "a\nb\tc\x1b[31m.png")
+    run("build", tmp_path / "p", tmp_path / "c", "--model", model)
+    _, lines, _ = run("search", tmp_path / "c", "red")
+    assert [line.split("\t")[1] for line in lines] == ["a\\nb\\tc\\x1b[31m.png"]
+
+
+def test_a_catalog_among_the_pictures_is_none_of_them(run, model, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    run("build", tmp_path, tmp_path / "c", "--model", model)
+    assert run("build", tmp_path, tmp_path / "c", "--strict")[:2] == (0, ["added 0, changed 0, dropped 0, unchanged 1"])
+
+
+def test_why_items_would_be_dropped_is_said_before_the_refusal(run, model, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    (tmp_path / "p.csv").write_text("image,text\na.png,red\n")
+    run("build", tmp_path / "p.csv", tmp_path / "c", "--model", model)
+    (tmp_path / "p.csv").write_text("image,text\nb.png,red\n")
+    code, _, err = run("build", tmp_path / "p.csv", tmp_path / "c")
+    assert code == 1
+    assert err.index("b.png") < err.index("--prune")
+
+
+def test_damaged_vectors_are_named_with_what_to_do(run, shop, model, tmp_path):
+    run("build", shop, tmp_path / "c", "--model", model)
+    vectors = next((tmp_path / "c").glob("images-*.f32"))
+    vectors.write_bytes(b"\xff" * vectors.stat().st_size)
+    code, _, err = run("search", tmp_path / "c", "red")
+    assert code == 1
+    assert str(vectors) in err
+    assert "from a copy" in err
 
 
 def test_the_first_bad_file_is_an_error_under_strict(run, model, tmp_path):

@@ -133,7 +133,7 @@ def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_a_bad_image_with_its_name_and_reason(tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
-    with pytest.raises(ImageError, match=r"no\.png is not an image"):
+    with pytest.raises(ImageError, match=r"no\.png: is not an image"):
         opened_picture(tmp_path / "no.png", size=8)
     with pytest.raises(ImageError, match="there is no such file"):
         opened_picture(tmp_path / "missing.png", size=8)

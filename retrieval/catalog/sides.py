@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from index.errors import DeviceError, StoredIndexError
+from index.errors import DeviceError, StoredIndexError, VectorError
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
 from retrieval.errors import CatalogError
@@ -95,10 +95,11 @@ class Side:
         path = vector_path(self._folder, self.target, state.generation)
         rows = map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
         before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
-        if before >= 0 and self._state is not None and _continues(self._state, state):
-            self._update(records, rows, since=before)
-        else:
-            self._load(records, rows, state)
+        with _damage_reported(path):
+            if before >= 0 and self._state is not None and _continues(self._state, state):
+                self._update(records, rows, since=before)
+            else:
+                self._load(records, rows, state)
         self._state, self._revision = state, revision
 
     def __len__(self) -> int:
@@ -251,4 +252,14 @@ def _missing_reported(folder: Path) -> Iterator[None]:
         raise CatalogError(
             f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
             f"or delete the catalog and build it again."
+        ) from error
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except VectorError as error:
+        raise CatalogError(
+            f"{path} is damaged ({error}). Put the file back from a copy, or delete the catalog and build it again."
         ) from error

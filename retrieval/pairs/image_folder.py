@@ -109,6 +109,9 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part in _SYSTEM_NAMES for part in path.split("/"))
 
 
+CATALOG_FILE = "catalog.sqlite"  # what every catalog's folder holds
+
+
 def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """Files under a folder, and names with the reason why something else is none of them, both sorted by path.
 
@@ -129,6 +132,8 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
         except OSError as error:
             others.append((inner or ".", f"cannot be read ({error.strerror})"))
             continue
+        if inner and any(entry.name == CATALOG_FILE for entry in entries):
+            continue  # a catalog that was built among the pictures is none of them
         for entry in entries:
             if is_hidden(entry.name):
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrieval.errors import CatalogLockedError
+from retrieval.errors import CatalogError, CatalogLockedError
 
 
 @contextmanager
@@ -17,9 +17,16 @@ def writer_lock(path: Path) -> Iterator[None]:
     The lock file says who has it and stays behind: an empty or an old one means nothing.
 
     Raises:
+        CatalogError: the folder cannot be written.
         CatalogLockedError: another process (or another Catalog object of this one) is writing.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CatalogError(
+            f"{path.parent} cannot be written: {error.strerror}. Searching it works; to change it, "
+            f"copy it to where you may write, or get write access."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

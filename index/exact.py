@@ -247,10 +247,10 @@ class _Best:
         fold = _fold(scores.shape[1], self.k)
         groups = scores.reshape(len(scores), fold, -1)  # (q, members, groups): the last axis stays long
         peaks = groups.max(axis=1)
-        query, group = np.nonzero(peaks >= self.floor[:, None])
+        query, group = _nonzero(peaks >= self.floor[:, None])
         if len(query) > CROWD * self.k * len(scores) and peaks.shape[1] > self.k:
             self._raise_floor(np.partition(peaks, -self.k, axis=1)[:, -self.k])  # k rows reach the k-th peak
-            query, group = np.nonzero(peaks >= self.floor[:, None])
+            query, group = _nonzero(peaks >= self.floor[:, None])
         members = groups[query, :, group]  # (hits, members)
         hit, member = np.nonzero(members >= self.floor[query, None])
         row = ids[member * groups.shape[2] + group[hit]]
@@ -283,6 +283,12 @@ class _Best:
 
     def _raise_floor(self, kth: Scores) -> None:
         np.maximum(self.floor, kth - self.margin, out=self.floor)
+
+
+def _nonzero(matrix: Mask) -> tuple[Ids, Ids]:
+    """Return the same as numpy.nonzero, which is several times as fast in one dimension."""
+    rows, columns = np.divmod(np.flatnonzero(matrix), matrix.shape[1])
+    return rows, columns
 
 
 def _fold(width: int, k: int) -> int:

@@ -34,7 +34,8 @@ def searches(draw):
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Sizes at which even small inputs run through many blocks, with their uneven ends."""
-    sizes = {"QUERY_BLOCK": 4, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLY_BLOCK": 20}
+    sizes = {"QUERY_BLOCK": 5, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLY_BLOCK": 20}
+    sizes |= {"MANY": 3, "MANY_BLOCK": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(exact, name, value)
 
@@ -148,11 +149,15 @@ def test_products_may_round_by_the_margin_and_the_ranking_still_holds(monkeypatc
     queries = random_rows(9, 4, seed=2)
     random = np.random.default_rng(4)
 
-    def noisy(queries, block, scores):
-        exact_scores = queries.astype(np.float64) @ block.T.astype(np.float64)
-        scores[:] = exact_scores + random.uniform(-1, 1, scores.shape) * exact.rounding(4) * 0.9
+    product = exact._product
 
-    monkeypatch.setattr(exact, "_multiply_together", noisy)
+    def noisy(queries, block, buffer):
+        scores = product(queries, block, buffer)
+        true = queries.astype(np.float64) @ block.T.astype(np.float64)
+        scores[:, : len(block)] = true + random.uniform(-1, 1, true.shape) * exact.rounding(4) * 0.9
+        return scores
+
+    monkeypatch.setattr(exact, "_product", noisy)
     assert_nearest(exact_search(queries, rows, 10), queries, rows, 10)
 
 

@@ -2,10 +2,13 @@
 
 import importlib.util
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tiny_models import write_tiny_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,3 +114,21 @@ def test_check_shows_a_stale_readme_and_writing_mends_it(tmp_path, monkeypatch, 
 def _main(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["readme.py", *arguments])
     return readme.main()
+
+
+def test_the_python_example_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+    """It adds an item, finds it by text, filter and picture, and deletes it: nothing is left."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    write_tiny_model(tmp_path / "demo" / "run")
+    for name in ("mh01.jpg", "query.jpg"):
+        Image.new("RGB", (40, 40), "gray").save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    lines = code.replace("hits = ", "hits = found[len(found)] = ")
+    names = {"found": {}}
+    exec(lines, names)  # noqa: S102 -- the README's own text
+    by_text, by_picture, like_itself = names["found"].values()
+    assert [hit.id for hit in by_text] == ["MH01"]
+    assert {hit.id for hit in by_picture} == {"MH01"}
+    assert like_itself == []
+    assert len(names["catalog"]) == 0

@@ -23,6 +23,7 @@ from index.spec import GPU_LIST_LIMIT, IndexSpec
 from index.vectors import Ids, Rows
 
 CHUNK = 8192  # rows added at once: searches wait no longer than for these
+GPU_CHUNK = 1 << 20  # a GPU copies what it has at each addition
 POINTS_A_LIST = 128  # rows that train one centroid; FAISS would take up to 256
 POINTS_A_CODE = 64
 
@@ -85,9 +86,10 @@ class Structure:
             faiss = load_faiss()
             with self.gate.alone():
                 self.index, self.mapped = faiss.deserialize_index(faiss.serialize_index(self.index)), False
-        for start in range(0, len(slots), CHUNK):
-            part = slots[start : start + CHUNK]
-            block = np.ascontiguousarray(rows[part])
+        chunk = CHUNK if self.device == "cpu" else GPU_CHUNK
+        for start in range(0, len(slots), chunk):
+            part = slots[start : start + chunk]
+            block = _taken(rows, part)
             with self.gate.alone(), errors_of(self.device):
                 self.index.add(block)
                 self.slots = np.concatenate([self.slots, part])
@@ -102,7 +104,8 @@ class Structure:
         gate = self.gate.alone() if self.device == "cuda" else self.gate.shared()  # GPU indexes bear one search a time
         with gate, errors_of(self.device):
             _, places = self.index.search(queries, count, params=self._dial(effort, count))
-            return np.where(places >= 0, self.slots[places], -1)
+            known = (places >= 0) & (places < len(self.slots))
+            return np.where(known, self.slots[np.where(known, places, 0)], -1)
 
     def looks_everywhere(self, effort: float) -> bool:
         """Whether a search of that effort computes every row's exact product, but for rounding."""
@@ -146,7 +149,7 @@ def build_structure(rows: Rows, slots: Ids, *, spec: IndexSpec, device: Device) 
     index = _empty(sized, rows.shape[1])
     index = to_gpu(index) if device == "cuda" else index
     with errors_of(device):
-        index.train(np.ascontiguousarray(rows[_sample(slots, sized)]))
+        index.train(_taken(rows, _sample(slots, sized)))
     structure = Structure(index, sized, slots[:0], len(slots), device)
     structure.add(rows, slots)
     return structure
@@ -177,6 +180,13 @@ def _empty(spec: IndexSpec, dimension: int) -> Any:
         index.pq.cp.min_points_per_centroid = 1
         index.do_polysemous_training = False  # 60 s of training against 13, for a way of searching not used here
     return index
+
+
+def _taken(rows: Rows, slots: Ids) -> Rows:
+    """Return rows[slots], ascending slots, without a copy where they follow each other."""
+    if len(slots) and slots[-1] - slots[0] == len(slots) - 1:
+        return np.ascontiguousarray(rows[slots[0] : slots[-1] + 1])
+    return rows[slots]
 
 
 def _sample(slots: Ids, spec: IndexSpec) -> Ids:

@@ -1,10 +1,24 @@
 """What nearest rows are, in plain numpy and float64: no blocks, no candidates, no FAISS."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from index.device import load_faiss
+from index.exact import pair_scores
+from index.spec import IndexSpec
+from index.vector_index import VectorIndex
 from index.vectors import unit_rows
+
+# Sizes at which FAISS trains in milliseconds.
+SMALL = {
+    "exact": IndexSpec("exact"),
+    "hnsw": IndexSpec("hnsw", links=16, build_effort=64),
+    "ivf": IndexSpec("ivf", lists=8),
+    "ivfpq": IndexSpec("ivfpq", lists=8, codes=2, code_bits=4),
+}
+build = partial(VectorIndex.build, device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,3 +64,15 @@ def assert_nearest(found, queries, rows, k, allowed=None):
     ids, scores = plain_search(queries, rows, k, allowed)
     np.testing.assert_array_equal(found.ids, ids)
     np.testing.assert_array_equal(found.scores, scores)
+
+
+def assert_true_scores(found, queries, rows):
+    """Every score is that of the stored row, to the last bit."""
+    query = np.repeat(np.arange(len(queries)), found.ids.shape[1])
+    exact = pair_scores(queries, rows, query=query, row=found.ids.ravel())
+    np.testing.assert_array_equal(found.scores.ravel(), exact)
+
+
+def recall(found, queries, rows, k, allowed=None):
+    """The share of the true k that was found; equal scores stand for each other."""
+    return float(np.mean(found.scores >= plain_search(queries, rows, k, allowed)[1][:, -1:]))

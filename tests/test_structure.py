@@ -124,7 +124,8 @@ def test_a_change_that_broke_off_is_noticed_and_made_good(rows, monkeypatch):
     """FAISS has taken rows in that were never named: the next growth builds anew."""
     monkeypatch.setattr("index.vector_index.TAIL", 0)
     index = VectorIndex.build(rows[:500], spec="hnsw", device="cpu")
-    index._snapshot.structure.index.add(rows[:7])
+    index._snapshot.structure.index.add(rows[500:507])
+    assert index.search(rows[500:507], 3).ids.max() < 500
     index.add(rows[500:510])
     assert index._snapshot.structure.index.ntotal == len(index._snapshot.structure.slots) == 510
     np.testing.assert_array_equal(index.search(rows[505:506], 1).ids, [[505]])

@@ -198,10 +198,12 @@ def check(index, rows, live, random):
 def test_a_search_sees_the_rows_of_the_moment_at_which_it_began(spec, short_tail):  # noqa: ARG001 - a fixture
     rows = clustered_rows(600, 8)
     index = build(rows[:300], spec=spec)
-    moment = index._snapshot
+    first = index._snapshot
     index.add(rows[300:])
+    second = index._snapshot
     index.remove(np.arange(40))
-    assert_nearest(moment.search(rows[::20], 5, 1.0), rows[::20], rows[:300], 5)
+    assert_nearest(first.search(rows[::20], 5, 1.0), rows[::20], rows[:300], 5)
+    assert_nearest(second.search(rows[::20], 5, 1.0), rows[::20], rows, 5)
 
 
 def test_threads_search_while_one_adds_and_removes(spec, monkeypatch):

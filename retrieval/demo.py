@@ -162,7 +162,7 @@ def _questions(unseen: Sequence[Pair]) -> list[_Question]:
         _Question("Longer words find pictures", text=dress.captions[-1]),
         _Question("A picture finds captions", image=teapot.image.path),
         _Question("A picture and words find pictures", image=shirt.image.path, text=f"in {other}"),
-        _Question("Words and a filter", text="a sofa for film nights", filters=("price<450", "stock>0", "color=red")),
+        _Question("Words and a filter", text="red with dots", filters=("category=furniture", "price<450", "stock>0")),
     ]
 
 

@@ -153,6 +153,23 @@ def search(
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pairs.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pairs in a batch.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
+@click.option(
+    "--tune",
+    type=click.Choice(["both", "image", "text", "heads"]),
+    default="both",
+    show_default=True,
+    help="What is trained. With text, every image vector of a catalog stays valid.",
+)
+@click.option("--image-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the image tower.")
+@click.option("--text-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the text tower.")
+@click.option(
+    "--layer-decay",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Factor of the learning rate a block from the head down.",
+)
+@click.option(
+    "--head-learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak for the heads, where it differs."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")

@@ -34,7 +34,8 @@ def test_a_config_comes_back_from_json_as_it_was(config):
 def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config):
     complete = config.complete()
     assert all(value in (None, getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
-    assert [name for name, value in json.loads(complete.to_json()).items() if value is None] == ["threads"]
+    left_open = [name for name, value in json.loads(complete.to_json()).items() if value is None]
+    assert left_open == ["image_blocks", "text_blocks", "head_learning_rate", "threads"]
     assert complete.complete() == complete
 
 
@@ -83,6 +84,14 @@ def test_trained_models_are_tuned_gently():
         ({"crop": 0}, "crop is 0; it must be a number above 0 and at most 1"),
         ({"crop": "big"}, "crop is 'big'; it must be a number above 0 and at most 1"),
         ({"validation_share": 0.6}, "validation_share is 0.6; it must be a number of at least 0 and at most 0.5"),
+        ({"tune": "words"}, "tune is 'words'; take one of both, image, text, heads"),
+        ({"image_blocks": -1}, "image_blocks is -1; it must be a whole number of at least 0"),
+        (
+            {"image_blocks": 1, "tune": "text"},
+            "image_blocks is 1, but tune 'text' trains none of the image tower's",
+        ),
+        ({"layer_decay": 1.1}, "layer_decay is 1.1; it must be a number above 0 and at most 1"),
+        ({"head_learning_rate": 0}, "head_learning_rate is 0; it must be a number above 0"),
         ({"device": "gpu"}, "there is no device 'gpu'; take one of auto, cpu, cuda"),
         ({"model": ""}, "model is ''; it must be a name or an open_clip config"),
         ({"model": None}, "model is None; it must be a name or an open_clip config"),

@@ -138,7 +138,8 @@ def _prepared(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
-    album = open_album(pairs.pairs, crops, cache_bytes=config.cache_bytes, threads=config.threads)
+    cache_bytes = 0 if config.tune == "text" else config.cache_bytes  # there each picture is looked at twice in all
+    album = open_album(pairs.pairs, crops, cache_bytes=cache_bytes, threads=config.threads)
     held = np.zeros(len(pairs), np.bool_)
     if validation is None:
         held = hold_out(pairs.pairs, album, share=config.validation_share, seed=config.seed)

@@ -24,6 +24,7 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
 _FROM_WEIGHTS: Final[Mapping[str, Any]] = {**_FROM_RANDOM, "epochs": 5, "learning_rate": 1e-5, "crop": 0.9}
 _COST_ONLY: Final = frozenset({"device", "threads", "cache_bytes", "checkpoint_seconds"})
 _DEVICES: Final = ("auto", "cpu", "cuda")
+TUNES: Final = ("both", "image", "text", "heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,14 @@ class TrainConfig:
         crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
             weights, 0.9 from trained ones. Pictures are never flipped, captions may say left or right, and their
             colours never changed.
+        tune: What is trained: "both" towers; the "image" or the "text" tower, while the rows of the other's pictures or
+            texts stay as they are; or the "heads" alone, the projections into the shared space. What is not trained
+            is computed once and kept, and its pictures are shown whole.
+        image_blocks: How many of the image tower's last blocks are trained, or stages of a convolutional one; 0 leaves
+            the head and the last norm; None trains all there is.
+        text_blocks: The same of the text tower.
+        layer_decay: The learning rate falls by this factor a block from the head down.
+        head_learning_rate: Of the heads, where it is to differ.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
         seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
@@ -61,6 +70,11 @@ class TrainConfig:
     weight_decay: float | None = None
     warmup: float | None = None
     crop: float | None = None
+    tune: str = "both"
+    image_blocks: int | None = None
+    text_blocks: int | None = None
+    layer_decay: float = 1.0
+    head_learning_rate: float | None = None
     clip_norm: float = 1.0
     validation_share: float = 0.1
     seed: int = 0
@@ -71,13 +85,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
+        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0})
         _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
         _check_range(self, "weight_decay", low=0.0, high=math.inf)
         _check_range(self, "warmup", low=0.0, high=1.0)
         _check_range(self, "crop", low=0.0, high=1.0, above=True)
+        _check_range(self, "layer_decay", low=0.0, high=1.0, above=True)
+        _check_range(self, "head_learning_rate", low=0.0, high=math.inf, above=True)
         _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
         _check_range(self, "validation_share", low=0.0, high=0.5)
         _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
+        _check_tune(self)
         if not self.model:
             raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
         if self.device not in _DEVICES:
@@ -144,3 +162,14 @@ def _check_range(config: TrainConfig, name: str, *, low: float, high: float, abo
         most = f" and at most {high:g}" if high < math.inf else ""
         bounds = f"{'above' if above else 'of at least'} {low:g}{most}"
         raise TrainingError(f"{name} is {value!r}; it must be a number {bounds}")
+
+
+def _check_tune(config: TrainConfig) -> None:
+    if config.tune not in TUNES:
+        raise TrainingError(f"tune is {config.tune!r}; take one of {', '.join(TUNES)}")
+    for side in ("image", "text"):
+        blocks = getattr(config, f"{side}_blocks")
+        if blocks is not None and config.tune not in {"both", side}:
+            raise TrainingError(
+                f"{side}_blocks is {blocks}, but tune {config.tune!r} trains none of the {side} tower's"
+            )

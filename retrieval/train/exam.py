@@ -19,6 +19,7 @@ from retrieval.train.run import RECALL_AT, RECALLS
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
 
 
@@ -57,18 +58,28 @@ class Exam:
         collection = collect(pairs, np.array(shown, np.int64), images=len(pictures))
         return cls(encoder, tuple(prepared for _, prepared in pictures.values()), collection, tuple(skipped))
 
-    def grade(self) -> dict[str, float]:
+    def grade(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> dict[str, float]:
         """Recall of the model as it is now, counted as `evaluate` counts it, and the mean of all; empty without pairs.
 
-        The names are those of `metrics.recall_both_ways`. The model is to be in eval mode.
+        The names are those of `metrics.recall_both_ways`. The model is to be in eval mode. Rows that are handed in are
+        not computed again.
         """
         if not self.pictures:
             return {}
         right, asked = self.collection.right_images(), (self.collection.item_texts.ids, self.collection.item_images.ids)
-        pictures, texts = self.encoder.encode_prepared(self.pictures), self.encoder.encode_texts(self.collection.texts)
+        pictures = self.picture_rows() if pictures is None else pictures
+        texts = self.text_rows() if texts is None else texts
         ranks = rank(texts, pictures, right).take(asked[0]), rank(pictures, texts, right.swapped()).take(asked[1])
         recalls = dict(zip(RECALLS, (float(way.recall(k).mean()) for way in ranks for k in RECALL_AT), strict=True))
         return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
+
+    def picture_rows(self) -> "Rows":
+        """Rows of the pictures, by the model as it is now."""
+        return self.encoder.encode_prepared(self.pictures)
+
+    def text_rows(self) -> "Rows":
+        """Rows of the texts, by the model as it is now."""
+        return self.encoder.encode_texts(self.collection.texts)
 
     def digest(self) -> str:
         """Hash of what is asked: equal where the same model gets the same grade."""

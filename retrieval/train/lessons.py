@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate.collection import Collection, collect
 from retrieval.pairs import Pair
-from retrieval.train.batches import Schedule, positives, uniform
+from retrieval.train.batches import Batch, Schedule, positives, uniform
 
 if TYPE_CHECKING:
     from retrieval.train.album import Album
@@ -117,13 +117,17 @@ class Exercise:
     Attributes:
         step: counted from 0.
         epoch: counted from 0.
-        pixels: (b, height, width, 3) bytes.
+        pictures: (b,) by their places in the lessons.
+        texts: (b,) by their numbers there.
+        pixels: (b, height, width, 3) bytes; empty where what the image tower makes of the pictures is known.
         tokens: (b, context length).
         positives: (b, b); [i, j] says that text j is right for picture i.
     """
 
     step: int
     epoch: int
+    pictures: Ids
+    texts: Ids
     pixels: NDArray[np.uint8]
     tokens: Ids
     positives: NDArray[np.bool_]
@@ -133,11 +137,18 @@ class Teacher:
     """Prepares the exercise of any step; called on several threads at once."""
 
     def __init__(
-        self, lessons: Lessons, album: "Album", *, schedule: Schedule, crops: "Crops", tokenizer: Callable[..., Any]
+        self,
+        lessons: Lessons,
+        album: "Album",
+        *,
+        schedule: Schedule,
+        crops: "Crops | None",
+        tokenizer: Callable[..., Any],
     ) -> None:
+        """Begin; without crops, no exercise shows its pictures."""
         self._lessons, self._album, self._schedule, self._crops = lessons, album, schedule, crops
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
-        self._tokens = lru_cache(_KEPT_TEXTS)(self._tokenize)
+        self.tokens = lru_cache(_KEPT_TEXTS)(self._tokenize)
 
     def exercise(self, step: int) -> Exercise:
         """The exercise of a step.
@@ -149,21 +160,25 @@ class Teacher:
         texts = [
             lessons.captions[place][caption] for place, caption in zip(batch.pictures, batch.captions, strict=True)
         ]
-        crops = [
-            self._cut(lessons.pictures[place], chance)
-            for place, chance in zip(batch.pictures, batch.crops, strict=True)
-        ]
         return Exercise(
             step=step,
             epoch=batch.epoch,
-            pixels=np.stack(crops),
-            tokens=np.stack([self._tokens(text) for text in texts]),
+            pictures=batch.pictures,
+            texts=np.array(texts),
+            pixels=self._pixels(batch),
+            tokens=np.stack([self.tokens(text) for text in texts]),
             positives=positives(texts, [lessons.right[place] for place in batch.pictures]),
         )
 
-    def _cut(self, number: int, chance: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def _pixels(self, batch: Batch) -> NDArray[np.uint8]:
+        if self._crops is None:
+            return np.empty((0, 0, 0, 3), np.uint8)
+        chosen = zip(batch.pictures, batch.crops, strict=True)
+        return np.stack([self._cut(self._lessons.pictures[place], chance, self._crops) for place, chance in chosen])
+
+    def _cut(self, number: int, chance: NDArray[np.float64], crops: "Crops") -> NDArray[np.uint8]:
         try:
-            return self._album.cut(number, self._crops, chance)
+            return self._album.cut(number, crops, chance)
         except RetrievalError as error:
             name = self._album.sources[number].name
             raise TrainingError(f"{name} could be read at first, but now {error}; put it back and resume") from error

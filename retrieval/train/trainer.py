@@ -6,15 +6,11 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
-from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ahead, cores
 from retrieval.train.album import Album
@@ -26,14 +22,16 @@ from retrieval.train.exam import Exam
 from retrieval.train.lessons import Exercise, Lessons, Teacher
 from retrieval.train.losses import contrastive
 from retrieval.train.run import RunFolder
+from retrieval.train.towers import Towers
+from retrieval.train.tuning import freeze, is_frozen, optimizer_of, train_mode
+
+if TYPE_CHECKING:
+    from index.vectors import Rows
 
 Progress = Callable[[int, int, float, float], None]
 
-_BETAS: Final = (0.9, 0.98)  # and epsilon: CLIP's (Radford et al. 2021, table 18)
-_EPSILON: Final = 1e-6
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
 _SMOOTHING: Final = 0.9  # of the speed that is shown
-_EVEN_TEXTS: Final = 32  # texts that are encoded together at least, so that short ones need not wait for long ones
 
 
 @dataclass(slots=True)
@@ -54,6 +52,8 @@ class Trainer:
     best_step: int = 0
     schedule: Schedule = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
+    towers: Towers = field(init=False)
+    _graded: dict[str, "Rows"] = field(default_factory=dict)
     _rows: list[dict[str, object]] = field(default_factory=list)
     _speed: float = 0.0
     _saved_at: float = field(default_factory=time.monotonic)
@@ -61,7 +61,10 @@ class Trainer:
     def __post_init__(self) -> None:
         counts = [len(captions) for captions in self.lessons.captions]
         self.schedule = Schedule(counts, cast("int", self.config.batch_size), self.config.seed)
-        self.optimizer = _optimizer(self.model, weight_decay=cast("float", self.config.weight_decay))
+        freeze(self.model, self.config)
+        self.optimizer = optimizer_of(self.model, self.config)
+        preprocess = self.checkpoint.preprocess
+        self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
 
     @property
     def model(self) -> Any:
@@ -91,7 +94,7 @@ class Trainer:
             )
         self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]
         self.before, self.best = facts["before"], facts["best"]
-        self.model.train()
+        train_mode(self.model)
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, the starting model included."""
@@ -107,7 +110,9 @@ class Trainer:
             TrainingError: the loss is no longer finite, or a picture is gone.
             KeyboardInterrupt: `stop` was set; a checkpoint was made.
         """
-        exercises = ahead(self._teacher().exercise, range(self.step, self.steps), **self._threads())
+        teacher = self._teacher()
+        self._keep_frozen(teacher)
+        exercises = ahead(teacher.exercise, range(self.step, self.steps), **self._threads())
         with closing(cast("Generator[Exercise | RetrievalError, None, None]", exercises)):
             since = time.perf_counter()
             for exercise in exercises:
@@ -123,8 +128,20 @@ class Trainer:
 
     def _teacher(self) -> Teacher:
         return Teacher(
-            self.lessons, self.album, schedule=self.schedule, crops=self.crops, tokenizer=self.checkpoint.tokenizer
+            self.lessons,
+            self.album,
+            schedule=self.schedule,
+            crops=None if self.towers.keeps("image") else self.crops,
+            tokenizer=self.checkpoint.tokenizer,
         )
+
+    def _keep_frozen(self, teacher: Teacher) -> None:
+        """Compute what does not change once, instead of at every step."""
+        if self.step < self.steps and self.towers.keeps("image"):
+            sources = [self.album.sources[number] for number in self.lessons.pictures]
+            self.towers.keep_images(sources, self.exam.encoder, threads=self.config.threads)
+        if self.step < self.steps and self.towers.keeps("text"):
+            self.towers.keep_texts(map(teacher.tokens, range(len(self.lessons.texts))))
 
     def _threads(self) -> dict[str, int]:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
@@ -136,8 +153,8 @@ class Trainer:
         """Take one step; what chance there is in it depends on the seed and the step alone."""
         torch.manual_seed((self.config.seed * 1_000_003 + exercise.step) % 2**63)
         loss = contrastive(
-            functional.normalize(self.model.encode_image(self._pixels(exercise.pixels)), dim=-1),
-            functional.normalize(_encode_texts(self.model, exercise.tokens, device=self.device), dim=-1),
+            self.towers.image_rows(exercise),
+            self.towers.text_rows(exercise),
             scale=self.model.logit_scale.exp(),
             positives=torch.from_numpy(exercise.positives).to(self.device),
         )
@@ -154,30 +171,22 @@ class Trainer:
 
     def _move(self, step: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config=self.config, steps=self.steps)
+            group["lr"] = group["share"] * learning_rate(step, config=self.config, steps=self.steps)
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
 
-    def _pixels(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        """The model's input (b, 3, height, width), with the channels last in memory as the bytes are."""
-        preprocess = self.checkpoint.preprocess
-        mean, deviation = (
-            255 * torch.tensor(preprocess[key], device=self.device).reshape(-1, 1, 1) for key in ("mean", "std")
-        )
-        return (torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() - mean) / deviation
-
     def _note(self, exercise: Exercise, *, seconds: float) -> None:
         """Put a row into the log, which is written at the next checkpoint."""
-        speed = len(exercise.pixels) / max(seconds, 1e-9)
+        speed = len(exercise.pictures) / max(seconds, 1e-9)
         self._speed = _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed if self._speed else speed
         self._rows.append(
             {
                 "step": self.step,
                 "epoch": exercise.epoch + 1,
                 "loss": self.loss,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": learning_rate(self.step - 1, config=self.config, steps=self.steps),
                 "scale": self.model.logit_scale.exp().item(),
                 "pairs_per_second": round(speed, 1),
             }
@@ -202,9 +211,18 @@ class Trainer:
 
     def _grade(self) -> dict[str, float]:
         self.model.eval()
-        recalls = self.exam.grade()
-        self.model.train()
+        recalls = self.exam.grade(**self._frozen_rows())
+        train_mode(self.model)
         return recalls
+
+    def _frozen_rows(self) -> dict[str, "Rows"]:
+        """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""
+        if not self._graded and self.exam.pictures:
+            if is_frozen(self.model, "image"):
+                self._graded["pictures"] = self.exam.picture_rows()
+            if is_frozen(self.model, "text"):
+                self._graded["texts"] = self.exam.text_rows()
+        return self._graded
 
     def _keep_model(self) -> None:
         checkpoint = self.checkpoint
@@ -236,25 +254,3 @@ def learning_rate(step: int, *, config: TrainConfig, steps: int) -> float:
     if step < warm:
         return peak * (step + 1) / warm
     return peak * (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
-
-
-def _optimizer(model: torch.nn.Module, *, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW that pulls matrices and kernels towards 0, but not biases, norms and the temperature."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": weight_decay},  # noqa: PLR2004 (a matrix)
-        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},  # noqa: PLR2004 (a vector)
-    ]
-    return torch.optim.AdamW(groups, betas=_BETAS, eps=_EPSILON, fused=True)
-
-
-def _encode_texts(model: Any, tokens: NDArray[np.int64], *, device: str) -> torch.Tensor:
-    """Rows of texts (b, d). Where padding can be cut off the short half does not wait for the long one."""
-    tower = causal_tower(model)
-    if tower is None:
-        return cast("torch.Tensor", model.encode_text(torch.from_numpy(tokens).to(device)))
-    lengths = used_lengths(tower, tokens)
-    order = np.argsort(lengths, kind="stable")
-    parts = np.array_split(order, 2 if len(order) >= 2 * _EVEN_TEXTS else 1)
-    rows = [encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)) for part in parts]
-    return torch.cat(rows).index_select(0, torch.from_numpy(np.argsort(order)).to(device))

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from torch.nn import functional
 
-from retrieval.train.losses import contrastive
+from retrieval.train.losses import contrastive, sigmoid, triplet
 
 
 def rows(count: int, *, dimension: int = 6, seed: int = 0) -> torch.Tensor:
@@ -98,3 +98,151 @@ def test_the_largest_temperature_stays_finite_in_single_precision():
     loss = contrastive(images, texts, scale=torch.tensor(100.0))
     assert torch.isfinite(loss)
     assert loss.item() > 50
+
+
+def shared(count: int, *pairs: tuple[int, int]) -> torch.Tensor:
+    """The diagonal, and these besides."""
+    matrix = torch.eye(count, dtype=torch.bool)
+    for picture, text in pairs:
+        matrix[picture, text] = True
+    return matrix
+
+
+def test_a_shared_target_is_the_mean_of_the_right_ones():
+    """Each direction is a cross-entropy against targets that lie evenly on what is right."""
+    images, texts, positives = rows(6), rows(6, seed=1), shared(6, (0, 3), (2, 4), (2, 5))
+    scores = 8.0 * images @ texts.T
+    there, back = (
+        functional.cross_entropy(way, known.double() / known.sum(1, keepdim=True))
+        for way, known in ((scores, positives), (scores.T, positives.T))
+    )
+    result = contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, others="share")
+    assert result.item() == pytest.approx(((there + back) / 2).item(), rel=1e-12)
+
+
+def test_what_is_taken_as_its_own_only_is_the_plain_loss():
+    images, texts, positives = rows(5), rows(5, seed=1), shared(5, (0, 1), (4, 2))
+    scale, bias = torch.tensor(6.0), torch.tensor(-3.0)
+    for loss, settings in (
+        (contrastive, {"scale": scale}),
+        (sigmoid, {"scale": scale, "bias": bias}),
+        (triplet, {"margin": 0.3}),
+    ):
+        assert loss(images, texts, positives=positives, others="own", **settings) == loss(images, texts, **settings)
+
+
+def test_smoothing_is_that_of_cross_entropy():
+    images, texts = rows(7), rows(7, seed=1)
+    scores = 9.0 * images @ texts.T
+    own = torch.arange(7)
+    expected = sum(functional.cross_entropy(way, own, label_smoothing=0.2) for way in (scores, scores.T)) / 2
+    result = contrastive(images, texts, scale=torch.tensor(9.0), smoothing=0.2)
+    assert result.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_smoothing_spreads_nothing_over_what_is_left_out():
+    """Two pictures with one text: whatever the smoothing, there is nothing to tell apart."""
+    images, texts = rows(2), rows(2, seed=1)
+    positives = torch.ones(2, 2, dtype=torch.bool)
+    assert contrastive(
+        images, texts, scale=torch.tensor(9.0), positives=positives, smoothing=0.3
+    ).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_without_shared_texts_the_sigmoid_loss_is_that_of_open_clip():
+    images, texts = rows(9), rows(9, seed=1)
+    scale, bias = torch.tensor(11.0, dtype=torch.float64), torch.tensor(-6.0, dtype=torch.float64)
+    expected = SigLipLoss(rank=0, world_size=1)(images, texts, scale, bias)
+    assert sigmoid(images, texts, scale=scale, bias=bias).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_orthogonal_pairs_cost_the_sigmoid_loss_what_scale_and_bias_leave():
+    """A right pair costs log(1 + exp(-(scale + bias))), each of the b - 1 wrong ones log(1 + exp(bias))."""
+    eye = torch.eye(5, dtype=torch.float64)
+    loss = sigmoid(eye, eye, scale=torch.tensor(4.0), bias=torch.tensor(-1.0))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-3.0)) + 4 * math.log1p(math.exp(-1.0)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("others", "sign"), [("share", -1), ("own", 1)])
+def test_a_right_pair_besides_its_own_is_left_out_of_the_sigmoid_loss_or_taken_for_right_or_wrong(others, sign):
+    images, texts, positives = rows(4), rows(4, seed=1), shared(4, (1, 3))
+    settings = {"scale": torch.tensor(5.0), "bias": torch.tensor(-2.0), "positives": positives}
+    score = 5.0 * float(images[1] @ texts[3]) - 2.0
+    left_out = sigmoid(images, texts, **settings).item()
+    term = math.log1p(math.exp(sign * score)) / 4
+    assert sigmoid(images, texts, others=others, **settings).item() == pytest.approx(left_out + term, rel=1e-12)
+
+
+def test_the_hardest_wrong_one_of_each_row_and_column_costs_what_it_reaches_into_the_margin():
+    """Scores by hand: pictures are unit vectors, so the scores are the texts' own numbers."""
+    texts = torch.tensor(
+        [[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64
+    ).T  # scores, as they are
+    images = torch.eye(3, dtype=torch.float64)
+    there = [max(0, 0.25 + 0.8 - 0.9), max(0, 0.25 + 0.2 - 0.7), max(0, 0.25 + 0.6 - 0.5)]
+    back = [max(0, 0.25 + 0.3 - 0.9), max(0, 0.25 + 0.8 - 0.7), max(0, 0.25 + 0.2 - 0.5)]
+    assert triplet(images, texts, margin=0.25).item() == pytest.approx((sum(there) + sum(back)) / 3, rel=1e-12)
+
+
+def test_what_is_right_is_never_the_hardest_wrong_one():
+    texts = torch.tensor([[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64).T
+    images, positives = torch.eye(3, dtype=torch.float64), shared(3, (0, 1), (2, 1))
+    there = [max(0, 0.25 + 0.1 - 0.9), max(0, 0.25 + 0.2 - 0.7), max(0, 0.25 + 0.3 - 0.5)]
+    back = [max(0, 0.25 + 0.3 - 0.9), 0, max(0, 0.25 + 0.2 - 0.5)]  # every picture is right for the second text
+    assert triplet(images, texts, margin=0.25, positives=positives).item() == pytest.approx(
+        (sum(there) + sum(back)) / 3
+    )
+
+
+def test_nothing_wrong_means_no_hinge_at_all():
+    images, texts = rows(3).requires_grad_(), rows(3, seed=1)
+    loss = triplet(images, texts, margin=0.2, positives=torch.ones(3, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(images.grad, torch.zeros_like(images))
+
+
+LOSSES = {
+    "contrastive": (contrastive, {"scale": torch.tensor(7.0, dtype=torch.float64)}),
+    "sigmoid": (
+        sigmoid,
+        {"scale": torch.tensor(7.0, dtype=torch.float64), "bias": torch.tensor(-4.0, dtype=torch.float64)},
+    ),
+    "triplet": (triplet, {"margin": 0.4}),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("others", ["mask", "share", "own"])
+def test_weights_that_are_all_alike_change_nothing(name, others):
+    loss, settings = LOSSES[name]
+    images, texts, positives = rows(6), rows(6, seed=1), shared(6, (0, 1), (3, 5))
+    plain = loss(images, texts, positives=positives, others=others, **settings)
+    weighted = loss(images, texts, positives=positives, others=others, weights=torch.full((6,), 3.0), **settings)
+    assert weighted.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_weighted_loss_is_a_mean_of_what_each_pair_costs(name):
+    """With all weight on one pair after the other, and their mean: the loss is linear in the shares of the weight."""
+    loss, settings = LOSSES[name]
+    images, texts = rows(5), rows(5, seed=1)
+    alone = [loss(images, texts, weights=weight, **settings).item() for weight in torch.eye(5, dtype=torch.float64)]
+    assert sum(alone) / 5 == pytest.approx(loss(images, texts, **settings).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_of_nothing_cost_nothing(name):
+    loss, settings = LOSSES[name]
+    assert loss(rows(3), rows(3, seed=1), weights=torch.zeros(3, dtype=torch.float64), **settings).item() == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("others", ["mask", "share", "own"])
+def test_every_loss_has_the_numeric_gradient(name, others):
+    loss, settings = LOSSES[name]
+    positives, weights = shared(5, (1, 2), (3, 0)), torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0], dtype=torch.float64)
+    inputs = rows(5).requires_grad_(), rows(5, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda i, t: loss(i, t, positives=positives, others=others, weights=weights, **settings), inputs
+    )

@@ -1,0 +1,129 @@
+"""The chunked losses equal the plain ones in value and gradient at any chunk size, in memory that does not square."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from retrieval.train import losses
+from retrieval.train.losses import OTHERS, Positives, chunked
+
+KINDS = ("contrastive", "sigmoid", "triplet")
+
+
+@st.composite
+def cases(draw):
+    """A batch of any size, its texts drawn from few so that many are right for several pictures, and a chunk size."""
+    size = draw(st.integers(1, 14))
+    texts = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
+    right = [sorted({text, *draw(st.lists(st.integers(0, 12), max_size=3))}) for text in texts]
+    return Positives.of(texts, right), draw(st.integers(1, 16)), draw(st.integers(0, 2**31))
+
+
+def batch(size, seed, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    images, texts = (
+        functional.normalize(torch.randn(size, 5, generator=generator, dtype=dtype), dim=1).requires_grad_()
+        for _ in range(2)
+    )
+    weights = torch.rand(size, generator=generator, dtype=dtype)
+    return images, texts, weights
+
+
+def value_and_gradients(loss, inputs, **options):
+    result = loss(*inputs[:2], **options)
+    wanted = [tensor for tensor in (*inputs, options.get("scale"), options.get("bias")) if tensor is not None]
+    return [result.detach(), *torch.autograd.grad(2 * result, [tensor for tensor in wanted if tensor.requires_grad])]
+
+
+def options_of(kind, *, smoothing, dtype=torch.float64):
+    scale = torch.tensor(9.0, dtype=dtype, requires_grad=True)
+    bias = torch.tensor(-3.0, dtype=dtype, requires_grad=True)
+    return {
+        "contrastive": {"scale": scale, "smoothing": smoothing},
+        "sigmoid": {"scale": scale, "bias": bias},
+        "triplet": {"margin": 0.3},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=120, deadline=None)
+@given(cases(), st.sampled_from(OTHERS), st.sampled_from([0.0, 0.15]), st.booleans())
+def test_any_chunk_size_gives_the_value_and_the_gradients_of_the_whole(kind, case, others, smoothing, weighted):
+    positives, chunk, seed = case
+    images, texts, weights = batch(len(positives), seed)
+    options = options_of(kind, smoothing=smoothing) | {"others": others, "weights": weights if weighted else None}
+    plain, ours = getattr(losses, kind), getattr(chunked, kind)
+    whole = value_and_gradients(plain, (images, texts), positives=positives.matrix(), **options)
+    parts = value_and_gradients(ours, (images, texts), positives=positives, chunk=chunk, **options)
+    for mine, theirs in zip(parts, whole, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_positives_and_in_single_precision_the_two_agree_as_well(kind):
+    images, texts, _ = batch(40, 3, torch.float32)
+    options = options_of(kind, smoothing=0.0, dtype=torch.float32)
+    whole = value_and_gradients(getattr(losses, kind), (images, texts), **options)
+    parts = value_and_gradients(getattr(chunked, kind), (images, texts), chunk=7, **options)
+    for mine, theirs in zip(parts, whole, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_all_alike_have_one_hardest_each_both_ways(kind):
+    """Ties: the first of equals is the hardest, in chunks as in the whole."""
+    images, texts = (torch.ones(6, 4, dtype=torch.float64).div(2).requires_grad_() for _ in range(2))
+    options = options_of(kind, smoothing=0.0)
+    whole = value_and_gradients(getattr(losses, kind), (images, texts), **options)
+    parts = value_and_gradients(getattr(chunked, kind), (images, texts), chunk=4, **options)
+    for mine, theirs in zip(parts, whole, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-12)
+
+
+@given(cases())
+def test_rows_of_the_short_form_are_those_of_the_matrix(case):
+    positives, chunk, _ = case
+    parts = [positives.rows(start, min(start + chunk, len(positives))) for start in range(0, len(positives), chunk)]
+    assert torch.equal(torch.cat(parts), positives.matrix())
+    assert positives.matrix().diagonal().all()
+
+
+def test_a_loss_without_gradients_is_only_a_value():
+    images, texts = (tensor.detach() for tensor in batch(5, 0)[:2])
+    loss = chunked.contrastive(images, texts, scale=torch.tensor(3.0))
+    assert not loss.requires_grad
+    assert loss.item() == pytest.approx(losses.contrastive(images, texts, scale=torch.tensor(3.0)).item(), rel=1e-12)
+
+
+MEASURED = """
+import resource, torch
+from torch.nn import functional
+from retrieval.train.losses import Positives, chunked
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def learn(size):
+    texts = [number // 3 for number in range(size)]
+    scale, bias = (torch.tensor(value, requires_grad=True) for value in (10.0, -5.0))
+    settings = {"positives": Positives.of(texts, [[text] for text in texts]), "chunk": 256}
+    rows = [functional.normalize(torch.randn(size, 64), dim=1).requires_grad_() for _ in range(2)]
+    before = peak()
+    chunked.contrastive(*rows, scale=scale, **settings).backward()
+    chunked.sigmoid(*rows, scale=scale, bias=bias, **settings).backward()
+    chunked.triplet(*rows, margin=0.2, **settings).backward()
+    assert rows[0].grad.isfinite().all()
+    return peak() - before
+learn(64)
+print(learn(6144))
+"""
+
+
+def test_a_large_batch_takes_a_fraction_of_the_memory_of_its_scores():
+    """All its scores are 151 MB, and a plain loss holds several such matrices; a chunk of 256 is 6 MB."""
+    told = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 6144**2 * 4 / 3

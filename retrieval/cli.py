@@ -197,6 +197,22 @@ def train(
 
 
 @commands.command()
+@click.argument("catalog", type=_PATH)
+@click.argument("run")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+def adopt(catalog: Path, run: str, *, device: str) -> None:
+    """Switch CATALOG over to RUN, trained with --tune text, without embedding a picture again."""
+    from retrieval.catalog import Catalog
+    from retrieval.encoder import load_encoder
+
+    with Catalog.open(catalog, device=device) as opened:
+        encoder = load_encoder(run, device=device)
+        with _interruptible("The catalog is as it was."), _bar("captions") as progress:
+            adoption = opened.adopt(encoder, progress=progress)
+    click.echo(adoption.summary())
+
+
+@commands.command()
 @click.argument("pairs", type=_PATH)
 @click.option("--model", metavar="NAME", help="Encoder to measure: a run folder, name/tag, or hf-hub:NAME.")
 @click.option("--catalog", type=_PATH, help="Use this catalog's encoder, and measure its index beside exact search.")

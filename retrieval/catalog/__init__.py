@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from index.errors import SpecError
 from index.vectors import Rows
 from retrieval.catalog import sync, upkeep
+from retrieval.catalog.adoption import Adoption, adopt
 from retrieval.catalog.answers import hits_of, shown, sources_of
 from retrieval.catalog.catalog_encoder import CatalogEncoder
 from retrieval.catalog.facts import facts_of
@@ -20,7 +22,7 @@ from retrieval.catalog.served_sides import ServedCatalog, ServedSide
 from retrieval.catalog.sides import Side
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, QueryError
-from retrieval.filters import parse_filter
+from retrieval.filters import Filter, parse_filter
 from retrieval.filters.mirror import Mirror
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
@@ -31,7 +33,7 @@ from retrieval.records.items import Hit, Item, SyncReport, Target
 from retrieval.records.slots import SIDES
 from retrieval.records.vector_store import map_rows, vector_path
 
-__all__ = ["Catalog", "Hit", "Item", "SyncReport", "is_catalog"]
+__all__ = ["Adoption", "Catalog", "Hit", "Item", "SyncReport", "is_catalog"]
 
 IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
 
@@ -162,6 +164,26 @@ class Catalog:
             self._keep_up_after(count)
         return count
 
+    def adopt(self, encoder: Encoder, *, progress: Callable[[int, int], None] | None = None) -> Adoption:
+        """Switch over to an encoder that sees pictures as the catalog's does, and return what was kept and what not.
+
+        For a text tower that was trained against frozen pictures: no picture is embedded again, the captions are. All
+        of it is one commit.
+
+        Args:
+            encoder: What `load_encoder` returned for the run.
+            progress: Called with (captions done, captions in all).
+
+        Raises:
+            CatalogError: its image tower or its dimension is another one; the message names both encoders.
+            CatalogLockedError: another process is writing.
+        """
+        with self._as_writer():
+            done = adopt(self._database, self._encoder, encoder, progress=progress or (lambda _done, _total: None))
+            self._encoder.adopt(encoder)
+            self._keep_up()
+        return done
+
     # --- search
 
     def search(
@@ -204,15 +226,32 @@ class Catalog:
         condition = None if where is None else parse_filter(where)
         side = self._sides[self._target(query, target)]
         _check_count(k)
-        encoded: dict[Kind, Rows] = {part.kind: self._encode(part) for part in query.parts if part.kind != "like"}
-        with side.reading(self._database) as records, _effort_checked():
-            if query.like is not None:
-                encoded["like"] = _item_row(records, query.like)
-            row = mix(query, encoded)
-            items = None if condition is None else self._mirror.mask(condition, records.connection)
-            without = None if query.like is None else records.numbers_of([query.like])[query.like]
-            found = side.search(row, k, items=items, without=without, effort=effort)
-            return hits_of(records, found, side.target)
+        while True:
+            recorded = self._encoder.recorded
+            encoded: dict[Kind, Rows] = {part.kind: self._encode(part) for part in query.parts if part.kind != "like"}
+            with side.reading(self._database) as records, _effort_checked():
+                # Another process may have adopted another encoder while the query was being encoded.
+                if recorded is None or records.meta("encoder") == asdict(recorded):
+                    return self._found(records, side, query, encoded, k=k, condition=condition, effort=effort)
+
+    def _found(  # noqa: PLR0917 - what a search has in hand by then
+        self,
+        records: Records,
+        side: Side,
+        query: Query,
+        encoded: dict[Kind, Rows],
+        *,
+        k: int,
+        condition: Filter | None,
+        effort: float | None,
+    ) -> list[Hit]:
+        if query.like is not None:
+            encoded["like"] = _item_row(records, query.like)
+        row = mix(query, encoded)
+        items = None if condition is None else self._mirror.mask(condition, records.connection)
+        without = None if query.like is None else records.numbers_of([query.like])[query.like]
+        found = side.search(row, k, items=items, without=without, effort=effort)
+        return hits_of(records, found, side.target)
 
     def _target(self, query: Query, target: Target | None) -> Target:
         if target is None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from retrieval.encoder import Encoder, load_encoder
 from retrieval.errors import CatalogError, EncoderError
@@ -44,11 +44,12 @@ class CatalogEncoder:
         self._loader: Callable[[], Encoder] | None = None
         self._loaded: Encoder | None = None
         self._lock = threading.Lock()
-        self._checked: set[Tower] = set()
+        self._checked: dict[Tower, str] = {}  # the recorded fingerprint that each tower was checked against
         if given is None or hasattr(given, "encode_texts"):
             self._loaded = cast("Encoder | None", given)
         else:
             self._loader = given
+        self._was_given = self.given
         if self._loaded is not None:
             self.images()
             self.texts()
@@ -105,12 +106,23 @@ class CatalogEncoder:
 
     def _checked_encoder(self, tower: Tower) -> Encoder:
         with self._lock:
-            if self._loaded is None:
+            if self._loaded is None or self._is_outdated(tower):
                 self._loaded = self._load()
-            if tower not in self._checked:
+            if self._checked.get(tower) != self.fingerprint(tower) or tower not in self._checked:
                 self._check(self._loaded, tower)
-                self._checked.add(tower)
+                self._checked[tower] = self.fingerprint(tower)
             return self._loaded
+
+    def _is_outdated(self, tower: Tower) -> bool:
+        """Whether another process has adopted another encoder since this one was loaded by its recorded name."""
+        changed = tower in self._checked and self._checked[tower] != self.fingerprint(tower)
+        return changed and not self._was_given
+
+    def adopt(self, encoder: Encoder) -> None:
+        """Take an encoder that has just been recorded."""
+        with self._lock:
+            self._loaded, self._was_given = encoder, True
+            self._checked.clear()
 
     def _load(self) -> Encoder:
         if self._loader is not None:
@@ -159,17 +171,22 @@ class CatalogEncoder:
             )
         if self._database.read_only:
             return
-        folder = Path(encoder.name)
-        is_folder = folder.is_absolute() and folder.is_dir()
-        facts = {
-            "name": encoder.name,
-            "relative": os.path.relpath(folder, self._database.folder) if is_folder else None,
-            "dimension": encoder.dimension,
-            "image_fingerprint": encoder.image_fingerprint,
-            "text_fingerprint": encoder.text_fingerprint,
-        }
+        facts = facts_to_record(encoder, self._database.folder)
         with self._database.writing() as records:
             records.put_meta(encoder=facts, dimension=encoder.dimension)
+
+
+def facts_to_record(encoder: Encoder, catalog: Path) -> dict[str, Any]:
+    """What a catalog in the folder `catalog` writes down of its encoder: the attributes of `Recorded`."""
+    folder = Path(encoder.name)
+    is_folder = folder.is_absolute() and folder.is_dir()
+    return {
+        "name": encoder.name,
+        "relative": os.path.relpath(folder, catalog) if is_folder else None,
+        "dimension": encoder.dimension,
+        "image_fingerprint": encoder.image_fingerprint,
+        "text_fingerprint": encoder.text_fingerprint,
+    }
 
 
 def _fingerprint(encoder: Encoder, tower: Tower) -> str:

@@ -108,6 +108,21 @@ class Slots:
         rows = self.connection.execute("SELECT slot FROM images WHERE item = ? ORDER BY position", (item,))
         return [slot for (slot,) in rows]
 
+    def texts(self) -> list[str]:
+        """Return the different captions, sorted."""
+        return [text for (text,) in self.connection.execute("SELECT DISTINCT text FROM captions ORDER BY text")]
+
+    def replace_captions(self, texts: Sequence[str], vectors: Sequence[Vector]) -> None:
+        """Give every caption the slot of its text's new vector, and forget the vectors that captions had before."""
+        run = self.connection.execute
+        run("CREATE TEMP TABLE embedded (text TEXT PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID")
+        slots = [(text, vector.slot) for text, vector in zip(texts, vectors, strict=True)]
+        self.connection.executemany("INSERT INTO embedded VALUES (?, ?)", slots)
+        run("UPDATE captions SET slot = (SELECT slot FROM embedded WHERE embedded.text = captions.text)")
+        run("DROP TABLE embedded")
+        run("DELETE FROM vectors WHERE side = 'captions'")
+        self.put_vectors("captions", vectors)
+
     def renumber(self, side: Target, live: Sequence[int]) -> None:
         """Give the live slots, sorted, the numbers 0, 1, 2... and forget the vectors of all others."""
         run = self.connection.execute

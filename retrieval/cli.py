@@ -170,6 +170,8 @@ def search(
 @click.option(
     "--head-learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak for the heads, where it differs."
 )
+@click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
+@click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")

@@ -1,5 +1,7 @@
 """What is learned from: which pictures count as one, what is held out, which texts are right, and whole batches."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from retrieval.pairs import Pair
 from retrieval.train.album import open_album
 from retrieval.train.batches import Schedule
 from retrieval.train.crops import Crops
+from retrieval.train.disk_cache import DiskCache
 from retrieval.train.lessons import Lessons, Teacher, hold_out
 
 CROPS = Crops(16, 16, "shortest", bicubic=True, fill=0, least=0.7)
@@ -136,6 +139,63 @@ def test_all_captions_of_an_item_and_equal_ones_of_others_are_right(tmp_path):
         {"red  SHOE"},
         {"a hat"},
     ]
+
+
+def test_near_duplicates_stay_on_one_side_and_are_never_negatives_of_each_other(tmp_path):
+    """Two hundred smooth pictures, each with a copy saved again under another id and text."""
+    pairs = []
+    for number in range(200):
+        small = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)
+        image = Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{number}.png")
+        image.save(tmp_path / f"{number}.jpg", quality=85)
+        pairs += [
+            pair(tmp_path / f"{number}.png", f"first{number}", f"text {number}"),
+            pair(tmp_path / f"{number}.jpg", f"second{number}", f"another {number}"),
+        ]
+    album = open_all(pairs)
+    assert album.twins.tolist() == [place - place % 2 for place in range(400)]
+    held = hold_out(pairs, album, share=0.2, seed=0)
+    assert held.sum() == 80
+    assert np.array_equal(held[::2], held[1::2])
+    lessons = Lessons.of(pairs, album.numbers, twins=album.twins)
+    for place, own in enumerate(lessons.right):
+        assert {lessons.texts[text] for text in own} == {f"text {place // 2}", f"another {place // 2}"}
+    assert [len(own) for own in lessons.captions] == [1] * 400
+
+
+def test_pictures_beyond_memory_are_kept_on_disk_and_give_the_same_crops(tmp_path):
+    pairs, chance = many(tmp_path, 4), np.array([0.2, 0.9, 0.4, 0.6])
+    with closing(DiskCache(tmp_path / "cache", 2**20)) as disk:
+        album = open_all(pairs, cache_bytes=4 * 24 * 24, disk=disk)
+        plain = open_all(pairs)
+        assert (len(album.framed), len(disk), album.all_kept) == (1, 3, True)
+        for path in tmp_path.glob("*.png"):
+            path.unlink()
+        for number in range(4):
+            assert np.array_equal(album.cut(number, CROPS, chance), plain.cut(number, CROPS, chance))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_word_dropout_leaves_out_words_anew_each_epoch_and_replays(tmp_path):
+    words = "one two three four five six"
+    pairs = [pair(draw(tmp_path, f"{n}.png", seed=n), f"{n}", words) for n in range(30)]
+    album = open_all(pairs)
+    lessons = Lessons.of(pairs, album.numbers)
+    schedule = Schedule([1] * 30, 8, seed=3)
+
+    def said(step):
+        teacher = Teacher(
+            lessons, album, schedule=schedule, crops=CROPS, tokenizer=lambda texts: [texts], word_dropout=0.5
+        )
+        return [str(tokens[0]) for tokens in teacher.exercise(step).tokens]
+
+    told = [text for step in range(40) for text in said(step)]
+    assert said(7) == said(7)
+    assert all(text.split() for text in told)
+    assert len(set(told)) > 30
+    share = np.mean([len(text.split()) for text in told]) / 6
+    assert share == pytest.approx(0.5 + 0.5**6 / 6, abs=4 * 0.5 / np.sqrt(6 * len(told)))
 
 
 def test_the_digest_changes_with_pictures_and_texts_and_not_with_names(tmp_path):

@@ -229,6 +229,34 @@ def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
         train(fewer, tmp_path / "run", config=QUICK, resume=True)
 
 
+def test_two_trainings_in_one_folder_are_locked_out(squares, tmp_path):
+    refused = []
+
+    def meanwhile(step, *_):
+        if step == 1:
+            with pytest.raises(TrainingError, match=r"another training is under way in .*run .process [0-9]+.; wait"):
+                train(squares, tmp_path / "run", config=QUICK, resume=True)
+            refused.append(step)
+
+    train(squares, tmp_path / "run", config=QUICK, progress=meanwhile)
+    assert refused == [1]
+    assert not (tmp_path / "run" / "training" / "lock").exists()
+    train(squares, tmp_path / "run", config=QUICK, resume=True)
+
+
+def test_a_balanced_run_shows_rare_classes_more_and_resumes_to_the_same_bits(squares, tmp_path):
+    """28 squares of seven colours and one of the eighth; the pictures' classes are their texts."""
+    pairs = replace(squares, pairs=tuple(pair for place, pair in enumerate(squares) if place % 8 or place == 0))
+    config = replace(QUICK, balance="text", word_dropout=0.2)
+    train(pairs, tmp_path / "whole", config=config)
+    with pytest.raises(KilledError):
+        train(pairs, tmp_path / "killed", config=config, progress=kill_at(3))
+    train(pairs, tmp_path / "killed", config=config, resume=True)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    train(pairs, tmp_path / "plain", config=replace(config, balance=""))
+    assert weights(tmp_path / "plain") != weights(tmp_path / "whole")
+
+
 def test_bad_pictures_are_named_and_left_out(tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()

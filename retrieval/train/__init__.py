@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +19,11 @@ from retrieval.pairs import Pairs, Skipped
 from retrieval.train.album import Album, open_album
 from retrieval.train.config import TrainConfig
 from retrieval.train.crops import Crops
+from retrieval.train.disk_cache import DiskCache
 from retrieval.train.exam import Exam
 from retrieval.train.lessons import Lessons, hold_out
 from retrieval.train.run import RunFolder
+from retrieval.train.run_lock import run_lock
 from retrieval.train.starts import starting_model
 from retrieval.train.trainer import Progress, Trainer
 
@@ -101,11 +103,13 @@ def train(
     started, folder = time.perf_counter(), RunFolder(Path(run))
     config = (config or TrainConfig()).complete()
     folder.check(config, resume=resume)
-    with _own_chance():
+    cache = Path(config.cache_folder or folder.config.parent)
+    with run_lock(folder.path), closing(DiskCache(cache, config.disk_cache_bytes)) as disk, _own_chance():
+        folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
-        trainer = _prepared(pairs, folder, config=config, checkpoint=checkpoint, validation=validation)
+        trainer = _prepared(pairs, folder, config=config, checkpoint=checkpoint, validation=validation, disk=disk)
         if begun:
             trainer.restore()
         trainer.begin()
@@ -130,7 +134,13 @@ def _result(trainer: Trainer, *, seconds: float) -> TrainResult:
 
 
 def _prepared(
-    pairs: Pairs, folder: RunFolder, *, config: TrainConfig, checkpoint: Checkpoint, validation: Pairs | None
+    pairs: Pairs,
+    folder: RunFolder,
+    *,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    validation: Pairs | None,
+    disk: DiskCache,
 ) -> Trainer:
     """Everything that a run needs, before its first step."""
     try:
@@ -138,15 +148,17 @@ def _prepared(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
-    cache_bytes = 0 if config.tune == "text" else config.cache_bytes  # there each picture is looked at twice in all
-    album = open_album(pairs.pairs, crops, cache_bytes=cache_bytes, threads=config.threads)
+    twice = config.tune == "text"  # that is how often each picture is looked at in all: nothing is worth keeping
+    cache_bytes, kept = (0, None) if twice else (config.cache_bytes, disk)
+    album = open_album(pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads)
     held = np.zeros(len(pairs), np.bool_)
     if validation is None:
         held = hold_out(pairs.pairs, album, share=config.validation_share, seed=config.seed)
         validation_pairs = [pair for pair, out in zip(pairs, held, strict=True) if out]
     else:
         validation_pairs = list(validation)
-    lessons = Lessons.of(pairs.pairs, np.where(held, -1, album.numbers))
+    learned = np.where(held, -1, album.numbers)
+    lessons = Lessons.of(pairs.pairs, learned, twins=album.twins, balance=config.balance)
     _check_enough(lessons, pairs, album)
     return Trainer(
         folder=folder,

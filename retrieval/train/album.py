@@ -1,6 +1,6 @@
-"""The distinct pictures of a training run: each opened once, damaged ones named, kept in memory while that lasts."""
+"""The distinct pictures of a training run: each opened once, damaged ones named, kept in memory or on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrieval.errors import RetrievalError
 from retrieval.images import ImageSource, ahead, content_hash, cores, open_image
 from retrieval.pairs import Pair, Skipped
+from retrieval.train.twins import Prints, print_of, twin_groups
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,36 +19,67 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from retrieval.train.crops import Crops
+    from retrieval.train.disk_cache import DiskCache
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Album:
-    """The distinct pictures of a set of pairs, each opened once, and the first of them kept in memory.
+    """The distinct pictures of a set of pairs, each opened once, the first of them kept in memory, others on disk.
 
     Attributes:
         sources: where each picture is.
         contents: the hash of each picture's bytes.
+        prints: of each picture, by which near-duplicates are known.
+        twins: of each picture, the least one that it is a near-duplicate of, or itself.
         numbers: which picture each pair shows; -1 for one that cannot be read or has no caption.
         framed: pictures kept in memory, ready for `Crops.cut`.
         skipped: what cannot be learned from, and why.
+        disk: further pictures, ready likewise; None for none.
     """
 
     sources: tuple[ImageSource, ...]
     contents: tuple[str, ...]
+    prints: Prints
+    twins: Ids
     numbers: Ids
     framed: Mapping[int, "Image.Image"]
     skipped: tuple[Skipped, ...]
+    disk: "DiskCache | None" = None
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether no picture has to be decoded again."""
+        return len(self.framed) + (0 if self.disk is None else len(self.disk)) == len(self.sources)
 
     def cut(self, number: int, crops: "Crops", chance: NDArray[np.float64]) -> NDArray[np.uint8]:
         """A crop of a picture, bytes (height, width, 3)."""
         framed = self.framed.get(number)
+        if framed is None and self.disk is not None:
+            framed = self.disk.get(number)
         return crops.cut(_framed(self.sources[number].read(), crops) if framed is None else framed, chance)
 
 
-def open_album(pairs: Sequence[Pair], crops: "Crops", *, cache_bytes: int, threads: int | None = None) -> Album:
-    """Open every captioned picture once, on threads: what is damaged is known before training starts."""
+def open_album(
+    pairs: Sequence[Pair],
+    crops: "Crops",
+    *,
+    cache_bytes: int,
+    disk: "DiskCache | None" = None,
+    threads: int | None = None,
+    opened: Callable[[int, int], None] | None = None,
+) -> Album:
+    """Open every captioned picture once, on threads: what is damaged is known before training starts.
+
+    Args:
+        pairs: what shows the pictures.
+        crops: how they are framed.
+        cache_bytes: of memory, for framed pictures.
+        disk: takes those that memory does not.
+        threads: that open pictures; one a core where it is None.
+        opened: called with (done, total) after each file.
+    """
     files: dict[tuple[object, ...], int] = {}
     sources: list[ImageSource] = []
     file_of_pair = np.full(len(pairs), -1)
@@ -56,39 +88,53 @@ def open_album(pairs: Sequence[Pair], crops: "Crops", *, cache_bytes: int, threa
             file = files.setdefault((pair.image.path, pair.image.member), len(files))
             sources += [pair.image] * (file == len(sources))
             file_of_pair[place] = file
-    found = _Found(cache_bytes)
-    opened = ahead(lambda source: _opened(source, crops), sources, threads=threads or cores())
-    with closing(cast("Generator[Any, None, None]", opened)):
-        for source, outcome in zip(sources, opened, strict=True):
+    found = _Found(cache_bytes, disk)
+    outcomes = ahead(lambda source: _opened(source, crops), sources, threads=threads or cores())
+    with closing(cast("Generator[Any, None, None]", outcomes)):
+        for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
             found.add(source, outcome)
+            if opened is not None:
+                opened(done, len(sources))
     silent = [
         Skipped(pair.image.name, "has no caption to learn from") for pair in _without_caption(pairs, file_of_pair)
     ]
     numbers = np.append(np.array(found.number_of_file, np.int64), -1)[file_of_pair]
-    return Album(tuple(found.sources), tuple(found.contents), numbers, found.framed, (*found.skipped, *silent))
+    prints = Prints.joined(found.prints)
+    return Album(
+        sources=tuple(found.sources),
+        contents=tuple(found.contents),
+        prints=prints,
+        twins=twin_groups(prints),
+        numbers=numbers,
+        framed=found.framed,
+        skipped=(*found.skipped, *silent),
+        disk=disk,
+    )
 
 
 class _Found:
     """Numbers the pictures as they are opened; equal bytes are one picture."""
 
-    def __init__(self, cache_bytes: int) -> None:
+    def __init__(self, cache_bytes: int, disk: "DiskCache | None") -> None:
         self.sources: list[ImageSource] = []
         self.contents: dict[str, int] = {}
+        self.prints: list[Prints] = []
         self.framed: dict[int, Image.Image] = {}
         self.skipped: list[Skipped] = []
         self.number_of_file: list[int] = []
-        self._left = cache_bytes
+        self._left, self._disk = cache_bytes, disk
 
-    def add(self, source: ImageSource, outcome: "tuple[str, Image.Image] | RetrievalError") -> None:
+    def add(self, source: ImageSource, outcome: "tuple[str, Prints, Image.Image] | RetrievalError") -> None:
         if isinstance(outcome, RetrievalError):
             self.skipped.append(Skipped(source.name, str(outcome)))
             self.number_of_file.append(-1)
             return
-        content, framed = outcome
+        content, printed, framed = outcome
         number = self.contents.setdefault(content, len(self.contents))
         self.number_of_file.append(number)
         if number == len(self.sources):
             self.sources.append(source)
+            self.prints.append(printed)
             self._keep(number, framed)
 
     def _keep(self, number: int, framed: "Image.Image") -> None:
@@ -96,15 +142,22 @@ class _Found:
         self._left -= 4 * framed.width * framed.height
         if self._left >= 0:
             self.framed[number] = framed
+        elif self._disk is not None:
+            self._disk.keep(number, framed)
 
 
-def _opened(source: ImageSource, crops: "Crops") -> "tuple[str, Image.Image]":
+def _opened(source: ImageSource, crops: "Crops") -> "tuple[str, Prints, Image.Image]":
     data = source.read()
-    return content_hash(data), _framed(data, crops)
+    image = _decoded(data, crops)
+    return content_hash(data), print_of(image), crops.frame(image)
 
 
 def _framed(data: bytes, crops: "Crops") -> "Image.Image":
-    return crops.frame(open_image(data, size=max(crops.height, crops.width)))
+    return crops.frame(_decoded(data, crops))
+
+
+def _decoded(data: bytes, crops: "Crops") -> "Image.Image":
+    return open_image(data, size=max(crops.height, crops.width))
 
 
 def _without_caption(pairs: Sequence[Pair], file_of_pair: Ids) -> list[Pair]:

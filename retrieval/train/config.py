@@ -20,9 +20,20 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
     "weight_decay": 0.1,
     "warmup": 0.1,
     "crop": 0.7,
+    "flip": 0.5,
+    "color_jitter": 0.2,
 }
-_FROM_WEIGHTS: Final[Mapping[str, Any]] = {**_FROM_RANDOM, "epochs": 5, "learning_rate": 1e-5, "crop": 0.9}
-_COST_ONLY: Final = frozenset({"device", "threads", "cache_bytes", "checkpoint_seconds"})
+_FROM_WEIGHTS: Final[Mapping[str, Any]] = {
+    **_FROM_RANDOM,
+    "epochs": 5,
+    "learning_rate": 1e-5,
+    "crop": 0.9,
+    "flip": 0.25,
+    "color_jitter": 0.1,
+}
+_COST_ONLY: Final = frozenset(
+    {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds"}
+)
 _DEVICES: Final = ("auto", "cpu", "cuda")
 TUNES: Final = ("both", "image", "text", "heads")
 
@@ -41,8 +52,7 @@ class TrainConfig:
         weight_decay: Of AdamW, on matrices and kernels only, not on biases, norms and the temperature; 0.1.
         warmup: The share of all steps in which the learning rate rises; 0.1.
         crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
-            weights, 0.9 from trained ones. Pictures are never flipped, captions may say left or right, and their
-            colours never changed.
+            weights, 0.9 from trained ones.
         tune: What is trained: "both" towers; the "image" or the "text" tower, while the rows of the other's pictures or
             texts stay as they are; or the "heads" alone, the projections into the shared space. What is not trained
             is computed once and kept, and its pictures are shown whole.
@@ -51,12 +61,22 @@ class TrainConfig:
         text_blocks: The same of the text tower.
         layer_decay: The learning rate falls by this factor a block from the head down.
         head_learning_rate: Of the heads, where it is to differ.
+        flip: How likely a picture is mirrored, if none of its right texts says left or right or speaks of letters,
+            numbers and the like. 0.5 from random weights, 0.25 from trained ones.
+        color_jitter: How far brightness, contrast, saturation and hue of a picture go, if none of its right texts names
+            a colour: 0.2 is up to 20 %. 0.2 from random weights, 0.1 from trained ones.
+        word_dropout: The share of a caption's words that is left out each time, where the text tower learns; one word
+            stays at least.
+        balance: An attribute, or "text" for equal captions: each of its values is shown equally often, as far as that
+            goes with no picture twice in a batch. Empty to show each picture once an epoch.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
         seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
         device: "auto", "cpu" or "cuda".
         threads: How many read and crop pictures ahead; as many as suit the device where it is None.
         cache_bytes: Memory for pictures that are decoded once and kept.
+        disk_cache_bytes: Room on disk for those that memory does not hold, never more than half of what is free.
+        cache_folder: Where that is; the run's own folder where it is empty.
         checkpoint_seconds: A killed run loses at most the work of so long.
 
     Raises:
@@ -75,23 +95,33 @@ class TrainConfig:
     text_blocks: int | None = None
     layer_decay: float = 1.0
     head_learning_rate: float | None = None
+    flip: float | None = None
+    color_jitter: float | None = None
+    word_dropout: float = 0.0
+    balance: str = ""
     clip_norm: float = 1.0
     validation_share: float = 0.1
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
     cache_bytes: int = 2 * 2**30
+    disk_cache_bytes: int = 8 * 2**30
+    cache_folder: str = ""
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
         _check_whole(self, least={"image_blocks": 0, "text_blocks": 0})
+        _check_whole(self, least={"disk_cache_bytes": 0})
         _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
         _check_range(self, "weight_decay", low=0.0, high=math.inf)
         _check_range(self, "warmup", low=0.0, high=1.0)
         _check_range(self, "crop", low=0.0, high=1.0, above=True)
         _check_range(self, "layer_decay", low=0.0, high=1.0, above=True)
         _check_range(self, "head_learning_rate", low=0.0, high=math.inf, above=True)
+        _check_range(self, "flip", low=0.0, high=1.0)
+        _check_range(self, "color_jitter", low=0.0, high=0.5)
+        _check_range(self, "word_dropout", low=0.0, high=0.9)
         _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
         _check_range(self, "validation_share", low=0.0, high=0.5)
         _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate.collection import Collection, collect
+from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
+from retrieval.train.augmentation import Looks, with_words_left_out
+from retrieval.train.balance import classes_of
 from retrieval.train.batches import Batch, Schedule, positives, uniform
+from retrieval.train.words import pieces
 
 if TYPE_CHECKING:
     from retrieval.train.album import Album
@@ -31,10 +35,11 @@ _KEPT_TEXTS: Final = 2**17  # texts that stay tokenised, 80 MB at the usual 77 t
 def hold_out(pairs: Sequence[Pair], album: "Album", *, share: float, seed: int) -> NDArray[np.bool_]:
     """Which pairs (p,) are kept for validation: about this share of the pictures, `MOST_HELD_OUT` at most.
 
-    Pairs that share an item or a picture, directly or through others, stay together. Nothing is held out where that
-    would be fewer than `LEAST_HELD_OUT` pictures: too few to tell one model from another.
+    Pairs that share an item or a picture, or have near-duplicate pictures, directly or through others, stay together.
+    Nothing is held out where that would be fewer than `LEAST_HELD_OUT` pictures: too few to tell one model from
+    another.
     """
-    families = _families(collect(pairs, album.numbers, images=len(album.sources)))
+    families = _families(collect(pairs, album.numbers, images=len(album.sources)), album.twins)
     wanted = min(round(share * len(families)), MOST_HELD_OUT)
     names, sizes = np.unique(families, return_counts=True)
     held, room = [], wanted
@@ -47,8 +52,8 @@ def hold_out(pairs: Sequence[Pair], album: "Album", *, share: float, seed: int) 
     return (album.numbers >= 0) & np.isin(families[album.numbers], held)
 
 
-def _families(collection: Collection) -> Ids:
-    """For each picture (n,) the least picture that it is connected with through items."""
+def _families(collection: Collection, twins: Ids) -> Ids:
+    """For each picture (n,) the least picture that it is connected with through items and near-duplicates."""
     least = np.arange(collection.item_images.targets)
     items = collection.item_images
     item_of_pair = items.query_of_pair()
@@ -57,6 +62,8 @@ def _families(collection: Collection) -> Ids:
         np.minimum.at(of_item, item_of_pair, least[items.ids])
         closer = least.copy()
         np.minimum.at(closer, items.ids, of_item[item_of_pair])
+        np.minimum.at(closer, twins, closer.copy())
+        closer = np.minimum(closer, closer[twins])
         if np.array_equal(closer, least):
             return least
         least = closer
@@ -70,17 +77,30 @@ class Lessons:
         pictures: the album's number of each picture.
         texts: the distinct texts.
         captions: of each picture, the texts beside it.
-        right: of each picture, all texts that are right for it: those of its items, and equal ones of others.
+        right: of each picture, all texts that are right for it: those of its items, equal ones of others, and what is
+            right for its near-duplicates.
+        classes: of each picture, where epochs are balanced by class; else empty.
     """
 
     pictures: tuple[int, ...]
     texts: tuple[str, ...]
     captions: tuple[tuple[int, ...], ...]
     right: tuple[tuple[int, ...], ...]
+    classes: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], numbers: Ids) -> "Lessons":
-        """The lessons in those pairs whose picture has a number in the album."""
+    def of(cls, pairs: Sequence[Pair], numbers: Ids, *, twins: Ids | None = None, balance: str = "") -> "Lessons":
+        """The lessons in those pairs whose picture has a number in the album.
+
+        Args:
+            pairs: pictures with captions.
+            numbers: the album's number of each pair's picture, -1 for those to leave out.
+            twins: of each picture of the album, the group of near-duplicates that it belongs to.
+            balance: what `balance.classes_of` makes classes by; empty for none.
+
+        Raises:
+            TrainingError: no picture has the attribute to balance by.
+        """
         pictures, places = np.unique(numbers[numbers >= 0], return_inverse=True)
         place_of_pair = np.full(len(numbers), -1)
         place_of_pair[numbers >= 0] = places
@@ -92,18 +112,31 @@ class Lessons:
             if place >= 0:
                 captions[place].update(dict.fromkeys(text_numbers[text] for text in pair.captions))
         right = collection.right_images().swapped()
+        if twins is not None and len(pictures):
+            right = _shared_by_twins(right, twins[pictures])
         bounds = zip(right.offsets[:-1], right.offsets[1:], strict=True)
         return cls(
             pictures=tuple(pictures.tolist()),
             texts=collection.texts,
             captions=tuple(map(tuple, captions)),
             right=tuple(tuple(right.ids[start:stop].tolist()) for start, stop in bounds),
+            classes=() if not balance else classes_of(pairs, place_of_pair, pictures=len(pictures), by=balance),
         )
 
     def digest(self, album: "Album") -> str:
         """Hash of the pictures' bytes and the texts: equal where a schedule would draw the same."""
-        told = [self.texts, self.captions, [album.contents[number] for number in self.pictures]]
+        told: list[object] = [self.texts, self.captions, [album.contents[number] for number in self.pictures]]
+        told += [self.classes] if self.classes else []
         return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+
+
+def _shared_by_twins(right: Relevance, twins: Ids) -> Relevance:
+    """What is right for each picture, or for another of its group of near-duplicates (n,)."""
+    _, group = np.unique(twins, return_inverse=True)
+    members = Relevance.from_pairs(
+        np.arange(len(group)), group, queries=len(group), targets=int(group.max(initial=-1)) + 1
+    )
+    return members.then(members.swapped()).then(right)
 
 
 def _spoken(pair: Pair) -> Pair:
@@ -144,11 +177,14 @@ class Teacher:
         schedule: Schedule,
         crops: "Crops | None",
         tokenizer: Callable[..., Any],
+        looks: Looks | None = None,
+        word_dropout: float = 0.0,
     ) -> None:
         """Begin; without crops, no exercise shows its pictures."""
         self._lessons, self._album, self._schedule, self._crops = lessons, album, schedule, crops
+        self._looks, self._word_dropout = looks, word_dropout
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
-        self.tokens = lru_cache(_KEPT_TEXTS)(self._tokenize)
+        self.tokens = lru_cache(_KEPT_TEXTS)(self._tokens_of)
 
     def exercise(self, step: int) -> Exercise:
         """The exercise of a step.
@@ -166,15 +202,20 @@ class Teacher:
             pictures=batch.pictures,
             texts=np.array(texts),
             pixels=self._pixels(batch),
-            tokens=np.stack([self.tokens(text) for text in texts]),
+            tokens=np.stack([self._said(text, batch, place) for place, text in enumerate(texts)]),
             positives=positives(texts, [lessons.right[place] for place in batch.pictures]),
         )
 
     def _pixels(self, batch: Batch) -> NDArray[np.uint8]:
         if self._crops is None:
             return np.empty((0, 0, 0, 3), np.uint8)
-        chosen = zip(batch.pictures, batch.crops, strict=True)
-        return np.stack([self._cut(self._lessons.pictures[place], chance, self._crops) for place, chance in chosen])
+        return np.stack([self._shown(batch, place, self._crops) for place in range(len(batch.pictures))])
+
+    def _shown(self, batch: Batch, place: int, crops: "Crops") -> NDArray[np.uint8]:
+        """A picture of the batch as it is shown."""
+        picture = int(batch.pictures[place])
+        pixels = self._cut(self._lessons.pictures[picture], batch.crops[place], crops)
+        return pixels if self._looks is None else self._looks.change(picture, pixels, batch.looks[place])
 
     def _cut(self, number: int, chance: NDArray[np.float64], crops: "Crops") -> NDArray[np.uint8]:
         try:
@@ -183,7 +224,19 @@ class Teacher:
             name = self._album.sources[number].name
             raise TrainingError(f"{name} could be read at first, but now {error}; put it back and resume") from error
 
-    def _tokenize(self, text: int) -> Ids:
+    def _said(self, text: int, batch: Batch, place: int) -> Ids:
+        """Tokens of a text of the batch as it is shown, perhaps without some of its words."""
+        if not self._word_dropout:
+            return self.tokens(text)
+        whole = self._lessons.texts[text]
+        chance = self._schedule.words(batch.epoch, int(batch.turns[place]), len(pieces(whole)))
+        said = with_words_left_out(whole, chance, share=self._word_dropout)
+        return self.tokens(text) if said == whole else self._tokenize(said)
+
+    def _tokens_of(self, text: int) -> Ids:
+        return self._tokenize(self._lessons.texts[text])
+
+    def _tokenize(self, text: str) -> Ids:
         """Tokens of one text; Hugging Face's tokenizers must not run on two threads at once."""
         with self._one_at_a_time:
-            return np.asarray(self._tokenizer([self._lessons.texts[text]])[0])
+            return np.asarray(self._tokenizer([text])[0])

@@ -9,6 +9,7 @@ from typing import Final
 from retrieval.errors import TrainingError
 from retrieval.files import write_aside
 from retrieval.train.config import TrainConfig
+from retrieval.train.run_lock import LOCK_FILE
 
 RECALL_AT: Final = (1, 5, 10)
 RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in RECALL_AT)
@@ -77,8 +78,9 @@ class RunFolder:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file that is not one of ours which a kill left unfinished."""
-    return path.is_file() and not (path.name.startswith(".") and path.suffix == ".tmp")
+    """Whether there is a file that is none of ours which a kill leaves."""
+    unfinished = path.name.startswith(".") and path.suffix == ".tmp"
+    return path.is_file() and not unfinished and (path.parent.name, path.name) != ("training", LOCK_FILE)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

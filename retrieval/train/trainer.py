@@ -14,6 +14,7 @@ from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ahead, cores
 from retrieval.train.album import Album
+from retrieval.train.augmentation import Looks
 from retrieval.train.batches import Schedule
 from retrieval.train.checkpoints import load_state, save_state
 from retrieval.train.config import TrainConfig
@@ -60,7 +61,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         counts = [len(captions) for captions in self.lessons.captions]
-        self.schedule = Schedule(counts, cast("int", self.config.batch_size), self.config.seed)
+        batch_size = cast("int", self.config.batch_size)
+        self.schedule = Schedule(counts, batch_size, self.config.seed, self.lessons.classes)
         freeze(self.model, self.config)
         self.optimizer = optimizer_of(self.model, self.config)
         preprocess = self.checkpoint.preprocess
@@ -127,12 +129,15 @@ class Trainer:
         self._save()
 
     def _teacher(self) -> Teacher:
+        flip, jitter = cast("float", self.config.flip), cast("float", self.config.color_jitter)
         return Teacher(
             self.lessons,
             self.album,
             schedule=self.schedule,
             crops=None if self.towers.keeps("image") else self.crops,
             tokenizer=self.checkpoint.tokenizer,
+            looks=Looks.of(self.lessons, flip=flip, jitter=jitter),
+            word_dropout=0.0 if self.towers.keeps("text") else self.config.word_dropout,
         )
 
     def _keep_frozen(self, teacher: Teacher) -> None:
@@ -145,8 +150,7 @@ class Trainer:
 
     def _threads(self) -> dict[str, int]:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
-        in_memory = len(self.album.framed) == len(self.album.sources)
-        threads = self.config.threads or (1 if in_memory and self.device == "cpu" else cores())
+        threads = self.config.threads or (1 if self.album.all_kept and self.device == "cpu" else cores())
         return {"threads": threads, "depth": threads + 2}
 
     def _learn(self, exercise: Exercise) -> None:

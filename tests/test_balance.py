@@ -1,0 +1,106 @@
+"""Balanced epochs: each class its equal share, no picture twice in a batch, and a pure function of (seed, step)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.errors import TrainingError
+from retrieval.images import ImageSource
+from retrieval.pairs import Pair
+from retrieval.train.balance import classes_of, dealt, expectations
+from retrieval.train.batches import Schedule
+
+schedules = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
+    lambda classes: st.builds(
+        Schedule,
+        caption_counts=st.just((2,) * len(classes)),
+        batch_size=st.integers(1, 70),
+        seed=st.integers(0, 2**63),
+        classes=st.just(classes),
+    )
+)
+
+
+@given(schedules, st.integers(0, 3))
+def test_no_picture_is_twice_in_a_batch_and_an_epoch_has_as_many_showings_as_pictures(schedule, epoch):
+    batches = [
+        schedule.batch(step).pictures
+        for step in range(epoch * schedule.steps_per_epoch, (epoch + 1) * schedule.steps_per_epoch)
+    ]
+    assert all(len(set(batch.tolist())) == len(batch) <= schedule.batch_size for batch in batches)
+    assert sum(map(len, batches)) == len(schedule.caption_counts)
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+
+
+@given(schedules, st.integers(0, 100))
+def test_a_balanced_step_is_the_same_whoever_asks(schedule, step):
+    again = Schedule(schedule.caption_counts, schedule.batch_size, schedule.seed, schedule.classes)
+    first, second = schedule.batch(step), again.batch(step)
+    assert np.array_equal(first.pictures, second.pictures)
+    assert np.array_equal(first.crops, second.crops)
+    assert np.array_equal(first.captions, second.captions)
+
+
+def test_each_class_is_shown_equally_often_and_each_of_its_pictures():
+    """90 shirts, 30 hats and 6 rings over 200 epochs: a third of the showings each, within four deviations."""
+    classes = [0] * 90 + [1] * 30 + [2] * 6
+    schedule = Schedule((1,) * 126, 8, 5, classes)
+    shown = np.concatenate([schedule.batch(step).pictures for step in range(200 * schedule.steps_per_epoch)])
+    by_picture = np.bincount(shown, minlength=126) / 200
+    expected = 126 / 3 / np.array([90, 30, 6])[classes]
+    assert by_picture == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 200))
+    assert np.bincount(np.array(classes)[shown]) / len(shown) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_picture_that_comes_twice_in_an_epoch_comes_in_two_crops_and_captions():
+    schedule = Schedule((100,) * 9, 3, 1, [0] * 8 + [1])
+    seen = [
+        (int(caption), tuple(crop))
+        for batch in map(schedule.batch, range(3))
+        for picture, caption, crop in zip(batch.pictures, batch.captions, batch.crops, strict=True)
+        if picture == 8
+    ]
+    assert len(seen) == 3  # at most once a batch, though half of nine would be its share
+    assert len({crop for _, crop in seen}) == 3
+
+
+def test_what_a_small_class_cannot_take_goes_to_the_others_in_equal_parts():
+    """One picture can come 4 times at most in 4 steps: of 30 showings 26 are left for two classes."""
+    shares = expectations(np.array([0] * 20 + [1] * 9 + [2]), most=4)
+    assert shares[-1] == 4
+    assert shares[:20] == pytest.approx(13 / 20)
+    assert shares[20:29] == pytest.approx(13 / 9)
+    assert shares.sum() == pytest.approx(30)
+
+
+@given(st.integers(1, 50), st.data())
+def test_all_places_are_dealt_out_once(count, data):
+    steps = data.draw(st.integers(1, count))
+    chance = np.random.default_rng(count).random(steps)
+    places = dealt(count, chance)
+    assert sorted(places.tolist()) == list(range(count))
+    for batch in np.array_split(places, steps):
+        assert len({place % steps for place in batch}) == 1  # so neighbours are in different batches
+
+
+def pair(name, *captions, **attributes):
+    return Pair(name, ImageSource(Path(name), name), captions, attributes)
+
+
+def test_classes_come_from_an_attribute_or_from_equal_captions():
+    pairs = [
+        pair("a", "A cat", kind="pet"),
+        pair("b", "a  CAT", kind="Pet"),
+        pair("c", "a dog"),
+        pair("d", "a dog", kind=3),
+    ]
+    places = np.arange(4)
+    assert classes_of(pairs, places, pictures=4, by="kind") == (0, 0, 1, 2)
+    assert classes_of(pairs, places, pictures=4, by="text") == (0, 0, 1, 1)
+    with pytest.raises(
+        TrainingError, match="no picture has an attribute 'color' to balance by; there are kind, and 'text'"
+    ):
+        classes_of(pairs, places, pictures=4, by="color")

@@ -172,6 +172,20 @@ def search(
 )
 @click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
 @click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
+@click.option(
+    "--loss", type=click.Choice(["contrastive", "sigmoid", "triplet"]), default="contrastive", show_default=True
+)
+@click.option(
+    "--positives",
+    type=click.Choice(["mask", "share", "own"]),
+    default="mask",
+    show_default=True,
+    help="Leave out other right texts of a batch, take them for right, or for wrong.",
+)
+@click.option("--label-smoothing", type=click.FloatRange(0, 0.5), help="Share of the contrastive target to spread.")
+@click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
+@click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
@@ -188,14 +202,16 @@ def train(
     from retrieval.pairs import read_pairs
     from retrieval.train import TrainConfig
     from retrieval.train import train as train_encoder
+    from retrieval.train.crew import leads
 
     config = TrainConfig(**{name: value for name, value in settings.items() if value is not None})
     source = read_pairs(pairs, images=images)
     held_out = None if validation is None else read_pairs(validation)
     with _interruptible("To go on, run it again with --resume."), _training_bar() as progress:
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, progress=progress)
-    _notice_skipped((*source.skipped, *result.skipped))
-    click.echo(result.summary())
+    if leads():
+        _notice_skipped((*source.skipped, *result.skipped))
+        click.echo(result.summary())
 
 
 @commands.command()
@@ -402,7 +418,9 @@ def _training_bar() -> "Iterator[Callable[[int, int, float, float], None]]":
     """A progress bar on stderr, fed with (step, steps, loss, pairs per second)."""
     from tqdm import tqdm
 
-    with tqdm(unit=" steps", file=sys.stderr, disable=None, leave=False) as bar:
+    from retrieval.train.crew import leads
+
+    with tqdm(unit=" steps", file=sys.stderr, disable=None if leads() else True, leave=False) as bar:
 
         def progress(step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
             bar.total = total

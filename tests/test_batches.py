@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.train.batches import Schedule, positives, uniform
+from retrieval.train.batches import Schedule, uniform
 
 schedules = st.builds(
     Schedule,
@@ -97,19 +97,3 @@ def test_draws_fill_the_unit_interval_evenly():
     counts, _ = np.histogram(draws, bins=20, range=(0, 1))
     assert counts.sum() == 100_000
     assert counts == pytest.approx(5_000, abs=5 * np.sqrt(5_000))
-
-
-@st.composite
-def batches_of_texts(draw):
-    size = draw(st.integers(1, 12))
-    texts = draw(st.lists(st.integers(0, 5), min_size=size, max_size=size))
-    right = [sorted({text, *draw(st.lists(st.integers(0, 8), max_size=4))}) for text in texts]
-    return texts, right
-
-
-@settings(max_examples=200)
-@given(batches_of_texts())
-def test_positives_are_the_texts_that_each_picture_may_have(case):
-    texts, right = case
-    expected = [[text in allowed for text in texts] for allowed in right]
-    assert positives(texts, right).tolist() == expected

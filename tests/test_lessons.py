@@ -230,7 +230,7 @@ def test_an_exercise_has_each_picture_s_own_caption_and_knows_the_other_right_on
     order = schedule.batch(5).pictures
     said = ["".join(map(chr, row)).strip() for row in exercise.tokens]
     assert said == [pairs[lessons.pictures[place]].captions[0] for place in order]
-    assert exercise.positives.tolist() == [[one == other for other in said] for one in said]
+    assert exercise.positives.matrix().tolist() == [[one == other for other in said] for one in said]
     assert exercise.pixels.shape == (8, 16, 16, 3)
     assert exercise.epoch == 5
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny_models import tiny_config, write_model, write_tiny_model
 
-from retrieval.encoder.open_clip_encoder import OpenClipEncoder, _fastest_kind, open_checkpoint, usable_device
+from retrieval.encoder.open_clip_encoder import OpenClipEncoder, fastest_kind, open_checkpoint, usable_device
 from retrieval.errors import EncoderError
 
 TEXTS = ["a red ball", "", "x " * 200, "two dogs run", "日本語のテキスト", "RED\tball &amp; co.", "👟"]
@@ -181,7 +181,7 @@ def test_threads_may_share_an_encoder(encoder):
 def halving(encoder, monkeypatch):
     """The encoder, its image tower taken for a large one and its device for one that is fast in bfloat16."""
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._LARGE", 1)
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder._fastest_kind", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_kind", lambda _: torch.bfloat16)
     return encoder
 
 
@@ -220,7 +220,7 @@ def test_what_half_precision_cannot_hold_is_encoded_again_in_float32(halving):
 def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch, half_seconds, kind):
     seconds = {torch.float32: 1.0, torch.bfloat16: half_seconds}
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._product_seconds", lambda _, asked: seconds[asked])
-    assert _fastest_kind.__wrapped__("cpu") == kind
+    assert fastest_kind.__wrapped__("cpu") == kind
 
 
 def test_a_frozen_tower_stays_in_float32(halving):
@@ -231,7 +231,7 @@ def test_a_frozen_tower_stays_in_float32(halving):
 
 
 def test_a_small_tower_is_not_even_probed(encoder, monkeypatch):
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder._fastest_kind", None)
+    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_kind", None)
     assert len(encoder.encode_images(draw_pictures(encoder.batch_size))) == encoder.batch_size
 
 

@@ -23,6 +23,7 @@ from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate import evaluate
 from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train, trainer
+from retrieval.train import step as step_file
 from retrieval.train.run import RECALLS, RunFolder
 from retrieval.train.starts import starting_model
 from retrieval.train.towers import encode_texts
@@ -200,7 +201,7 @@ def test_a_finished_run_resumes_to_what_it_was(squares, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(squares, tmp_path, monkeypatch):
-    whole = trainer.contrastive
+    whole = step_file.batch_loss
     calls = []
 
     def broken(*rows, **settings):
@@ -208,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(s
         return whole(*rows, **settings) * (math.nan if len(calls) == 3 else 1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "contrastive", broken)
+        patched.setattr(step_file, "batch_loss", broken)
         with pytest.raises(TrainingError, match=r"the loss is no longer finite at step 3 of 4; .* below 0\.001"):
             train(squares, tmp_path / "run", config=QUICK)
     kept = load_file(RunFolder(tmp_path / "run").state)

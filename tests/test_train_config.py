@@ -35,7 +35,13 @@ def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config)
     complete = config.complete()
     assert all(value in (None, getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
     left_open = [name for name, value in json.loads(complete.to_json()).items() if value is None]
-    assert left_open == ["image_blocks", "text_blocks", "head_learning_rate", "threads"]
+    assert left_open == [
+        "image_blocks",
+        "text_blocks",
+        "head_learning_rate",
+        "micro_batch",
+        "threads",
+    ]
     assert complete.complete() == complete
 
 
@@ -92,6 +98,14 @@ def test_trained_models_are_tuned_gently():
         ),
         ({"layer_decay": 1.1}, "layer_decay is 1.1; it must be a number above 0 and at most 1"),
         ({"head_learning_rate": 0}, "head_learning_rate is 0; it must be a number above 0"),
+        ({"loss": "clip"}, "loss is 'clip'; take one of contrastive, sigmoid, triplet"),
+        ({"positives": "all"}, "positives is 'all'; take one of mask, share, own"),
+        ({"precision": "half"}, "precision is 'half'; take one of auto, float32, bfloat16, float16"),
+        (
+            {"loss": "sigmoid", "label_smoothing": 0.1},
+            "label_smoothing goes with the contrastive loss, not with sigmoid",
+        ),
+        ({"micro_batch": 0}, "micro_batch is 0; it must be a whole number of at least 1"),
         ({"device": "gpu"}, "there is no device 'gpu'; take one of auto, cpu, cuda"),
         ({"model": ""}, "model is ''; it must be a name or an open_clip config"),
         ({"model": None}, "model is None; it must be a name or an open_clip config"),

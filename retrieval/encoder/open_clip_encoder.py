@@ -128,9 +128,7 @@ class OpenClipEncoder:
         """
         weights = list(self._model.visual.parameters())
         large = sum(weight.numel() for weight in weights) >= _LARGE
-        return (
-            _fastest_kind(self.device) if large and all(weight.requires_grad for weight in weights) else torch.float32
-        )
+        return fastest_kind(self.device) if large and all(weight.requires_grad for weight in weights) else torch.float32
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scale and normalise bytes `(n, height, width, 3)`, step by step as torchvision does one picture; encode."""
@@ -196,7 +194,7 @@ def _memory_format(visual: torch.nn.Module) -> torch.memory_format:
 
 
 @cache
-def _fastest_kind(device: str) -> torch.dtype:
+def fastest_kind(device: str) -> torch.dtype:
     """Return the half precision of this device, if it multiplies matrices that much faster; float32 otherwise.
 
     Of the two, float16 is the more exact; CPUs have instructions for bfloat16 alone.

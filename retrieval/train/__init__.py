@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,9 @@ from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.train.album import Album, open_album
+from retrieval.train.bias import with_bias
 from retrieval.train.config import TrainConfig
+from retrieval.train.crew import Crew, joined
 from retrieval.train.crops import Crops
 from retrieval.train.disk_cache import DiskCache
 from retrieval.train.exam import Exam
@@ -102,14 +104,22 @@ def train(
     """
     started, folder = time.perf_counter(), RunFolder(Path(run))
     config = (config or TrainConfig()).complete()
-    folder.check(config, resume=resume)
     cache = Path(config.cache_folder or folder.config.parent)
-    with run_lock(folder.path), closing(DiskCache(cache, config.disk_cache_bytes)) as disk, _own_chance():
+    with joined(config.device) as crew, ExitStack() as during:
+        folder.check(config, resume=resume)
+        if crew.leads:
+            during.enter_context(run_lock(folder.path))
+        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes)))
+        during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
-        trainer = _prepared(pairs, folder, config=config, checkpoint=checkpoint, validation=validation, disk=disk)
+        if config.loss == "sigmoid":
+            checkpoint = with_bias(checkpoint, from_random=config.from_random)
+        trainer = _prepared(
+            pairs, folder, config=config, checkpoint=checkpoint, validation=validation, disk=disk, crew=crew
+        )
         if begun:
             trainer.restore()
         trainer.begin()
@@ -141,6 +151,7 @@ def _prepared(
     checkpoint: Checkpoint,
     validation: Pairs | None,
     disk: DiskCache,
+    crew: Crew,
 ) -> Trainer:
     """Everything that a run needs, before its first step."""
     try:
@@ -158,7 +169,9 @@ def _prepared(
     else:
         validation_pairs = list(validation)
     learned = np.where(held, -1, album.numbers)
-    lessons = Lessons.of(pairs.pairs, learned, twins=album.twins, balance=config.balance)
+    lessons = Lessons.of(
+        pairs.pairs, learned, twins=album.twins, balance=config.balance, weight=config.weight_attribute
+    )
     _check_enough(lessons, pairs, album)
     return Trainer(
         folder=folder,
@@ -167,6 +180,7 @@ def _prepared(
         album=album,
         lessons=lessons,
         crops=crops,
+        crew=crew,
         exam=Exam.of(validation_pairs, encoder, threads=config.threads),
     )
 

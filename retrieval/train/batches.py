@@ -51,6 +51,11 @@ class Schedule:
         """How many steps show every picture once."""
         return -(-len(self.caption_counts) // self.batch_size)
 
+    @property
+    def least(self) -> int:
+        """Pictures in the smallest batch."""
+        return len(self.caption_counts) // self.steps_per_epoch
+
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -103,21 +108,3 @@ def uniform(seed: int, *, epoch: int, purpose: int, count: int, place: int = 0) 
 def _raw(seed: int, *, epoch: int, purpose: int, count: int, place: int = 0) -> NDArray[np.uint64]:
     generator = np.random.Philox(key=(seed, epoch), counter=(0, place, 0, purpose))
     return np.asarray(generator.random_raw(count), dtype=np.uint64)
-
-
-def positives(texts: Sequence[int], right: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-    """Which texts of a batch are right for which pictures: boolean (b, b), [i, j] for picture i and text j.
-
-    Args:
-        texts: the number of the text drawn for each picture; equal texts have equal numbers.
-        right: for each picture the numbers of all texts that are right for it, in the batch or not.
-    """
-    columns: dict[int, list[int]] = {}
-    for column, text in enumerate(texts):
-        columns.setdefault(text, []).append(column)
-    matrix = np.eye(len(texts), dtype=np.bool_)
-    for row, numbers in enumerate(right):
-        for text in numbers:
-            if text in columns:
-                matrix[row, columns[text]] = True
-    return matrix

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from retrieval.errors import TrainingError
 
@@ -35,6 +35,14 @@ _COST_ONLY: Final = frozenset(
     {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds"}
 )
 _DEVICES: Final = ("auto", "cpu", "cuda")
+LOSSES: Final = ("contrastive", "sigmoid", "triplet")
+PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
+Others: TypeAlias = Literal["mask", "share", "own"]
+OTHERS: Final[tuple[Others, ...]] = ("mask", "share", "own")
+"""What becomes of a picture's other right texts, and of a text's other right pictures. "mask" leaves them out: neither
+pulled nor pushed, because a text that another picture of the same item came with may fit this one only in part.
+"share" shares the target out evenly among all that are right. "own" takes them for wrong, as plain losses do."""
+_CHOICES: Final = {"loss": LOSSES, "positives": OTHERS, "precision": PRECISIONS}
 TUNES: Final = ("both", "image", "text", "heads")
 
 
@@ -69,6 +77,16 @@ class TrainConfig:
             stays at least.
         balance: An attribute, or "text" for equal captions: each of its values is shown equally often, as far as that
             goes with no picture twice in a batch. Empty to show each picture once an epoch.
+        loss: "contrastive" (InfoNCE), "sigmoid" (SigLIP) or "triplet" (VSE++); `losses` has the formulas.
+        positives: What becomes of texts of a batch that are right for another picture of it as well: "mask" leaves them
+            out, "share" takes them for right, "own" for wrong.
+        margin: Of the triplet loss, a cosine.
+        label_smoothing: The share of the contrastive loss's target that is spread over everything in the batch.
+        weight_attribute: An attribute of the pairs, a number of at least 0, by which they count in the loss.
+        micro_batch: Pictures that go through the towers at once; None for the whole batch. Smaller needs less memory
+            and takes a third more time; gradients are the same, but for batch normalisation, whose statistics stay as
+            they are then, as they do with several processes.
+        precision: "float32", "bfloat16", "float16", or "auto" for what is fast here: a half one on GPUs.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
         seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
@@ -99,6 +117,13 @@ class TrainConfig:
     color_jitter: float | None = None
     word_dropout: float = 0.0
     balance: str = ""
+    loss: str = "contrastive"
+    positives: Others = "mask"
+    margin: float = 0.2
+    label_smoothing: float = 0.0
+    weight_attribute: str = ""
+    micro_batch: int | None = None
+    precision: str = "auto"
     clip_norm: float = 1.0
     validation_share: float = 0.1
     seed: int = 0
@@ -111,7 +136,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
-        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0})
+        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0, "micro_batch": 1})
         _check_whole(self, least={"disk_cache_bytes": 0})
         _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
         _check_range(self, "weight_decay", low=0.0, high=math.inf)
@@ -125,6 +150,13 @@ class TrainConfig:
         _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
         _check_range(self, "validation_share", low=0.0, high=0.5)
         _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
+        _check_range(self, "margin", low=0.0, high=2.0)
+        _check_range(self, "label_smoothing", low=0.0, high=0.5)
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name} is {getattr(self, name)!r}; take one of {', '.join(known)}")
+        if self.label_smoothing and self.loss != "contrastive":
+            raise TrainingError(f"label_smoothing goes with the contrastive loss, not with {self.loss}")
         _check_tune(self)
         if not self.model:
             raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")

@@ -17,7 +17,10 @@ from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
 from retrieval.train.augmentation import Looks, with_words_left_out
 from retrieval.train.balance import classes_of
-from retrieval.train.batches import Batch, Schedule, positives, uniform
+from retrieval.train.batches import Batch, Schedule, uniform
+from retrieval.train.crew import Crew
+from retrieval.train.losses import Positives
+from retrieval.train.weights import weights_of
 from retrieval.train.words import pieces
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ Ids = NDArray[np.int64]
 
 LEAST_HELD_OUT: Final = 20
 MOST_HELD_OUT: Final = 2000
+_ALONE: Final = Crew()
 _SPLIT: Final = 3  # what a stream of random numbers is for; batches.py has the others
 _KEPT_TEXTS: Final = 2**17  # texts that stay tokenised, 80 MB at the usual 77 tokens
 
@@ -80,6 +84,7 @@ class Lessons:
         right: of each picture, all texts that are right for it: those of its items, equal ones of others, and what is
             right for its near-duplicates.
         classes: of each picture, where epochs are balanced by class; else empty.
+        weights: (n,) what each picture counts in the loss; None where all count alike.
     """
 
     pictures: tuple[int, ...]
@@ -87,9 +92,12 @@ class Lessons:
     captions: tuple[tuple[int, ...], ...]
     right: tuple[tuple[int, ...], ...]
     classes: tuple[int, ...] = ()
+    weights: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], numbers: Ids, *, twins: Ids | None = None, balance: str = "") -> "Lessons":
+    def of(
+        cls, pairs: Sequence[Pair], numbers: Ids, *, twins: Ids | None = None, balance: str = "", weight: str = ""
+    ) -> "Lessons":
         """The lessons in those pairs whose picture has a number in the album.
 
         Args:
@@ -97,9 +105,10 @@ class Lessons:
             numbers: the album's number of each pair's picture, -1 for those to leave out.
             twins: of each picture of the album, the group of near-duplicates that it belongs to.
             balance: what `balance.classes_of` makes classes by; empty for none.
+            weight: the attribute that pictures count by; empty for none.
 
         Raises:
-            TrainingError: no picture has the attribute to balance by.
+            TrainingError: no picture has the attribute to balance by; or a weight is no number of at least 0.
         """
         pictures, places = np.unique(numbers[numbers >= 0], return_inverse=True)
         place_of_pair = np.full(len(numbers), -1)
@@ -121,12 +130,14 @@ class Lessons:
             captions=tuple(map(tuple, captions)),
             right=tuple(tuple(right.ids[start:stop].tolist()) for start, stop in bounds),
             classes=() if not balance else classes_of(pairs, place_of_pair, pictures=len(pictures), by=balance),
+            weights=None if not weight else weights_of(pairs, place_of_pair, attribute=weight, count=len(pictures)),
         )
 
     def digest(self, album: "Album") -> str:
         """Hash of the pictures' bytes and the texts: equal where a schedule would draw the same."""
         told: list[object] = [self.texts, self.captions, [album.contents[number] for number in self.pictures]]
         told += [self.classes] if self.classes else []
+        told += [] if self.weights is None else [self.weights.tolist()]
         return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
 
@@ -154,7 +165,9 @@ class Exercise:
         texts: (b,) by their numbers there.
         pixels: (b, height, width, 3) bytes; empty where what the image tower makes of the pictures is known.
         tokens: (b, context length).
-        positives: (b, b); [i, j] says that text j is right for picture i.
+        positives: which texts of the whole batch are right for which of its pictures.
+        weights: (whole batch,) what each pair counts; None where all count alike.
+        first: where in the whole batch these b are, which is all of it unless other processes have the rest.
     """
 
     step: int
@@ -163,7 +176,14 @@ class Exercise:
     texts: Ids
     pixels: NDArray[np.uint8]
     tokens: Ids
-    positives: NDArray[np.bool_]
+    positives: Positives
+    weights: NDArray[np.float64] | None = None
+    first: int = 0
+
+    @property
+    def count(self) -> int:
+        """Pairs in the whole batch."""
+        return len(self.positives)
 
 
 class Teacher:
@@ -179,8 +199,10 @@ class Teacher:
         tokenizer: Callable[..., Any],
         looks: Looks | None = None,
         word_dropout: float = 0.0,
+        crew: Crew = _ALONE,
     ) -> None:
-        """Begin; without crops, no exercise shows its pictures."""
+        """Begin; without crops, no exercise shows its pictures. Each of a crew gets its own share of every batch."""
+        self._crew = crew
         self._lessons, self._album, self._schedule, self._crops = lessons, album, schedule, crops
         self._looks, self._word_dropout = looks, word_dropout
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
@@ -196,20 +218,24 @@ class Teacher:
         texts = [
             lessons.captions[place][caption] for place, caption in zip(batch.pictures, batch.captions, strict=True)
         ]
+        share = self._crew.share(len(texts))
+        own = slice(share.start, share.stop)
         return Exercise(
             step=step,
             epoch=batch.epoch,
-            pictures=batch.pictures,
-            texts=np.array(texts),
-            pixels=self._pixels(batch),
-            tokens=np.stack([self._said(text, batch, place) for place, text in enumerate(texts)]),
-            positives=positives(texts, [lessons.right[place] for place in batch.pictures]),
+            pictures=batch.pictures[own],
+            texts=np.array(texts[own]),
+            pixels=self._pixels(batch, share),
+            tokens=np.stack([self._said(texts[place], batch, place) for place in share]),
+            positives=Positives.of(texts, [lessons.right[place] for place in batch.pictures]),
+            weights=None if lessons.weights is None else lessons.weights[batch.pictures],
+            first=share.start,
         )
 
-    def _pixels(self, batch: Batch) -> NDArray[np.uint8]:
+    def _pixels(self, batch: Batch, share: range) -> NDArray[np.uint8]:
         if self._crops is None:
             return np.empty((0, 0, 0, 3), np.uint8)
-        return np.stack([self._shown(batch, place, self._crops) for place in range(len(batch.pictures))])
+        return np.stack([self._shown(batch, place, self._crops) for place in share])
 
     def _shown(self, batch: Batch, place: int, crops: "Crops") -> NDArray[np.uint8]:
         """A picture of the batch as it is shown."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, ahead, open_image
+from retrieval.train.chance import of_items
 from retrieval.train.tuning import Side, head_attribute, is_frozen, tower_of, train_mode
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ def encode_texts(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tenso
     lengths = used_lengths(tower, tokens)
     order = np.argsort(lengths, kind="stable")
     parts = np.array_split(order, 2 if len(order) >= 2 * _EVEN_TEXTS else 1)
-    rows = [encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)) for part in parts]
+    rows = []
+    for part in parts:
+        with of_items(part):
+            rows.append(encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)))
     return torch.cat(rows).index_select(0, torch.from_numpy(np.argsort(order)).to(device))
 
 
@@ -137,7 +141,7 @@ def _headless(tower: Any) -> Iterator[Encode]:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return functional.normalize(rows, dim=-1)
+    return functional.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
 
 
 def _readable(source: ImageSource, outcome: Any) -> Any:

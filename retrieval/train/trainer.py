@@ -18,11 +18,13 @@ from retrieval.train.augmentation import Looks
 from retrieval.train.batches import Schedule
 from retrieval.train.checkpoints import load_state, save_state
 from retrieval.train.config import TrainConfig
+from retrieval.train.crew import Crew
 from retrieval.train.crops import Crops
 from retrieval.train.exam import Exam
 from retrieval.train.lessons import Exercise, Lessons, Teacher
-from retrieval.train.losses import contrastive
-from retrieval.train.run import RunFolder
+from retrieval.train.precision import Precision
+from retrieval.train.run import RECALLS, RunFolder
+from retrieval.train.step import Gradients
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import freeze, is_frozen, optimizer_of, train_mode
 
@@ -46,6 +48,7 @@ class Trainer:
     lessons: Lessons
     crops: Crops
     exam: Exam
+    crew: Crew = field(default_factory=Crew)
     step: int = 0
     loss: float = math.nan
     before: dict[str, float] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Trainer:
     schedule: Schedule = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     towers: Towers = field(init=False)
+    gradients: Gradients = field(init=False)
     _graded: dict[str, "Rows"] = field(default_factory=dict)
     _rows: list[dict[str, object]] = field(default_factory=list)
     _speed: float = 0.0
@@ -67,6 +71,12 @@ class Trainer:
         self.optimizer = optimizer_of(self.model, self.config)
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
+        self.gradients = Gradients(self.towers, self.config, crew=self.crew)
+        if self.schedule.least < self.crew.size:
+            raise TrainingError(
+                f"a batch of {self.schedule.least} pictures has none for one of the {self.crew.size} processes; "
+                "take fewer"
+            )
 
     @property
     def model(self) -> Any:
@@ -96,11 +106,15 @@ class Trainer:
             )
         self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]
         self.before, self.best = facts["before"], facts["best"]
+        self.gradients.precision = Precision.restored(facts["precision"], self.device)
         train_mode(self.model)
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, the starting model included."""
-        self.folder.begin(self.config, step=self.step)
+        self.crew.same(self.model.state_dict().values())
+        self.crew.meet()  # whoever leads may change the folder from here on
+        if self.crew.leads:
+            self.folder.begin(self.config, step=self.step)
         if self.step == 0:
             self.before = self.best = self._grade()
             self._keep_model()
@@ -138,6 +152,7 @@ class Trainer:
             tokenizer=self.checkpoint.tokenizer,
             looks=Looks.of(self.lessons, flip=flip, jitter=jitter),
             word_dropout=0.0 if self.towers.keeps("text") else self.config.word_dropout,
+            crew=self.crew,
         )
 
     def _keep_frozen(self, teacher: Teacher) -> None:
@@ -155,35 +170,27 @@ class Trainer:
 
     def _learn(self, exercise: Exercise) -> None:
         """Take one step; what chance there is in it depends on the seed and the step alone."""
-        torch.manual_seed((self.config.seed * 1_000_003 + exercise.step) % 2**63)
-        loss = contrastive(
-            self.towers.image_rows(exercise),
-            self.towers.text_rows(exercise),
-            scale=self.model.logit_scale.exp(),
-            positives=torch.from_numpy(exercise.positives).to(self.device),
-        )
-        loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        if not torch.isfinite(loss.detach() + norm):
+        loss, sound = self.gradients.clipped(exercise, self.optimizer)
+        if not sound:
             raise TrainingError(
                 f"the loss is no longer finite at step {exercise.step + 1} of {self.steps}; {self.folder.path} keeps "
                 "the best model so far; train into another folder with a learning rate below "
                 f"{self.config.learning_rate:g}"
             )
         self._move(exercise.step)
-        self.step, self.loss = exercise.step + 1, loss.item()
+        self.step, self.loss = exercise.step + 1, loss
 
     def _move(self, step: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(step, config=self.config, steps=self.steps)
-        self.optimizer.step()
+        self.gradients.precision.step(self.optimizer)
         self.optimizer.zero_grad()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
 
     def _note(self, exercise: Exercise, *, seconds: float) -> None:
         """Put a row into the log, which is written at the next checkpoint."""
-        speed = len(exercise.pictures) / max(seconds, 1e-9)
+        speed = exercise.count / max(seconds, 1e-9)
         self._speed = _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed if self._speed else speed
         self._rows.append(
             {
@@ -200,9 +207,10 @@ class Trainer:
         if self.step % self.schedule.steps_per_epoch == 0:
             self._after_epoch()
         due = time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
-        if (due and self.step < self.steps) or stop.is_set():
+        stopped = self.crew.any(flag=stop.is_set())
+        if (due and self.step < self.steps) or stopped:
             self._save()
-        if stop.is_set():
+        if stopped:
             raise KeyboardInterrupt
 
     def _after_epoch(self) -> None:
@@ -214,10 +222,14 @@ class Trainer:
             self._keep_model()
 
     def _grade(self) -> dict[str, float]:
+        if not self.exam.pictures:
+            train_mode(self.model)
+            return {}
         self.model.eval()
-        recalls = self.exam.grade(**self._frozen_rows())
+        recalls = self.exam.grade(**self._frozen_rows()) if self.crew.leads else {}
         train_mode(self.model)
-        return recalls
+        names = (*RECALLS, "mean_recall")
+        return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
 
     def _frozen_rows(self) -> dict[str, "Rows"]:
         """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""
@@ -229,6 +241,8 @@ class Trainer:
         return self._graded
 
     def _keep_model(self) -> None:
+        if not self.crew.leads:
+            return
         checkpoint = self.checkpoint
         save_run(
             self.model,
@@ -240,12 +254,13 @@ class Trainer:
 
     def _save(self) -> None:
         """Make a checkpoint. The log comes first: rows after the checkpoint's step are dropped on resuming."""
+        if not self.crew.leads:
+            return
         self.folder.append(self._rows)
         self._rows.clear()
         facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step")}
-        save_state(
-            self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts | {"pairs": self._digests()}
-        )
+        facts |= {"pairs": self._digests(), "precision": self.gradients.precision.state()}
+        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts)
         self._saved_at = time.monotonic()
 
     def _digests(self) -> list[str]:

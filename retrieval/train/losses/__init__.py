@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrieval.train.losses.positives import OTHERS, Others, Positives, right_rows, without_own
+from retrieval.train.config import OTHERS, Others
+from retrieval.train.losses.positives import Positives, right_rows, without_own
 
 __all__ = ["OTHERS", "Others", "Positives", "contrastive", "sigmoid", "triplet"]
 

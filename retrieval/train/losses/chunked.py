@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from retrieval.train.losses.positives import Others, Positives, right_rows
+from retrieval.train.config import Others
+from retrieval.train.losses.positives import Positives, right_rows
 from retrieval.train.losses.slopes import ContrastiveSlopes, SigmoidSlopes, TripletSlopes
 
 _SCORES = 1 << 23  # of a chunk, where nobody says: 32 MB in float32, and about three times that in use

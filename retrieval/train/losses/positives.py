@@ -3,17 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-
-Others: TypeAlias = Literal["mask", "share", "own"]
-"""What becomes of a picture's other right texts, and of a text's other right pictures. "mask" leaves them out: neither
-pulled nor pushed, because a text that another picture of the same item came with may fit this one only in part.
-"share" shares the target out evenly among all that are right. "own" takes them for wrong, as plain losses do."""
-
-OTHERS: Final[tuple[Others, ...]] = ("mask", "share", "own")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrieval.train.losses.positives import Others, without_own
+from retrieval.train.config import Others
+from retrieval.train.losses.positives import without_own
 
 
 class ContrastiveSlopes:

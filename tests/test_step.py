@@ -1,0 +1,177 @@
+"""Gradients in parts, and with dropout keyed by item, are those of the whole batch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import random_model, tiny_config
+
+from retrieval.train.chance import ItemChance, drops, keys_of
+from retrieval.train.config import TrainConfig
+from retrieval.train.crew import Crew
+from retrieval.train.lessons import Exercise
+from retrieval.train.losses import Positives
+from retrieval.train.step import Gradients
+from retrieval.train.towers import Towers
+from retrieval.train.tuning import train_mode
+
+SIZE = 70  # texts from 64 on are encoded in two halves, by length
+CONVOLUTIONS = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model_of(*, dropout=True, vision=None):
+    """A tiny model in double precision, with dropout in both towers' blocks and in the attention of one."""
+    config = tiny_config(width=16, image_size=16, context_length=10)
+    config["vision_cfg"] |= vision or {}
+    model = random_model(config).double()
+    if dropout:
+        blocks = [model.transformer.resblocks[0], model.transformer.resblocks[1]]
+        blocks += [model.visual.transformer.resblocks[0]] if vision is None else []
+        for block in blocks:
+            block.mlp.append(torch.nn.Dropout(0.3))
+        blocks[0].attn.dropout = 0.25
+    return model
+
+
+def exercise_of(*, size=SIZE, side=16):
+    random = np.random.default_rng(5)
+    tokens = np.zeros((size, 10), np.int64)
+    for row in tokens:
+        length = random.integers(3, 11)
+        row[:length] = [49406, *random.integers(5, 500, length - 2), 49407]
+    texts = [int(number) // 2 for number in range(size)]
+    return Exercise(
+        step=3,
+        epoch=0,
+        pictures=np.arange(size),
+        texts=np.array(texts),
+        pixels=random.integers(0, 256, (size, side, side, 3), np.uint8),
+        tokens=tokens,
+        positives=Positives.of(texts, [[text] for text in texts]),
+        weights=random.random(size),
+    )
+
+
+class DoubleTowers(Towers):
+    """Towers of a model in double precision."""
+
+    def pixels(self, pixels):
+        """The input, in double precision."""
+        return super().pixels(pixels).double()
+
+
+def gradients_of(model, exercise, **settings):
+    model.zero_grad()
+    train_mode(model)
+    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+    config = TrainConfig(seed=11, precision="float32", **settings)
+    loss = Gradients(towers, config, crew=Crew()).of(exercise)
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    return loss.item(), found
+
+
+def assert_equal(first, second):
+    assert first[0] == pytest.approx(second[0], rel=1e-9)
+    assert first[1].keys() == second[1].keys()
+    for name, gradient in first[1].items():
+        assert torch.allclose(gradient, second[1][name], atol=1e-9, rtol=1e-7), name
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "sigmoid", "triplet"])
+def test_any_size_of_parts_gives_the_whole_batch_s_gradients_with_dropout_on(loss):
+    model, exercise = model_of(), exercise_of()
+    if loss == "sigmoid":
+        model.logit_bias = torch.nn.Parameter(torch.tensor(-4.0, dtype=torch.float64))
+    assert drops(model)
+    whole = gradients_of(model, exercise, loss=loss)
+    for size in (1, 7, 33, 69, 70, 500):
+        if size != 1 or loss == "sigmoid":
+            assert_equal(gradients_of(model, exercise, loss=loss, micro_batch=size), whole)
+
+
+def test_dropout_is_on_and_another_seed_drops_something_else():
+    model, exercise = model_of(), exercise_of(size=12)
+    first = gradients_of(model, exercise)
+    assert gradients_of(model, exercise)[0] == first[0]
+    assert gradients_of(model, replace(exercise, step=4))[0] != first[0]
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.transformer.resblocks[0].attn.dropout = 0.0
+    assert not drops(model)
+    assert gradients_of(model, exercise)[0] != first[0]
+
+
+def test_batch_normalisation_keeps_its_statistics_in_parts_only():
+    """In parts the statistics that are there are used and stay, so that every size of parts gives the same."""
+    model, exercise = model_of(dropout=False, vision=CONVOLUTIONS | {"patch_size": None}), exercise_of(size=12, side=32)
+    before = model.visual.bn1.running_mean.clone()
+    parts = [gradients_of(model, exercise, micro_batch=size) for size in (5, 12)]
+    assert_equal(*parts)
+    assert torch.equal(model.visual.bn1.running_mean, before)
+    gradients_of(model, exercise)
+    assert not torch.equal(model.visual.bn1.running_mean, before)
+
+
+def test_an_item_loses_the_same_whatever_it_is_batched_with():
+    keys = keys_of(1, step=2, side=0, items=range(6))
+    values = torch.ones(6, 5, 8)
+    with ItemChance(keys):
+        together = torch.nn.functional.dropout(values, 0.4)
+    with ItemChance(keys[2:3]):
+        alone = torch.nn.functional.dropout(values[2:3, :3], 0.4)
+    assert torch.equal(together[2:3, :3], alone)
+    assert len({tuple(item.flatten().tolist()) for item in together}) == 6
+
+
+def test_what_is_dropped_is_the_asked_share_evenly():
+    with ItemChance(keys_of(0, step=0, side=1, items=range(64))):
+        kept = torch.nn.functional.dropout(torch.ones(64, 100, 32), 0.3) > 0
+    deviation = (0.3 * 0.7 / kept.numel()) ** 0.5
+    assert kept.double().mean().item() == pytest.approx(0.7, abs=4 * deviation)
+    for dimensions in ((1, 2), (0, 2), (0, 1)):
+        shares = kept.double().mean(dimensions)
+        assert shares.numpy() == pytest.approx(0.7, abs=5 * (0.21 / (kept.numel() / len(shares))) ** 0.5)
+
+
+def test_keys_differ_by_seed_step_side_and_item():
+    keys = [
+        int(key)
+        for seed in (0, 1)
+        for step in (0, 1)
+        for side in (0, 1)
+        for key in keys_of(seed, step=step, side=side, items=range(10))
+    ]
+    assert len(set(keys)) == 80
+    assert torch.equal(keys_of(3, step=1, side=0, items=range(4, 7)), keys_of(3, step=1, side=0, items=range(9))[4:7])
+
+
+def test_a_frozen_tower_gets_no_gradient_in_parts():
+    model, exercise = model_of(), exercise_of(size=12)
+    model.visual.requires_grad_(False)  # noqa: FBT003 (torch's own signature)
+    whole, parts = (gradients_of(model, exercise, micro_batch=size) for size in (None, 5))
+    assert_equal(parts, whole)
+    assert not any(name.startswith("visual.") for name in parts[1])
+
+
+def test_half_precision_leaves_the_loss_near_and_in_single_precision():
+    """bfloat16 has three digits; the loss is taken in float32 whatever the towers run in."""
+    model, exercise = model_of(dropout=False).float(), exercise_of(size=24)
+    results = []
+    for kind in ("float32", "bfloat16"):
+        train_mode(model)
+        towers = Towers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+        results.append(Gradients(towers, TrainConfig(precision=kind), crew=Crew()).of(exercise))
+    assert results[0].dtype == results[1].dtype == torch.float32
+    assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)
+    assert results[1].item() != results[0].item()

@@ -35,6 +35,15 @@ _WAYS_TO_A_MODEL = (
 )
 
 
+def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | float | None:
+    if value is None or value in {"auto", "off"}:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto, off, nor a number") from None
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="crossmodal-retrieval")
 def commands() -> None:
@@ -186,6 +195,15 @@ def search(
 @click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
 @click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@click.option("--lora-rank", type=click.IntRange(min=1), help="Train thin matrices beside those of attention and MLP.")
+@click.option("--ema", type=click.FloatRange(min=0, max=0.99999), help="Decay of a moving average of the weights.")
+@click.option(
+    "--average",
+    metavar="auto|off|X",
+    callback=_share,
+    help="Share of the tuned weights in their mix with the start's; auto picks it on the validation pairs.",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better recall.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")

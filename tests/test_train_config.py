@@ -40,6 +40,7 @@ def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config)
         "text_blocks",
         "head_learning_rate",
         "micro_batch",
+        "patience",
         "threads",
     ]
     assert complete.complete() == complete
@@ -75,6 +76,12 @@ def test_trained_models_are_tuned_gently():
     assert tuned.epochs < fresh.epochs
 
 
+def test_only_trained_models_are_mixed_with_their_start():
+    assert TrainConfig(model="a/b").complete().average == "auto"
+    assert TrainConfig().complete().average == "off"
+    assert TrainConfig(model="a/b", average=0.5).complete().average == 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -106,6 +113,10 @@ def test_trained_models_are_tuned_gently():
             "label_smoothing goes with the contrastive loss, not with sigmoid",
         ),
         ({"micro_batch": 0}, "micro_batch is 0; it must be a whole number of at least 1"),
+        ({"lora_rank": -1}, "lora_rank is -1; it must be a whole number of at least 0"),
+        ({"ema": 1.0}, "ema is 1.0; it must be a number of at least 0 and at most 0.99999"),
+        ({"average": "none"}, "average is 'none'; it must be a number above 0 and at most 1"),
+        ({"patience": 0}, "patience is 0; it must be a whole number of at least 1"),
         ({"device": "gpu"}, "there is no device 'gpu'; take one of auto, cpu, cuda"),
         ({"model": ""}, "model is ''; it must be a name or an open_clip config"),
         ({"model": None}, "model is None; it must be a name or an open_clip config"),

@@ -67,6 +67,7 @@ def save_run(
     config: Mapping[str, Any],
     preprocess: Mapping[str, Any],
     tokenizer: Any = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `model` into `folder` in open_clip's own layout, which `load_encoder(folder)` and plain open_clip load.
 
@@ -84,12 +85,14 @@ def save_run(
         preprocess: `model.visual.preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
         tokenizer: Needed only where the config names a `hf_tokenizer_name`: open_clip then looks for the tokenizer's
             files in the folder, so they are written there too.
+        weights: The state dict to write, where it is not the model's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+    written = model.state_dict() if weights is None else weights
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in written.items()}
     write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
     write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))

@@ -48,6 +48,7 @@ class TrainResult:
             empty without validation.
         best: recall of the model that was kept.
         best_step: when that was.
+        alpha: the share of the tuned weights in the model that was kept, where it is a mix of them and the start's.
         seconds: that this call took.
         skipped: pictures and rows that could not be learned from.
     """
@@ -60,6 +61,7 @@ class TrainResult:
     before: Mapping[str, float]
     best: Mapping[str, float]
     best_step: int
+    alpha: float | None
     seconds: float
     skipped: tuple[Skipped, ...]
 
@@ -70,7 +72,8 @@ class TrainResult:
             return f"{line}; not validated (too few pictures to hold some out, or told not to): the last model is kept"
         ways = {"text→image": "text_to_image_recall@10", "image→text": "image_to_text_recall@10"}
         recalls = [f"{way} R@10 {100 * self.before[key]:.1f} → {100 * self.best[key]:.1f}" for way, key in ways.items()]
-        return f"{line}; on {self.held_out} held-out pictures {', '.join(recalls)} (step {self.best_step} is kept)"
+        mix = f", {self.alpha:.0%} of the way from the start," if self.alpha else ""
+        return f"{line}; on {self.held_out} held-out pictures {', '.join(recalls)} (step {self.best_step}{mix} is kept)"
 
 
 def train(
@@ -138,6 +141,7 @@ def _result(trainer: Trainer, *, seconds: float) -> TrainResult:
         before=trainer.before,
         best=trainer.best,
         best_step=trainer.best_step,
+        alpha=trainer.alpha,
         seconds=seconds,
         skipped=(*trainer.album.skipped, *trainer.exam.skipped),
     )

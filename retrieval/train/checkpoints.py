@@ -12,24 +12,42 @@ from safetensors.torch import save_file
 from retrieval.errors import TrainingError
 from retrieval.files import write_aside
 
+Tensors = Mapping[str, torch.Tensor]
+
 _FORMAT: Final = 1
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
 
 
 def save_state(
-    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+    path: Path,
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+    average: Tensors | None = None,
 ) -> None:
-    """Write the model's tensors, the optimizer's by the names of their parameters, and `facts`, which are JSON."""
+    """Write the model's tensors, the optimizer's by the names of their parameters, and `facts`, which are JSON.
+
+    An `average` of the model's weights is written beside them.
+    """
     tensors = {f"{_MODEL}{name}": _plain(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_OPTIMIZER}{key}.{name}"] = _plain(value)
+    tensors |= {f"{_AVERAGE}{name}": _plain(tensor) for name, tensor in (average or {}).items()}
     told = json.dumps({"format": _FORMAT, "facts": dict(facts)})  # one entry: safetensors writes several in any order
     write_aside(path, lambda aside: save_file(tensors, aside, metadata={"state": told}))
 
 
-def load_state(path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put model and optimizer back into the state that was saved; what comes back is `facts`.
+def save_weights(path: Path, weights: Tensors) -> None:
+    """Write tensors by their names; a kill leaves the old file or the new."""
+    write_aside(path, lambda aside: save_file({name: _plain(tensor) for name, tensor in weights.items()}, aside))
+
+
+def load_state(
+    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Tensors | None = None
+) -> dict[str, Any]:
+    """Put model, optimizer and average back into the state that was saved; what comes back is `facts`.
 
     Raises:
         TrainingError: the file is damaged or belongs to another model.
@@ -42,6 +60,8 @@ def load_state(path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Opt
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
         model.load_state_dict(weights)
+        for name, tensor in (average or {}).items():
+            tensor.copy_(tensors[f"{_AVERAGE}{name}"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(f"the checkpoint {path} cannot be read ({reason}); train into another folder") from error

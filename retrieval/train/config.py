@@ -22,6 +22,7 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
     "crop": 0.7,
     "flip": 0.5,
     "color_jitter": 0.2,
+    "average": "off",
 }
 _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     **_FROM_RANDOM,
@@ -30,10 +31,12 @@ _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     "crop": 0.9,
     "flip": 0.25,
     "color_jitter": 0.1,
+    "average": "auto",
 }
 _COST_ONLY: Final = frozenset(
     {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds"}
 )
+_LORA_RATE: Final = 2e-4
 _DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
@@ -56,7 +59,7 @@ class TrainConfig:
         epochs: How often each picture is shown; 30 from random weights, 5 from trained ones.
         batch_size: Pictures in a step, at most; 64.
         learning_rate: The highest, reached after the warm-up; from there it falls to 0 along half a cosine. 1e-3 from
-            random weights, 1e-5 from trained ones.
+            random weights, 1e-5 from trained ones, 2e-4 with LoRA on those.
         weight_decay: Of AdamW, on matrices and kernels only, not on biases, norms and the temperature; 0.1.
         warmup: The share of all steps in which the learning rate rises; 0.1.
         crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
@@ -87,6 +90,14 @@ class TrainConfig:
             and takes a third more time; gradients are the same, but for batch normalisation, whose statistics stay as
             they are then, as they do with several processes.
         precision: "float32", "bfloat16", "float16", or "auto" for what is fast here: a half one on GPUs.
+        lora_rank: Train, beside each matrix of attention and MLP layers, a product of two of this rank instead of the
+            matrix itself, and the heads; 0 trains all weights. What is kept has the products added in.
+        ema: The decay of an exponential moving average of the weights, graded and kept in their place; 0 is none.
+        average: At the end the tuned weights are mixed with those at the start, which keeps what the model knew
+            (WiSE-FT). A number is their share; "auto" takes the least of 0.1, 0.2, ... 1 that is, within the noise, as
+            good on the validation pairs as the best, where there are such pairs; "off" keeps the best epoch's
+            weights. "auto" from trained weights, "off" from random ones.
+        patience: Stop after so many epochs without a better mean recall on the validation pairs; None goes on.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
         seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
@@ -124,6 +135,10 @@ class TrainConfig:
     weight_attribute: str = ""
     micro_batch: int | None = None
     precision: str = "auto"
+    lora_rank: int = 0
+    ema: float = 0.0
+    average: str | float | None = None
+    patience: int | None = None
     clip_norm: float = 1.0
     validation_share: float = 0.1
     seed: int = 0
@@ -136,8 +151,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
-        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0, "micro_batch": 1})
-        _check_whole(self, least={"disk_cache_bytes": 0})
+        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0, "micro_batch": 1, "disk_cache_bytes": 0})
+        _check_whole(self, least={"lora_rank": 0, "patience": 1})
         _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
         _check_range(self, "weight_decay", low=0.0, high=math.inf)
         _check_range(self, "warmup", low=0.0, high=1.0)
@@ -157,7 +172,10 @@ class TrainConfig:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}; take one of {', '.join(known)}")
         if self.label_smoothing and self.loss != "contrastive":
             raise TrainingError(f"label_smoothing goes with the contrastive loss, not with {self.loss}")
+        _check_range(self, "ema", low=0.0, high=0.99999)
         _check_tune(self)
+        if self.average not in {"auto", "off"}:
+            _check_range(self, "average", low=0.0, high=1.0, above=True)
         if not self.model:
             raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
         if self.device not in _DEVICES:
@@ -174,7 +192,10 @@ class TrainConfig:
     def complete(self) -> "TrainConfig":
         """The config with every None that decides the result replaced by what suits the model."""
         usual = _FROM_RANDOM if self.from_random else _FROM_WEIGHTS
-        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
+        settings = {name: value for name, value in usual.items() if getattr(self, name) is None}
+        if self.lora_rank and self.learning_rate is None and not self.from_random:
+            settings["learning_rate"] = _LORA_RATE
+        return replace(self, **settings)
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""

@@ -19,8 +19,32 @@ from retrieval.train.run import RECALL_AT, RECALLS
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from index.vectors import Rows
+    from index.vectors import Ids, Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
+    from retrieval.metrics import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How a model did in an exam.
+
+    Attributes:
+        ways: from texts to pictures, and from pictures to texts: recall of each query (q, 3), one column for each of
+            `RECALL_AT`; and (q,) the number of the item that the query belongs to.
+    """
+
+    ways: "tuple[tuple[Floats, Ids], ...]"
+
+    @property
+    def mean(self) -> float:
+        """Mean recall: over all K, both ways."""
+        return float(np.mean([found.mean(axis=0) for found, _ in self.ways]))
+
+    def recalls(self) -> dict[str, float]:
+        """Recall by the names of `metrics.recall_both_ways`, and the mean of all."""
+        values = (float(value) for found, _ in self.ways for value in found.mean(axis=0))
+        recalls = dict(zip(RECALLS, values, strict=True))
+        return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +82,19 @@ class Exam:
         collection = collect(pairs, np.array(shown, np.int64), images=len(pictures))
         return cls(encoder, tuple(prepared for _, prepared in pictures.values()), collection, tuple(skipped))
 
-    def grade(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> dict[str, float]:
-        """Recall of the model as it is now, counted as `evaluate` counts it, and the mean of all; empty without pairs.
+    def grade(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> "Marks | None":
+        """How the model as it is now does, counted as `evaluate` counts it; None without pairs.
 
-        The names are those of `metrics.recall_both_ways`. The model is to be in eval mode. Rows that are handed in are
-        not computed again.
+        The model is to be in eval mode. Rows that are handed in are not computed again.
         """
         if not self.pictures:
-            return {}
-        right, asked = self.collection.right_images(), (self.collection.item_texts.ids, self.collection.item_images.ids)
+            return None
+        right, asked = self.collection.right_images(), (self.collection.item_texts, self.collection.item_images)
         pictures = self.picture_rows() if pictures is None else pictures
         texts = self.text_rows() if texts is None else texts
-        ranks = rank(texts, pictures, right).take(asked[0]), rank(pictures, texts, right.swapped()).take(asked[1])
-        recalls = dict(zip(RECALLS, (float(way.recall(k).mean()) for way in ranks for k in RECALL_AT), strict=True))
-        return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
+        ranks = rank(texts, pictures, right), rank(pictures, texts, right.swapped())
+        taken = [(way.take(queries.ids), queries.query_of_pair()) for way, queries in zip(ranks, asked, strict=True)]
+        return Marks(tuple((np.stack([way.recall(k) for k in RECALL_AT], axis=1), items) for way, items in taken))
 
     def picture_rows(self) -> "Rows":
         """Rows of the pictures, by the model as it is now."""

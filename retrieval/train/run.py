@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "training" / "state.safetensors"
 
     @property
+    def start(self) -> Path:
+        """The weights that the run started from, where its result is mixed with them."""
+        return self.path / "training" / "start.safetensors"
+
+    @property
     def log(self) -> Path:
         """A line for each step, those of finished epochs with recall on the validation pairs."""
         return self.path / "training" / "log.csv"

@@ -6,30 +6,31 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import torch
+from safetensors.torch import load_file
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ahead, cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
+from retrieval.train.averages import Ema, Weights
 from retrieval.train.batches import Schedule
-from retrieval.train.checkpoints import load_state, save_state
+from retrieval.train.checkpoints import load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew
 from retrieval.train.crops import Crops
 from retrieval.train.exam import Exam
+from retrieval.train.judge import Judge
 from retrieval.train.lessons import Exercise, Lessons, Teacher
+from retrieval.train.lora import plain_weights
 from retrieval.train.precision import Precision
-from retrieval.train.run import RECALLS, RunFolder
+from retrieval.train.run import RunFolder
 from retrieval.train.step import Gradients
 from retrieval.train.towers import Towers
-from retrieval.train.tuning import freeze, is_frozen, optimizer_of, train_mode
-
-if TYPE_CHECKING:
-    from index.vectors import Rows
+from retrieval.train.tuning import freeze, optimizer_of, train_mode
 
 Progress = Callable[[int, int, float, float], None]
 
@@ -54,11 +55,13 @@ class Trainer:
     before: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
+    alpha: float | None = None
     schedule: Schedule = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     towers: Towers = field(init=False)
     gradients: Gradients = field(init=False)
-    _graded: dict[str, "Rows"] = field(default_factory=dict)
+    judge: Judge = field(init=False)
+    ema: Ema | None = None
     _rows: list[dict[str, object]] = field(default_factory=list)
     _speed: float = 0.0
     _saved_at: float = field(default_factory=time.monotonic)
@@ -69,6 +72,8 @@ class Trainer:
         self.schedule = Schedule(counts, batch_size, self.config.seed, self.lessons.classes)
         freeze(self.model, self.config)
         self.optimizer = optimizer_of(self.model, self.config)
+        self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
+        self.judge = Judge(self.model, self.exam, self.crew, self.ema)
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, crew=self.crew)
@@ -99,14 +104,15 @@ class Trainer:
         Raises:
             TrainingError: it cannot be read, or was made on other pairs.
         """
-        facts = load_state(self.folder.state, model=self.model, optimizer=self.optimizer)
+        average = self.ema.weights if self.ema else None
+        facts = load_state(self.folder.state, model=self.model, optimizer=self.optimizer, average=average)
         if facts["pairs"] != self._digests():
             raise TrainingError(
                 f"{self.folder.path} was begun with other pictures or texts; resume with those, or name another folder"
             )
         self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]
-        self.before, self.best = facts["before"], facts["best"]
         self.gradients.precision = Precision.restored(facts["precision"], self.device)
+        self.before, self.best, self.alpha = facts["before"], facts["best"], facts["alpha"]
         train_mode(self.model)
 
     def begin(self) -> None:
@@ -116,7 +122,9 @@ class Trainer:
         if self.crew.leads:
             self.folder.begin(self.config, step=self.step)
         if self.step == 0:
-            self.before = self.best = self._grade()
+            self.before = self.best = self.judge.recalls()
+            if self.config.average != "off" and self.crew.leads:
+                save_weights(self.folder.start, plain_weights(self.model))
             self._keep_model()
 
     def go_on(self, stop: threading.Event, progress: Progress | None) -> None:
@@ -126,6 +134,20 @@ class Trainer:
             TrainingError: the loss is no longer finite, or a picture is gone.
             KeyboardInterrupt: `stop` was set; a checkpoint was made.
         """
+        if not self._is_over():
+            self._take_steps(stop, progress)
+        self._mix()
+        self._save()
+
+    def _is_over(self) -> bool:
+        """Whether all steps were taken, or the last epochs brought nothing any more."""
+        if self.alpha is not None:
+            return True
+        idle = self.step - self.best_step if self.exam.pictures else 0
+        patient = self.config.patience is None or idle < self.config.patience * self.schedule.steps_per_epoch
+        return self.step == self.steps or not patient
+
+    def _take_steps(self, stop: threading.Event, progress: Progress | None) -> None:
         teacher = self._teacher()
         self._keep_frozen(teacher)
         exercises = ahead(teacher.exercise, range(self.step, self.steps), **self._threads())
@@ -139,8 +161,9 @@ class Trainer:
                 if progress is not None:
                     progress(self.step, self.steps, self.loss, self._speed)
                 self._after_step(stop)
+                if self._is_over():
+                    break
                 since = time.perf_counter()
-        self._save()
 
     def _teacher(self) -> Teacher:
         flip, jitter = cast("float", self.config.flip), cast("float", self.config.color_jitter)
@@ -157,10 +180,10 @@ class Trainer:
 
     def _keep_frozen(self, teacher: Teacher) -> None:
         """Compute what does not change once, instead of at every step."""
-        if self.step < self.steps and self.towers.keeps("image"):
+        if self.towers.keeps("image"):
             sources = [self.album.sources[number] for number in self.lessons.pictures]
             self.towers.keep_images(sources, self.exam.encoder, threads=self.config.threads)
-        if self.step < self.steps and self.towers.keeps("text"):
+        if self.towers.keeps("text"):
             self.towers.keep_texts(map(teacher.tokens, range(len(self.lessons.texts))))
 
     def _threads(self) -> dict[str, int]:
@@ -187,6 +210,8 @@ class Trainer:
         self.optimizer.zero_grad()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
+        if self.ema is not None:
+            self.ema.update(self.model, step=step + 1)
 
     def _note(self, exercise: Exercise, *, seconds: float) -> None:
         """Put a row into the log, which is written at the next checkpoint."""
@@ -215,32 +240,28 @@ class Trainer:
 
     def _after_epoch(self) -> None:
         """Validate, and keep the model if it is the best so far; without validation the newest counts as that."""
-        recalls = self._grade()
-        self._rows[-1].update(recalls)
-        if not recalls or recalls["mean_recall"] > self.best["mean_recall"]:
-            self.best, self.best_step = recalls, self.step
-            self._keep_model()
+        with self.judge.averaged():
+            recalls = self.judge.recalls()
+            self._rows[-1].update(recalls)
+            if not recalls or recalls["mean_recall"] > self.best["mean_recall"]:
+                self.best, self.best_step = recalls, self.step
+                self._keep_model()
 
-    def _grade(self) -> dict[str, float]:
-        if not self.exam.pictures:
-            train_mode(self.model)
-            return {}
-        self.model.eval()
-        recalls = self.exam.grade(**self._frozen_rows()) if self.crew.leads else {}
-        train_mode(self.model)
-        names = (*RECALLS, "mean_recall")
-        return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
+    def _mix(self) -> None:
+        """Keep a mix of the start and the end, unless the start is better; once, at the end of a run."""
+        asked = cast("str | float", self.config.average)
+        if self.alpha is not None or asked == "off" or (asked == "auto" and not self.exam.pictures):
+            return
+        start = load_file(self.folder.start, device=self.device)
+        mix, recalls = self.judge.best_mix(start, asked)
+        if asked == "auto" and recalls["mean_recall"] < self.before["mean_recall"]:
+            self.alpha, self.best, self.best_step = 0.0, self.before, 0
+            self._keep_model(start)
+        else:
+            self.alpha, self.best, self.best_step = mix.alpha, recalls, self.step
+            self._keep_model(mix.weights)
 
-    def _frozen_rows(self) -> dict[str, "Rows"]:
-        """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""
-        if not self._graded and self.exam.pictures:
-            if is_frozen(self.model, "image"):
-                self._graded["pictures"] = self.exam.picture_rows()
-            if is_frozen(self.model, "text"):
-                self._graded["texts"] = self.exam.text_rows()
-        return self._graded
-
-    def _keep_model(self) -> None:
+    def _keep_model(self, weights: Weights | None = None) -> None:
         if not self.crew.leads:
             return
         checkpoint = self.checkpoint
@@ -250,6 +271,7 @@ class Trainer:
             config=checkpoint.config,
             preprocess=checkpoint.preprocess,
             tokenizer=checkpoint.tokenizer,
+            weights=plain_weights(self.model) if weights is None else weights,
         )
 
     def _save(self) -> None:
@@ -258,9 +280,10 @@ class Trainer:
             return
         self.folder.append(self._rows)
         self._rows.clear()
-        facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step")}
+        facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step", "alpha")}
         facts |= {"pairs": self._digests(), "precision": self.gradients.precision.state()}
-        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts)
+        average = self.ema.weights if self.ema else None
+        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts, average=average)
         self._saved_at = time.monotonic()
 
     def _digests(self) -> list[str]:

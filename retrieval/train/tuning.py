@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from retrieval.errors import TrainingError
+from retrieval.train.lora import add_lora, is_lora
 
 if TYPE_CHECKING:
     from retrieval.train.config import TrainConfig
@@ -92,8 +93,15 @@ def trained(model: nn.Module, config: "TrainConfig") -> set[str]:
 
 
 def freeze(model: nn.Module, config: "TrainConfig") -> None:
-    """Leave everything but the trained parameters as it is: no gradient is computed for it."""
-    names = trained(model, config)
+    """Leave everything but the trained parameters as it is: no gradient is computed for it.
+
+    With LoRA those are the heads, the temperature, and beside the matrices of attention and MLP layers new thin ones.
+    """
+    names, found = trained(model, config), places(model)
+    if config.lora_rank:
+        whole = {name for name in names if found[name].head or found[name].side == "scale"}
+        add_lora(model, names - whole, rank=config.lora_rank, seed=config.seed)
+        names = whole | {name for name, _ in model.named_parameters() if is_lora(name)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 

@@ -1,0 +1,128 @@
+"""Averages of weights: along the way of a run (EMA), and between its start and its end (WiSE-FT)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrieval.metrics.intervals import resampled_means
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retrieval.train.exam import Marks
+
+Weights = Mapping[str, Tensor]
+
+ALPHAS: Final = tuple(round(tenth / 10, 1) for tenth in range(1, 11))
+"""How much of the tuned weights there is in each mix that is graded; 1 is the tuned model."""
+
+_RESAMPLES: Final = 400
+_WARM_STEPS: Final = 10  # the average of the first steps is a mean of few: the start weighs no more than they do
+
+
+class Ema:
+    """The exponential moving average of what a training changes: parameters that move, and batch statistics.
+
+    At step t, counted from 1, average ← average + (1 - d) (weight - average), where d is the decay, or
+    t / (t + 10) while that is less: so the start is forgotten however short the run is.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: tensor.detach().clone() for name, tensor in _moving(model)}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, step: int) -> None:
+        """Take in the weights after a step, counted from 1."""
+        weight = 1 - min(self.decay, step / (step + _WARM_STEPS))
+        for name, tensor in _moving(model):
+            self.weights[name].lerp_(tensor, weight)
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have the average's weights for a while."""
+        with replaced(model, self.weights):
+            yield
+
+
+@contextmanager
+@torch.no_grad()
+def replaced(model: nn.Module, weights: Weights) -> Iterator[None]:
+    """Let a model have some weights by the names of its state for a while, and then its own, bit for bit."""
+    state = model.state_dict()
+    own = {name: state[name].clone() for name in weights}
+    for name, tensor in weights.items():
+        state[name].copy_(tensor)
+    try:
+        yield
+    finally:
+        for name, tensor in own.items():
+            state[name].copy_(tensor)
+
+
+def mixed(start: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
+    """Return (1 - alpha) · start + alpha · tuned, where equal weights stay what they are; counts are the tuned ones.
+
+    In the space of weights, not of answers: what was learned and what was known before are kept both (WiSE-FT,
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
+    """
+    return {
+        name: torch.lerp(start[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
+        for name, tensor in tuned.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A mix of the start and the end of a run, and how it did; no marks where there are no validation pairs."""
+
+    alpha: float
+    weights: dict[str, Tensor]
+    marks: "Marks | None"
+
+
+def best_mix(
+    start: Weights, tuned: Weights, *, alphas: Sequence[float], grade: "Callable[[Weights], Marks | None]"
+) -> Mix:
+    """Return the mix that is to be kept: of several the most careful one that is as good as the best."""
+    graded = [grade(mixed(start, tuned, alpha)) for alpha in alphas]
+    known = [marks for marks in graded if marks is not None]
+    place = choose(known) if known else len(alphas) - 1
+    return Mix(alphas[place], mixed(start, tuned, alphas[place]), graded[place])
+
+
+def choose(marks: Sequence["Marks"]) -> int:
+    """Return the first of several graded models, from the most careful to the boldest, that is as good as the best.
+
+    As good is what lies within one standard error of the paired difference in mean recall, resampled by item: the rule
+    of Breiman et al. 1984, "Classification and regression trees", section 3.4.3.
+    """
+    best = max(range(len(marks)), key=lambda place: marks[place].mean)
+    for place, one in enumerate(marks):
+        if marks[best].mean - one.mean <= standard_error(one, marks[best]):
+            return place
+    return best
+
+
+def standard_error(one: "Marks", other: "Marks") -> float:
+    """Standard error of the difference in mean recall of two models on the same queries."""
+    count = 1 + max(int(items.max()) for _, items in one.ways)
+    samples = [
+        resampled_means((theirs - ours).mean(axis=1), items, count=count, resamples=_RESAMPLES, seed=0)
+        for (ours, items), (theirs, _) in zip(one.ways, other.ways, strict=True)
+    ]
+    return float(np.nanstd(np.mean(samples, axis=0)))
+
+
+def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if _is_statistic(model, name, buffer))
+
+
+def _is_statistic(model: nn.Module, name: str, buffer: Tensor) -> bool:
+    return buffer.is_floating_point() and name in model.state_dict()

@@ -1,0 +1,77 @@
+"""How the model of a run does on the validation pairs, and what mix of its start and its end does best."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from retrieval.train.averages import ALPHAS, Ema, Mix, Weights, best_mix, replaced
+from retrieval.train.crew import Crew
+from retrieval.train.exam import Exam, Marks
+from retrieval.train.lora import plain_weights, spread_weights
+from retrieval.train.run import RECALLS
+from retrieval.train.tuning import is_frozen, train_mode
+
+if TYPE_CHECKING:
+    from index.vectors import Rows
+
+
+@dataclass(slots=True)
+class Judge:
+    """Grades a model that is being trained; the leading process does, and the others hear of it."""
+
+    model: Any
+    exam: Exam
+    crew: Crew
+    ema: Ema | None
+    _known: dict[str, "Rows"] = field(default_factory=dict)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with the average of its weights in place of the newest, where there is one."""
+        return nullcontext() if self.ema is None else self.ema.in_place(self.model)
+
+    def recalls(self) -> dict[str, float]:
+        """Recall of the model as it is now; empty without validation pairs."""
+        marks = self._marks() if self.crew.leads else None
+        train_mode(self.model)
+        return self._told(marks)
+
+    def best_mix(self, start: Weights, asked: str | float) -> tuple[Mix, dict[str, float]]:
+        """The mix of the start and the model as it is now that is to be kept, and its recall.
+
+        "auto" lets the marks decide among shares of the tuned weights; a number is the share.
+        """
+        with self.averaged():
+            tuned = {name: tensor.clone() for name, tensor in plain_weights(self.model).items()}
+        alphas = ALPHAS if asked == "auto" else (float(asked),)
+        if not self.crew.leads:
+            share, *_ = self.crew.told([0.0])
+            return Mix(share, {}, None), self._told(None)
+        mix = best_mix(start, tuned, alphas=alphas, grade=self._graded)
+        self.crew.told([mix.alpha])
+        return mix, self._told(mix.marks)
+
+    def _told(self, marks: Marks | None) -> dict[str, float]:
+        if not self.exam.pictures:
+            return {}
+        names = (*RECALLS, "mean_recall")
+        recalls = {} if marks is None else marks.recalls()
+        return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
+
+    def _graded(self, weights: Weights) -> Marks | None:
+        with replaced(self.model, spread_weights(self.model, weights)):
+            return self._marks()
+
+    def _marks(self) -> Marks | None:
+        self.model.eval()
+        marks = self.exam.grade(**self._frozen_rows())
+        train_mode(self.model)
+        return marks
+
+    def _frozen_rows(self) -> dict[str, "Rows"]:
+        """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""
+        if not self._known and self.exam.pictures:
+            if is_frozen(self.model, "image"):
+                self._known["pictures"] = self.exam.picture_rows()
+            if is_frozen(self.model, "text"):
+                self._known["texts"] = self.exam.text_rows()
+        return self._known

@@ -159,6 +159,10 @@ def search(
 @click.option(
     "--validation", type=_PATH, metavar="PAIRS", help="Pairs to validate on; else a tenth is split off by item."
 )
+@click.option(
+    "--image-weights", metavar="FILE", help="Safetensors of the image tower, where --model is an architecture."
+)
+@click.option("--text-weights", metavar="PATH", help="Safetensors of the text tower, or a folder of transformers.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pairs.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pairs in a batch.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
@@ -222,7 +226,8 @@ def train(
     from retrieval.train import train as train_encoder
     from retrieval.train.crew import leads
 
-    config = TrainConfig(**{name: value for name, value in settings.items() if value is not None})
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    config = TrainConfig(**given)
     source = read_pairs(pairs, images=images)
     held_out = None if validation is None else read_pairs(validation)
     with _interruptible("To go on, run it again with --resume."), _training_bar() as progress:

@@ -65,7 +65,13 @@ ROOMS = {
 # Packages that take long to load: only these files may import them at their top, and nobody else imports these files
 # at the top.
 HEAVY_PACKAGES = {"torch", "torchvision", "open_clip", "faiss", "transformers", "pyarrow", "matplotlib"}
-HEAVY_FILES = {"encoder.open_clip_models", "encoder.open_clip_encoder", "encoder.fingerprints", "encoder.text_towers"}
+HEAVY_FILES = {
+    "encoder.architectures",
+    "encoder.open_clip_models",
+    "encoder.open_clip_encoder",
+    "encoder.fingerprints",
+    "encoder.text_towers",
+}
 HEAVY_ROOMS = {"train"}
 
 # (file, what it imports): breaks of the table, each with its reason.

@@ -11,6 +11,7 @@ import torch
 from open_clip import CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg
 
+from retrieval.encoder.architectures import is_local, text_model_config
 from retrieval.encoder.open_clip_models import Checkpoint
 
 _PIXELS = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
@@ -53,6 +54,8 @@ def image_fingerprint(checkpoint: Checkpoint) -> str:
 def text_fingerprint(checkpoint: Checkpoint) -> str:
     """Hash the text tower as `image_fingerprint` does the other: weights, architecture, and what the tokenizer does."""
     config = _changed(checkpoint.config, "text_cfg", CLIPTextCfg)
+    if is_local(config.get("hf_model_name")):  # wherever it lies, what counts is how it is built
+        config["hf_model_name"] = text_model_config(checkpoint.model)
     tokens = checkpoint.tokenizer(list(_PROBE_TEXTS)).tolist()
     return _fingerprint([config, tokens], _text_weights(checkpoint.model.state_dict()))
 

@@ -7,15 +7,23 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
+from retrieval.encoder.architectures import (
+    HF_CONFIG,
+    build_model,
+    build_tokenizer,
+    is_local,
+    needs_our_loader,
+)
 from retrieval.errors import EncoderError
 from retrieval.files import write_aside
 
@@ -73,9 +81,9 @@ def save_run(
 
     The layout is `open_clip_config.json`, an object of `model_cfg` and `preprocess_cfg`, beside
     `open_clip_model.safetensors`, the state dict as it stands. `open_clip.create_model_from_pretrained(
-    "local-dir:FOLDER")` reads both. Other files in the folder, a training state say, are left alone. Each file is
-    written aside, synced and renamed, the weights first: a kill at any moment leaves the former model whole, or, in a
-    new folder, one without a config that nothing mistakes for a run.
+    "local-dir:FOLDER")` reads both, but for an LSTM. Other files in the folder, a training state say, are left alone.
+    Each file is written aside, synced and renamed, the weights first: a kill at any moment leaves the former model
+    whole, or, in a new folder, one without a config that nothing mistakes for a run.
 
     Args:
         model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on any device.
@@ -90,12 +98,23 @@ def save_run(
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
+    config = _with_text_model(model, folder, config)
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     written = model.state_dict() if weights is None else weights
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in written.items()}
     write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
     write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _with_text_model(model: torch.nn.Module, folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write what a text model from a local folder is built from, and return a config that names this place for it."""
+    text = config["text_cfg"]
+    if not is_local(text.get("hf_model_name")):
+        return config
+    told: Any = model.text
+    write_aside(folder / HF_CONFIG, lambda path: path.write_text(told.config.to_json_string(), encoding="utf-8"))
+    return {**config, "text_cfg": {**text, "hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}}
 
 
 def _from_folder(folder: Path) -> Checkpoint:
@@ -105,10 +124,29 @@ def _from_folder(folder: Path) -> Checkpoint:
     if not any(file.suffix in {".safetensors", ".bin", ".pth"} for file in folder.iterdir()):
         raise EncoderError(f"the folder {folder} holds no weights; {WEIGHTS_FILE} belongs beside its {CONFIG_FILE}")
     with _translated(str(folder)):
-        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-        _need_parts(config, "hf_model_name")
+        told = json.loads(path.read_text(encoding="utf-8"))
+        config = told["model_cfg"]
+        if needs_our_loader(config, folder):
+            return _ours(folder, config, told.get("preprocess_cfg", {}))
+        need_parts(config, "hf_model_name")
         _need_tokenizer(config, folder)
         return _checkpoint(str(folder), f"local-dir:{folder}", config)
+
+
+def _ours(folder: Path, config: dict[str, Any], preprocess: Mapping[str, Any]) -> Checkpoint:
+    """Open what plain open_clip cannot, or, after the folder has moved, no longer can."""
+    if config["text_cfg"].get("hf_model_name"):
+        config["text_cfg"] |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    need_parts(config)
+    _need_tokenizer(config, folder)
+    with _root_log_kept(), _Uninitialised(), torch.random.fork_rng(devices=[]):
+        model = build_model(config)
+        tokenizer = build_tokenizer(config["text_cfg"], folder=folder)
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    usual = asdict(PreprocessCfg(size=model.visual.image_size))
+    return Checkpoint(str(folder), model.eval(), config, merge_preprocess_dict(usual, dict(preprocess)), tokenizer)
 
 
 def _from_hub(name: str) -> Checkpoint:
@@ -117,7 +155,7 @@ def _from_hub(name: str) -> Checkpoint:
         _need_hub(repository, CONFIG_FILE)
         _need_hub(repository, *_WEIGHTS_FILES)
         config = open_clip.get_model_config(name)
-        _need_parts(config, "hf_model_name", "hf_tokenizer_name")
+        need_parts(config, "hf_model_name", "hf_tokenizer_name")
         return _checkpoint(name, name, config)
 
 
@@ -131,7 +169,7 @@ def _from_registry(name: str) -> Checkpoint:
     with _translated(name):
         repository, file = os.path.split(weights["hf_hub"])
         _need_hub(repository, *([file] if file else _WEIGHTS_FILES))
-        _need_parts(config, "hf_model_name", "hf_tokenizer_name")
+        need_parts(config, "hf_model_name", "hf_tokenizer_name")
         return _checkpoint(name, architecture, config, pretrained=tag, force_quick_gelu=config["quick_gelu"])
 
 
@@ -169,7 +207,7 @@ def _tags_message(name: str, architecture: str) -> str:
     return f"{name} {what}; name one with its tag, as in {architecture}/{tags[0]}; its tags are {', '.join(tags)}"
 
 
-def _need_parts(config: Mapping[str, Any], *keys: str) -> None:
+def need_parts(config: Mapping[str, Any], *keys: str) -> None:
     """See that what the text tower takes from elsewhere on the hub (its config, its tokenizer) can be had.
 
     A config may ask transformers to run code that comes with the tokenizer; nobody's code is run here.

@@ -12,6 +12,8 @@ from retrieval.errors import TrainingError
 
 SMALL: Final = "small"
 """The built-in architecture for small sets: it learns from scratch on a CPU in minutes."""
+BUILT_IN: Final = (SMALL, "small-lstm")
+"""The same image tower with an LSTM for texts is for comparison with how the field began (VSE++)."""
 
 _FROM_RANDOM: Final[Mapping[str, Any]] = {
     "epochs": 30,
@@ -36,6 +38,7 @@ _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
 _COST_ONLY: Final = frozenset(
     {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds"}
 )
+_FROM_PARTS: Final[Mapping[str, Any]] = {**_FROM_WEIGHTS, "epochs": 10, "head_learning_rate": 1e-3, "average": "off"}
 _LORA_RATE: Final = 2e-4
 _DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
@@ -54,8 +57,13 @@ class TrainConfig:
     """What to train and how. `None` stands for what suits the model, which `complete` fills in.
 
     Args:
-        model: "small"; a folder that open_clip can load; an open_clip name/tag or "hf-hub:org/model", to go on from its
-            weights; or, to start from random ones, an open_clip architecture, its config, or a .json file of that.
+        model: a folder that open_clip can load, or an open_clip name/tag or "hf-hub:org/model", to go on from its
+            weights; or, to start from random ones, "small", "small-lstm", an open_clip architecture, its config, or a
+            .json file of that.
+        image_weights: A safetensors file of trained weights of the image tower, where the model is an architecture:
+            what timm saves of its model, say.
+        text_weights: The same of the text tower: a folder of transformers, say. With both, heads alone start at random:
+            the towers' learning rate is 1e-5 then, the heads' 1e-3, for 10 epochs.
         epochs: How often each picture is shown; 30 from random weights, 5 from trained ones.
         batch_size: Pictures in a step, at most; 64.
         learning_rate: The highest, reached after the warm-up; from there it falls to 0 along half a cosine. 1e-3 from
@@ -113,6 +121,8 @@ class TrainConfig:
     """
 
     model: str | Mapping[str, Any] = SMALL
+    image_weights: str = ""
+    text_weights: str = ""
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -192,6 +202,8 @@ class TrainConfig:
     def complete(self) -> "TrainConfig":
         """The config with every None that decides the result replaced by what suits the model."""
         usual = _FROM_RANDOM if self.from_random else _FROM_WEIGHTS
+        if self.image_weights and self.text_weights:
+            usual = _FROM_PARTS
         settings = {name: value for name, value in usual.items() if getattr(self, name) is None}
         if self.lora_rank and self.learning_rate is None and not self.from_random:
             settings["learning_rate"] = _LORA_RATE

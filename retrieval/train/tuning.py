@@ -20,7 +20,9 @@ _BETAS: Final = (0.9, 0.98)  # and epsilon: CLIP's (Radford et al. 2021, table 1
 _EPSILON: Final = 1e-6
 
 # How open_clip, timm and transformers number a tower's blocks or, of a convolutional one, its stages.
-_BLOCK: Final = re.compile(r"(?:^|\.)(?:resblocks\.|blocks?\.|stages\.|layers?\.?|h\.)(\d+)\.")
+_BLOCK: Final = re.compile(
+    r"(?:^|\.)(?:resblocks\.|blocks?\.|stages\.|layers?\.?|h\.|(?:weight|bias)_.h_l)(\d+)(?:\.|$)"
+)
 _FIRST: Final = re.compile(r"^(?!attn_?pool).*(?:emb|cls_token|reg_token|pos_)")  # before the blocks, wherever listed
 
 

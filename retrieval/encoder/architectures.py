@@ -1,0 +1,105 @@
+"""Models from a config: open_clip's own, text towers of transformers from a local folder, and the joint CNN + LSTM."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+HF_CONFIG = "config.json"  # what transformers calls it
+
+
+class LstmText(nn.Module):
+    """The text tower of the field's first joint embeddings: tokens → LSTM → its state at the end token → a projection.
+
+    As in VSE++ (Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", arXiv
+    1707.05612, section 4.1), with open_clip's subword tokens for words. What follows the end token never reaches the
+    row.
+
+    Args:
+        embed_dim: length of a row.
+        context_length: most tokens of a text.
+        vocab_size: of the tokenizer, whose greatest number is the end token.
+        width: length of the state.
+        embedding: length of a token's vector.
+        layers: one above the other.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        context_length: int = 77,
+        vocab_size: int = 49408,
+        width: int = 1024,
+        embedding: int = 300,
+        layers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.context_length, self.vocab_size = context_length, vocab_size
+        self.token_embedding = nn.Embedding(vocab_size, embedding)
+        self.lstm = nn.LSTM(embedding, width, num_layers=layers, batch_first=True)
+        self.proj = nn.Linear(width, embed_dim, bias=False)
+        nn.init.normal_(self.token_embedding.weight, std=embedding**-0.5)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Rows (n, embed_dim) of tokens (n, context length)."""
+        ends = text.argmax(dim=1)
+        states, _ = self.lstm(self.token_embedding(text[:, : int(ends.max()) + 1]))  # (n, length, width)
+        rows: Tensor = self.proj(states[torch.arange(len(text), device=text.device), ends])
+        return rows
+
+
+def needs_our_loader(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether plain open_clip cannot build the model of a folder: an LSTM, or a text model whose config has moved."""
+    text = config["text_cfg"]
+    return "lstm" in text or (is_local(text.get("hf_model_name")) and (folder / HF_CONFIG).is_file())
+
+
+def is_local(name: str | None) -> bool:
+    """Whether the name of a text model is a folder and not a repository of the hub."""
+    return bool(name) and (Path(str(name)).is_absolute() or Path(str(name)).is_dir())
+
+
+def build_model(config: Mapping[str, Any]) -> Any:
+    """The model that a config of open_clip describes, or one with `"text_cfg": {"lstm": {...}}`; weights are drawn."""
+    settings = {key: value for key, value in config.items() if key != "custom_text"}
+    text = config["text_cfg"]
+    if "lstm" not in text:
+        return _model_class(config)(**settings)
+    tower = {name: text[name] for name in ("context_length", "vocab_size") if name in text}
+    stand_in = {"width": 8, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 2}
+    model = open_clip.CustomTextCLIP(**settings | {"text_cfg": stand_in})
+    model.text = LstmText(embed_dim=config["embed_dim"], **tower, **text["lstm"])
+    model.context_length, model.vocab_size = model.text.context_length, model.text.vocab_size
+    return model
+
+
+def build_tokenizer(text: Mapping[str, Any], *, folder: Path | None = None) -> Any:
+    """The tokenizer that a `text_cfg` names; one of transformers is read from `folder`, where that is given."""
+    length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    options = text.get("tokenizer_kwargs") or {}
+    if not text.get("hf_tokenizer_name"):
+        return open_clip.SimpleTokenizer(context_length=length, **options)
+    source, mode = str(folder or text["hf_tokenizer_name"]), text.get("tokenizer_mode")
+    return open_clip.tokenizer.HFTokenizer(source, context_length=length, tokenizer_mode=mode, **options)
+
+
+def text_model_config(model: Any) -> dict[str, Any] | None:
+    """What transformers says of how a text tower is built, without where it came from; None for other towers."""
+    found = getattr(getattr(model, "text", None), "config", None)
+    if found is None:
+        return None
+    inert = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+    told: dict[str, Any] = json.loads(found.to_json_string(use_diff=True))
+    return {name: value for name, value in told.items() if name not in inert}
+
+
+def _model_class(config: Mapping[str, Any]) -> Any:
+    if "multimodal_cfg" in config:
+        return open_clip.CoCa
+    custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
+    return open_clip.CustomTextCLIP if custom else open_clip.CLIP

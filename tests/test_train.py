@@ -361,7 +361,7 @@ def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_pat
         ("no-such-architecture", "there is no model 'no-such-architecture': name 'small', a folder"),
         (
             {**MODEL, "text_cfg": {"hf_tokenizer_name": "x/y", "tokenizer_kwargs": {"trust_remote_code": True}}},
-            "its config asks to run code",
+            "config asks to run code",
         ),
         ("gone.json", "gone.json cannot be read as an open_clip config"),
         ({"embed_dim": 8}, "it lacks vision_cfg, text_cfg"),

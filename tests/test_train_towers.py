@@ -149,3 +149,14 @@ def test_a_text_tower_learns_against_frozen_pictures(pairs, tmp_path):
     result = train(pairs, tmp_path / "run", config=config, validation=pairs)
     assert result.before["text_to_image_recall@1"] < 0.2
     assert result.best["text_to_image_recall@1"] > 0.5
+
+
+@pytest.mark.parametrize(("keep", "moved"), [(None, False), (False, True)])
+def test_a_trained_model_keeps_its_batch_statistics_unless_told_otherwise(pairs, tmp_path, keep, moved):
+    start = write_model(tmp_path / "start", CONVOLUTIONAL)
+    train(pairs, tmp_path / "run", config=config_of(start, keep_statistics=keep))
+    old, new = weights(start), weights(tmp_path / "run")
+    statistics = [name for name in old if "running" in name]
+    assert statistics
+    assert all(torch.equal(old[name], new[name]) is not moved for name in statistics)
+    assert not torch.equal(old["visual.trunk.bn1.weight"], new["visual.trunk.bn1.weight"])

@@ -24,6 +24,7 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
     "crop": 0.7,
     "flip": 0.5,
     "color_jitter": 0.2,
+    "keep_statistics": False,
     "average": "off",
 }
 _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
@@ -33,6 +34,7 @@ _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     "crop": 0.9,
     "flip": 0.25,
     "color_jitter": 0.1,
+    "keep_statistics": True,
     "average": "auto",
 }
 _COST_ONLY: Final = frozenset(
@@ -100,6 +102,8 @@ class TrainConfig:
         precision: "float32", "bfloat16", "float16", or "auto" for what is fast here: a half one on GPUs.
         lora_rank: Train, beside each matrix of attention and MLP layers, a product of two of this rank instead of the
             matrix itself, and the heads; 0 trains all weights. What is kept has the products added in.
+        keep_statistics: Let batch normalisation go by the statistics that the model came with, as the finished model
+            does, rather than by each batch's own. From trained weights yes, from random ones no.
         ema: The decay of an exponential moving average of the weights, graded and kept in their place; 0 is none.
         average: At the end the tuned weights are mixed with those at the start, which keeps what the model knew
             (WiSE-FT). A number is their share; "auto" takes the least of 0.1, 0.2, ... 1 that is, within the noise, as
@@ -146,6 +150,7 @@ class TrainConfig:
     micro_batch: int | None = None
     precision: str = "auto"
     lora_rank: int = 0
+    keep_statistics: bool | None = None
     ema: float = 0.0
     average: str | float | None = None
     patience: int | None = None

@@ -44,9 +44,9 @@ class Gradients:
         self.precision = Precision(config.precision, towers.device)
         self._towers, self._config, self._crew = towers, config, crew
         self._drops = drops(towers.model)
-        in_parts = crew.size > 1 or config.micro_batch is not None
+        kept = crew.size > 1 or config.micro_batch is not None or config.keep_statistics
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
-        self._frozen_norms = [module for module in towers.model.modules() if in_parts and isinstance(module, norms)]
+        self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
 
     def clipped(self, exercise: "Exercise", optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
         """Put the gradients in place, scaled down to the config's length; return the loss, and whether all is finite.

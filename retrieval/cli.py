@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from retrieval.errors import QueryError, RetrievalError
+from retrieval.errors import CatalogError, QueryError, RetrievalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from retrieval.catalog import Hit, IndexKind, SyncReport
+    from retrieval.catalog import Catalog, Hit, IndexKind, SyncReport
+    from retrieval.images import ImageSource
     from retrieval.pairs import Skipped
     from retrieval.records.items import Target
 
@@ -146,7 +147,8 @@ def search(
         if not hits:
             _notice(_why_nothing(where, opened.info()["attributes"]))
         if html is not None:
-            _write_sheet(html, hits, text=words, image=image, like=like, minus=minus, filters=filters)
+            query = {"text": words, "image": image, "like": like, "minus": minus, "filters": tuple(filters)}
+            _write_sheet(html, hits, pictures=[_source(opened, hit) for hit in hits], query=query)
 
 
 @commands.command()
@@ -221,19 +223,21 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a dual encoder on PAIRS with a contrastive loss, into the folder RUN."""
-    from retrieval.pairs import read_pairs
-    from retrieval.train import TrainConfig
-    from retrieval.train import train as train_encoder
-    from retrieval.train.crew import leads
+    with _interruptible("To go on, run it again with --resume."), _TrainingBar() as bar:
+        from retrieval.pairs import read_pairs
+        from retrieval.train import TrainConfig, Watch
+        from retrieval.train import train as train_encoder
+        from retrieval.train.crew import leads
 
-    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-    config = TrainConfig(**given)
-    source = read_pairs(pairs, images=images)
-    held_out = None if validation is None else read_pairs(validation)
-    with _interruptible("To go on, run it again with --resume."), _training_bar() as progress:
-        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, progress=progress)
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        config = TrainConfig(**given)
+        source = read_pairs(pairs, images=images)
+        held_out = None if validation is None else read_pairs(validation)
+        watch = Watch(progress=bar.progress, opened=bar.opened, graded=bar.graded)
+        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
     if leads():
         _notice_skipped((*source.skipped, *result.skipped))
+        _notice(f"wrote {run / 'report.html'}")
         click.echo(result.summary())
 
 
@@ -436,21 +440,45 @@ def _bar(unit: str) -> "Iterator[Callable[[int, int], None]]":
         yield progress
 
 
-@contextmanager
-def _training_bar() -> "Iterator[Callable[[int, int, float, float], None]]":
-    """A progress bar on stderr, fed with (step, steps, loss, pairs per second)."""
-    from tqdm import tqdm
+class _TrainingBar:
+    """A progress bar on stderr from the first second on: of pictures that are opened, then of steps."""
 
-    from retrieval.train.crew import leads
+    def __init__(self) -> None:
+        self._bar, self._unit, self._recall = self._of(" pictures"), " pictures", ""
 
-    with tqdm(unit=" steps", file=sys.stderr, disable=None if leads() else True, leave=False) as bar:
+    @staticmethod
+    def _of(unit: str) -> Any:
+        from tqdm import tqdm
 
-        def progress(step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
-            bar.total = total
-            bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} pairs/s", refresh=False)
-            bar.update(step - bar.n)
+        others = os.environ.get("RANK", "0") != "0"  # `train.crew.leads`, whose import would take seconds
+        return tqdm(unit=unit, file=sys.stderr, disable=others or None, leave=False)
 
-        yield progress
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def opened(self, done: int, total: int) -> None:
+        """So many of the pictures are opened."""
+        self._move(done, total)
+
+    def graded(self, recalls: Mapping[str, float]) -> None:
+        """The validation pairs were ranked, where there are any."""
+        if recalls:
+            self._recall = f", text→image R@1 {100 * recalls['text_to_image_recall@1']:.1f}"
+
+    def progress(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
+        """A step was taken."""
+        if self._unit != " steps":
+            self._bar.close()
+            self._bar, self._unit = self._of(" steps"), " steps"
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}", refresh=False)
+        self._move(step, total)
+
+    def _move(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
 
 
 @contextmanager
@@ -476,18 +504,19 @@ def _describe(thing: str) -> Mapping[str, Any]:
         return opened.info()
 
 
+def _source(catalog: "Catalog", hit: "Hit") -> "ImageSource | None":
+    """Where the hit's picture is, which may be inside an archive; None where only its vector is known."""
+    try:
+        return None if hit.image is None else catalog.image_source(hit)
+    except CatalogError:
+        return None
+
+
 def _write_sheet(
-    path: Path,
-    hits: "Sequence[Hit]",
-    *,
-    text: str | None,
-    image: Path | None,
-    like: str | None,
-    minus: str | None,
-    filters: Sequence[str],
+    path: Path, hits: "Sequence[Hit]", *, pictures: "Sequence[ImageSource | None]", query: Mapping[str, Any]
 ) -> None:
     from retrieval.html import Section, contact_sheet
 
-    section = Section(text=text, image=image, like=like, minus=minus, filters=tuple(filters), hits=tuple(hits))
+    section = Section(hits=tuple(hits), pictures=pictures, **query)
     path.write_text(contact_sheet("Search results", [section]), encoding="utf-8")
     _notice(f"wrote {path}")

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.images import open_image
+from retrieval.images import ImageSource, open_image
 
 THUMBNAIL: Final = 240
 """Longest side of a shown picture in pixels: three hundred of them stay within a few megabytes."""
+
+Picture: TypeAlias = Path | str | ImageSource | Image.Image
+"""What can be shown: a path, a member of an archive, or a picture that is open already."""
 
 _SHOWN_ATTRIBUTES: Final = 6
 _SHOWN_TEXT: Final = 400  # characters of a caption or an attribute's value
@@ -70,6 +73,7 @@ class Section:
         minus: words that were subtracted.
         filters: conditions, as shown.
         hits: best first. Captions that were ranked stand in a list, pictures in a grid.
+        pictures: of each hit, where that is not at the hit's path, as in an archive; or empty.
         svg: a figure, drawn by retrieval.plots. It is shown as an image, so that nothing in it can run.
         table: figures.
     """
@@ -77,13 +81,18 @@ class Section:
     heading: str = ""
     note: str = ""
     text: str | None = None
-    image: Path | str | Image.Image | None = None
+    image: Picture | None = None
     like: str | None = None
     minus: str | None = None
     filters: tuple[str, ...] = ()
     hits: Sequence[ShownHit] = ()
+    pictures: Sequence[Picture | None] = ()
     svg: str = ""
     table: Table | None = None
+
+    def picture_of(self, place: int) -> Picture | None:
+        """The picture of the hit at this place, from 0."""
+        return self.pictures[place] if self.pictures else self.hits[place].image
 
     @property
     def asks(self) -> bool:
@@ -107,16 +116,102 @@ def contact_sheet(title: str, sections: Sequence[Section], *, intro: str = "") -
     return template.render(title=title, intro=intro, sections=sections)
 
 
-def thumbnail(picture: Path | str | Image.Image | None, side: int = THUMBNAIL) -> Thumbnail:
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A figure, drawn by retrieval.plots, under its name."""
+
+    name: str
+    svg: str
+
+
+class ShownExample(Protocol):
+    """A query of a training's validation, with where its right answer came before and after."""
+
+    @property
+    def text(self) -> str:
+        """What was asked, or the right answer."""
+
+    @property
+    def picture(self) -> Picture:
+        """The right answer, or what was asked."""
+
+    @property
+    def before(self) -> float:
+        """Rank of the right answer, from 1."""
+
+    @property
+    def after(self) -> float:
+        """Rank of the right answer, from 1."""
+
+    @property
+    def instead(self) -> Picture | str | None:
+        """What is ranked first, where that is wrong: a picture for a text, a text for a picture."""
+
+
+class ShownExamples(Protocol):
+    """Examples under a heading."""
+
+    @property
+    def heading(self) -> str:
+        """What they have in common."""
+
+    @property
+    def way(self) -> str:
+        """Which way was asked, "text_to_image" or "image_to_text"."""
+
+    @property
+    def examples(self) -> Sequence[ShownExample]:
+        """In order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPage:
+    """What the page of a training run shows.
+
+    Attributes:
+        title: above it all.
+        verdict: in words, whether training helped.
+        notes: what one has to know to read the figures.
+        recalls: before, after, and the difference; None where nothing was measured.
+        panels: curves.
+        galleries: examples.
+        reading: how examples are sorted.
+        facts: of the data, by name.
+        settings: by name.
+        skipped: names and reasons.
+    """
+
+    title: str
+    verdict: str
+    notes: Sequence[str]
+    recalls: Table | None
+    panels: Sequence[Panel]
+    galleries: Sequence[ShownExamples]
+    reading: str
+    facts: Sequence[tuple[str, str]]
+    settings: Sequence[tuple[str, str]]
+    skipped: Sequence[tuple[str, str]]
+
+
+def training_report(page: ReportPage) -> str:
+    """The HTML of a training run's page; every text is escaped."""
+    return _environment().get_template("training_report.html.j2").render(title=page.title, intro="", page=page)
+
+
+def thumbnail(picture: Picture | None, side: int = THUMBNAIL) -> Thumbnail:
     """The picture, at most `side` pixels on its longer side, as WebP in a data URI."""
     if picture is None:
         return Thumbnail(problem="no picture")
     try:
-        small = picture.convert("RGB") if isinstance(picture, Image.Image) else open_image(Path(picture), size=side)
+        small = picture.convert("RGB") if isinstance(picture, Image.Image) else _opened(picture, side)
         small.thumbnail((side, side))
         return Thumbnail(uri=_data_uri(small), width=small.width, height=small.height)
     except (ImageError, OSError, ValueError) as error:
         return Thumbnail(problem=str(error))
+
+
+def _opened(picture: Path | str | ImageSource, side: int) -> Image.Image:
+    return open_image(picture if isinstance(picture, ImageSource) else Path(picture), size=side)
 
 
 def _data_uri(image: Image.Image) -> str:

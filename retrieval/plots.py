@@ -31,6 +31,34 @@ def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[in
     return _as_svg(figure)
 
 
+def step_plot(
+    curves: Mapping[str, Mapping[int, float]], *, label: str, least: float | None = None, most: float | None = None
+) -> str:
+    """SVG of what happened step by step, a curve for each name.
+
+    Args:
+        curves: for each name, the value at each step.
+        label: of the vertical axis.
+        least: where that begins; None for what the values need.
+        most: where it ends.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, curve) in enumerate(curves.items()):
+        steps = sorted(curve)
+        color = _COLORS[number % len(_COLORS)]
+        axes.plot(steps, [curve[step] for step in steps], label=name, color=color, linewidth=1.8)
+    axes.set(xlabel="step", ylabel=label)
+    if least is not None or most is not None:
+        axes.set_ylim(least, most)
+    _ink(axes)
+    if len(curves) > 1:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=_INK, fontsize="small")
+    return _as_svg(figure)
+
+
 def _draw(axes: Any, curve: Mapping[int, float], *, label: str, color: str, **style: Any) -> None:
     ks = sorted(curve)
     marked = [ks.index(k) for k in _ticks(ks)]
@@ -47,6 +75,11 @@ def _dress(axes: Any, *, ks: Sequence[int]) -> None:
     axes.set_xticks(_ticks(ks), [str(k) for k in _ticks(ks)])
     axes.minorticks_off()
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
+    _ink(axes)
+
+
+def _ink(axes: Any) -> None:
+    """Lines and letters in the reader's own colours."""
     axes.grid(color=_INK, alpha=0.25, linewidth=0.8)
     axes.patch.set_alpha(0)
     axes.tick_params(colors=_INK, length=0)

@@ -38,7 +38,8 @@ ROOMS = {
     "demo": Room(uses="train evaluate catalog records filters pairs encoder sample_shop html plots"),
     "__init__": Room(uses="catalog query encoder pairs"),
     "train": Room(
-        uses="files evaluate metrics encoder pairs images index", packages="torch open_clip safetensors numpy PIL"
+        uses="files evaluate metrics encoder pairs html plots images index",
+        packages="torch open_clip safetensors numpy PIL",
     ),
     "evaluate": Room(uses="metrics encoder pairs images index", packages="numpy"),
     "metrics": Room(packages="numpy"),

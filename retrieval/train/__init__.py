@@ -3,9 +3,9 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ import torch
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder
 from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
-from retrieval.pairs import Pairs, Skipped
+from retrieval.pairs import Pairs
 from retrieval.train.album import Album, open_album
 from retrieval.train.bias import with_bias
 from retrieval.train.config import TrainConfig
@@ -24,56 +24,17 @@ from retrieval.train.crops import Crops
 from retrieval.train.disk_cache import DiskCache
 from retrieval.train.exam import Exam
 from retrieval.train.lessons import Lessons, hold_out
+from retrieval.train.report import write_report
+from retrieval.train.result import Exams, TrainResult, result_of
 from retrieval.train.run import RunFolder
 from retrieval.train.run_lock import run_lock
 from retrieval.train.starts import starting_model
-from retrieval.train.trainer import Progress, Trainer
+from retrieval.train.trainer import Trainer
+from retrieval.train.watch import Progress, Watch
 
-__all__ = ["TrainConfig", "TrainResult", "train"]
+__all__ = ["TrainConfig", "TrainResult", "Watch", "train"]
 
 _deterministic: Any = torch.utils.deterministic  # torch does not annotate it
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a training run came to.
-
-    Attributes:
-        run: the folder; `load_encoder` takes it.
-        steps: how many were taken in all.
-        pictures: how many distinct ones were learned from.
-        held_out: how many distinct ones validated.
-        loss: of the last step.
-        before: recall on the validation pairs before the first step, under the names of `metrics.recall_both_ways`;
-            empty without validation.
-        best: recall of the model that was kept.
-        best_step: when that was.
-        alpha: the share of the tuned weights in the model that was kept, where it is a mix of them and the start's.
-        seconds: that this call took.
-        skipped: pictures and rows that could not be learned from.
-    """
-
-    run: Path
-    steps: int
-    pictures: int
-    held_out: int
-    loss: float
-    before: Mapping[str, float]
-    best: Mapping[str, float]
-    best_step: int
-    alpha: float | None
-    seconds: float
-    skipped: tuple[Skipped, ...]
-
-    def summary(self) -> str:
-        """One line: what was learned from, and what it brought."""
-        line = f"{self.run}: {self.steps} steps on {self.pictures} pictures, loss {self.loss:.3f}"
-        if not self.held_out:
-            return f"{line}; not validated (too few pictures to hold some out, or told not to): the last model is kept"
-        ways = {"text→image": "text_to_image_recall@10", "image→text": "image_to_text_recall@10"}
-        recalls = [f"{way} R@10 {100 * self.before[key]:.1f} → {100 * self.best[key]:.1f}" for way, key in ways.items()]
-        mix = f", {self.alpha:.0%} of the way from the start," if self.alpha else ""
-        return f"{line}; on {self.held_out} held-out pictures {', '.join(recalls)} (step {self.best_step}{mix} is kept)"
 
 
 def train(
@@ -84,8 +45,9 @@ def train(
     validation: Pairs | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
-    """Train on `pairs` into the folder `run`, which then holds the best model, and what resuming needs.
+    """Train on `pairs` into the folder `run`, which then holds the best model, report.html and what resuming needs.
 
     Of the models after each epoch, and the one at the start, that with the highest mean recall on the validation pairs
     is kept (R@1, R@5 and R@10, both ways); without validation pairs the last. A run on the CPU that was killed at any
@@ -98,6 +60,7 @@ def train(
         validation: defaults to a share of `pairs`, held out by item where there are enough.
         resume: go on from the last checkpoint in `run`; from the start where there is none yet.
         progress: called after each step with (step, steps, loss, pairs per second).
+        watch: further calls, while pictures are opened and after each validation.
 
     Raises:
         TrainingError: the folder holds something else or a run of other settings or pairs; there is nothing to learn
@@ -106,6 +69,8 @@ def train(
         KeyboardInterrupt: on Ctrl-C, after the step in hand and a checkpoint. A second one does not wait.
     """
     started, folder = time.perf_counter(), RunFolder(Path(run))
+    watch = watch or Watch()
+    watch = watch if progress is None else replace(watch, progress=progress)
     config = (config or TrainConfig()).complete()
     cache = Path(config.cache_folder or folder.config.parent)
     with joined(config.device) as crew, ExitStack() as during:
@@ -121,30 +86,25 @@ def train(
         if config.loss == "sigmoid":
             checkpoint = with_bias(checkpoint, from_random=config.from_random)
         trainer = _prepared(
-            pairs, folder, config=config, checkpoint=checkpoint, validation=validation, disk=disk, crew=crew
+            pairs,
+            folder,
+            config=config,
+            checkpoint=checkpoint,
+            validation=validation,
+            disk=disk,
+            crew=crew,
+            watch=watch,
         )
         if begun:
             trainer.restore()
         trainer.begin()
         with _stop_request() as stop, _repeatable(trainer.device):
-            trainer.go_on(stop, progress)
-    return _result(trainer, seconds=time.perf_counter() - started)
-
-
-def _result(trainer: Trainer, *, seconds: float) -> TrainResult:
-    return TrainResult(
-        run=trainer.folder.path,
-        steps=trainer.step,
-        pictures=len(trainer.lessons.pictures),
-        held_out=len(trainer.exam.pictures),
-        loss=trainer.loss,
-        before=trainer.before,
-        best=trainer.best,
-        best_step=trainer.best_step,
-        alpha=trainer.alpha,
-        seconds=seconds,
-        skipped=(*trainer.album.skipped, *trainer.exam.skipped),
-    )
+            trainer.go_on(stop)
+        exams = Exams.of(trainer) if crew.leads else None
+        result = result_of(trainer, exams, seconds=time.perf_counter() - started)
+        if crew.leads:
+            write_report(trainer, result, exams)
+    return result
 
 
 def _prepared(
@@ -156,6 +116,7 @@ def _prepared(
     validation: Pairs | None,
     disk: DiskCache,
     crew: Crew,
+    watch: Watch,
 ) -> Trainer:
     """Everything that a run needs, before its first step."""
     try:
@@ -165,7 +126,9 @@ def _prepared(
     crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
     twice = config.tune == "text"  # that is how often each picture is looked at in all: nothing is worth keeping
     cache_bytes, kept = (0, None) if twice else (config.cache_bytes, disk)
-    album = open_album(pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads)
+    album = open_album(
+        pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
+    )
     held = np.zeros(len(pairs), np.bool_)
     if validation is None:
         held = hold_out(pairs.pairs, album, share=config.validation_share, seed=config.seed)
@@ -185,7 +148,8 @@ def _prepared(
         lessons=lessons,
         crops=crops,
         crew=crew,
-        exam=Exam.of(validation_pairs, encoder, threads=config.threads),
+        exam=Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened),
+        watch=watch,
     )
 
 

@@ -1,7 +1,7 @@
 """The validation pairs of a training run: read once, and ranked by the model as it is after each epoch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,8 @@ from retrieval.images import ImageSource, ahead, content_hash, open_image
 from retrieval.metrics import rank
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.run import RECALL_AT, RECALLS
+from retrieval.train.twins import Prints, print_of
+from retrieval.train.verdict import Places
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -54,47 +56,86 @@ class Exam:
     Attributes:
         encoder: shares its model with the training.
         pictures: as the encoder's `prepare` returns them.
+        sources: where each of them is.
+        contents: the hash of each picture's bytes.
+        prints: of each picture, by which near-duplicates are known.
         collection: which pictures and texts belong together, and who is asked.
         skipped: pictures that cannot be read.
     """
 
     encoder: "OpenClipEncoder"
     pictures: tuple[Any, ...]
+    sources: tuple[ImageSource, ...]
+    contents: tuple[str, ...]
+    prints: Prints
     collection: Collection
     skipped: tuple[Skipped, ...]
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], encoder: "OpenClipEncoder", *, threads: int | None) -> "Exam":
-        """The exam that these pairs make; an empty one where no readable picture has a caption."""
+    def of(
+        cls,
+        pairs: Sequence[Pair],
+        encoder: "OpenClipEncoder",
+        *,
+        threads: int | None,
+        opened: Callable[[int, int], None] | None = None,
+    ) -> "Exam":
+        """The exam that these pairs make; an empty one where no readable picture has a caption.
+
+        Args:
+            pairs: what is asked and found.
+            encoder: shares its model with the training.
+            threads: that open pictures; one a core where it is None.
+            opened: called with (done, total) after each file.
+        """
         files = {(pair.image.path, pair.image.member): pair.image for pair in pairs if pair.captions}
         number_of_file: dict[tuple[object, ...], int] = {}
-        pictures: dict[str, tuple[int, Any]] = {}
+        found: dict[str, tuple[int, ImageSource, Prints, Any]] = {}
         skipped: list[Skipped] = []
-        opened = ahead(partial(_opened, encoder=encoder), files.values(), threads=threads)
-        with closing(cast("Generator[Any, None, None]", opened)):
-            for (file, source), outcome in zip(files.items(), opened, strict=True):
+        outcomes = ahead(partial(_opened, encoder=encoder), files.values(), threads=threads)
+        with closing(cast("Generator[Any, None, None]", outcomes)):
+            for done, ((file, source), outcome) in enumerate(zip(files.items(), outcomes, strict=True), start=1):
                 if isinstance(outcome, RetrievalError):
                     skipped.append(Skipped(source.name, str(outcome)))
                 else:
-                    content, prepared = outcome
-                    number_of_file[file], _ = pictures.setdefault(content, (len(pictures), prepared))
+                    content, printed, prepared = outcome
+                    number_of_file[file], *_ = found.setdefault(content, (len(found), source, printed, prepared))
+                if opened is not None:
+                    opened(done, len(files))
         shown = [number_of_file.get((pair.image.path, pair.image.member), -1) for pair in pairs]
-        collection = collect(pairs, np.array(shown, np.int64), images=len(pictures))
-        return cls(encoder, tuple(prepared for _, prepared in pictures.values()), collection, tuple(skipped))
+        return cls(
+            encoder,
+            pictures=tuple(prepared for *_, prepared in found.values()),
+            sources=tuple(source for _, source, *_ in found.values()),
+            contents=tuple(found),
+            prints=Prints.joined([printed for _, _, printed, _ in found.values()]),
+            collection=collect(pairs, np.array(shown, np.int64), images=len(found)),
+            skipped=tuple(skipped),
+        )
 
-    def grade(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> "Marks | None":
+    def places(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> Places | None:
         """How the model as it is now does, counted as `evaluate` counts it; None without pairs.
 
         The model is to be in eval mode. Rows that are handed in are not computed again.
         """
         if not self.pictures:
             return None
-        right, asked = self.collection.right_images(), (self.collection.item_texts, self.collection.item_images)
+        right, asked = self.collection.right_images(), (self.collection.item_texts.ids, self.collection.item_images.ids)
         pictures = self.picture_rows() if pictures is None else pictures
         texts = self.text_rows() if texts is None else texts
-        ranks = rank(texts, pictures, right), rank(pictures, texts, right.swapped())
-        taken = [(way.take(queries.ids), queries.query_of_pair()) for way, queries in zip(ranks, asked, strict=True)]
-        return Marks(tuple((np.stack([way.recall(k) for k in RECALL_AT], axis=1), items) for way, items in taken))
+        back = rank(pictures, texts, right.swapped())
+        return Places(rank(texts, pictures, right).take(asked[0]), back.take(asked[1]))
+
+    def marked(self, places: Places) -> Marks:
+        """The marks for right answers that came at these places."""
+        asked = self.collection.item_texts, self.collection.item_images
+        ways = zip((places.text_to_image, places.image_to_text), asked, strict=True)
+        return Marks(
+            tuple(
+                (np.stack([ranks.recall(k) for k in RECALL_AT], axis=1), queries.query_of_pair())
+                for ranks, queries in ways
+            )
+        )
 
     def picture_rows(self) -> "Rows":
         """Rows of the pictures, by the model as it is now."""
@@ -114,6 +155,7 @@ class Exam:
         return digest.hexdigest()
 
 
-def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, Any]:
+def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, Prints, Any]:
     data = source.read()
-    return content_hash(data), encoder.prepare(open_image(data, size=encoder.image_size))
+    image = open_image(data, size=encoder.image_size)
+    return content_hash(data), print_of(image), encoder.prepare(image)

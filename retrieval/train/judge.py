@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.train.averages import ALPHAS, Ema, Mix, Weights, best_mix, replaced
@@ -29,9 +30,9 @@ class Judge:
         """The model with the average of its weights in place of the newest, where there is one."""
         return nullcontext() if self.ema is None else self.ema.in_place(self.model)
 
-    def recalls(self) -> dict[str, float]:
-        """Recall of the model as it is now; empty without validation pairs."""
-        marks = self._marks() if self.crew.leads else None
+    def recalls(self, *, keep: Path | None = None) -> dict[str, float]:
+        """Recall of the model as it is now, empty without validation pairs; the places of all answers go to a file."""
+        marks = self._marks(keep) if self.crew.leads else None
         train_mode(self.model)
         return self._told(marks)
 
@@ -61,11 +62,15 @@ class Judge:
         with replaced(self.model, spread_weights(self.model, weights)):
             return self._marks()
 
-    def _marks(self) -> Marks | None:
+    def _marks(self, keep: Path | None = None) -> Marks | None:
         self.model.eval()
-        marks = self.exam.grade(**self._frozen_rows())
+        places = self.exam.places(**self._frozen_rows())
         train_mode(self.model)
-        return marks
+        if places is None:
+            return None
+        if keep is not None:
+            places.write(keep)
+        return self.exam.marked(places)
 
     def _frozen_rows(self) -> dict[str, "Rows"]:
         """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""

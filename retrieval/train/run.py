@@ -18,7 +18,7 @@ LOG_COLUMNS: Final = ("step", "epoch", "loss", "learning_rate", "scale", "pairs_
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`path` holds the model; `path/training` holds config.json, state.safetensors and log.csv."""
+    """`path` holds the model; `path/training` holds config.json, state.safetensors, start_places.npz and log.csv."""
 
     path: Path
 
@@ -41,6 +41,16 @@ class RunFolder:
     def log(self) -> Path:
         """A line for each step, those of finished epochs with recall on the validation pairs."""
         return self.path / "training" / "log.csv"
+
+    @property
+    def places(self) -> Path:
+        """Where the right answers to the validation pairs came before the first step: `verdict.Places`."""
+        return self.path / "training" / "start_places.npz"
+
+    @property
+    def report(self) -> Path:
+        """The page that says whether training helped."""
+        return self.path / "report.html"
 
     def check(self, config: TrainConfig, *, resume: bool) -> None:
         """Pass where the folder is new or empty or, on resuming, holds a run of the same config.

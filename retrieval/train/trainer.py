@@ -3,10 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from safetensors.torch import load_file
@@ -31,8 +30,10 @@ from retrieval.train.run import RunFolder
 from retrieval.train.step import Gradients
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import freeze, optimizer_of, train_mode
+from retrieval.train.watch import Watch
 
-Progress = Callable[[int, int, float, float], None]
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
 _SMOOTHING: Final = 0.9  # of the speed that is shown
@@ -50,6 +51,7 @@ class Trainer:
     crops: Crops
     exam: Exam
     crew: Crew = field(default_factory=Crew)
+    watch: Watch = field(default_factory=Watch)
     step: int = 0
     loss: float = math.nan
     before: dict[str, float] = field(default_factory=dict)
@@ -122,12 +124,13 @@ class Trainer:
         if self.crew.leads:
             self.folder.begin(self.config, step=self.step)
         if self.step == 0:
-            self.before = self.best = self.judge.recalls()
+            self.before = self.best = self.judge.recalls(keep=self.folder.places)
+            self.watch.graded(self.before)
             if self.config.average != "off" and self.crew.leads:
                 save_weights(self.folder.start, plain_weights(self.model))
             self._keep_model()
 
-    def go_on(self, stop: threading.Event, progress: Progress | None) -> None:
+    def go_on(self, stop: threading.Event) -> None:
         """Take the steps that are left.
 
         Raises:
@@ -135,7 +138,7 @@ class Trainer:
             KeyboardInterrupt: `stop` was set; a checkpoint was made.
         """
         if not self._is_over():
-            self._take_steps(stop, progress)
+            self._take_steps(stop)
         self._mix()
         self._save()
 
@@ -147,7 +150,7 @@ class Trainer:
         patient = self.config.patience is None or idle < self.config.patience * self.schedule.steps_per_epoch
         return self.step == self.steps or not patient
 
-    def _take_steps(self, stop: threading.Event, progress: Progress | None) -> None:
+    def _take_steps(self, stop: threading.Event) -> None:
         teacher = self._teacher()
         self._keep_frozen(teacher)
         exercises = ahead(teacher.exercise, range(self.step, self.steps), **self._threads())
@@ -158,8 +161,7 @@ class Trainer:
                     raise exercise
                 self._learn(exercise)
                 self._note(exercise, seconds=time.perf_counter() - since)
-                if progress is not None:
-                    progress(self.step, self.steps, self.loss, self._speed)
+                self.watch.progress(self.step, self.steps, self.loss, self._speed)
                 self._after_step(stop)
                 if self._is_over():
                     break
@@ -242,6 +244,7 @@ class Trainer:
         """Validate, and keep the model if it is the best so far; without validation the newest counts as that."""
         with self.judge.averaged():
             recalls = self.judge.recalls()
+            self.watch.graded(recalls)
             self._rows[-1].update(recalls)
             if not recalls or recalls["mean_recall"] > self.best["mean_recall"]:
                 self.best, self.best_step = recalls, self.step

@@ -54,6 +54,10 @@ class Prints:
         parts = (empty, *prints)
         return cls(np.concatenate([one.hashes for one in parts]), np.concatenate([one.small for one in parts]))
 
+    def take(self, chosen: Ids) -> "Prints":
+        """The prints of the chosen pictures, in that order."""
+        return Prints(self.hashes[chosen], self.small[chosen])
+
 
 def print_of(image: Image.Image) -> Prints:
     """The print of one picture of mode RGB."""
@@ -135,28 +139,3 @@ def _bits(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
 
 
 _BITS_OF_16: Final = np.array([number.bit_count() for number in range(2**16)], np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Leakage:
-    """What validation shares with training.
-
-    Attributes:
-        pictures: validation pictures that are the same file as one learned from.
-        twins: further ones that are near-duplicates of one learned from.
-        texts: validation texts that are learned from too, but for case and spacing.
-    """
-
-    pictures: int
-    twins: int
-    texts: int
-
-    def __str__(self) -> str:
-        return f"{self.pictures} of its pictures, {self.twins} near-duplicates and {self.texts} of its texts"
-
-
-def shared_pictures(prints: Prints, known: Prints, *, same: NDArray[np.bool_]) -> int:
-    """How many pictures that are not `same` (n,) have a twin among those `known`."""
-    groups = twin_groups(Prints.joined([known, prints]))
-    of_known = np.unique(groups[: len(known.hashes)])
-    return int((np.isin(groups[len(known.hashes) :], of_known) & ~same).sum())

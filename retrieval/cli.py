@@ -212,6 +212,10 @@ def search(
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better recall.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
+@click.option(
+    "--cache-folder", type=click.Path(file_okay=False), help="Where pictures that memory does not hold go; RUN."
+)
+@click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into RUN/training/tensorboard.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
 def train(
     pairs: Path,

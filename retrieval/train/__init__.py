@@ -22,6 +22,7 @@ from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew, joined
 from retrieval.train.crops import Crops
 from retrieval.train.disk_cache import DiskCache
+from retrieval.train.events import Events, check_events
 from retrieval.train.exam import Exam
 from retrieval.train.lessons import Lessons, hold_out
 from retrieval.train.report import write_report
@@ -73,6 +74,8 @@ def train(
     watch = watch if progress is None else replace(watch, progress=progress)
     config = (config or TrainConfig()).complete()
     cache = Path(config.cache_folder or folder.config.parent)
+    if config.tensorboard:
+        check_events()
     with joined(config.device) as crew, ExitStack() as during:
         folder.check(config, resume=resume)
         if crew.leads:
@@ -98,6 +101,8 @@ def train(
         if begun:
             trainer.restore()
         trainer.begin()
+        if config.tensorboard and crew.leads:
+            trainer.events = during.enter_context(closing(Events(folder.events, step=trainer.step)))
         with _stop_request() as stop, _repeatable(trainer.device):
             trainer.go_on(stop)
         exams = Exams.of(trainer) if crew.leads else None

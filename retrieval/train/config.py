@@ -38,7 +38,7 @@ _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     "average": "auto",
 }
 _COST_ONLY: Final = frozenset(
-    {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds"}
+    {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds", "tensorboard"}
 )
 _FROM_PARTS: Final[Mapping[str, Any]] = {**_FROM_WEIGHTS, "epochs": 10, "head_learning_rate": 1e-3, "average": "off"}
 _LORA_RATE: Final = 2e-4
@@ -119,6 +119,7 @@ class TrainConfig:
         disk_cache_bytes: Room on disk for those that memory does not hold, never more than half of what is free.
         cache_folder: Where that is; the run's own folder where it is empty.
         checkpoint_seconds: A killed run loses at most the work of so long.
+        tensorboard: Whether TensorBoard's package, which has to be there, writes the log too, to training/tensorboard.
 
     Raises:
         TrainingError: A value makes no sense.
@@ -163,6 +164,7 @@ class TrainConfig:
     disk_cache_bytes: int = 8 * 2**30
     cache_folder: str = ""
     checkpoint_seconds: float = 60.0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "training" / "log.csv"
 
     @property
+    def events(self) -> Path:
+        """The log as TensorBoard reads it."""
+        return self.path / "training" / "tensorboard"
+
+    @property
     def places(self) -> Path:
         """Where the right answers to the validation pairs came before the first step: `verdict.Places`."""
         return self.path / "training" / "start_places.npz"

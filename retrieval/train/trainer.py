@@ -21,6 +21,7 @@ from retrieval.train.checkpoints import load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew
 from retrieval.train.crops import Crops
+from retrieval.train.events import Events
 from retrieval.train.exam import Exam
 from retrieval.train.judge import Judge
 from retrieval.train.lessons import Exercise, Lessons, Teacher
@@ -64,6 +65,7 @@ class Trainer:
     gradients: Gradients = field(init=False)
     judge: Judge = field(init=False)
     ema: Ema | None = None
+    events: Events | None = None
     _rows: list[dict[str, object]] = field(default_factory=list)
     _speed: float = 0.0
     _saved_at: float = field(default_factory=time.monotonic)
@@ -282,6 +284,8 @@ class Trainer:
         if not self.crew.leads:
             return
         self.folder.append(self._rows)
+        if self.events is not None:
+            self.events.write(self._rows)
         self._rows.clear()
         facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step", "alpha")}
         facts |= {"pairs": self._digests(), "precision": self.gradients.precision.state()}

@@ -21,10 +21,14 @@ def environment() -> dict[str, object]:
 
 
 def write_results(name: str, results: object) -> Path:
-    """Write `results` to `results/<name>.json` beside this file, under the environment of the run; return the path."""
+    """Write `results` to `results/<name>.json` beside this file, under the environment of the run; return the path.
+
+    A NaN or an infinity is a ValueError: JSON has none, and other readers than Python's refuse the file.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**environment(), "results": results}, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps({**environment(), "results": results}, indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -83,7 +83,7 @@ def build(
         raise click.UsageError(f"{catalog} is a new catalog and no --model was named. {_WAYS_TO_A_MODEL}")
     if is_catalog(pairs):
         raise click.UsageError(f"{pairs} is a catalog, not a source of pairs: build PAIRS CATALOG.")
-    source = read_pairs(pairs, images=images)
+    source = read_pairs(pairs, images=images, empty=prune)
     _notice_skipped(source.skipped)
     encoder = None if model is None else load_encoder(model, device=device)
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:

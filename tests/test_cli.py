@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,38 @@ def catalog(shop, model, tmp_path_factory) -> Path:
     )
     assert built.stdout == "added 6, changed 0, dropped 0, unchanged 0\n"
     return path
+
+
+def test_a_folder_that_was_emptied_is_synced_away_with_prune_and_refused_without(run, model, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "photos" / "a.png")
+    assert run("build", tmp_path / "photos", tmp_path / "c", "--model", model)[:2] == (
+        0,
+        ["added 1, changed 0, dropped 0, unchanged 0"],
+    )
+    (tmp_path / "photos" / "a.png").unlink()
+    code, _, err = run("build", tmp_path / "photos", tmp_path / "c")
+    assert code == 1
+    assert "holds no pictures" in err
+    assert run("build", tmp_path / "photos", tmp_path / "c", "--prune")[:2] == (
+        0,
+        ["added 0, changed 0, dropped 1, unchanged 0"],
+    )
+
+
+def test_pictures_inside_a_shard_are_shown_on_the_page(run, model, tmp_path):
+    file = BytesIO()
+    Image.new("RGB", (40, 40), "red").save(file, "PNG")
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for name, data in (("a.png", file.getvalue()), ("a.txt", b"a red square")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            shard.addfile(member, BytesIO(data))
+    run("build", tmp_path / "shard.tar", tmp_path / "c", "--model", model)
+    assert run("search", tmp_path / "c", "red", "--html", tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('<img src="data:image/webp') == 1
+    assert 'class="missing"' not in page
 
 
 def test_a_search_prints_score_id_and_path_best_first(run, catalog, shop):

@@ -112,7 +112,7 @@ class Collector:
         return Pairs(source, root, layout, tuple(found), tuple(self._skipped.values()))
 
 
-def read_pairs(source: Path | str, *, images: Path | str | None = None) -> Pairs:
+def read_pairs(source: Path | str, *, images: Path | str | None = None, empty: bool = False) -> Pairs:
     """Image-text pairs of a folder or file, in any of these layouts.
 
     - a folder of pictures with same-named .txt files, a caption a line; or of pictures alone;
@@ -127,6 +127,7 @@ def read_pairs(source: Path | str, *, images: Path | str | None = None) -> Pairs
         source: the folder or file.
         images: folder of the pictures, where that is not beside the file; names that are URLs or lead elsewhere are
             then looked for in it by their last part.
+        empty: whether a source without any picture is taken too: one that was emptied on purpose.
 
     Raises:
         PairsError: there is nothing of the kind there.
@@ -139,6 +140,6 @@ def read_pairs(source: Path | str, *, images: Path | str | None = None) -> Pairs
     collector = Collector()
     root, layout = layouts.read(path, collector, images=None if images is None else Path(images))
     pairs = collector.pairs(path, root=root, layout=layout)
-    if not pairs.pairs and not pairs.skipped:
+    if not empty and not pairs.pairs and not pairs.skipped:
         raise PairsError(f"{source} holds no pictures; {layouts.ACCEPTED}")
     return pairs

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.train.augmentation import LOOK_DRAWS
 from retrieval.train.balance import balanced, dealt
+from retrieval.train.mining import Hard, arranged
 
 # What a stream of random numbers is for; lessons.py has 3.
 _ORDER, _CAPTION, _CROP, _LOOK, _WORDS, _TURN, _DEAL = 0, 1, 2, 4, 5, 6, 7
@@ -38,6 +39,7 @@ class Schedule:
 
     An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes
     differ by one at most and never exceed `batch_size`: a short tail would teach little and upset batch normalisation.
+    With `hard` pictures and captions that are hard for each other meet in a batch: see `mining.arranged`.
     With `classes` an epoch has as many showings, but each class has its equal share of them: see `balance.turns`.
     """
 
@@ -45,6 +47,8 @@ class Schedule:
     batch_size: int
     seed: int
     classes: Sequence[int] = ()  # of each picture; empty to show each picture once an epoch
+    hard: Hard | None = None  # what is hard for each picture, for as long as that holds
+    hard_share: float = 0.0  # of each batch, to be hard for the rest of it
 
     @property
     def steps_per_epoch(self) -> int:
@@ -52,15 +56,17 @@ class Schedule:
         return -(-len(self.caption_counts) // self.batch_size)
 
     @property
-    def least(self) -> int:
-        """Pictures in the smallest batch."""
-        return len(self.caption_counts) // self.steps_per_epoch
+    def sizes(self) -> list[int]:
+        """Pictures in each batch of an epoch."""
+        small, larger = divmod(len(self.caption_counts), self.steps_per_epoch)
+        return [small + (place < larger) for place in range(self.steps_per_epoch)]
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
         shown = _epoch(self, epoch)
-        part = np.array_split(np.arange(len(shown.pictures)), self.steps_per_epoch)[place]
+        start = sum(self.sizes[:place])
+        part = slice(start, start + self.sizes[place])
         pictures, turns = shown.pictures[part], shown.turns[part]
         return Batch(step, epoch, pictures, shown.captions[turns], shown.crops[turns], shown.looks[turns], turns)
 
@@ -90,10 +96,13 @@ def _epoch(schedule: Schedule, epoch: int) -> _Epoch:
         shown = balanced(schedule.classes, order, steps=schedule.steps_per_epoch, offset=float(offset[0]))
         turns = dealt(count, deal[: schedule.steps_per_epoch])
     draws = partial(uniform, schedule.seed, epoch=epoch)
+    captions = (draws(purpose=_CAPTION, count=count) * np.asarray(schedule.caption_counts)[shown]).astype(np.int64)
+    if schedule.hard is not None:  # and then without classes: a turn is its picture
+        turns, captions = arranged(turns, captions, hard=schedule.hard, sizes=schedule.sizes, share=schedule.hard_share)
     return _Epoch(
         pictures=shown[turns],
         turns=turns,
-        captions=(draws(purpose=_CAPTION, count=count) * np.asarray(schedule.caption_counts)[shown]).astype(np.int64),
+        captions=captions,
         crops=draws(purpose=_CROP, count=count * _CROP_DRAWS).reshape(count, _CROP_DRAWS),
         looks=draws(purpose=_LOOK, count=count * LOOK_DRAWS).reshape(count, LOOK_DRAWS),
     )

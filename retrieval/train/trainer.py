@@ -81,10 +81,10 @@ class Trainer:
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, crew=self.crew)
-        if self.schedule.least < self.crew.size:
+        least = self.schedule.sizes[-1]
+        if least < self.crew.size:
             raise TrainingError(
-                f"a batch of {self.schedule.least} pictures has none for one of the {self.crew.size} processes; "
-                "take fewer"
+                f"a batch of {least} pictures has none for one of the {self.crew.size} processes; take fewer"
             )
 
     @property

@@ -200,7 +200,9 @@ def search(
 @click.option("--label-smoothing", type=click.FloatRange(0, 0.5), help="Share of the contrastive target to spread.")
 @click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
 @click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
+@click.option("--hard-negatives", type=click.FloatRange(0, 0.9), help="Share of each batch that is hard for the rest.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@click.option("--compile", is_flag=True, help="Compile the towers first: worth it for hours of steps.")
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train thin matrices beside those of attention and MLP.")
 @click.option("--ema", type=click.FloatRange(min=0, max=0.99999), help="Decay of a moving average of the weights.")
 @click.option(

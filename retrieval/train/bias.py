@@ -13,6 +13,7 @@ from retrieval.encoder.open_clip_models import Checkpoint
 FIRST_BIAS: Final = -10.0  # and temperature, of a model with random weights: SigLIP's (Zhai et al. 2023, section 3.2)
 FIRST_SCALE: Final = math.log(10.0)
 _HALVINGS: Final = 40
+_ENOUGH: Final = 1024  # pairs to find it by
 
 
 def with_bias(checkpoint: Checkpoint, *, from_random: bool) -> Checkpoint:
@@ -33,7 +34,7 @@ def fitting_bias(rows: Sequence[Tensor], scale: Tensor) -> float:
     There the sigmoid loss is least for towers and temperature as they are. A model that was trained by another loss
     would else spend its first hundreds of steps on pushing everything apart, or together.
     """
-    images, texts = rows
+    images, texts = (side[:_ENOUGH].detach() for side in rows)
     scores = (scale * images @ texts.T).double()
     low, high = -float(scores.max()) - 50.0, -float(scores.min()) + 50.0
     for _ in range(_HALVINGS):

@@ -15,7 +15,7 @@ from retrieval.files import write_aside
 Tensors = Mapping[str, torch.Tensor]
 
 _FORMAT: Final = 1
-_MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
+_MODEL, _OPTIMIZER, _AVERAGE, _MORE = "model.", "optimizer.", "average.", "more."
 
 
 def save_state(
@@ -25,16 +25,18 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
     average: Tensors | None = None,
+    more: Tensors | None = None,
 ) -> None:
     """Write the model's tensors, the optimizer's by the names of their parameters, and `facts`, which are JSON.
 
-    An `average` of the model's weights is written beside them.
+    An `average` of the model's weights is written beside them, and `more` tensors, which `load_more` reads.
     """
     tensors = {f"{_MODEL}{name}": _plain(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_OPTIMIZER}{key}.{name}"] = _plain(value)
     tensors |= {f"{_AVERAGE}{name}": _plain(tensor) for name, tensor in (average or {}).items()}
+    tensors |= {f"{_MORE}{name}": _plain(tensor) for name, tensor in (more or {}).items()}
     told = json.dumps({"format": _FORMAT, "facts": dict(facts)})  # one entry: safetensors writes several in any order
     write_aside(path, lambda aside: save_file(tensors, aside, metadata={"state": told}))
 
@@ -69,6 +71,13 @@ def load_state(
         optimizer.state[parameter] = dict(_optimizer_state(name, parameter, tensors))
     facts: dict[str, Any] = told["facts"]
     return facts
+
+
+def load_more(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors that were saved as `more`."""
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(_MORE)]  # noqa: SIM118 (it is no mapping)
+        return {name.removeprefix(_MORE): file.get_tensor(name) for name in names}
 
 
 def _optimizer_state(

@@ -99,7 +99,10 @@ class TrainConfig:
         micro_batch: Pictures that go through the towers at once; None for the whole batch. Smaller needs less memory
             and takes a third more time; gradients are the same, but for batch normalisation, whose statistics stay as
             they are then, as they do with several processes.
+        hard_negatives: The share of each batch that is hard for the rest of it: before every epoch the wrong texts that
+            come nearest to each picture are mined, and batches arranged so that they meet.
         precision: "float32", "bfloat16", "float16", or "auto" for what is fast here: a half one on GPUs.
+        compile: Whether torch compiles the towers: minutes of waiting, for hours of steps. Not with dropout.
         lora_rank: Train, beside each matrix of attention and MLP layers, a product of two of this rank instead of the
             matrix itself, and the heads; 0 trains all weights. What is kept has the products added in.
         keep_statistics: Let batch normalisation go by the statistics that the model came with, as the finished model
@@ -149,7 +152,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     weight_attribute: str = ""
     micro_batch: int | None = None
+    hard_negatives: float = 0.0
     precision: str = "auto"
+    compile: bool = False
     lora_rank: int = 0
     keep_statistics: bool | None = None
     ema: float = 0.0
@@ -184,9 +189,12 @@ class TrainConfig:
         _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
         _check_range(self, "margin", low=0.0, high=2.0)
         _check_range(self, "label_smoothing", low=0.0, high=0.5)
+        _check_range(self, "hard_negatives", low=0.0, high=0.9)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}; take one of {', '.join(known)}")
+        if self.hard_negatives and self.balance:
+            raise TrainingError("hard_negatives and balance both say what meets in a batch; take one of them")
         if self.label_smoothing and self.loss != "contrastive":
             raise TrainingError(f"label_smoothing goes with the contrastive loss, not with {self.loss}")
         _check_range(self, "ema", low=0.0, high=0.99999)

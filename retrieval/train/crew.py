@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 from retrieval.encoder.open_clip_encoder import usable_device
+from retrieval.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class Crew:
     def leads(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.place == 0
+
+    def check(self, least: int) -> None:
+        """Pass where even the smallest batch has something for every process.
+
+        Raises:
+            TrainingError: it has not.
+        """
+        if least < self.size:
+            raise TrainingError(
+                f"a batch of {least} pictures has none for one of the {self.size} processes; take fewer"
+            )
 
     def share(self, count: int) -> range:
         """Which of so many this process has; the shares differ by one at most."""

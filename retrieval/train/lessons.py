@@ -187,7 +187,11 @@ class Exercise:
 
 
 class Teacher:
-    """Prepares the exercise of any step; called on several threads at once."""
+    """Prepares the exercise of any step; called on several threads at once.
+
+    Attributes:
+        schedule: what it follows; to be changed while no thread is at work.
+    """
 
     def __init__(
         self,
@@ -203,7 +207,7 @@ class Teacher:
     ) -> None:
         """Begin; without crops, no exercise shows its pictures. Each of a crew gets its own share of every batch."""
         self._crew = crew
-        self._lessons, self._album, self._schedule, self._crops = lessons, album, schedule, crops
+        self._lessons, self._album, self.schedule, self._crops = lessons, album, schedule, crops
         self._looks, self._word_dropout = looks, word_dropout
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
         self.tokens = lru_cache(_KEPT_TEXTS)(self._tokens_of)
@@ -214,7 +218,7 @@ class Teacher:
         Raises:
             TrainingError: a picture that could be read at first no longer can.
         """
-        batch, lessons = self._schedule.batch(step), self._lessons
+        batch, lessons = self.schedule.batch(step), self._lessons
         texts = [
             lessons.captions[place][caption] for place, caption in zip(batch.pictures, batch.captions, strict=True)
         ]
@@ -255,7 +259,7 @@ class Teacher:
         if not self._word_dropout:
             return self.tokens(text)
         whole = self._lessons.texts[text]
-        chance = self._schedule.words(batch.epoch, int(batch.turns[place]), len(pieces(whole)))
+        chance = self.schedule.words(batch.epoch, int(batch.turns[place]), len(pieces(whole)))
         said = with_words_left_out(whole, chance, share=self._word_dropout)
         return self.tokens(text) if said == whole else self._tokenize(said)
 

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from retrieval.errors import TrainingError
+from retrieval.train.bias import FIRST_BIAS, fitting_bias
 from retrieval.train.chance import chance_of, drops, keys_of
 from retrieval.train.config import PRECISIONS
 from retrieval.train.crew import Crew
 from retrieval.train.losses.choice import batch_loss
 from retrieval.train.precision import Precision, fitting_kind
+from retrieval.train.tuning import tower_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +47,8 @@ class Gradients:
         self.precision = Precision(config.precision, towers.device)
         self._towers, self._config, self._crew = towers, config, crew
         self._drops = drops(towers.model)
+        if config.compile:
+            _compile(towers.model, drops=self._drops)
         kept = crew.size > 1 or config.micro_batch is not None or config.keep_statistics
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
@@ -95,11 +100,20 @@ class Gradients:
             return encode(exercise, part)
 
     def _backward(self, exercise: "Exercise", rows: list[Tensor]) -> Tensor:
+        if self._bias_is_new(exercise):
+            model: Any = self._towers.model
+            with torch.no_grad():
+                model.logit_bias.fill_(fitting_bias(rows, model.logit_scale.exp()))
         loss = batch_loss(
             self._towers.model, self._config, rows, positives=exercise.positives, weights=self._weights(exercise)
         )
         self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _bias_is_new(self, exercise: "Exercise") -> bool:
+        """Whether a trained model begins to learn the sigmoid loss's bias, which it came without."""
+        begins = exercise.step == 0 and self._config.loss == "sigmoid" and not self._config.from_random
+        return begins and float(self._towers.model.logit_bias.detach()) == FIRST_BIAS
 
     @staticmethod
     def _weights(exercise: "Exercise") -> Tensor | None:
@@ -128,3 +142,12 @@ class Gradients:
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)  # of batch normalisation
         return PRECISIONS[int(self._crew.told([PRECISIONS.index(kind)])[0])]
+
+
+def _compile(model: Any, *, drops: bool) -> None:
+    """Have torch compile both towers in place: the model, its names and what is saved of it stay the same."""
+    if drops:
+        raise TrainingError("compile does not go with a model that has dropout: that is keyed by item; leave one out")
+    model.visual.compile()
+    text = tower_of(model, "text")
+    getattr(text, "transformer", text).compile()

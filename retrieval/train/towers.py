@@ -18,6 +18,7 @@ from retrieval.train.chance import of_items
 from retrieval.train.tuning import Side, head_attribute, is_frozen, tower_of, train_mode
 
 if TYPE_CHECKING:
+    from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.lessons import Exercise
 
@@ -76,6 +77,15 @@ class Towers:
         if kept is not None:
             return kept.rows(exercise.texts[part])
         return _unit(encode_texts(self.model, exercise.tokens[part], device=self.device))
+
+    def kept_rows(self, side: Side) -> "Rows | None":
+        """Unit rows of all pictures or texts of a frozen tower, as the head is now; None where they are not kept."""
+        kept = self._kept.get(side)
+        if kept is None:
+            return None
+        with torch.no_grad():
+            rows: Rows = kept.rows(np.arange(len(kept.features))).float().cpu().numpy()
+        return rows
 
     def keep_images(self, sources: Sequence[ImageSource], encoder: "OpenClipEncoder", *, threads: int | None) -> None:
         """Compute what the frozen tower makes of these pictures.

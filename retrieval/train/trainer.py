@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import RetrievalError, TrainingError
-from retrieval.images import ahead, cores
+from retrieval.images import cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
 from retrieval.train.averages import Ema, Weights
 from retrieval.train.batches import Schedule
-from retrieval.train.checkpoints import load_state, save_state, save_weights
+from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew
 from retrieval.train.crops import Crops
+from retrieval.train.drill import Drill
 from retrieval.train.events import Events
 from retrieval.train.exam import Exam
 from retrieval.train.judge import Judge
@@ -63,6 +64,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer = field(init=False)
     towers: Towers = field(init=False)
     gradients: Gradients = field(init=False)
+    drill: Drill = field(init=False)
     judge: Judge = field(init=False)
     ema: Ema | None = None
     events: Events | None = None
@@ -81,11 +83,9 @@ class Trainer:
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, crew=self.crew)
-        least = self.schedule.sizes[-1]
-        if least < self.crew.size:
-            raise TrainingError(
-                f"a batch of {least} pictures has none for one of the {self.crew.size} processes; take fewer"
-            )
+        encoder = self.exam.encoder
+        self.drill = Drill(self.config, self.lessons, self.album, self.crops, encoder, self.towers, self.crew)
+        self.crew.check(self.schedule.sizes[-1])
 
     @property
     def model(self) -> Any:
@@ -116,6 +116,7 @@ class Trainer:
             )
         self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]
         self.gradients.precision = Precision.restored(facts["precision"], self.device)
+        self.drill.restore(load_more(self.folder.state))
         self.before, self.best, self.alpha = facts["before"], facts["best"], facts["alpha"]
         train_mode(self.model)
 
@@ -155,7 +156,7 @@ class Trainer:
     def _take_steps(self, stop: threading.Event) -> None:
         teacher = self._teacher()
         self._keep_frozen(teacher)
-        exercises = ahead(teacher.exercise, range(self.step, self.steps), **self._threads())
+        exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), **self._threads())
         with closing(cast("Generator[Exercise | RetrievalError, None, None]", exercises)):
             since = time.perf_counter()
             for exercise in exercises:
@@ -289,8 +290,8 @@ class Trainer:
         self._rows.clear()
         facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step", "alpha")}
         facts |= {"pairs": self._digests(), "precision": self.gradients.precision.state()}
-        average = self.ema.weights if self.ema else None
-        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts, average=average)
+        tensors = {"average": self.ema.weights if self.ema else None, "more": self.drill.tensors()}
+        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts, **tensors)
         self._saved_at = time.monotonic()
 
     def _digests(self) -> list[str]:

@@ -16,7 +16,7 @@ from retrieval.train.config import Others
 from retrieval.train.losses.positives import Positives, right_rows
 from retrieval.train.losses.slopes import ContrastiveSlopes, SigmoidSlopes, TripletSlopes
 
-_SCORES = 1 << 23  # of a chunk, where nobody says: 32 MB in float32, and about three times that in use
+_SCORES = 1 << 22  # of a chunk, where nobody says: 16 MB in float32, and about three times that in use
 
 
 class Slopes(Protocol):
@@ -42,7 +42,7 @@ def contrastive(
     weights: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """`losses.contrastive`, for `chunk` pictures at a time; as many as make 32 MB of scores where None."""
+    """`losses.contrastive`, for `chunk` pictures at a time; as many as make 16 MB of scores where None."""
     shares = _shares(weights, images)
     slopes = ContrastiveSlopes(shares, others=others, smoothing=smoothing)
     return _loss(
@@ -61,7 +61,7 @@ def sigmoid(
     weights: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """`losses.sigmoid`, for `chunk` pictures at a time; as many as make 32 MB of scores where None."""
+    """`losses.sigmoid`, for `chunk` pictures at a time; as many as make 16 MB of scores where None."""
     slopes = SigmoidSlopes(_shares(weights, images), others=others)
     return _loss(
         images, texts, scale=scale, bias=bias, positives=_besides(positives, others), slopes=slopes, chunk=chunk
@@ -78,7 +78,7 @@ def triplet(
     weights: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """`losses.triplet`, for `chunk` pictures at a time; as many as make 32 MB of scores where None."""
+    """`losses.triplet`, for `chunk` pictures at a time; as many as make 16 MB of scores where None."""
     slopes = TripletSlopes(_shares(weights, images), others=others, margin=margin)
     return _loss(
         images, texts, scale=None, bias=None, positives=_besides(positives, others), slopes=slopes, chunk=chunk

@@ -1,0 +1,116 @@
+"""The exercises of a run whose batches are made of hard negatives, which are mined anew before every epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+import torch
+
+from retrieval.errors import RetrievalError, TrainingError
+from retrieval.images import ahead
+from retrieval.train.mining import Hard, mined
+from retrieval.train.tuning import train_mode
+
+if TYPE_CHECKING:
+    from index.vectors import Rows
+    from retrieval.encoder.open_clip_encoder import OpenClipEncoder
+    from retrieval.train.album import Album
+    from retrieval.train.batches import Schedule
+    from retrieval.train.config import TrainConfig
+    from retrieval.train.crew import Crew
+    from retrieval.train.crops import Crops
+    from retrieval.train.lessons import Exercise, Lessons, Teacher
+    from retrieval.train.towers import Towers
+
+_TOGETHER: Final = 1024  # pictures that are cropped ahead of their encoding: memory stays bounded
+
+
+@dataclass(slots=True)
+class Drill:
+    """What is mined, with what, and when.
+
+    Attributes:
+        hard: of the epoch under way; None without mining, and in the first epoch of a model with random weights.
+    """
+
+    config: "TrainConfig"
+    lessons: "Lessons"
+    album: "Album"
+    crops: "Crops"
+    encoder: "OpenClipEncoder"
+    towers: "Towers"
+    crew: "Crew"
+    hard: Hard | None = None
+
+    def exercises(
+        self, teacher: "Teacher", schedule: "Schedule", steps: range, **threads: int
+    ) -> "Iterator[Exercise | RetrievalError]":
+        """The exercises of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
+
+        What is hard is mined when the first exercise of an epoch is asked for, with the model as it is then.
+        """
+        share, length = self.config.hard_negatives, schedule.steps_per_epoch
+        while steps:
+            part = steps if not share else steps[: length - steps.start % length]
+            if share and part.start % length == 0:
+                self.hard = None if self.config.from_random and part.start == 0 else self._mined()
+            teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
+            yield from ahead(teacher.exercise, part, **threads)
+            steps = steps[len(part) :]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps."""
+        if self.hard is None:
+            return {}
+        return {"pictures": torch.from_numpy(self.hard.pictures), "captions": torch.from_numpy(self.hard.captions)}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self.hard = Hard(tensors["pictures"].numpy(), tensors["captions"].numpy()) if tensors else None
+
+    def _mined(self) -> Hard:
+        self.towers.model.eval()
+        hard = mined(*self._rows(), self.lessons)
+        train_mode(self.towers.model)
+        tables = [torch.from_numpy(table).to(self.crew.device) for table in (hard.pictures, hard.captions)]
+        self.crew.same(tables)  # each process may round scores in its own way
+        return Hard(*(table.cpu().numpy() for table in tables))
+
+    def _rows(self) -> tuple["Rows", "Rows"]:
+        """Rows of the pictures (n, d), as the finished model sees them, and of the texts (t, d)."""
+        lessons, crew = self.lessons, self.crew
+        pictures, texts = (self.towers.kept_rows(side) for side in ("image", "text"))
+        if pictures is None:
+            numbers = [lessons.pictures[place] for place in crew.share(len(lessons.pictures))]
+            own = _of_pictures(numbers, self.album, crops=self.crops, encoder=self.encoder)
+            pictures = self._gathered(own, len(lessons.pictures))
+        if texts is None:
+            own = self.encoder.encode_texts([lessons.texts[number] for number in crew.share(len(lessons.texts))])
+            texts = self._gathered(own, len(lessons.texts))
+        return pictures, texts
+
+    def _gathered(self, rows: "Rows", count: int) -> "Rows":
+        whole = self.crew.gathered(torch.from_numpy(rows).to(self.crew.device), count)
+        return cast("Rows", whole.cpu().numpy())
+
+
+def _of_pictures(numbers: Sequence[int], album: "Album", *, crops: "Crops", encoder: "OpenClipEncoder") -> "Rows":
+    whole, middle = replace(crops, least=1.0), np.zeros(4)
+
+    def shown(number: int) -> Any:
+        return album.cut(number, whole, middle)
+
+    rows = [np.empty((0, encoder.dimension), np.float32)]
+    for start in range(0, len(numbers), _TOGETHER):
+        part = numbers[start : start + _TOGETHER]
+        pairs = zip(part, ahead(shown, part), strict=True)
+        rows.append(encoder.encode_prepared([_readable(album, *one) for one in pairs]))
+    return np.concatenate(rows)
+
+
+def _readable(album: "Album", number: int, shown: Any) -> Any:
+    if isinstance(shown, RetrievalError):
+        name = album.sources[number].name
+        raise TrainingError(f"{name} could be read at first, but now {shown}; put it back and resume")
+    return shown

@@ -7,6 +7,7 @@ batch each; rows go round, the loss is taken over all of them in every process, 
 up. Dropout is keyed by item (`chance`), and batch normalisation keeps its statistics wherever a batch is not whole.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from retrieval.train.lessons import Exercise
     from retrieval.train.towers import Towers
 
+_HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
 _SIDES: Final = ("image", "text")
 
 
@@ -64,6 +66,13 @@ class Gradients:
         self.precision.unscale(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._towers.model.parameters(), self._config.clip_norm)
         return loss.item(), bool(torch.isfinite(loss if self.precision.may_skip else loss + norm))
+
+    def spend(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer move by the gradients in place, and clear them."""
+        self.precision.step(optimizer)
+        optimizer.zero_grad()
+        with torch.no_grad():
+            self._towers.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
 
     def of(self, exercise: "Exercise") -> Tensor:
         """Add the gradients of the loss to the model's parameters; return the loss."""

@@ -37,7 +37,6 @@ from retrieval.train.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
 _SMOOTHING: Final = 0.9  # of the speed that is shown
 
 
@@ -211,10 +210,7 @@ class Trainer:
     def _move(self, step: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate(step, config=self.config, steps=self.steps)
-        self.gradients.precision.step(self.optimizer)
-        self.optimizer.zero_grad()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
+        self.gradients.spend(self.optimizer)
         if self.ema is not None:
             self.ema.update(self.model, step=step + 1)
 

@@ -39,7 +39,7 @@ wheel-test: $(READY)
 	cd .wheel && PYTHONPATH=site ../$(BIN)/python -c "import retrieval, index; assert '.wheel' in retrieval.__file__ and '.wheel' in index.__file__"
 	PYTHONPATH=.wheel/site $(BIN)/pytest -q
 
-# Fifty kills at random moments; the tests run five.
+# Fifty kills of builds and twenty of trainings at random moments; the tests run five and three.
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py
 

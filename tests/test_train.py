@@ -4,10 +4,7 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -124,29 +121,6 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_same_bits(squares, tmp
     assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
     steps = [[row["step"] for row in RunFolder(tmp_path / name).logged()] for name in ("whole", "killed")]
     assert steps == [["1", "2", "3", "4"]] * 2
-
-
-def test_a_process_killed_outright_leaves_a_run_that_resumes_to_the_same_bits(squares, tmp_path):
-    script = "\n".join(
-        (
-            "import torch",
-            "from retrieval.pairs import read_pairs",
-            "from retrieval.train import TrainConfig, train",
-            "torch.set_num_threads(1)",
-            f"config = TrainConfig.from_json({QUICK.to_json()!r})",
-            f"train(read_pairs({str(squares.root)!r}), {str(tmp_path / 'killed')!r}, config=config)",
-        )
-    )
-    state = RunFolder(tmp_path / "killed").state
-    with subprocess.Popen([sys.executable, "-c", script]) as process:
-        while not state.exists() and process.poll() is None:
-            time.sleep(0.002)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert state.exists()
-    train(squares, tmp_path / "killed", config=QUICK, resume=True)
-    train(squares, tmp_path / "whole", config=QUICK)
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
 def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(squares, tmp_path, monkeypatch):

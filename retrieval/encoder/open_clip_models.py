@@ -14,6 +14,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
@@ -102,9 +103,21 @@ def save_run(
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     written = model.state_dict() if weights is None else weights
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in written.items()}
-    write_aside(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_tensors(folder / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
     write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or failing; what was at `path` is untouched.
+    """
+    try:
+        write_aside(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
+    except SafetensorError as error:  # its way to say that the disk is full
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _with_text_model(model: torch.nn.Module, folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:

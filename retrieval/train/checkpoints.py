@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from retrieval.encoder.open_clip_models import write_tensors
 from retrieval.errors import TrainingError
-from retrieval.files import write_aside
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -38,12 +37,12 @@ def save_state(
     tensors |= {f"{_AVERAGE}{name}": _plain(tensor) for name, tensor in (average or {}).items()}
     tensors |= {f"{_MORE}{name}": _plain(tensor) for name, tensor in (more or {}).items()}
     told = json.dumps({"format": _FORMAT, "facts": dict(facts)})  # one entry: safetensors writes several in any order
-    write_aside(path, lambda aside: save_file(tensors, aside, metadata={"state": told}))
+    write_tensors(path, tensors, metadata={"state": told})
 
 
 def save_weights(path: Path, weights: Tensors) -> None:
     """Write tensors by their names; a kill leaves the old file or the new."""
-    write_aside(path, lambda aside: save_file({name: _plain(tensor) for name, tensor in weights.items()}, aside))
+    write_tensors(path, {name: _plain(tensor) for name, tensor in weights.items()})
 
 
 def load_state(

@@ -188,8 +188,13 @@ def search(
 @click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
 @click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
 @click.option(
-    "--loss", type=click.Choice(["contrastive", "sigmoid", "triplet"]), default="contrastive", show_default=True
+    "--loss",
+    type=click.Choice(["contrastive", "sigmoid", "triplet"]),
+    default="contrastive",
+    show_default=True,
+    help="InfoNCE as in CLIP, SigLIP's, or VSE++'s with the hardest of the batch.",
 )
+@click.option("--margin", type=click.FloatRange(0, 2), help="Of the triplet loss, a cosine.")
 @click.option(
     "--positives",
     type=click.Choice(["mask", "share", "own"]),
@@ -201,7 +206,13 @@ def search(
 @click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
 @click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
 @click.option("--hard-negatives", type=click.FloatRange(0, 0.9), help="Share of each batch that is hard for the rest.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers that the towers compute in.",
+)
 @click.option("--compile", is_flag=True, help="Compile the towers first: worth it for hours of steps.")
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train thin matrices beside those of attention and MLP.")
 @click.option("--ema", type=click.FloatRange(min=0, max=0.99999), help="Decay of a moving average of the weights.")
@@ -228,7 +239,7 @@ def train(
     resume: bool,
     **settings: Any,
 ) -> None:
-    """Train a dual encoder on PAIRS with a contrastive loss, into the folder RUN."""
+    """Train a dual encoder on PAIRS, into the folder RUN."""
     with _interruptible("To go on, run it again with --resume."), _TrainingBar() as bar:
         from retrieval.pairs import read_pairs
         from retrieval.train import TrainConfig, Watch

@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny_models import random_model, tiny_config
 
+from retrieval.train import step
 from retrieval.train.chance import ItemChance, drops, keys_of
 from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew
 from retrieval.train.lessons import Exercise
-from retrieval.train.losses import Positives
+from retrieval.train.losses import Positives, choice
 from retrieval.train.step import Gradients
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import train_mode
@@ -96,6 +97,72 @@ def test_any_size_of_parts_gives_the_whole_batch_s_gradients_with_dropout_on(los
     for size in (1, 7, 33, 69, 70, 500):
         if size != 1 or loss == "sigmoid":
             assert_equal(gradients_of(model, exercise, loss=loss, micro_batch=size), whole)
+
+
+class Share(Crew):
+    """One of several processes that already know each other's rows."""
+
+    rows = ()
+
+    def gathered(self, rows, count):
+        """What all processes have, of pictures first and then of texts."""
+        everyone = next(self.rows)
+        share = self.share(count)
+        assert torch.allclose(everyone[share.start : share.stop], rows, atol=1e-12)
+        return everyone.clone()
+
+    def add_up(self, parameters):
+        """Nothing: the test does."""
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(monkeypatch, size):
+    model, exercise = model_of(), exercise_of(size=22)
+    seen = []
+    plain = step.batch_loss
+    monkeypatch.setattr(step, "batch_loss", lambda *given, **named: (seen.append(given[2]), plain(*given, **named))[1])
+    whole = gradients_of(model, exercise)
+    rows = [side.detach() for side in seen[0]]
+    train_mode(model)
+    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+    sums = {name: torch.zeros_like(gradient) for name, gradient in whole[1].items()}
+    for place in range(3):
+        model.zero_grad()
+        crew = Share(place, 3)
+        share = crew.share(22)
+        own = slice(share.start, share.stop)
+        parts = {name: getattr(exercise, name)[own] for name in ("pictures", "texts", "pixels", "tokens")}
+        monkeypatch.setattr(Share, "rows", iter(rows))
+        config = TrainConfig(seed=11, precision="float32", micro_batch=size)
+        loss = Gradients(towers, config, crew=crew).of(replace(exercise, first=share.start, **parts))
+        assert loss.item() == pytest.approx(whole[0], rel=1e-12)
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                sums[name] += parameter.grad
+    assert_equal((whole[0], sums), whole)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_a_large_batch_takes_its_loss_in_chunks_and_nothing_changes(monkeypatch, loss):
+    model, exercise = model_of(), exercise_of(size=12)
+    whole = gradients_of(model, exercise, loss=loss)
+    monkeypatch.setattr(choice, "WHOLE", 11)
+    monkeypatch.setattr(choice.chunked, "_SCORES", 40)
+    monkeypatch.delattr(choice.losses, loss)
+    assert_equal(gradients_of(model, exercise, loss=loss), whole)
+
+
+@pytest.mark.gpu
+def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
+    model, exercise = model_of(dropout=False).float(), exercise_of(size=24)
+    results = []
+    for device, kind in (("cpu", "float32"), ("cuda", "auto")):
+        model.to(device).zero_grad()
+        train_mode(model)
+        towers = Towers(model, device=device, mean=(0.5,) * 3, deviation=(0.3,) * 3)
+        gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), crew=Crew())
+        results.append(gradients.clipped(exercise, torch.optim.AdamW(model.parameters()))[0])
+    assert results[1] == pytest.approx(results[0], rel=0.05)
 
 
 def test_dropout_is_on_and_another_seed_drops_something_else():

@@ -9,7 +9,7 @@ above the embeddings of a process that takes one step only. A plain form whose m
 import argparse
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -123,14 +123,15 @@ def peak_bytes(loss: str, way: str, *, size: int, dimension: int) -> int:
     """Return the peak of one step above what the process has with its embeddings."""
     step_of(loss, way, unit_rows(64, dimension))()  # what torch loads on first use is no cost of a step
     step = step_of(loss, way, unit_rows(size, dimension))
-    before = resident_bytes()
+    before = resident_bytes("VmRSS")
     step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return resident_bytes("VmHWM") - before
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(which: str) -> int:
+    """Return the memory that this process holds now, or its peak; getrusage's would be the starting process's."""
+    told = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(re.search(rf"{which}:\s+(\d+) kB", told)[1])  # type: ignore[index]
 
 
 def peak_of_its_own(loss: str, way: str, *, size: int, dimension: int) -> int:

@@ -103,8 +103,9 @@ def tuned(one: Split, photos: Pairs, model: str, *, tune: str, settings: dict[st
 def marks(model: str, pairs: Pairs, device: str) -> Marks:
     """How a model does on pairs."""
     encoder: Any = load_encoder(model, device=device)
-    found: Any = Exam.of(pairs.pairs, encoder, threads=None).grade()
-    return found
+    exam = Exam.of(pairs.pairs, encoder, threads=None)
+    places: Any = exam.places()
+    return exam.marked(places)
 
 
 def compared(before: Marks, after: Marks) -> dict[str, Any]:

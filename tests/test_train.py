@@ -294,9 +294,9 @@ def test_a_trained_model_goes_on_from_its_weights_and_temperature(squares, tmp_p
     train(squares, tmp_path / "run", config=config)
     tuned = load_file(tmp_path / "run" / "open_clip_model.safetensors")
     shifts = {name: (tuned[name] - start[name]).abs().max().item() for name in start}
-    assert all(shift < 1e-4 for shift in shifts.values())  # two steps of at most 1e-5
+    assert all(shift < 1e-3 for shift in shifts.values())  # two steps of at most 1e-4
     assert shifts["visual.proj"] > 0
-    assert tuned["logit_scale"].item() == pytest.approx(math.log(1 / 0.07), abs=1e-4)
+    assert tuned["logit_scale"].item() == pytest.approx(math.log(1 / 0.07), abs=1e-3)
 
 
 def test_a_resumed_run_does_not_need_what_it_started_from(squares, tmp_path):

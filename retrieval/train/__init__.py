@@ -86,6 +86,7 @@ def train(
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
+        config = config.fitted(weights=sum(weight.numel() for weight in checkpoint.model.parameters()))
         if config.loss == "sigmoid":
             checkpoint = with_bias(checkpoint, from_random=config.from_random)
         trainer = _prepared(

@@ -30,7 +30,7 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
 _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     **_FROM_RANDOM,
     "epochs": 5,
-    "learning_rate": 1e-5,
+    "learning_rate": None,  # by its size: see `fitted`
     "crop": 0.9,
     "flip": 0.25,
     "color_jitter": 0.1,
@@ -40,8 +40,15 @@ _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
 _COST_ONLY: Final = frozenset(
     {"device", "threads", "cache_bytes", "cache_folder", "disk_cache_bytes", "checkpoint_seconds", "tensorboard"}
 )
-_FROM_PARTS: Final[Mapping[str, Any]] = {**_FROM_WEIGHTS, "epochs": 10, "head_learning_rate": 1e-3, "average": "off"}
+_FROM_PARTS: Final[Mapping[str, Any]] = {
+    **_FROM_WEIGHTS,
+    "epochs": 10,
+    "learning_rate": 1e-5,
+    "head_learning_rate": 1e-3,
+    "average": "off",
+}
 _LORA_RATE: Final = 2e-4
+_USUAL_WEIGHTS: Final = 150e6  # of ViT-B/32
 _DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
@@ -69,7 +76,8 @@ class TrainConfig:
         epochs: How often each picture is shown; 30 from random weights, 5 from trained ones.
         batch_size: Pictures in a step, at most; 64.
         learning_rate: The highest, reached after the warm-up; from there it falls to 0 along half a cosine. 1e-3 from
-            random weights, 1e-5 from trained ones, 2e-4 with LoRA on those.
+            random weights; from trained ones 1e-5 for a model as large as ViT-B/32, up to 1e-4 for smaller ones, and
+            2e-4 with LoRA.
         weight_decay: Of AdamW, on matrices and kernels only, not on biases, norms and the temperature; 0.1.
         warmup: The share of all steps in which the learning rate rises; 0.1.
         crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
@@ -224,9 +232,20 @@ class TrainConfig:
             settings["learning_rate"] = _LORA_RATE
         return replace(self, **settings)
 
+    def fitted(self, *, weights: int) -> "TrainConfig":
+        """The config with the learning rate that suits a trained model of so many weights, where it names none.
+
+        1e-5 suits ViT-B/32 of 150 million; what is smaller bears more, in inverse proportion, up to 1e-4.
+        """
+        if self.learning_rate is not None:
+            return self
+        return replace(self, learning_rate=min(1e-4, max(1e-5, 1e-5 * _USUAL_WEIGHTS / weights)))
+
     def differences(self, other: "TrainConfig") -> list[str]:
         """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
         names = [field.name for field in fields(self) if field.name not in _COST_ONLY]
+        if self.learning_rate is None:
+            names.remove("learning_rate")  # it is that which suits the model, as it was
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
         return [f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in changed]
 

@@ -120,6 +120,19 @@ def test_a_shared_target_is_the_mean_of_the_right_ones():
     assert result.item() == pytest.approx(((there + back) / 2).item(), rel=1e-12)
 
 
+def test_of_equal_texts_a_shared_target_is_as_good_as_ones_own():
+    """The pulls of two pictures on one text add up to the same, shared out or not: only leaving out differs."""
+    images, texts = rows(6), rows(6, seed=1)
+    texts[3], texts[5] = texts[0], texts[0]
+    positives = shared(6, *((one, other) for one in (0, 3, 5) for other in (0, 3, 5)))
+    ways = [
+        contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, others=others).item()
+        for others in ("share", "own", "mask")
+    ]
+    assert ways[0] == pytest.approx(ways[1], rel=1e-12)
+    assert ways[2] < ways[1]
+
+
 def test_what_is_taken_as_its_own_only_is_the_plain_loss():
     images, texts, positives = rows(5), rows(5, seed=1), shared(5, (0, 1), (4, 2))
     scale, bias = torch.tensor(6.0), torch.tensor(-3.0)

@@ -56,7 +56,8 @@ Others: TypeAlias = Literal["mask", "share", "own"]
 OTHERS: Final[tuple[Others, ...]] = ("mask", "share", "own")
 """What becomes of a picture's other right texts, and of a text's other right pictures. "mask" leaves them out: neither
 pulled nor pushed, because a text that another picture of the same item came with may fit this one only in part.
-"share" shares the target out evenly among all that are right. "own" takes them for wrong, as plain losses do."""
+"share" shares the target out evenly among all that are right. "own" takes them for wrong, as plain losses do. Where
+right texts are equal to the letter, "share" is "own" in a contrastive loss: one pull, divided among equal rows."""
 _CHOICES: Final = {"loss": LOSSES, "positives": OTHERS, "precision": PRECISIONS}
 TUNES: Final = ("both", "image", "text", "heads")
 

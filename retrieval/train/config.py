@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from retrieval.errors import TrainingError
+from retrieval.train.checks import check_range, check_whole
 
 SMALL: Final = "small"
 """The built-in architecture for small sets: it learns from scratch on a CPU in minutes."""
@@ -181,24 +182,24 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        _check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
-        _check_whole(self, least={"image_blocks": 0, "text_blocks": 0, "micro_batch": 1, "disk_cache_bytes": 0})
-        _check_whole(self, least={"lora_rank": 0, "patience": 1})
-        _check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
-        _check_range(self, "weight_decay", low=0.0, high=math.inf)
-        _check_range(self, "warmup", low=0.0, high=1.0)
-        _check_range(self, "crop", low=0.0, high=1.0, above=True)
-        _check_range(self, "layer_decay", low=0.0, high=1.0, above=True)
-        _check_range(self, "head_learning_rate", low=0.0, high=math.inf, above=True)
-        _check_range(self, "flip", low=0.0, high=1.0)
-        _check_range(self, "color_jitter", low=0.0, high=0.5)
-        _check_range(self, "word_dropout", low=0.0, high=0.9)
-        _check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
-        _check_range(self, "validation_share", low=0.0, high=0.5)
-        _check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
-        _check_range(self, "margin", low=0.0, high=2.0)
-        _check_range(self, "label_smoothing", low=0.0, high=0.5)
-        _check_range(self, "hard_negatives", low=0.0, high=0.9)
+        check_whole(self, least={"epochs": 1, "batch_size": 2, "seed": 0, "threads": 1, "cache_bytes": 0})
+        check_whole(self, least={"image_blocks": 0, "text_blocks": 0, "micro_batch": 1, "disk_cache_bytes": 0})
+        check_whole(self, least={"lora_rank": 0, "patience": 1})
+        check_range(self, "learning_rate", low=0.0, high=math.inf, above=True)
+        check_range(self, "weight_decay", low=0.0, high=math.inf)
+        check_range(self, "warmup", low=0.0, high=1.0)
+        check_range(self, "crop", low=0.0, high=1.0, above=True)
+        check_range(self, "layer_decay", low=0.0, high=1.0, above=True)
+        check_range(self, "head_learning_rate", low=0.0, high=math.inf, above=True)
+        check_range(self, "flip", low=0.0, high=1.0)
+        check_range(self, "color_jitter", low=0.0, high=0.5)
+        check_range(self, "word_dropout", low=0.0, high=0.9)
+        check_range(self, "clip_norm", low=0.0, high=math.inf, above=True)
+        check_range(self, "validation_share", low=0.0, high=0.5)
+        check_range(self, "checkpoint_seconds", low=0.0, high=math.inf)
+        check_range(self, "margin", low=0.0, high=2.0)
+        check_range(self, "label_smoothing", low=0.0, high=0.5)
+        check_range(self, "hard_negatives", low=0.0, high=0.9)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} is {getattr(self, name)!r}; take one of {', '.join(known)}")
@@ -206,10 +207,10 @@ class TrainConfig:
             raise TrainingError("hard_negatives and balance both say what meets in a batch; take one of them")
         if self.label_smoothing and self.loss != "contrastive":
             raise TrainingError(f"label_smoothing goes with the contrastive loss, not with {self.loss}")
-        _check_range(self, "ema", low=0.0, high=0.99999)
+        check_range(self, "ema", low=0.0, high=0.99999)
         _check_tune(self)
         if self.average not in {"auto", "off"}:
-            _check_range(self, "average", low=0.0, high=1.0, above=True)
+            check_range(self, "average", low=0.0, high=1.0, above=True)
         if not self.model:
             raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
         if self.device not in _DEVICES:
@@ -274,24 +275,6 @@ class TrainConfig:
                 hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
                 raise TrainingError(f"there is no training setting {name!r}{hint}")
         return cls(**values)
-
-
-def _check_whole(config: TrainConfig, *, least: Mapping[str, int]) -> None:
-    for name, low in least.items():
-        value = getattr(config, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-            raise TrainingError(f"{name} is {value!r}; it must be a whole number of at least {low}")
-
-
-def _check_range(config: TrainConfig, name: str, *, low: float, high: float, above: bool = False) -> None:
-    value = getattr(config, name)
-    if value is None:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (above and value == low):
-        most = f" and at most {high:g}" if high < math.inf else ""
-        bounds = f"{'above' if above else 'of at least'} {low:g}{most}"
-        raise TrainingError(f"{name} is {value!r}; it must be a number {bounds}")
 
 
 def _check_tune(config: TrainConfig) -> None:

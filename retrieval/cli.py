@@ -185,6 +185,8 @@ def search(
 @click.option(
     "--head-learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak for the heads, where it differs."
 )
+@click.option("--flip", type=click.FloatRange(0, 1), help="How often pictures are mirrored whose texts allow it.")
+@click.option("--color-jitter", type=click.FloatRange(0, 0.5), help="How far colours go where no text names one.")
 @click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
 @click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
 @click.option(

@@ -67,10 +67,11 @@ def recolored(pixels: NDArray[np.uint8], chance: NDArray[np.float64], *, strengt
     """
     brightness, contrast, saturation = (1 + strength * (2 * chance[:3] - 1)).tolist()
     matrix = _saturated(saturation) @ _turned(_HUE * strength * (2 * float(chance[3]) - 1))
-    mean = float((pixels.reshape(-1, 3) @ _GREY).mean())
-    changed = pixels @ (brightness * contrast * matrix.T).astype(np.float32)
+    values = pixels.reshape(-1, 3).astype(np.float32)  # (pixels, 3): one product of a tall matrix, not one a row
+    mean = float(values.mean(axis=0, dtype=np.float64) @ _GREY)
+    changed = values @ (brightness * contrast * matrix.T).astype(np.float32)
     changed += np.float32(brightness * (1 - contrast) * mean + 0.5)  # and a half, to round
-    return np.asarray(changed.clip(0, 255).astype(np.uint8))
+    return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(pixels.shape)
 
 
 def _saturated(factor: float) -> NDArray[np.float64]:

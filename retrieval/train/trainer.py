@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
-from retrieval.errors import RetrievalError, TrainingError
+from retrieval.errors import EvaluationError, RetrievalError, TrainingError
 from retrieval.images import cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
@@ -199,13 +199,15 @@ class Trainer:
         """Take one step; what chance there is in it depends on the seed and the step alone."""
         loss, sound = self.gradients.clipped(exercise, self.optimizer)
         if not sound:
-            raise TrainingError(
-                f"the loss is no longer finite at step {exercise.step + 1} of {self.steps}; {self.folder.path} keeps "
-                "the best model so far; train into another folder with a learning rate below "
-                f"{self.config.learning_rate:g}"
-            )
+            raise self._ruined(exercise.step + 1)
         self._move(exercise.step)
         self.step, self.loss = exercise.step + 1, loss
+
+    def _ruined(self, step: int) -> TrainingError:
+        return TrainingError(
+            f"the loss is no longer finite at step {step} of {self.steps}; {self.folder.path} keeps the best model so"
+            f" far; train into another folder with a learning rate below {self.config.learning_rate:g}"
+        )
 
     def _move(self, step: int) -> None:
         for group in self.optimizer.param_groups:
@@ -242,7 +244,10 @@ class Trainer:
     def _after_epoch(self) -> None:
         """Validate, and keep the model if it is the best so far; without validation the newest counts as that."""
         with self.judge.averaged():
-            recalls = self.judge.recalls()
+            try:
+                recalls = self.judge.recalls()
+            except EvaluationError as error:  # rows that are not finite
+                raise self._ruined(self.step) from error
             self.watch.graded(recalls)
             self._rows[-1].update(recalls)
             if not recalls or recalls["mean_recall"] > self.best["mean_recall"]:

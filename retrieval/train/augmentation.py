@@ -71,7 +71,7 @@ def recolored(pixels: NDArray[np.uint8], chance: NDArray[np.float64], *, strengt
     mean = float(values.mean(axis=0, dtype=np.float64) @ _GREY)
     changed = values @ (brightness * contrast * matrix.T).astype(np.float32)
     changed += np.float32(brightness * (1 - contrast) * mean + 0.5)  # and a half, to round
-    return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(pixels.shape)
+    return np.asarray(changed.clip(0, 255), np.uint8).reshape(pixels.shape)
 
 
 def _saturated(factor: float) -> NDArray[np.float64]:

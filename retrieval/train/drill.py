@@ -1,6 +1,7 @@
 """The exercises of a run whose batches are made of hard negatives, which are mined anew before every epoch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -45,10 +46,13 @@ class Drill:
 
     def exercises(
         self, teacher: "Teacher", schedule: "Schedule", steps: range, **threads: int
-    ) -> "Iterator[Exercise | RetrievalError]":
+    ) -> "Generator[Exercise, None, None]":
         """The exercises of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
 
         What is hard is mined when the first exercise of an epoch is asked for, with the model as it is then.
+
+        Raises:
+            TrainingError: a picture can no longer be read.
         """
         share, length = self.config.hard_negatives, schedule.steps_per_epoch
         while steps:
@@ -56,7 +60,12 @@ class Drill:
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mined()
             teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
-            yield from ahead(teacher.exercise, part, **threads)
+            prepared = ahead(teacher.exercise, part, **threads)
+            with closing(cast("Generator[Exercise | RetrievalError, None, None]", prepared)):
+                for exercise in prepared:
+                    if isinstance(exercise, RetrievalError):
+                        raise exercise
+                    yield exercise
             steps = steps[len(part) :]
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -5,13 +5,13 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import torch
 from safetensors.torch import load_file
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
-from retrieval.errors import EvaluationError, RetrievalError, TrainingError
+from retrieval.errors import EvaluationError, TrainingError
 from retrieval.images import cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
@@ -33,9 +33,6 @@ from retrieval.train.step import Gradients
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import freeze, optimizer_of, train_mode
 from retrieval.train.watch import Watch
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 _SMOOTHING: Final = 0.9  # of the speed that is shown
 
@@ -156,11 +153,9 @@ class Trainer:
         teacher = self._teacher()
         self._keep_frozen(teacher)
         exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), **self._threads())
-        with closing(cast("Generator[Exercise | RetrievalError, None, None]", exercises)):
+        with closing(exercises):
             since = time.perf_counter()
             for exercise in exercises:
-                if isinstance(exercise, RetrievalError):
-                    raise exercise
                 self._learn(exercise)
                 self._note(exercise, seconds=time.perf_counter() - since)
                 self.watch.progress(self.step, self.steps, self.loss, self._speed)

@@ -93,7 +93,7 @@ def batches_of_texts(draw):
     return texts, right
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(batches_of_texts())
 def test_positives_are_the_texts_that_each_picture_may_have(case):
     texts, right = case
@@ -101,6 +101,7 @@ def test_positives_are_the_texts_that_each_picture_may_have(case):
     assert Positives.of(texts, right).matrix().tolist() == expected
 
 
+@settings(deadline=None)
 @given(cases())
 def test_rows_of_the_short_form_are_those_of_the_matrix(case):
     positives, chunk, _ = case

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
@@ -29,6 +29,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 9))
 def test_the_shares_of_a_crew_are_the_batch_and_even(count, size):
     shares = [Crew(place, size).share(count) for place in range(size)]

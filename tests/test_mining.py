@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.vectors import unit_rows
@@ -31,6 +31,7 @@ def cases(draw):
     return captions, right, draw(st.integers(0, 1000))
 
 
+@settings(deadline=None)
 @given(cases())
 def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
     """Against a loop over all texts."""
@@ -60,6 +61,7 @@ def tables(draw):
     return random.permutation(count), random.integers(0, 3, count), hard, sizes, draw(st.floats(0, 0.9))
 
 
+@settings(deadline=None)
 @given(tables())
 def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
     order, captions, hard, sizes, share = case

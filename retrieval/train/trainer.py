@@ -70,8 +70,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         counts = [len(captions) for captions in self.lessons.captions]
-        batch_size = cast("int", self.config.batch_size)
-        self.schedule = Schedule(counts, batch_size, self.config.seed, self.lessons.classes)
+        self.schedule = Schedule(counts, cast("int", self.config.batch_size), self.config.seed, self.lessons.classes)
         freeze(self.model, self.config)
         self.optimizer = optimizer_of(self.model, self.config)
         self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
@@ -79,8 +78,7 @@ class Trainer:
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, crew=self.crew)
-        encoder = self.exam.encoder
-        self.drill = Drill(self.config, self.lessons, self.album, self.crops, encoder, self.towers, self.crew)
+        self.drill = Drill(self.config, self.lessons, self.album, self.crops, self.exam.encoder, self.towers, self.crew)
         self.crew.check(self.schedule.sizes[-1])
 
     @property

@@ -30,9 +30,9 @@ _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
-_WAYS_TO_A_MODEL = (
-    "Name a model: a folder that `retrieval train` wrote, an open_clip name/tag such as "
-    "ViT-B-32-256/datacomp_s34b_b86k, or hf-hub:ORGANISATION/MODEL."
+_STARTER_NOTICE = (
+    "no model named: the starter, which finds everyday things by name or short description; a stronger one: "
+    "--model ViT-B-32-256/datacomp_s34b_b86k (downloaded once), or a folder that `retrieval train` wrote"
 )
 
 
@@ -54,7 +54,9 @@ def commands() -> None:
 @commands.command()
 @click.argument("pairs", type=_PATH)
 @click.argument("catalog", type=_PATH)
-@click.option("--model", metavar="NAME", help="Encoder of a new catalog: a run folder, name/tag, or hf-hub:NAME.")
+@click.option(
+    "--model", metavar="NAME", help="Encoder of a new catalog: starter, a run folder, name/tag, or hf-hub:NAME."
+)
 @click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
 @click.option("--index", type=_KINDS, help="Kind of index; auto picks by count and memory, and says what it picked.")
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
@@ -75,16 +77,17 @@ def build(
 ) -> None:
     """Make CATALOG hold what PAIRS holds: add what is new, change what changed, drop what is gone."""
     from retrieval.catalog import Catalog, is_catalog
-    from retrieval.encoder import load_encoder
+    from retrieval.encoder import STARTER, load_encoder
     from retrieval.pairs import read_pairs
     from retrieval.records.database import is_blank
 
-    if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
-        raise click.UsageError(f"{catalog} is a new catalog and no --model was named. {_WAYS_TO_A_MODEL}")
     if is_catalog(pairs):
         raise click.UsageError(f"{pairs} is a catalog, not a source of pairs: build PAIRS CATALOG.")
     source = read_pairs(pairs, images=images, empty=prune)
     _notice_skipped(source.skipped)
+    if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
+        _notice(_STARTER_NOTICE)
+        model = STARTER
     encoder = None if model is None else load_encoder(model, device=device)
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:
         with _interruptible("Whole batches are kept: run it again to go on."), _bar("items") as progress:
@@ -155,7 +158,11 @@ def search(
 @click.argument("pairs", type=_PATH)
 @click.argument("run", type=_PATH)
 @click.option(
-    "--model", default="small", show_default=True, metavar="NAME", help="Checkpoint or architecture to start from."
+    "--model",
+    default="starter",
+    show_default=True,
+    metavar="NAME",
+    help="Checkpoint to go on from; or, from scratch, small, small-lstm or another architecture.",
 )
 @click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
 @click.option(
@@ -278,7 +285,9 @@ def adopt(catalog: Path, run: str, *, device: str) -> None:
 
 @commands.command()
 @click.argument("pairs", type=_PATH)
-@click.option("--model", metavar="NAME", help="Encoder to measure: a run folder, name/tag, or hf-hub:NAME.")
+@click.option(
+    "--model", metavar="NAME", help="Encoder to measure: starter (default), a run folder, name/tag, or hf-hub:NAME."
+)
 @click.option("--catalog", type=_PATH, help="Use this catalog's encoder, and measure its index beside exact search.")
 @click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
 @click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
@@ -298,8 +307,10 @@ def evaluate(
     from retrieval.evaluate import evaluate as measure
     from retrieval.pairs import read_pairs
 
-    if (model is None) == (catalog is None):
-        raise click.UsageError(f"Name one of --model and --catalog. {_WAYS_TO_A_MODEL}")
+    if model is not None and catalog is not None:
+        raise click.UsageError("Name one of --model and --catalog, not both.")
+    if model is None and catalog is None:
+        _notice(_STARTER_NOTICE)
     source = read_pairs(pairs, images=images)
     with _measured(model, catalog, device) as (encoder, served), _bar("pictures and texts") as progress:
         report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
@@ -504,10 +515,10 @@ class _TrainingBar:
 def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[tuple[Any, Any]]:
     """The encoder to measure, and the search of the catalog that serves it."""
     from retrieval.catalog import Catalog
-    from retrieval.encoder import load_encoder
+    from retrieval.encoder import STARTER, load_encoder
 
     if catalog is None:
-        yield load_encoder(str(model), device=device), None
+        yield load_encoder(model or STARTER, device=device), None
         return
     with Catalog.open(catalog, device=device, read_only=True) as opened:
         yield opened.encoder, opened.served

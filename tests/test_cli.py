@@ -177,14 +177,12 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["build", "SHOP", "NEW"], "--model"),
         (["search", "CATALOG"], "nothing to search for"),
         (["search", "CATALOG", "x", "-k", "0"], "-k"),
         (["search", "CATALOG", "x", "--where", "price<<3"], "price<60"),
         (["search", "CATALOG", "x", "--weight", "text=much"], "PART=NUMBER"),
         (["search", "CATALOG", "x", "--weight", "colour=1"], "colour"),
         (["search", "CATALOG", "--like", "nobody"], "nobody"),
-        (["evaluate", "SHOP"], "--model"),
         (["evaluate", "SHOP", "--model", "a", "--catalog", "b"], "--model"),
         (["search", "CATALOG", "x", "--html", "/nowhere/x.html"], "/nowhere"),
         (["build", "CATALOG", "NEW", "--model", "x"], "is a catalog"),

@@ -35,7 +35,7 @@ ROOMS = {
     "cli": Room(
         uses="demo train evaluate catalog records filters query pairs images encoder html index", packages="click tqdm"
     ),
-    "demo": Room(uses="train evaluate catalog records filters pairs encoder sample_shop html plots"),
+    "demo": Room(uses="train evaluate metrics catalog records filters pairs encoder sample_shop html plots"),
     "__init__": Room(uses="catalog query encoder pairs"),
     "train": Room(
         uses="files evaluate metrics encoder pairs html plots images index",

@@ -371,7 +371,7 @@ def test_a_config_may_lie_in_a_file_of_either_form(squares, tmp_path):
 
 
 def test_the_small_model_is_plain_open_clip_and_stays_small():
-    checkpoint = starting_model(TrainConfig())
+    checkpoint = starting_model(TrainConfig(model="small"))
     assert checkpoint.name == "small"
     assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6
     assert type(checkpoint.model) is open_clip.CLIP

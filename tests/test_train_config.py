@@ -71,7 +71,7 @@ def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
 
 def test_trained_models_are_tuned_gently():
     """From trained weights the learning rate is lower by one to two orders of magnitude and the epochs are few."""
-    tuned, fresh = TrainConfig(model="a/b").complete(), TrainConfig().complete()
+    tuned, fresh = TrainConfig(model="a/b").complete(), TrainConfig(model="small").complete()
     assert tuned.fitted(weights=151_000_000).learning_rate == pytest.approx(1e-5, rel=0.01)
     assert [tuned.fitted(weights=weights).learning_rate for weights in (10**9, 10**6)] == [1e-5, 1e-4]
     assert tuned.fitted(weights=10**6).learning_rate * 10 <= fresh.learning_rate
@@ -81,7 +81,7 @@ def test_trained_models_are_tuned_gently():
 
 def test_only_trained_models_are_mixed_with_their_start():
     assert TrainConfig(model="a/b").complete().average == "auto"
-    assert TrainConfig().complete().average == "off"
+    assert TrainConfig(model="small").complete().average == "off"
     assert TrainConfig(model="a/b", average=0.5).complete().average == 0.5
 
 

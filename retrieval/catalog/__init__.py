@@ -72,7 +72,7 @@ class Catalog:
         Args:
             path: The folder.
             encoder: What the catalog is, or shall be, built with; or a function that loads it when it is needed. None
-                loads the recorded encoder at the first text or picture that needs one.
+                loads the recorded encoder at the first text or picture that needs one, in a new catalog the starter.
             device: "auto", "cpu" or "cuda", of that encoder and of the indexes.
             read_only: Write nothing at all, not even a missing index.
             create: Make the catalog where there is none; an `encoder` says so too.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from retrieval.encoder import Encoder, load_encoder
+from retrieval.encoder import STARTER, Encoder, load_encoder
 from retrieval.errors import CatalogError, EncoderError
 from retrieval.records.database import Database
 
@@ -129,6 +129,8 @@ class CatalogEncoder:
             return self._loader()
         recorded = self.recorded
         folder = self._database.folder
+        if recorded is None and self.dimension is None:
+            return load_encoder(STARTER, device=self._device)
         if recorded is None:
             raise CatalogError(
                 f"{folder} has no encoder yet, only vectors: open it with one (Catalog.open(path, encoder=...)), "

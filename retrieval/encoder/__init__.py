@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 Wanted: TypeAlias = Callable[[int, bytes], bool]
 
 DEVICES = ("auto", "cpu", "cuda")
-WAYS = "a run folder, an open_clip name/tag such as ViT-B-32-256/datacomp_s34b_b86k, or hf-hub:org/model"
+STARTER = "starter"
+"""The model that comes with the package: what is taken where none is named."""
+WAYS = "starter, a run folder, an open_clip name/tag such as ViT-B-32-256/datacomp_s34b_b86k, or hf-hub:org/model"
 
 # Known or unreadable pictures never fill a batch: after so many, what there is goes out, so that progress shows.
 _LONGEST_RUN = 1024
@@ -32,7 +35,8 @@ class Encoder(Protocol):
     Every method may be called from several threads. `prepare` runs in parallel; the others take turns.
 
     Attributes:
-        name: What `load_encoder` takes to load the same encoder again: an absolute folder, name/tag, or hf-hub:name.
+        name: What `load_encoder` takes to load the same encoder again: an absolute folder, "starter", name/tag, or
+            hf-hub:name.
         dimension: Length of a row.
         device: "cpu" or "cuda".
         image_size: Least side in pixels that the preprocessing needs of a picture: decode it no smaller.
@@ -93,13 +97,13 @@ class EmbeddedBatch:
     unwanted: tuple[int, ...]
 
 
-def load_encoder(name: str | Path, *, device: str = "auto") -> Encoder:
+def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder:
     """Load a dual encoder, in eval mode, with its own preprocessing and tokenizer.
 
     Args:
-        name: In this order: an existing folder in open_clip's layout (`open_clip_config.json` beside
-            `open_clip_model.safetensors`, as training and `save_run` write it), "starter", an open_clip name/tag, or
-            "hf-hub:org/model".
+        name: In this order: "starter", which comes with the package; an existing folder in open_clip's layout
+            (`open_clip_config.json` beside `open_clip_model.safetensors`, as training and `save_run` write it); an
+            open_clip name/tag; or "hf-hub:org/model".
         device: "cpu", "cuda", or "auto": the GPU where there is one.
 
     Raises:
@@ -116,7 +120,14 @@ def describe_encoder(name: str | Path) -> dict[str, Any]:
     """Load the encoder on the CPU and return what there is to know about it, as JSON values."""
     encoder = load_encoder(name, device="cpu")
     shown = ("name", "dimension", "image_size", "image_fingerprint", "text_fingerprint")
-    return {attribute: getattr(encoder, attribute) for attribute in shown}
+    about = {"about": _card()} if name == STARTER else {}
+    return {attribute: getattr(encoder, attribute) for attribute in shown} | about
+
+
+def _card() -> str:
+    """What the starter's card says first, below its heading."""
+    card = (files("retrieval") / STARTER / "README.md").read_text(encoding="utf-8")
+    return " ".join(card.split("\n\n")[1].split())
 
 
 def embed_images(
@@ -216,7 +227,5 @@ def _check_request(name: str, device: str) -> None:
         raise EncoderError(f"there is no device {device!r}; take one of {', '.join(DEVICES)}")
     if name and Path(name).is_dir():
         return
-    if name == "starter":
-        raise EncoderError(f"the starter model does not exist yet; name {WAYS}")
     if re.search(r"[\\/]$|^[./~]|^$", name):
         raise EncoderError(f"there is no model folder {name!r}; name {WAYS}")

@@ -7,7 +7,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
+from retrieval.encoder import STARTER
 from retrieval.encoder.architectures import (
     HF_CONFIG,
     build_model,
@@ -57,11 +59,14 @@ class Checkpoint:
 
 
 def open_checkpoint(name: str) -> Checkpoint:
-    """Open a trained model by a folder, an open_clip name/tag, or "hf-hub:org/model", in this order.
+    """Open a trained model by "starter", a folder, an open_clip name/tag, or "hf-hub:org/model", in this order.
 
     Raises:
         EncoderError: There is no such model, it has no trained weights, it is damaged, or its hub is out of reach.
     """
+    if name == STARTER:  # before folders: where one is called so, no default may break
+        with as_file(files("retrieval") / STARTER) as folder:
+            return replace(_from_folder(folder), name=STARTER)
     if Path(name).is_dir():
         return _from_folder(Path(name).resolve())
     if name.startswith(_HUB):

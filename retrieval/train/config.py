@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from retrieval.encoder import STARTER
 from retrieval.errors import TrainingError
 from retrieval.train.checks import check_range, check_whole
 
@@ -138,7 +139,7 @@ class TrainConfig:
         TrainingError: A value makes no sense.
     """
 
-    model: str | Mapping[str, Any] = SMALL
+    model: str | Mapping[str, Any] = STARTER
     image_weights: str = ""
     text_weights: str = ""
     epochs: int | None = None
@@ -221,6 +222,8 @@ class TrainConfig:
         """Whether the model starts from random weights rather than trained ones."""
         if not isinstance(self.model, str):
             return True
+        if self.model == STARTER:
+            return False
         is_architecture = "/" not in self.model and not self.model.startswith("hf-hub:")  # or SMALL
         return not Path(self.model).is_dir() and (is_architecture or self.model.endswith(".json"))
 

@@ -138,8 +138,9 @@ def split_unseen(
 ) -> tuple[list[Described], list[Described]]:
     """The products to train on, and `count` whose combination of kind, color and pattern is not among them.
 
-    No two of the held-out ones share a combination, so their captions tell them apart; every kind, color and pattern
-    stays in training. Both lists keep the given order.
+    No two of the held-out ones share a combination, so their captions tell them apart; where the shop has more of a
+    held-out combination, the others are on neither side. Every kind, color and pattern stays in training. Both lists
+    keep the given order.
 
     Raises:
         PairsError: so many cannot be held out.
@@ -147,18 +148,23 @@ def split_unseen(
     combinations = [_combination(product) for product in products]
     often = Counter(combinations)
     left = Counter(fact for combination in combinations for fact in enumerate(combination))
-    held: set[int] = set()
-    for number in _chance(seed, "unseen").sample(range(len(products)), len(products)):
-        facts = list(enumerate(combinations[number]))
-        if len(held) < count and often[combinations[number]] == 1 and all(left[fact] > 1 for fact in facts):
-            held.add(number)
-            left.subtract(facts)
+    held: dict[tuple[object, object, object], int] = {}
+    drawn = _chance(seed, "unseen").sample(range(len(products)), len(products))
+    for number in sorted(drawn, key=lambda number: often[combinations[number]]):  # single ones first: none is lost
+        combination = combinations[number]
+        lost = Counter(dict.fromkeys(enumerate(combination), often[combination]))
+        if len(held) < count and combination not in held and all(left[fact] > lost[fact] for fact in lost):
+            held[combination] = number
+            left.subtract(lost)
     if len(held) < count:
         raise PairsError(
             f"only {len(held)} of {len(products)} products can be held out, not {count}: draw more products"
         )
-    training = [product for number, product in enumerate(products) if number not in held]
-    return training, [product for number, product in enumerate(products) if number in held]
+    places = enumerate(combinations)
+    return (
+        [products[number] for number, combination in places if combination not in held],
+        [products[number] for number in sorted(held.values())],
+    )
 
 
 def _combination(product: HasAttributes) -> tuple[object, object, object]:

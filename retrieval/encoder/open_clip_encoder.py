@@ -1,5 +1,6 @@
 """Any open_clip model behind the `Encoder` protocol: its preprocessing, its two towers, the precision that is fast."""
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ Array = NDArray[np.float32]
 _BATCH = {"cpu": 16, "cuda": 256}
 _TEXTS_PER_PICTURE = 4  # a text is ten tokens or so, a picture fifty or more
 _TEXT_WINDOW = 4096  # texts tokenised and sorted at a time: batches of even length, in bounded memory
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGE = 10_000_000  # weights of an image tower worth half precision; a smaller one is fast, and loses by conversions
 _WORTHWHILE = 2.0  # times that half precision must multiply matrices faster: of 4.3 times, 2.3 to 3.5 reach the towers
 
@@ -53,6 +55,8 @@ class OpenClipEncoder:
         self.name = checkpoint.name
         self.dimension = int(checkpoint.config["embed_dim"])
         self.device = usable_device(device)
+        if self.device == "cpu":
+            keep_freed_memory()
         self.batch_size = _BATCH[self.device]
         self.image_size = int(np.max(checkpoint.preprocess["size"]))
         self._checkpoint = checkpoint
@@ -165,6 +169,19 @@ class OpenClipEncoder:
             raise EncoderError(f"{self.name} gives no direction (a zero, infinite or NaN vector) for {what}")
         unit: Array = features / lengths
         return unit
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have glibc keep what one batch frees for the next: the starter encodes 114 pictures a second instead of 64.
+
+    Activations of tens of megabytes go back to the system otherwise, and are taken from it anew, page by page. What is
+    kept, for the whole process, is a quarter of a gigabyte at most. Other C libraries than glibc are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # as high as it goes
+        mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def usable_device(device: str) -> str:

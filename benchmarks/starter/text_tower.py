@@ -161,7 +161,8 @@ def encode(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Rows (n, 384), in bfloat16 where that is exact enough, of tokens that are cut to the longest text."""
     length = tokens.shape[1]
     with torch.autocast("cpu", torch.bfloat16):
-        return before_projection(tower, tokens, length) @ tower.text_projection.float()
+        rows = before_projection(tower, tokens, length)
+    return rows @ tower.text_projection
 
 
 def before_projection(tower: Any, tokens: torch.Tensor, length: int) -> torch.Tensor:

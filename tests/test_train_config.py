@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_a_config_comes_back_from_json_as_it_was(config):
 def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config):
     complete = config.complete()
     assert all(value in (None, getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
-    fitted = complete.fitted(weights=10**8)
+    fitted = complete.fitted(weights=10**8, pictures=1000)
     left_open = [name for name, value in json.loads(fitted.to_json()).items() if value is None]
     assert left_open == [
         "image_blocks",
@@ -72,11 +73,17 @@ def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
 def test_trained_models_are_tuned_gently():
     """From trained weights the learning rate is lower by one to two orders of magnitude and the epochs are few."""
     tuned, fresh = TrainConfig(model="a/b").complete(), TrainConfig(model="small").complete()
-    assert tuned.fitted(weights=151_000_000).learning_rate == pytest.approx(1e-5, rel=0.01)
-    assert [tuned.fitted(weights=weights).learning_rate for weights in (10**9, 10**6)] == [1e-5, 1e-4]
-    assert tuned.fitted(weights=10**6).learning_rate * 10 <= fresh.learning_rate
-    assert fresh.fitted(weights=10**9) == fresh
-    assert tuned.epochs < fresh.epochs
+    assert tuned.fitted(weights=151_000_000, pictures=9).learning_rate == pytest.approx(1e-5, rel=0.01)
+    assert [tuned.fitted(weights=weights, pictures=9).learning_rate for weights in (10**9, 10**6)] == [1e-5, 1e-4]
+    assert tuned.fitted(weights=10**6, pictures=9).learning_rate * 10 <= fresh.learning_rate
+    assert fresh.fitted(weights=10**9, pictures=9) == fresh
+
+
+def test_small_sets_are_shown_more_often_so_that_there_are_enough_steps():
+    tuned = TrainConfig(model="a/b").complete()
+    shown = {pictures: tuned.fitted(weights=10**8, pictures=pictures).epochs for pictures in (100, 640, 10**6)}
+    assert shown == {100: 20, 640: 10, 10**6: 5}
+    assert replace(tuned, epochs=3).fitted(weights=10**8, pictures=100).epochs == 3
 
 
 def test_only_trained_models_are_mixed_with_their_start():

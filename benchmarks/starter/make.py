@@ -169,7 +169,7 @@ def _set(data: Path, name: str, *, tower: Any, features: NDArray[np.float16]) ->
     return Pictures(torch.from_numpy(np.array(features)), _before_projection(tower, texts), captions)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _before_projection(tower: Any, texts: Sequence[str]) -> torch.Tensor:
     tokens = open_clip.SimpleTokenizer()(list(texts))
     lengths = tokens.argmax(-1) + 1
@@ -177,7 +177,7 @@ def _before_projection(tower: Any, texts: Sequence[str]) -> torch.Tensor:
     for places in torch.argsort(lengths).split(256):
         length = int(lengths[places].max())
         rows[places] = text_tower.before_projection(tower, tokens[places, :length], length)
-    return rows.clone()
+    return rows
 
 
 def _write(work: Path, target: Path, *, text: dict[str, torch.Tensor], heads: dict[str, torch.Tensor]) -> None:

@@ -86,7 +86,6 @@ def train(
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
-        config = config.fitted(weights=sum(weight.numel() for weight in checkpoint.model.parameters()))
         if config.loss == "sigmoid":
             checkpoint = with_bias(checkpoint, from_random=config.from_random)
         trainer = _prepared(
@@ -146,6 +145,8 @@ def _prepared(
         pairs.pairs, learned, twins=album.twins, balance=config.balance, weight=config.weight_attribute
     )
     _check_enough(lessons, pairs, album)
+    weights = sum(weight.numel() for weight in checkpoint.model.parameters())
+    config = config.fitted(weights=weights, pictures=len(lessons.pictures))
     return Trainer(
         folder=folder,
         config=config,

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 Weights = Mapping[str, Tensor]
 
-ALPHAS: Final = tuple(round(tenth / 10, 1) for tenth in range(1, 11))
-"""How much of the tuned weights there is in each mix that is graded; 1 is the tuned model."""
+ALPHAS: Final = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""How much of the tuned weights there is in each mix that is graded; 1 would be the tuned model.
+
+What more costs elsewhere the validation pairs cannot tell. The starter tuned on 564 pictures of clothes: at .5 R@1 on
+others of that shop is 13.6 and 10.6 (from 8.6 and 2.6), and R@10 on photos changes by -1.3 and +1.6 points; at 1 it is
+13.9 and 12.6, and the photos lose 4.4 and 2.5.
+"""
 
 _RESAMPLES: Final = 400
 _NOISE: Final = 1.96  # standard errors on either side are the 95 % interval

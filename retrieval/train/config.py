@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from retrieval.encoder import STARTER
 from retrieval.errors import TrainingError
@@ -31,8 +31,8 @@ _FROM_RANDOM: Final[Mapping[str, Any]] = {
 }
 _FROM_WEIGHTS: Final[Mapping[str, Any]] = {
     **_FROM_RANDOM,
-    "epochs": 5,
-    "learning_rate": None,  # by its size: see `fitted`
+    "epochs": None,  # by the number of pictures: see `fitted`
+    "learning_rate": None,  # by the model's size
     "crop": 0.9,
     "flip": 0.25,
     "color_jitter": 0.1,
@@ -51,6 +51,7 @@ _FROM_PARTS: Final[Mapping[str, Any]] = {
 }
 _LORA_RATE: Final = 2e-4
 _USUAL_WEIGHTS: Final = 150e6  # of ViT-B/32
+_ENOUGH_STEPS: Final = 100
 _DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
@@ -76,7 +77,8 @@ class TrainConfig:
             what timm saves of its model, say.
         text_weights: The same of the text tower: a folder of transformers, say. With both, heads alone start at random:
             the towers' learning rate is 1e-5 then, the heads' 1e-3, for 10 epochs.
-        epochs: How often each picture is shown; 30 from random weights, 5 from trained ones.
+        epochs: How often each picture is shown; 30 from random weights, 5 to 20 from trained ones, the more the
+            fewer pictures there are.
         batch_size: Pictures in a step, at most; 64.
         learning_rate: The highest, reached after the warm-up; from there it falls to 0 along half a cosine. 1e-3 from
             random weights; from trained ones 1e-5 for a model as large as ViT-B/32, up to 1e-4 for smaller ones, and
@@ -120,8 +122,8 @@ class TrainConfig:
             does, rather than by each batch's own. From trained weights yes, from random ones no.
         ema: The decay of an exponential moving average of the weights, graded and kept in their place; 0 is none.
         average: At the end the tuned weights are mixed with those at the start, which keeps what the model knew
-            (WiSE-FT). A number is their share; "auto" takes the least of 0.1, 0.2, ... 1 that is, within the noise, as
-            good on the validation pairs as the best, where there are such pairs; "off" keeps the best epoch's
+            (WiSE-FT). A number is their share; "auto" takes the least of 0.1, 0.2, ... 0.5 that is, within the noise,
+            as good on the validation pairs as the best, where there are such pairs; "off" keeps the best epoch's
             weights. "auto" from trained weights, "off" from random ones.
         patience: Stop after so many epochs without a better mean recall on the validation pairs; None goes on.
         clip_norm: Gradients are scaled down to this length.
@@ -237,20 +239,25 @@ class TrainConfig:
             settings["learning_rate"] = _LORA_RATE
         return replace(self, **settings)
 
-    def fitted(self, *, weights: int) -> "TrainConfig":
-        """The config with the learning rate that suits a trained model of so many weights, where it names none.
+    def fitted(self, *, weights: int, pictures: int) -> "TrainConfig":
+        """The config with the learning rate and epochs that suit a trained model and the pictures, where it names none.
 
-        1e-5 suits ViT-B/32 of 150 million; what is smaller bears more, in inverse proportion, up to 1e-4.
+        1e-5 suits ViT-B/32 of 150 million weights; what is smaller bears more, in inverse proportion, up to 1e-4. Small
+        sets are shown more than 5 times, up to 20, so that there are about a hundred steps to learn in.
         """
-        if self.learning_rate is not None:
-            return self
-        return replace(self, learning_rate=min(1e-4, max(1e-5, 1e-5 * _USUAL_WEIGHTS / weights)))
+        rate, epochs = self.learning_rate, self.epochs
+        if rate is None:
+            rate = min(1e-4, max(1e-5, 1e-5 * _USUAL_WEIGHTS / weights))
+        if epochs is None:
+            epochs = min(20, max(5, round(_ENOUGH_STEPS * cast("int", self.batch_size) / pictures)))
+        return replace(self, learning_rate=rate, epochs=epochs)
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
         names = [field.name for field in fields(self) if field.name not in _COST_ONLY]
-        if self.learning_rate is None:
-            names.remove("learning_rate")  # it is that which suits the model, as it was
+        for name in ("learning_rate", "epochs"):
+            if getattr(self, name) is None:
+                names.remove(name)  # it is what suits model and pictures, as it was
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
         return [f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in changed]
 

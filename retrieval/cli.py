@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from retrieval.errors import CatalogError, QueryError, RetrievalError
+from retrieval.errors import CatalogError, QueryError, RetrievalError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,10 +159,8 @@ def search(
 @click.argument("run", type=_PATH)
 @click.option(
     "--model",
-    default="starter",
-    show_default=True,
     metavar="NAME",
-    help="Checkpoint to go on from; or, from scratch, small, small-lstm or another architecture.",
+    help="Checkpoint to go on from (starter); or, from scratch, small, small-lstm or another architecture.",
 )
 @click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
 @click.option(
@@ -256,9 +254,14 @@ def train(
         from retrieval.train.crew import leads
 
         given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-        config = TrainConfig(**given)
+        try:
+            config = TrainConfig(**given)
+        except TrainingError as error:
+            raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
         held_out = None if validation is None else read_pairs(validation)
+        if "model" not in given and not resume and leads():
+            _notice(_STARTER_NOTICE + "; --model small learns from scratch")
         watch = Watch(progress=bar.progress, opened=bar.opened, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
     if leads():

@@ -430,3 +430,22 @@ def test_a_gpu_that_there_is_not_is_an_error(squares, tmp_path):
 def test_a_gpu_learns_as_the_cpu_does(squares, tmp_path):
     losses = [train(squares, tmp_path / name, config=replace(QUICK, device=name)).loss for name in ("cpu", "cuda")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begun_with(tmp_path, squares):
+    """From trained weights both are found from model and pictures where they are not named."""
+    start = train(squares, tmp_path / "start", config=replace(QUICK, epochs=1)).run
+    begun = replace(QUICK, model=str(start), epochs=1, learning_rate=1e-4, average="off")
+    first = train(squares, tmp_path / "run", config=begun)
+    before = weights(tmp_path / "run")
+    again = train(squares, tmp_path / "run", config=replace(begun, epochs=None, learning_rate=None), resume=True)
+    assert again.steps == first.steps
+    assert weights(tmp_path / "run") == before
+
+
+def test_a_ruined_model_is_not_kept_where_nothing_validates(tmp_path, squares):
+    """The last step alone ruins it: its loss was still finite."""
+    config = replace(QUICK, epochs=1, batch_size=32, learning_rate=1e38, warmup=0.0, validation_share=0.0)
+    with pytest.raises(TrainingError, match="no longer finite"):
+        train(squares, tmp_path / "run", config=config)
+    assert np.isfinite(load_encoder(tmp_path / "run", device="cpu").encode_texts(["a"])).all()

@@ -64,8 +64,8 @@ UNTOLD = (
     "the interval holds zero"
 )
 KEPT = (
-    "Training did not help: no epoch was better than the start, which is kept: text→image R@1 41.2 → 41.2, +0.0 "
-    "(95 % interval +0.0 to +0.0)"
+    "Training did not help: no model on the way was better than the start, which is kept: "
+    "text→image R@1 41.2 → 41.2, +0.0 (95 % interval +0.0 to +0.0)"
 )
 UNMEASURED = "It cannot be told whether training helped: nothing was held out"
 

@@ -162,7 +162,8 @@ class OpenClipEncoder:
 
     def _unit(self, parts: Sequence[Array], kind: str) -> Array:
         features = np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        with np.errstate(over="ignore", invalid="ignore"):  # which of them is bad is told below
+            lengths = np.linalg.norm(features, axis=1, keepdims=True)
         bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
         if bad.size:
             what = f"{kind} {bad[0] + 1} of {len(features)}"

@@ -83,6 +83,8 @@ def train(
         disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes)))
         during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
+        if resume and folder.config.is_file():
+            config = config.filled(TrainConfig.from_json(folder.config.read_text(encoding="utf-8")))
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)

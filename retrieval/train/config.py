@@ -252,6 +252,15 @@ class TrainConfig:
             epochs = min(20, max(5, round(_ENOUGH_STEPS * cast("int", self.batch_size) / pictures)))
         return replace(self, learning_rate=rate, epochs=epochs)
 
+    def filled(self, begun: "TrainConfig") -> "TrainConfig":
+        """The config with the learning rate and epochs of the run that is resumed, where it names none itself."""
+        rate, epochs = self.learning_rate, self.epochs
+        return replace(
+            self,
+            learning_rate=begun.learning_rate if rate is None else rate,
+            epochs=begun.epochs if epochs is None else epochs,
+        )
+
     def differences(self, other: "TrainConfig") -> list[str]:
         """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
         names = [field.name for field in fields(self) if field.name not in _COST_ONLY]

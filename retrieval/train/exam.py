@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from PIL import Image
 
-from retrieval.errors import RetrievalError
+from retrieval.errors import EncoderError, EvaluationError, RetrievalError
 from retrieval.evaluate.collection import Collection, collect
 from retrieval.images import ImageSource, ahead, content_hash, open_image
 from retrieval.metrics import rank
@@ -125,6 +126,19 @@ class Exam:
         texts = self.text_rows() if texts is None else texts
         back = rank(pictures, texts, right.swapped())
         return Places(rank(texts, pictures, right).take(asked[0]), back.take(asked[1]))
+
+    def probe(self) -> None:
+        """See that the model still makes something of a picture and a text: what can be asked without any pairs.
+
+        Raises:
+            EvaluationError: it gives no direction, as one does whose weights have overflowed.
+        """
+        gray = Image.new("RGB", (self.encoder.image_size, self.encoder.image_size), "gray")
+        try:
+            self.encoder.encode_images([gray])
+            self.encoder.encode_texts(["a"])
+        except EncoderError as error:
+            raise EvaluationError(str(error)) from error
 
     def marked(self, places: Places) -> Marks:
         """The marks for right answers that came at these places."""

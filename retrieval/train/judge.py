@@ -65,6 +65,8 @@ class Judge:
     def _marks(self, keep: Path | None = None) -> Marks | None:
         self.model.eval()
         places = self.exam.places(**self._frozen_rows())
+        if places is None:
+            self.exam.probe()
         train_mode(self.model)
         if places is None:
             return None

@@ -67,7 +67,8 @@ class TrainResult:
     def _course(self) -> str:
         line = f"{self.run}: {self.steps} steps on {self.pictures} pictures, loss {self.loss:.3f}"
         if not self.held_out:
-            return f"{line}; not validated: the last model is kept"
+            kept = f"the last model, {self.alpha:.0%} of the way from the start," if self.alpha else "the last model"
+            return f"{line}; not validated: {kept} is kept"
         ways = {"text→image": "text_to_image_recall@10", "image→text": "image_to_text_recall@10"}
         recalls = [f"{way} R@10 {100 * self.before[key]:.1f} → {100 * self.best[key]:.1f}" for way, key in ways.items()]
         mix = f", {self.alpha:.0%} of the way from the start," if self.alpha else ""

@@ -253,7 +253,10 @@ class Trainer:
         if self.alpha is not None or asked == "off" or (asked == "auto" and not self.exam.pictures):
             return
         start = load_file(self.folder.start, device=self.device)
-        mix, recalls = self.judge.best_mix(start, asked)
+        try:
+            mix, recalls = self.judge.best_mix(start, asked)
+        except EvaluationError as error:
+            raise self._ruined(self.step) from error
         if asked == "auto" and recalls["mean_recall"] < self.before["mean_recall"]:
             self.alpha, self.best, self.best_step = 0.0, self.before, 0
             self._keep_model(start)

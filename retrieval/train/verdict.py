@@ -107,7 +107,7 @@ def verdict(changed: Mapping[str, Change], *, best_step: int, why_not: str = "")
     told = f"text→image R@1 {first}"
     low, high = first.difference.low, first.difference.high
     if best_step == 0:
-        return f"Training did not help: no epoch was better than the start, which is kept: {told}"
+        return f"Training did not help: no model on the way was better than the start, which is kept: {told}"
     if low > 0:
         return f"Training helped: {told}"
     if high < 0:

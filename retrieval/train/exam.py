@@ -127,16 +127,16 @@ class Exam:
         back = rank(pictures, texts, right.swapped())
         return Places(rank(texts, pictures, right).take(asked[0]), back.take(asked[1]))
 
-    def probe(self) -> None:
-        """See that the model still makes something of a picture and a text: what can be asked without any pairs.
+    def probe(self, *, images: bool) -> None:
+        """See that the model still makes something of a text and, if asked, of a picture, where there are no pairs.
 
         Raises:
             EvaluationError: it gives no direction, as one does whose weights have overflowed.
         """
         gray = Image.new("RGB", (self.encoder.image_size, self.encoder.image_size), "gray")
         try:
-            self.encoder.encode_images([gray])
             self.encoder.encode_texts(["a"])
+            self.encoder.encode_images([gray] * images)
         except EncoderError as error:
             raise EvaluationError(str(error)) from error
 

@@ -66,7 +66,7 @@ class Judge:
         self.model.eval()
         places = self.exam.places(**self._frozen_rows())
         if places is None:
-            self.exam.probe()
+            self.exam.probe(images=not is_frozen(self.model, "image"))
         train_mode(self.model)
         if places is None:
             return None

@@ -66,7 +66,7 @@ class _Question:
 _FIRST: Final = (
     _Question("", text="a red bicycle"),
     _Question("", text="teapot"),
-    _Question("", text="something to sit on"),
+    _Question("", text="something to keep dry in the rain"),
 )
 
 

@@ -39,8 +39,10 @@ def test_what_does_not_move_is_the_same_bits_in_every_average():
     """Frozen weights in a mix, and in a model that had others for a while."""
     model = random_model(CONVOLUTIONAL)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    zero = {"weight": torch.tensor([-0.0, 0.0])}  # equal, in other bits
     for alpha in ALPHAS:
         assert all(torch.equal(tensor, state[name]) for name, tensor in mixed(state, state, alpha).items())
+        assert mixed(zero, zero, alpha)["weight"].numpy().tobytes() == zero["weight"].numpy().tobytes()
     with replaced(model, {name: tensor + 1 for name, tensor in state.items()}):
         assert not torch.equal(model.logit_scale, state["logit_scale"])
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())

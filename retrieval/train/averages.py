@@ -78,9 +78,14 @@ def mixed(start: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
     Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
     """
     return {
-        name: torch.lerp(start[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
+        name: _between(start[name].to(tensor), tensor, alpha) if tensor.is_floating_point() else tensor
         for name, tensor in tuned.items()
     }
+
+
+def _between(start: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    """Go from one to the other; not where they are equal, since that would turn -0 into 0 and change a fingerprint."""
+    return torch.where(start == tuned, tuned, torch.lerp(start, tuned, alpha))
 
 
 @dataclass(frozen=True, slots=True)

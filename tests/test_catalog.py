@@ -153,7 +153,7 @@ def test_k_is_a_positive_number(shop, k):
 
 
 def test_other_senseless_requests_are_query_errors(shop):
-    with pytest.raises(QueryError, match="target is 'images' or 'captions'"):
+    with pytest.raises(QueryError, match="target is 'images', 'captions' or 'items'"):
         shop.search("red", target="pictures")
     with pytest.raises(QueryError, match="dimension 2 where 24"):
         shop.search(vector=[1.0, 0.0])

@@ -1,39 +1,35 @@
 """Catalog: items, their vectors and their indexes; a folder on disk that is built, changed and searched."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from index.errors import SpecError
-from index.vectors import Rows
+from index.errors import IndexingError
 from retrieval.catalog import sync, upkeep
 from retrieval.catalog.adoption import Adoption, adopt
-from retrieval.catalog.answers import hits_of, shown, sources_of
+from retrieval.catalog.answers import shown, sources_of
 from retrieval.catalog.catalog_encoder import CatalogEncoder
 from retrieval.catalog.facts import facts_of
+from retrieval.catalog.request import Boost, Fusion, Mode, Request, make_request
+from retrieval.catalog.searcher import Searcher
 from retrieval.catalog.served_sides import ServedCatalog, ServedSide
 from retrieval.catalog.sides import Side
 from retrieval.encoder import Encoder
-from retrieval.errors import CatalogError, CatalogFormatError, QueryError
-from retrieval.filters import Filter, parse_filter
-from retrieval.filters.mirror import Mirror
+from retrieval.errors import CatalogError, CatalogFormatError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
-from retrieval.query import Kind, Part, Picture, Query, make_query, mean_row, mix, opened_picture, vector_row
-from retrieval.records import Records
+from retrieval.query import Picture
 from retrieval.records.database import Database, create_database, is_blank, is_catalog
-from retrieval.records.items import Hit, Item, SyncReport, Target
+from retrieval.records.items import Hit, Hits, Item, SideName, SyncReport, Target
 from retrieval.records.slots import SIDES
-from retrieval.records.vector_store import map_rows, vector_path
 
-__all__ = ["Adoption", "Catalog", "Hit", "Item", "SyncReport", "is_catalog"]
+__all__ = ["Adoption", "Boost", "Catalog", "Hit", "Hits", "Item", "Request", "SyncReport", "is_catalog", "make_request"]
 
 IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
 
@@ -49,13 +45,13 @@ class Catalog:
         self._database = database
         self._encoder = encoder
         self._device = device
-        self._mirror = Mirror()
         self._writing = threading.Lock()
         self._touched = 0
         may_build = not database.read_only
-        self._sides: dict[Target, Side] = {
+        self._sides: dict[SideName, Side] = {
             side: Side(database.folder, side, device=device, may_build=may_build) for side in SIDES
         }
+        self._searcher = Searcher(database, encoder, self._sides)
 
     @classmethod
     def open(
@@ -195,16 +191,26 @@ class Catalog:
         minus: str | None = None,
         vector: ArrayLike | None = None,
         weights: Mapping[str, float] | None = None,
+        mode: Mode = "vectors",
         target: Target | None = None,
         k: int = 10,
+        offset: int = 0,
         where: Mapping[str, Any] | None = None,
+        sort: str | Sequence[str] = (),
+        group: str | None = None,
+        facets: Sequence[str] | Mapping[str, Any] = (),
+        floor: float | None = None,
+        boosts: Sequence[Boost | Mapping[str, Any]] = (),
+        fusion: Fusion = "best",
+        caption_weight: float | None = None,
         effort: float | None = None,
-    ) -> list[Hit]:
-        """Return the k best images or captions, best first; fewer where fewer match.
+    ) -> Hits:
+        """Return the k best images, captions or items, best first; fewer where fewer match.
 
         Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
-        first one that the filter lets through. Equal scores come in the order in which vectors were added. The result
-        is exact under any filter; without one it is as exact as the index.
+        first one that the filter lets through. Items: pictures and captions fused into one score. Equal scores come in
+        the order in which vectors were added. The result is exact under any filter; without one it is as exact as the
+        index. Boosts, sorting, fusion and grouping put the best 1,000 (or offset + k) into another order.
 
         Args:
             text: Words.
@@ -213,61 +219,69 @@ class Catalog:
             minus: Words to search away from.
             vector: A row of the encoder's space, (d,).
             weights: Weights of the parts by name ("text", "image", "like", "minus", "vector"); 1 where not given.
-            target: "images" or "captions". By default captions for an image alone, where there are any; else images.
+            mode: "vectors" ranks by cosine, "words" by BM25 of the text's words in names, captions and attributes,
+                "hybrid" by both; there an item comes first whose id or number was typed.
+            target: "images", "captions" or "items". By default captions for an image alone, where there are any; else
+                images.
             k: Most hits.
-            where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}.
+            offset: How many of the best to leave out, to page.
+            where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}. With a filter ({} is one) nothing
+                else need be asked for: all items that pass it are hits.
+            sort: Attributes to sort the hits by, "price" or "-price" for the greatest first; a missing one comes last.
+            group: Attribute that variants share: of these the best one is a hit.
+            facets: Attributes to count the values of, ["color"]; or how, {"color": 50, "price": [[0, 20], [20, None]]}.
+            floor: Least cosine of what is found by vector.
+            boosts: Signals that move scores within bounds: {"attribute": "popularity", "weight": 0.2}; see `Boost`.
+            fusion: Of an item's several pictures, or captions, the "best" or the "mean"; for the target "items".
+            caption_weight: Weight of captions beside pictures there, from 0 to 1; the catalog's own where None.
             effort: How hard an approximate index works, from 0 to 1; its own default where None.
 
         Raises:
-            QueryError: parts, weights, filter, target, k or effort make no sense.
+            QueryError: an argument makes no sense.
             CatalogError: the encoder that this query needs is not there.
         """
-        query = make_query(text=text, image=image, like=like, minus=minus, vector=vector, weights=weights)
-        condition = None if where is None else parse_filter(where)
-        side = self._sides[self._target(query, target)]
-        _check_count(k)
-        while True:
-            recorded = self._encoder.recorded
-            encoded: dict[Kind, Rows] = {part.kind: self._encode(part) for part in query.parts if part.kind != "like"}
-            with side.reading(self._database) as records, _effort_checked():
-                # Another process may have adopted another encoder while the query was being encoded.
-                if recorded is None or records.meta("encoder") == asdict(recorded):
-                    return self._found(records, side, query, encoded, k=k, condition=condition, effort=effort)
+        request = make_request(
+            text=text,
+            image=image,
+            like=like,
+            minus=minus,
+            vector=vector,
+            weights=weights,
+            mode=mode,
+            target=target,
+            k=k,
+            offset=offset,
+            where=where,
+            sort=sort,
+            group=group,
+            facets=facets,
+            floor=floor,
+            boosts=boosts,
+            fusion=fusion,
+            caption_weight=caption_weight,
+            effort=effort,
+        )
+        return self.search_many([request])[0]
 
-    def _found(  # noqa: PLR0917 - what a search has in hand by then
-        self,
-        records: Records,
-        side: Side,
-        query: Query,
-        encoded: dict[Kind, Rows],
-        *,
-        k: int,
-        condition: Filter | None,
-        effort: float | None,
-    ) -> list[Hit]:
-        if query.like is not None:
-            encoded["like"] = _item_row(records, query.like)
-        row = mix(query, encoded)
-        items = None if condition is None else self._mirror.mask(condition, records.connection)
-        without = None if query.like is None else records.numbers_of([query.like])[query.like]
-        found = side.search(row, k, items=items, without=without, effort=effort)
-        return hits_of(records, found, side.target)
+    def search_many(self, requests: Sequence[Request]) -> list[Hits]:
+        """Return the hits of each request: texts are embedded in one forward pass, an index is searched once for all.
 
-    def _target(self, query: Query, target: Target | None) -> Target:
-        if target is None:
-            with self._database.reading() as records:
-                return "captions" if query.is_image_alone and records.has_captions() else "images"
-        if target not in SIDES:
-            raise QueryError(f"The target is 'images' or 'captions', not {target!r}.")
-        return target
+        Raises:
+            QueryError, ImageError, CatalogError: the first of what one of them cannot be answered for.
+        """
+        answers = self.search_each(requests)
+        for answer in answers:
+            if not isinstance(answer, Hits):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Hits)]
 
-    def _encode(self, part: Part) -> Rows:
-        if part.kind == "vector":
-            return vector_row(part.value, dimension=self._encoder.dimension)
-        if part.kind == "image":
-            encoder = self._encoder.images()
-            return encoder.encode_images([opened_picture(part.value, size=encoder.image_size)])
-        return self._encoder.texts().encode_texts([part.value])
+    def search_each(self, requests: Sequence[Request]) -> list[Hits | RetrievalError | IndexingError]:
+        """Return what `search_many` does, and in the place of hits the error where one request has no answer."""
+        return self._searcher.search_each(requests)
+
+    async def asearch(self, request: Request) -> Hits:
+        """Return the hits of a request; the search runs in another thread, and this one goes on meanwhile."""
+        return (await asyncio.to_thread(self.search_many, [request]))[0]
 
     # --- facts
 
@@ -287,7 +301,7 @@ class Catalog:
         served = {side: self._served(side) for side in SIDES}
         return ServedCatalog(images=served["images"], captions=served["captions"])
 
-    def _served(self, side: Target) -> ServedSide | None:
+    def _served(self, side: SideName) -> ServedSide | None:
         with self._sides[side].reading(self._database):
             if not len(self._sides[side]):
                 return None
@@ -355,27 +369,3 @@ def _no_catalog(folder: Path) -> CatalogError:
     if folder.exists():
         return CatalogFormatError(f"{folder} is not a catalog: name the folder that `build` wrote.")
     return CatalogError(f"There is no catalog at {folder}: build one there, with an encoder.")
-
-
-def _check_count(k: Any) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise QueryError(f"k is a number of hits, at least 1, not {k!r}.")
-
-
-@contextmanager
-def _effort_checked() -> Iterator[None]:
-    try:
-        yield
-    except SpecError as error:
-        raise QueryError(str(error)) from error
-
-
-def _item_row(records: Records, name: str) -> Rows:
-    """What an item looks like: the direction between its pictures' vectors, (1, d)."""
-    numbers = records.numbers_of([name])
-    if name not in numbers:
-        raise QueryError(f"There is no item {name!r} in this catalog.")
-    state = records.slots.side("images")
-    path = vector_path(records.folder, "images", state.generation)
-    rows = map_rows(path, count=state.rows, dimension=records.meta("dimension"))
-    return mean_row(np.array(rows[records.slots.slots_of(numbers[name])]))

@@ -1,19 +1,47 @@
 """From what a search found to hits that say something: only the records of these few are read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from retrieval.catalog.sides import Found
+from retrieval.catalog.ranked import Ranked
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredImage
 from retrieval.records.items import Hit, Target
 
 
-def hits_of(records: Records, found: Sequence[Found], target: Target) -> list[Hit]:
-    """Return the hits of these entries, best first."""
-    named = records.names_of(sorted({one.item for one in found}))
-    return [_hit(records, one, named[one.item], rank=rank, target=target) for rank, one in enumerate(found, start=1)]
+def hits_of(
+    records: Records,
+    ranked: Ranked,
+    target: Target,
+    *,
+    after: int,
+    ranks: Mapping[int, Mapping[str, int]],
+    variants: Sequence[int | None],
+) -> list[Hit]:
+    """Return the hits of these entries, best first, the first one being of rank `after` + 1."""
+    named = records.names_of(sorted(set(ranked.item.tolist())))
+    columns = zip(ranked.item.tolist(), ranked.position.tolist(), ranked.score.tolist(), variants, strict=True)
+    return [
+        _hit(
+            records,
+            Hit(
+                rank=rank,
+                score=score,
+                id=named[item][0],
+                image=None,
+                caption=None,
+                attributes=json.loads(named[item][1]),
+                target=target,
+                ranks=ranks.get(item, {}),
+                variants=others,
+            ),
+            item=item,
+            position=position,
+        )
+        for rank, (item, position, score, others) in enumerate(columns, start=after + 1)
+    ]
 
 
 def sources_of(records: Records, name: str) -> list[ImageSource]:
@@ -31,17 +59,13 @@ def shown(source: ImageSource) -> str:
     return f"{source.path}/{member}"
 
 
-def _hit(records: Records, found: Found, named: tuple[str, str], *, rank: int, target: Target) -> Hit:
-    name, attributes = named
-    source = _source(records, records.image(found.item, found.position if target == "images" else 0))
-    return Hit(
-        rank=rank,
-        score=found.score,
-        id=name,
+def _hit(records: Records, hit: Hit, *, item: int, position: int) -> Hit:
+    """Return the hit with its picture and its caption: the found one, and of the other kind the item's first."""
+    source = _source(records, records.image(item, 0 if hit.target == "captions" else position))
+    return replace(
+        hit,
         image=None if source is None else shown(source),
-        caption=records.caption(found.item, found.position if target == "captions" else 0),
-        attributes=json.loads(attributes),
-        target=target,
+        caption=records.caption(item, position if hit.target == "captions" else 0),
     )
 
 

@@ -8,7 +8,7 @@ from retrieval.catalog.upkeep import wanted_kind
 from retrieval.filters.attributes import attribute_keys
 from retrieval.records import Records
 from retrieval.records.database import Database
-from retrieval.records.items import Target
+from retrieval.records.items import SideName
 from retrieval.records.schema import FORMAT
 from retrieval.records.slots import SIDES
 from retrieval.records.vector_store import index_path
@@ -35,7 +35,7 @@ def facts_of(database: Database, encoder: CatalogEncoder, *, device: str) -> dic
         }
 
 
-def _index(records: Records, side: Target, device: str) -> str:
+def _index(records: Records, side: SideName, device: str) -> str:
     """One side's index: its kind, and why, or that search is exact until the index is there."""
     state = records.slots.side(side)
     kind, reason = wanted_kind(records, state, device=device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.records import Records
-from retrieval.records.items import Target
+from retrieval.records.items import SideName
 from retrieval.records.slots import SideState, Vector
 from retrieval.records.vector_store import append_rows, map_rows, vector_path
 
@@ -27,7 +27,7 @@ class Shelf:
     """
 
     folder: Path
-    side: Target
+    side: SideName
     fingerprint: str
     state: SideState
     slots: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Shelf:
     rows: list[Rows] = field(default_factory=list)
 
     @classmethod
-    def open(cls, records: Records, side: Target, *, fingerprint: str) -> "Shelf":
+    def open(cls, records: Records, side: SideName, *, fingerprint: str) -> "Shelf":
         """Return an empty shelf behind the side's committed vectors."""
         return cls(records.folder, side, fingerprint, records.slots.side(side))
 

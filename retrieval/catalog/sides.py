@@ -12,11 +12,12 @@ import numpy as np
 from index.errors import DeviceError, StoredIndexError, VectorError
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
+from retrieval.catalog.ranked import Ranked, nothing
 from retrieval.errors import CatalogError
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.entries import Entries
-from retrieval.records.items import Target
+from retrieval.records.items import SideName
 from retrieval.records.locks import SharedLock
 from retrieval.records.slots import SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
@@ -28,18 +29,24 @@ _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An image or a caption: the item it belongs to and its place there."""
+class Among:
+    """What may be found, and how hard an index looks for it.
 
-    score: float
-    item: int
-    position: int
+    Attributes:
+        items: By item number, which may be found; all where None.
+        without: An item that is not to be found.
+        effort: Of the index; its own where None.
+    """
+
+    items: Mask | None = None
+    without: int | None = None
+    effort: float | None = None
 
 
 class Side:
     """What one process knows of a side, as of one revision of the records."""
 
-    def __init__(self, folder: Path, side: Target, *, device: str, may_build: bool) -> None:
+    def __init__(self, folder: Path, side: SideName, *, device: str, may_build: bool) -> None:
         """Begin with nothing; `refresh` reads.
 
         Args:
@@ -50,7 +57,7 @@ class Side:
         """
         self._lock = SharedLock()
         self._folder = folder
-        self.target: Target = side
+        self.target: SideName = side
         self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
         self._may_build = may_build
         self._revision = -1
@@ -105,47 +112,61 @@ class Side:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def search(
-        self, query: Rows, k: int, *, items: Mask | None, without: int | None, effort: float | None
-    ) -> list[Found]:
-        """Return the k best entries, best first; equal scores in slot order, then in item order.
+    def count_items(self, mask: Mask | None) -> int:
+        """Return how many items of the mask (by item number; None is all) have an image, or a caption."""
+        items = self._entries.first_items()
+        return len(items) if mask is None else int(np.count_nonzero(mask[items]))
+
+    def search(self, query: Rows, k: int, among: Among) -> Ranked:
+        """Return the k best entries for one unit row, (1, d), best first; equal scores in slot order, then item order.
 
         Of an item's images only its best one is returned, and of a text that several items share the one of the first
         item. The index is asked for more until k are found or there are no more, so this costs no result.
-
-        Args:
-            query: One unit row, (1, d).
-            k: Most entries to return.
-            items: By item number, which may be found; all where None.
-            without: An item that is not to be found.
-            effort: Of the index; its own where None.
         """
         if not len(self._entries) or self.index is None:
-            return []
-        allowed = None if items is None else self._entries.allowed(items, len(self.rows))
-        wanted = self._first_count(k) + (0 if without is None else 1)
+            return nothing()
+        allowed = None if among.items is None else self._entries.allowed(among.items, len(self.rows))
+        wanted = self._first_count(k) + (0 if among.without is None else 1)
         while True:
-            neighbors = self.index.search(query, wanted, allowed=allowed, effort=effort)
-            found = self._entries_of(neighbors, k, items=items, without=without)
-            if len(found) == k or neighbors.ids.shape[1] < wanted:
-                return found
+            neighbors = self.index.search(query, wanted, allowed=allowed, effort=among.effort)
+            found = self._entries_of(neighbors, 0, among)
+            if len(found) >= k or neighbors.ids.shape[1] < wanted:
+                return found.take(slice(k))
             wanted *= 4
+
+    def search_many(self, queries: Rows, k: int, *, effort: float | None = None) -> list[Ranked]:
+        """Return what `search` returns for each of these queries, (q, d), among all; the index is read once."""
+        if not len(self._entries) or self.index is None:
+            return [nothing() for _ in queries]
+        wanted, among = self._first_count(k), Among(effort=effort)
+        neighbors = self.index.search(queries, wanted, effort=effort)
+        answers = [self._entries_of(neighbors, row, among).take(slice(k)) for row in range(len(queries))]
+        for row, found in enumerate(answers):
+            if len(found) < k and neighbors.ids.shape[1] == wanted:
+                answers[row] = self.search(queries[row : row + 1], k, among)
+        return answers
+
+    def of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
+        """Return the images, or captions, of these items: item numbers and positions, (n,), and their rows, (n, d)."""
+        slots, owners, positions = self._entries.of_items(items)
+        return owners, positions, self.rows[slots]
 
     def _first_count(self, k: int) -> int:
         """How many slots are likely to give k hits."""
         return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
 
-    def _entries_of(self, neighbors: Neighbors, k: int, *, items: Mask | None, without: int | None) -> list[Found]:
-        """The first k entries that these slots stand for: one for each item's images, or one for each text."""
-        found: dict[int, Found] = {}
-        for slot, score in zip(neighbors.ids[0].tolist(), neighbors.scores[0].tolist(), strict=True):
-            for item, position in self._entries.of(slot):
-                key = item if self.target == "images" else slot
-                if item != without and (items is None or items[item]) and key not in found:
-                    found[key] = Found(score, item, position)
-                    if len(found) == k:
-                        return list(found.values())
-        return list(found.values())
+    def _entries_of(self, neighbors: Neighbors, row: int, among: Among) -> Ranked:
+        """The entries that the slots of one query stand for: one for each item's images, or one for each text."""
+        places, owners = self._entries.of_slots(neighbors.ids[row])
+        item = self._entries.item[places]
+        kept = np.ones(len(item), np.bool_) if among.items is None else among.items[item]
+        if among.without is not None:
+            kept &= item != among.without
+        places, owners, item = places[kept], owners[kept], item[kept]
+        _, first = np.unique(item if self.target == "images" else owners, return_index=True)
+        first.sort()
+        scores = neighbors.scores[row][owners[first]].astype(np.float64)
+        return Ranked(item[first], self._entries.position[places[first]], scores)
 
     # --- reading
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 from index.spec import choose_spec
 from retrieval.records import Records
 from retrieval.records.database import Database, guarded
-from retrieval.records.items import Target
+from retrieval.records.items import SideName
 from retrieval.records.slots import SideState
 from retrieval.records.vector_store import copy_rows, index_path, map_rows, remove_other_generations, vector_path
 
 DEAD_SHARE = 5  # one part in so many may be dead vectors
 
 
-def compact(database: Database, side: Target) -> None:
+def compact(database: Database, side: SideName) -> None:
     """Write a side's vectors anew without the dead ones, where those are more than a fifth.
 
     The new file is whole before one transaction names it; until then, and for who reads the old one, nothing changes.
@@ -34,7 +34,7 @@ def compact(database: Database, side: Target) -> None:
     remove_other_generations(folder, side, generation=state.generation)
 
 
-def choose_index(database: Database, side: Target, *, device: str) -> SideState:
+def choose_index(database: Database, side: SideName, *, device: str) -> SideState:
     """Record the kind of index that a side is to have now."""
     with database.reading() as records:
         state = records.slots.side(side)

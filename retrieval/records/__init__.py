@@ -164,6 +164,12 @@ class Records:
         )
         return {number: (name, attributes) for number, name, attributes in rows}
 
+    def attributes_of(self, item: int) -> dict[str, Any]:
+        """Return the attributes of one item that exists."""
+        row = self.connection.execute("SELECT attributes FROM items WHERE number = ?", (item,)).fetchone()
+        attributes: dict[str, Any] = json.loads(row[0])
+        return attributes
+
     def deleted(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that were deleted and not taken back."""
         rows = self.connection.execute(

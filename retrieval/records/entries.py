@@ -45,10 +45,23 @@ class Entries:
             np.concatenate([self.position[kept], now.position]),
         )
 
-    def of(self, slot: int) -> Iterator[tuple[int, int]]:
-        """Return item and position of each image or caption that has this slot."""
-        first, last = np.searchsorted(self.slot, [slot, slot + 1])
-        return zip(self.item[first:last].tolist(), self.position[first:last].tolist(), strict=True)
+    def of_slots(self, slots: Ids) -> tuple[Ids, Ids]:
+        """Return the places of the entries of these slots, slot by slot, and which of the slots each belongs to."""
+        first, last = np.searchsorted(self.slot, slots), np.searchsorted(self.slot, slots, side="right")
+        counts = last - first
+        owners = np.repeat(np.arange(len(slots)), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return first[owners] + within, owners
+
+    def of_items(self, items: Ids) -> tuple[Ids, Ids, Ids]:
+        """Return slots, items and positions of the entries of these items."""
+        places = np.flatnonzero(np.isin(self.item, items))
+        return self.slot[places], self.item[places], self.position[places]
+
+    def first_items(self) -> Ids:
+        """Return the items that have an entry, each once; every one of them has one at position 0."""
+        firsts: Ids = self.item[self.position == 0]
+        return firsts
 
     def live(self) -> Ids:
         """Return the slots that an entry has, sorted."""

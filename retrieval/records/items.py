@@ -13,10 +13,12 @@ import numpy as np
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
 from retrieval.errors import CatalogError
+from retrieval.filters.facets import Facet
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Skipped
 
-Target: TypeAlias = Literal["images", "captions"]
+SideName: TypeAlias = Literal["images", "captions"]
+Target: TypeAlias = Literal["images", "captions", "items"]
 
 _FIELDS = frozenset({"id", "images", "captions", "attributes", "image_vectors", "caption_vectors"})
 
@@ -51,7 +53,10 @@ class Hit:
         image: Absolute path of the image that was found, or of the item's first one where a caption was found; a name
             inside a container ("shard.tar/a.jpg") where the picture is in one, None where only its vector is known.
         caption: The caption that was found, or the item's first one where an image was found; None without captions.
-        target: Which of the two was ranked.
+        target: Which of them was ranked; "items" for an item as a whole.
+        ranks: Where each part of a hybrid search had the item, from 1: "vectors", "words"; "name" is 1 for an item
+            whose id or number was typed.
+        variants: How many items that pass the filter are in the hit's group, where groups were asked for.
     """
 
     rank: int
@@ -61,6 +66,32 @@ class Hit:
     caption: str | None
     attributes: Mapping[str, Any]
     target: Target = "images"
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    variants: int | None = None
+
+
+class Hits(list[Hit]):
+    """The hits of a search, best first, and what else was asked for.
+
+    Attributes:
+        total: How many items can be paged through: those that pass the filter, and the floor where there is one, and
+            are on the side that is ranked; in the mode "words" those that have one of the words.
+        facets: Counts of attributes among these items.
+        seconds: What the search took, by "encode", "search" and "records"; of a batch, all of it together.
+    """
+
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        *,
+        total: int = 0,
+        facets: Mapping[str, Facet] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(hits)
+        self.total = total
+        self.facets = dict(facets or {})
+        self.seconds = dict(seconds or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.records.entries import Entries, read_entries
-from retrieval.records.items import Target
+from retrieval.records.items import SideName
 from retrieval.records.schema import read_meta, write_meta
 
-SIDES: tuple[Target, ...] = ("images", "captions")
+SIDES: tuple[SideName, ...] = ("images", "captions")
 
-_ENTRIES: dict[Target, tuple[str, str]] = {
+_ENTRIES: dict[SideName, tuple[str, str]] = {
     "images": (
         "SELECT slot, item, position FROM images",
         "SELECT slot, images.item, position FROM images JOIN attribute_changes USING (item) WHERE revision > ?",
@@ -25,7 +25,7 @@ _ENTRIES: dict[Target, tuple[str, str]] = {
         "SELECT slot, captions.item, position FROM captions JOIN attribute_changes USING (item) WHERE revision > ?",
     ),
 }
-_IS_LIVE: dict[Target, str] = {
+_IS_LIVE: dict[SideName, str] = {
     "images": "EXISTS (SELECT 1 FROM images WHERE images.slot = vectors.slot)",
     "captions": "EXISTS (SELECT 1 FROM captions WHERE captions.slot = vectors.slot)",
 }
@@ -69,15 +69,15 @@ class Slots:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
-    def side(self, side: Target) -> SideState:
+    def side(self, side: SideName) -> SideState:
         """Return the state of one side's vectors."""
         return SideState(**read_meta(self.connection, side, {"generation": 1, "rows": 0, "kind": "exact"}))
 
-    def put_side(self, side: Target, state: SideState) -> None:
+    def put_side(self, side: SideName, state: SideState) -> None:
         """Record the state of one side's vectors."""
         write_meta(self.connection, {side: asdict(state)})
 
-    def known(self, side: Target, hashes: Iterable[str], *, fingerprint: str) -> dict[str, Known]:
+    def known(self, side: SideName, hashes: Iterable[str], *, fingerprint: str) -> dict[str, Known]:
         """Return the vectors that were made of these contents by this tower, by content hash."""
         rows = self.connection.execute(
             f"SELECT hash, slot, {_IS_LIVE[side]} FROM vectors "  # noqa: S608 - made of constants
@@ -86,13 +86,13 @@ class Slots:
         )
         return {name: Known(slot, bool(live)) for name, slot, live in rows}
 
-    def put_vectors(self, side: Target, vectors: Sequence[Vector]) -> None:
+    def put_vectors(self, side: SideName, vectors: Sequence[Vector]) -> None:
         """Record what new slots were made of; a content that had another slot has the new one from now on."""
         self.connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", [(side, *vector) for vector in vectors]
         )
 
-    def entries(self, side: Target, *, since: int = 0) -> Entries:
+    def entries(self, side: SideName, *, since: int = 0) -> Entries:
         """Return the images or captions of the items that changed after revision `since`; zero takes all."""
         every, changed = _ENTRIES[side]
         cursor = self.connection.execute(changed, (since,)) if since else self.connection.execute(every)
@@ -123,7 +123,7 @@ class Slots:
         run("DELETE FROM vectors WHERE side = 'captions'")
         self.put_vectors("captions", vectors)
 
-    def renumber(self, side: Target, live: Sequence[int]) -> None:
+    def renumber(self, side: SideName, live: Sequence[int]) -> None:
         """Give the live slots, sorted, the numbers 0, 1, 2... and forget the vectors of all others."""
         run = self.connection.execute
         run("CREATE TEMP TABLE moved (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)")

@@ -1,0 +1,72 @@
+"""Items as wholes: the cosines of an item's pictures and captions made one score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.vectors import Ids, Rows
+from retrieval.catalog.ranked import Ranked
+from retrieval.catalog.request import Fusion
+from retrieval.catalog.sides import Among, Side
+from retrieval.records.items import SideName
+
+CAPTION_WEIGHT: Final = 0.5  # until one is learned
+WEIGHTS: Final = tuple(step / 20 for step in range(21))
+
+
+@dataclass(frozen=True, slots=True)
+class Fusing:
+    """How an item's pictures and captions make one score: of several the best or the mean, and the captions' weight."""
+
+    fusion: Fusion
+    weight: float
+
+
+def fused(sides: Mapping[SideName, Side], query: Rows, depth: int, *, among: Among, fusing: Fusing) -> Ranked:
+    """Return the `depth` best items among the candidates: the best so many of either side; equal ones by number.
+
+    An item's score is (1 - weight) x that of its pictures + weight x that of its captions, or that of its pictures
+    where it has no captions. A side's score is the best cosine, or the mean of all. The position is that of the best
+    picture.
+    """
+    found = [side.search(query, depth, among).item for side in sides.values()]
+    candidates = np.unique(np.concatenate(found))
+    pictures, positions = _scores(sides["images"], query, candidates, fusion=fusing.fusion)
+    captions, _ = _scores(sides["captions"], query, candidates, fusion=fusing.fusion)
+    weight = fusing.weight
+    score = np.where(np.isnan(captions), pictures, (1 - weight) * pictures + weight * captions)
+    best = np.argsort(-score, kind="stable")[:depth]
+    return Ranked(candidates[best], positions[best], score[best])
+
+
+def _scores(side: Side, query: Rows, items: Ids, *, fusion: Fusion) -> tuple[NDArray[np.float64], Ids]:
+    """The score of each of the items, sorted, on one side, NaN for none, and the position of its best entry."""
+    owners, positions, rows = side.of_items(items)
+    cosines = rows.astype(np.float64) @ query[0].astype(np.float64)
+    order = np.lexsort((positions, -cosines, owners))
+    owners, positions, cosines = owners[order], positions[order], cosines[order]
+    there, first, counts = np.unique(owners, return_index=True, return_counts=True)
+    places = np.searchsorted(items, there)
+    scores, best = np.full(len(items), np.nan), np.zeros(len(items), np.int64)
+    sums = np.add.reduceat(cosines, first) if len(first) else cosines
+    scores[places] = cosines[first] if fusion == "best" else sums / counts
+    best[places] = positions[first]
+    return scores, best
+
+
+def learned_weight(pictures: Sequence[NDArray[np.float64]], captions: Sequence[NDArray[np.float64]]) -> float:
+    """Return the weight of the captions that ranks right items best: of 0, .05 ... 1 that of the greatest mean 1/rank.
+
+    Args:
+        pictures: For each query the items' scores by pictures, (n,), the right item first.
+        captions: The same by captions.
+    """
+
+    def reciprocal(weight: float) -> float:
+        mixed = [(1 - weight) * one + weight * other for one, other in zip(pictures, captions, strict=True)]
+        return float(np.mean([1 / (1 + np.sum(scores[1:] >= scores[0])) for scores in mixed]))
+
+    return max(WEIGHTS, key=reciprocal)

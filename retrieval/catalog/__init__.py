@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from index.errors import IndexingError
 from retrieval.catalog import sync, upkeep
 from retrieval.catalog.adoption import Adoption, adopt
-from retrieval.catalog.answers import shown, sources_of
+from retrieval.catalog.answers import items_of, shown, sources_of
 from retrieval.catalog.catalog_encoder import CatalogEncoder
 from retrieval.catalog.facts import facts_of
 from retrieval.catalog.request import Boost, Fusion, Mode, Request, make_request
@@ -134,9 +134,9 @@ class Catalog:
         """Add or replace whole items by id, all of them in one commit.
 
         An item is a mapping of `id`, `images` (paths, relative ones under the recorded root, else under the current
-        folder), `captions`, `attributes`; and, where vectors are there already, of `image_vectors` and
-        `caption_vectors`, one row each. An item with a picture that cannot be read is refused and named in `skipped`;
-        the others go in. The same items again change nothing.
+        folder; or bytes, which the catalog keeps), `captions`, `attributes`; and, where vectors are there already, of
+        `image_vectors` and `caption_vectors`, one row each. An item with a picture that cannot be read is refused and
+        named in `skipped`; the others go in. The same items again change nothing.
 
         Raises:
             CatalogError: an item is not of that form (then nothing is written), or the disk is full.
@@ -145,6 +145,23 @@ class Catalog:
         with self._as_writer():
             report = sync.upsert(self._database, self._encoder, items)
             self._keep_up_after(report.added + report.changed)
+        return report
+
+    def patch(self, changes: Iterable[Mapping[str, Any]]) -> SyncReport:
+        """Change parts of items by id, all of them in one commit.
+
+        A change is a mapping of `id` and any of `images`, `captions` (new lists) and `attributes`, which are merged
+        with those that there are (RFC 7396: None removes a key). What is not named stays, and is not embedded again. A
+        change of an unknown item, or with a picture that cannot be read, is named in `skipped`; the others are made.
+
+        Raises:
+            CatalogError: a change is not of that form, or two are of one item (then nothing is written), or the disk is
+                full.
+            CatalogLockedError: another process is writing.
+        """
+        with self._as_writer():
+            report = sync.patch(self._database, self._encoder, changes)
+            self._keep_up_after(report.changed)
         return report
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -285,6 +302,11 @@ class Catalog:
 
     # --- facts
 
+    def get(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return those of the items that there are: `id`, `images` as paths, `captions` and `attributes`, by id."""
+        with self._database.reading() as records:
+            return items_of(records, list(ids))
+
     @property
     def encoder(self) -> Encoder:
         """The encoder, loaded now if it was not yet."""
@@ -347,6 +369,7 @@ class Catalog:
 
     def _keep_up(self) -> None:
         self._touched = 0
+        upkeep.drop_unnamed_pictures(self._database)
         for side in SIDES:
             upkeep.compact(self._database, side)
             if upkeep.choose_index(self._database, side, device=self._device).kind != "exact":

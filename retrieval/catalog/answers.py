@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from retrieval.catalog.ranked import Ranked
 from retrieval.images.sources import ImageSource
-from retrieval.records import Records, StoredImage
+from retrieval.records import Records, StoredImage, StoredItem
 from retrieval.records.items import Hit, Target
 
 
@@ -44,11 +45,27 @@ def hits_of(
     ]
 
 
+def items_of(records: Records, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what is known of those of the items that there are, by id."""
+    return {
+        item.id: {
+            "id": item.id,
+            "images": [None if source is None else shown(source) for source in _sources(records, item)],
+            "captions": [caption.text for caption in item.captions],
+            "attributes": json.loads(item.attributes),
+        }
+        for item in records.stored(ids).values()
+    }
+
+
 def sources_of(records: Records, name: str) -> list[ImageSource]:
     """Return where the pictures of an item are; none for an unknown item."""
-    images = records.stored([name]).values()
-    sources = [_source(records, image) for item in images for image in item.images]
-    return [source for source in sources if source is not None]
+    items = records.stored([name]).values()
+    return [source for item in items for source in _sources(records, item) if source is not None]
+
+
+def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:
+    return [_source(records, image) for image in item.images]
 
 
 def shown(source: ImageSource) -> str:

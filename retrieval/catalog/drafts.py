@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
-from retrieval.records import Records, StoredImage, StoredItem
+from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
 from retrieval.records.items import Item, attributes_json
 
 CHUNK = 1000  # items that are compared at once
@@ -39,13 +39,18 @@ class Picture:
 
 @dataclass(slots=True)
 class Draft:
-    """What an item shall be, beside what it is."""
+    """What an item shall be, beside what it is.
+
+    Attributes:
+        kept_captions: The stored captions with their vectors, where they stay; else those of `item` are embedded.
+    """
 
     item: Item
     source: int | None
     attributes: str
     stored: StoredItem | None
     pictures: list[Picture] = field(default_factory=list)
+    kept_captions: list[StoredCaption] | None = None
 
     @property
     def unread(self) -> list[Picture]:

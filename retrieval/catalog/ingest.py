@@ -85,7 +85,8 @@ class Ingest:
     # --- records
 
     def _write(self, records: Records, drafts: Sequence[Draft], *, images: Shelf, captions: Shelf) -> Counter[str]:
-        roots = {str(path): records.put_place(path) for path in (self._root, self._database.folder.parent)}
+        folder = self._database.folder
+        roots = {str(path): records.put_place(path) for path in (folder, self._root, folder.parent)}
         counts: Counter[str] = Counter()
         changed: list[tuple[StoredItem, Draft]] = []
         for draft in drafts:
@@ -109,8 +110,14 @@ class Ingest:
             attributes=draft.attributes,
             source=draft.source,
             images=[picture.kept or _image(picture, images, roots) for picture in draft.good],
-            captions=[StoredCaption(text, captions.slots[key]) for key, text in _keyed(draft).items()],
+            captions=_captions(draft, captions),
         )
+
+
+def _captions(draft: Draft, captions: Shelf) -> list[StoredCaption]:
+    if draft.kept_captions is not None:
+        return draft.kept_captions
+    return [StoredCaption(text, captions.slots[key]) for key, text in _keyed(draft).items()]
 
 
 def _hash(picture: Picture) -> str:
@@ -140,8 +147,10 @@ def _image(picture: Picture, images: Shelf, roots: Mapping[str, int]) -> StoredI
 
 
 def _keyed(draft: Draft) -> dict[str, str]:
-    """Return the captions by what their vectors are made of: the text, or the vector that was handed in with it."""
+    """Return the captions that need vectors by what these are made of: the text, or a vector that was handed in."""
     captions, vectors = draft.item.captions, draft.item.caption_vectors
+    if draft.kept_captions is not None:
+        return {}
     if vectors is None:
         return {content_hash(text.encode()): text for text in captions}
     return {

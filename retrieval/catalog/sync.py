@@ -13,9 +13,11 @@ from typing import Any
 from retrieval.catalog.catalog_encoder import CatalogEncoder
 from retrieval.catalog.drafts import Draft, in_chunks, plan
 from retrieval.catalog.ingest import Ingest
-from retrieval.errors import CatalogError
+from retrieval.catalog.patches import plan_patches
+from retrieval.catalog.pictures import keep_picture
+from retrieval.errors import CatalogError, ImageError
 from retrieval.pairs import Pairs, Skipped
-from retrieval.records.database import Database
+from retrieval.records.database import Database, guarded
 from retrieval.records.items import Item, SyncReport, clean_captions, is_storable, item_from, plain_attributes, shown
 
 BATCH_ITEMS = 1024
@@ -57,18 +59,62 @@ def build(
 def upsert(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
     """Add or replace whole items by id, all in one commit; one with a picture that cannot be read is refused alone."""
     root = _root(database)
-    items = _checked(given, root, encoder.dimension)
+    kept, skipped = _with_pictures_kept(database, given)
+    items = _checked(kept, root, encoder.dimension)
     _prepare(database, encoder, items)
-    ingest = Ingest(database, encoder, root=root)
     with database.reading() as records:
         drafts = plan(records, items, source=None)
+    return _written(database, encoder, drafts, root=root, skipped=skipped)
+
+
+def patch(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[str, Any]]) -> SyncReport:
+    """Change parts of items, all in one commit; a change of an item that is not there is refused alone."""
+    root = _root(database)
+    kept, skipped = _with_pictures_kept(database, given)
+    with database.reading() as records:
+        drafts, unknown = plan_patches(records, kept, root=root)
+    if not all(is_storable(draft.item) for draft in drafts):
+        raise CatalogError("an item's text is not valid Unicode")
+    return _written(database, encoder, drafts, root=root, skipped=[*skipped, *unknown])
+
+
+def _written(
+    database: Database, encoder: CatalogEncoder, drafts: Sequence[Draft], *, root: Path, skipped: Sequence[Skipped]
+) -> SyncReport:
+    ingest = Ingest(database, encoder, root=root)
     new = [draft for draft in drafts if not draft.same]
     if any(draft.unread for draft in new):
         new = list(ingest.reader.read(encoder.images(), new))
     ingest.commit([draft for draft in new if len(draft.good) == len(draft.pictures)])
-    skipped = tuple(failure for draft in new for failure in _failures(draft))
+    failures = [failure for draft in new for failure in _failures(draft)]
     unchanged = ingest.counts["unchanged"] + len(drafts) - len(new)
-    return SyncReport(ingest.counts["added"], ingest.counts["changed"], unchanged=unchanged, skipped=skipped)
+    return SyncReport(
+        ingest.counts["added"], ingest.counts["changed"], unchanged=unchanged, skipped=(*skipped, *failures)
+    )
+
+
+def _with_pictures_kept(
+    database: Database, given: Iterable[Mapping[str, Any] | Item]
+) -> tuple[list[Any], list[Skipped]]:
+    """Put pictures that come as bytes into files of the catalog; an item with one that is no picture is left out."""
+    items: list[Any] = []
+    skipped = []
+    for one in given:
+        try:
+            items.append(_with_files(database, one) if isinstance(one, Mapping) else one)
+        except ImageError as error:
+            name = one.get("id") if isinstance(one, Mapping) else one.id
+            skipped.append(Skipped(shown(str(name)), f"a picture {error}"))
+    return items, skipped
+
+
+def _with_files(database: Database, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    images = given.get("images")
+    if not isinstance(images, list | tuple) or not any(isinstance(image, bytes) for image in images):
+        return given
+    with guarded(database.folder):
+        files = [keep_picture(database.folder, image) if isinstance(image, bytes) else image for image in images]
+    return {**given, "images": files}
 
 
 def delete(database: Database, ids: Sequence[str]) -> int:

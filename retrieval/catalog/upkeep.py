@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from index.spec import choose_spec
+from retrieval.catalog.pictures import drop_pictures
 from retrieval.records import Records
 from retrieval.records.database import Database, guarded
 from retrieval.records.items import SideName
@@ -32,6 +33,14 @@ def compact(database: Database, side: SideName) -> None:
             records.slots.put_side(side, after)
         state = after
     remove_other_generations(folder, side, generation=state.generation)
+
+
+def drop_unnamed_pictures(database: Database) -> None:
+    """Delete the pictures that the catalog keeps and no item has any more."""
+    with database.reading() as records:
+        place = records.find_place(database.folder)
+        named = records.paths_in(place) if place is not None else []
+    drop_pictures(database.folder, named=named)
 
 
 def choose_index(database: Database, side: SideName, *, device: str) -> SideState:

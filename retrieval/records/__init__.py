@@ -113,6 +113,11 @@ class Records:
         ).fetchone()
         return int(row[0])
 
+    def paths_in(self, place: int) -> list[str]:
+        """Return the paths of the pictures that are in a folder, relative to it."""
+        rows = self.connection.execute("SELECT DISTINCT path FROM images WHERE folder = ?", (place,))
+        return [path for (path,) in rows]
+
     def sources(self) -> list[Path]:
         """Return the PAIRS sources that items came from."""
         numbers = self.connection.execute("SELECT DISTINCT source FROM items WHERE source IS NOT NULL ORDER BY source")

@@ -1,0 +1,159 @@
+"""Items got, patched, and put with pictures as bytes: what is named changes, all else stays, vectors included."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from fake_encoder import DIMENSION, FakeEncoder
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from retrieval.catalog import Catalog
+from retrieval.catalog.patches import merged
+from retrieval.errors import CatalogError
+
+
+def picture(color):
+    file = BytesIO()
+    Image.new("RGB", (16, 16), color).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert(
+            [
+                {
+                    "id": color,
+                    "images": [picture(color)],
+                    "captions": [f"a {color} square", color],
+                    "attributes": {"price": 5, "size": {"eu": 40, "us": 7}},
+                }
+                for color in ("red", "green", "blue")
+            ]
+        )
+        yield catalog
+
+
+def test_a_picture_as_bytes_is_kept_in_the_catalog_found_and_moves_with_it(shop, tmp_path):
+    hit = shop.search("red", k=1)[0]
+    assert hit.id == "red"
+    assert Image.open(hit.image).getpixel((0, 0)) == (255, 0, 0)
+    assert hit.image.startswith(str(tmp_path / "c" / "pictures"))
+    shop.close()
+    (tmp_path / "c").rename(tmp_path / "moved")
+    with Catalog.open(tmp_path / "moved", encoder=FakeEncoder()) as moved:
+        assert Image.open(moved.search("red", k=1)[0].image).getpixel((0, 0)) == (255, 0, 0)
+        assert moved.upsert([{"id": "again", "images": [picture("red")]}]).added == 1
+        assert moved.encoder.images == 0
+
+
+def test_what_is_no_picture_is_refused_alone_and_leaves_no_file(shop, tmp_path):
+    before = sorted((tmp_path / "c" / "pictures").rglob("*"))
+    report = shop.upsert([{"id": "bad", "images": [b"<svg/>"]}, {"id": "good", "images": [picture("red")]}])
+    assert (report.added, [one.name for one in report.skipped]) == (1, ["bad"])
+    assert sorted((tmp_path / "c" / "pictures").rglob("*")) == before
+
+
+def test_pictures_of_deleted_items_go_and_shared_ones_stay(shop, tmp_path):
+    shop.upsert([{"id": "red too", "images": [picture("red")]}])
+    shop.delete(["red", "green"])
+    kept = [Image.open(path).getpixel((0, 0)) for path in (tmp_path / "c" / "pictures").glob("*/*")]
+    assert sorted(kept) == [(0, 0, 255), (255, 0, 0)]
+
+
+def test_items_are_got_as_they_were_put(shop):
+    found = shop.get(["blue", "unknown"])
+    assert list(found) == ["blue"]
+    assert found["blue"]["captions"] == ["a blue square", "blue"]
+    assert found["blue"]["attributes"] == {"price": 5, "size": {"eu": 40, "us": 7}}
+    assert Image.open(found["blue"]["images"][0]).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_a_patch_of_attributes_embeds_nothing_and_is_searched_at_once(shop):
+    shop.encoder.texts.clear()
+    images = shop.encoder.images
+    report = shop.patch([{"id": "red", "attributes": {"price": 9, "size": {"us": None}, "new": True}}])
+    assert (report.changed, report.skipped) == (1, ())
+    assert shop.get(["red"])["red"]["attributes"] == {"price": 9, "size": {"eu": 40}, "new": True}
+    assert [hit.id for hit in shop.search(where={"price": {"$gt": 5}})] == ["red"]
+    assert shop.get(["red"])["red"]["captions"] == ["a red square", "red"]
+    assert (shop.encoder.texts, shop.encoder.images) == ([], images)
+    assert shop.patch([{"id": "red", "attributes": {"price": 9}}]).unchanged == 1
+
+
+def test_a_patch_of_captions_or_pictures_embeds_these_alone(shop):
+    shop.encoder.texts.clear()
+    images = shop.encoder.images
+    shop.patch([{"id": "red", "captions": ["a white square"]}])
+    assert (shop.encoder.texts, shop.encoder.images) == (["a white square"], images)
+    assert shop.search("white", target="captions", k=1)[0].id == "red"
+    shop.patch([{"id": "red", "images": [picture("black")]}])
+    assert shop.encoder.images == images + 1
+    assert shop.search("black", k=1)[0].id == "red"
+    assert shop.get(["red"])["red"]["captions"] == ["a white square"]
+
+
+def test_handed_in_vectors_survive_a_patch(tmp_path):
+    rows = np.eye(DIMENSION, dtype=np.float32)
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": rows[:2], "captions": ["x"], "caption_vectors": rows[2:3]}])
+        catalog.patch([{"id": "a", "attributes": {"n": 1}}])
+        for row, target in ((0, "images"), (1, "images"), (2, "captions")):
+            hit = catalog.search(vector=rows[row], target=target, k=1)[0]
+            assert (hit.score, hit.attributes) == (1.0, {"n": 1})
+
+
+def test_changes_that_cannot_be_made_are_named_and_malformed_ones_change_nothing(shop):
+    report = shop.patch([{"id": "pink", "attributes": {}}, {"id": "blue", "attributes": {"price": 1}}])
+    assert ([one.name for one in report.skipped], report.changed) == (["pink"], 1)
+    for change, message in (
+        ({"id": "red", "price": 3}, "unknown fields"),
+        ({"attributes": {}}, "with the id"),
+        ({"id": "red", "attributes": [1]}, "attributes are a mapping"),
+        ({"id": "red", "captions": "text"}, "captions is a list"),
+        ({"id": "red", "images": []}, "has no image"),
+    ):
+        with pytest.raises(CatalogError, match=message):
+            shop.patch([{"id": "blue", "attributes": {"price": 77}}, change])
+    with pytest.raises(CatalogError, match="two changes"):
+        shop.patch([{"id": "red"}, {"id": "red"}])
+    assert shop.get(["blue"])["blue"]["attributes"]["price"] == 1
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "change", "new"),
+    [  # the examples of RFC 7396, appendix A
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merging_is_that_of_the_standard(old, change, new):
+    assert merged(old, change) == new
+
+
+@given(json_values, json_values)
+def test_a_patch_twice_is_the_patch_once(old, change):
+    assert merged(merged(old, change), change) == merged(old, change)

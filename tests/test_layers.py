@@ -43,7 +43,7 @@ ROOMS = {
     ),
     "evaluate": Room(uses="metrics encoder pairs images index", packages="numpy"),
     "metrics": Room(packages="numpy"),
-    "catalog": Room(uses="records filters query encoder pairs images index", packages="numpy PIL"),
+    "catalog": Room(uses="files records filters query encoder pairs images index", packages="numpy PIL"),
     "records": Room(uses="files filters pairs images index", packages="numpy"),
     "filters": Room(packages="numpy"),
     "query": Room(uses="images encoder index", packages="numpy PIL"),

@@ -1,0 +1,217 @@
+"""One request answered: candidates by vectors and words, then boosts, order, groups, a page, and what is counted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from index.vectors import Mask, Rows
+from retrieval.catalog.answers import hits_of
+from retrieval.catalog.encoding import Encoded
+from retrieval.catalog.fused import CAPTION_WEIGHT, Fusing, fused
+from retrieval.catalog.ranked import Ranked, boosted, group_sizes, grouped, sorted_by
+from retrieval.catalog.request import Request
+from retrieval.catalog.sides import Among, Side
+from retrieval.errors import QueryError
+from retrieval.filters import Scalar
+from retrieval.filters.facets import Facet, facet, spelled
+from retrieval.filters.mirror import Columns, Mirror
+from retrieval.query import Query, mean_row, mix
+from retrieval.records import Records
+from retrieval.records.items import Hits, SideName, Target
+from retrieval.records.vector_store import map_rows, vector_path
+
+WINDOW: Final = 1000
+"""So many of the best are what boosts, sorting and fusion put into another order; or offset + k, where that is more."""
+
+Sides: TypeAlias = Mapping[SideName, Side]
+
+
+class Search:
+    """One request against records of one moment."""
+
+    def __init__(
+        self, request: Request, rows: Encoded, target: Target, *, sides: Sides, records: Records, mirror: Mirror
+    ) -> None:
+        """Look up what has to be known before anything is searched.
+
+        Raises:
+            QueryError: there is no such item, or the parts cancel each other.
+        """
+        self.request = request
+        self.target = target
+        self.side = sides["captions" if target == "captions" else "images"]
+        self.known: Ranked | None = None  # the first `depth` by vector, where they were searched together with others
+        self._sides = sides
+        self._records = records
+        self._mirror = mirror
+        self._without: int | None = None
+        self._ranks: dict[int, dict[str, int]] = {}
+        self._start = perf_counter()
+        self._mask: Mask | None = None
+        if request.condition is not None:
+            with mirror.reading(records.connection) as columns:
+                self._mask = columns.mask(request.condition)
+        self.row = self._row(request.query, rows)
+
+    @property
+    def depth(self) -> int:
+        """How many candidates to begin with."""
+        request = self.request
+        needed = request.offset + request.k
+        plain = request.mode == "vectors" and self.target != "items"
+        if plain and not (request.sort or request.group or request.boosts):
+            return needed
+        return max(WINDOW, needed)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its candidates by vector are those of a search that others may share."""
+        return self._asks_vectors and self.target != "items" and self._mask is None and self._without is None
+
+    def hits(self) -> Hits:
+        """Search, and read the records of what is shown."""
+        request, needed = self.request, self.request.offset + self.request.k
+        depth = self.depth
+        while True:
+            found = self._candidates(depth)
+            ranked = self._ordered(found)
+            if len(ranked) >= needed or len(found) < depth:
+                break
+            depth *= 4
+        searched = perf_counter()
+        shown = ranked.take(slice(request.offset, needed))
+        hits = Hits(
+            hits_of(
+                self._records,
+                shown,
+                self.target,
+                after=request.offset,
+                ranks=self._ranks,
+                variants=self._variants(shown, found),
+            ),
+            total=self._total(found),
+            facets=self._facets(found),
+        )
+        hits.seconds = {"search": searched - self._start, "records": perf_counter() - searched}
+        return hits
+
+    # --- candidates
+
+    @property
+    def _asks_vectors(self) -> bool:
+        return self.request.query is not None and self.request.mode != "words"
+
+    def _row(self, query: Query | None, rows: Encoded) -> Rows:
+        if query is None or not self._asks_vectors:
+            return np.empty((0, 0), np.float32)
+        if query.like is not None:
+            number, row = _item_row(self._records, query.like)
+            self._without, rows = number, {**rows, "like": row}
+        return mix(query, rows)
+
+    def _candidates(self, depth: int) -> Ranked:
+        if self.request.query is None:
+            return self._all_items()
+        return self._by_vector(depth)
+
+    def _all_items(self) -> Ranked:
+        """Every item that the filter lets through fits a request that asks for nothing in particular."""
+        items = np.flatnonzero(self._items())
+        return Ranked(items, np.zeros(len(items), np.int64), np.ones(len(items)))
+
+    def _by_vector(self, depth: int) -> Ranked:
+        floor = self.request.floor
+        found = self._nearest(depth)
+        if floor is None:
+            return found
+        while len(found) >= depth and found.score[-1] >= floor:
+            depth *= 4
+            found = self._nearest(depth)
+        return found.take(found.score >= floor)
+
+    def _nearest(self, depth: int) -> Ranked:
+        if self.known is not None and depth == self.depth:
+            return self.known
+        request = self.request
+        among = Among(self._mask, self._without, request.effort)
+        if self.target != "items":
+            return self.side.search(self.row, depth, among)
+        weight = request.caption_weight
+        if weight is None:
+            weight = float(self._records.meta("caption_weight", CAPTION_WEIGHT))
+        return fused(self._sides, self.row, depth, among=among, fusing=Fusing(request.fusion, weight))
+
+    # --- order
+
+    def _ordered(self, found: Ranked) -> Ranked:
+        request = self.request
+        if not (request.boosts or request.sort or request.group):
+            return found
+        with self._mirror.reading(self._records.connection) as columns:
+            if request.boosts:
+                found = boosted(found, request.boosts, columns)
+            if request.sort:
+                found = sorted_by(found, request.sort, columns)
+            return found if request.group is None else grouped(found, columns.of(request.group))
+
+    def _variants(self, shown: Ranked, found: Ranked) -> Sequence[int | None]:
+        if self.request.group is None:
+            return [None] * len(shown)
+        with self._mirror.reading(self._records.connection) as columns:
+            return group_sizes(shown.item, columns.of(self.request.group), self._counted(found, columns))
+
+    # --- counts
+
+    def _total(self, found: Ranked) -> int:
+        if self._counts_found:
+            return len(found)
+        without = self._without is not None and (self._mask is None or bool(self._mask[self._without]))
+        return self.side.count_items(self._mask) - int(without)
+
+    @property
+    def _counts_found(self) -> bool:
+        """Whether only what was found counts, and not all that passes the filter."""
+        return self.request.mode == "words" or self.request.floor is not None
+
+    def _items(self) -> Mask:
+        if self._mask is not None:
+            return self._mask
+        with self._mirror.reading(self._records.connection) as columns:
+            return columns.live.copy()
+
+    def _counted(self, found: Ranked, columns: Columns) -> Mask:
+        """The items, by number, that totals and facets are about."""
+        if self._counts_found:
+            mask = np.zeros(len(columns.live), np.bool_)
+            mask[found.item] = True
+            return mask
+        mask = (columns.live if self._mask is None else self._mask).copy()
+        if self._without is not None:
+            mask[self._without] = False
+        return mask
+
+    def _facets(self, found: Ranked) -> Mapping[str, Facet]:
+        if not self.request.facets:
+            return {}
+        with self._mirror.reading(self._records.connection) as columns:
+            mask = self._counted(found, columns)
+            return {
+                wanted.key: facet(columns.of(wanted.key), mask, wanted, spelling=self._spelling(wanted.key))
+                for wanted in self.request.facets
+            }
+
+    def _spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:
+        return lambda value, item: spelled(self._records.attributes_of(item), key, value)
+
+
+def _item_row(records: Records, name: str) -> tuple[int, Rows]:
+    """An item's number and what it looks like: the direction between its pictures' vectors, (1, d)."""
+    numbers = records.numbers_of([name])
+    if name not in numbers:
+        raise QueryError(f"There is no item {name!r} in this catalog.")
+    state = records.slots.side("images")
+    path = vector_path(records.folder, "images", state.generation)
+    rows = map_rows(path, count=state.rows, dimension=records.meta("dimension"))
+    return numbers[name], mean_row(np.array(rows[records.slots.slots_of(numbers[name])]))

@@ -62,13 +62,13 @@ def marks_of(*found, count=200):
     return Marks(((right, np.arange(count)), (right, np.arange(count))))
 
 
-def test_the_most_careful_mix_that_is_as_good_as_the_best_is_chosen():
+def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
     """Of 200 items two more, of which five went and seven came, are noise; twenty more, none of which went, are not."""
     low, noise, best = marks_of(range(100)), marks_of(range(118)), marks_of(range(5, 120), range(120, 125))
-    assert choose([low, noise, best, best]) == 1
-    assert choose([low, best, noise]) == 1
-    assert choose([low, marks_of(range(110)), best]) == 2
-    assert choose([best, best]) == 0
+    assert choose([best, noise, low, low]) == 1
+    assert choose([low, best, noise]) == 2
+    assert choose([best, marks_of(range(110)), low]) == 0
+    assert choose([best, best]) == 1
 
 
 def graded(run, source):

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from retrieval.errors import CatalogError, QueryError, RetrievalError, TrainingError
+from retrieval.errors import CatalogError, ColumnError, QueryError, RetrievalError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retrieval.catalog import Catalog, Hit, IndexKind, SyncReport
     from retrieval.images import ImageSource
-    from retrieval.pairs import Skipped
+    from retrieval.pairs import Pairs, Skipped
     from retrieval.records.items import Target
 
 _DEVICES = click.Choice(["auto", "cpu", "cuda"])
@@ -29,6 +29,8 @@ _KINDS = click.Choice(["auto", "exact", "hnsw", "ivf", "ivfpq"])
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
+
+_SHOWN_BESIDE_REPORT = 20
 
 _STARTER_NOTICE = (
     "no model named: the starter, which finds everyday things by name or short description; a stronger one: "
@@ -58,6 +60,14 @@ def commands() -> None:
     "--model", metavar="NAME", help="Encoder of a new catalog: starter, a run folder, name/tag, or hf-hub:NAME."
 )
 @click.option("--images", type=_FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option(
+    "--map",
+    "fields",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    help="Column of PAIRS for id, image, title, description or any attribute; FIELD= drops one. Repeat it.",
+)
+@click.option("--report", type=_FILE, help="Write every row and picture that was refused into a CSV, with the reason.")
 @click.option("--index", type=_KINDS, help="Kind of index; auto picks by count and memory, and says what it picked.")
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
@@ -69,6 +79,8 @@ def build(
     *,
     model: str | None,
     images: Path | None,
+    fields: Sequence[str],
+    report: Path | None,
     index: "IndexKind | None",
     device: str,
     strict: bool,
@@ -83,18 +95,22 @@ def build(
 
     if is_catalog(pairs):
         raise click.UsageError(f"{pairs} is a catalog, not a source of pairs: build PAIRS CATALOG.")
-    source = read_pairs(pairs, images=images, empty=prune)
-    _notice_skipped(source.skipped)
+    _check_report(report, pairs)
+    with _usage():
+        source = read_pairs(pairs, images=images, map=_mapped(fields), empty=prune)
+    _write_refusals(report, source, source.skipped)
+    _notice_skipped(source.skipped, report)
     if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
         _notice(_STARTER_NOTICE)
         model = STARTER
     encoder = None if model is None else load_encoder(model, device=device)
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:
         with _interruptible("Whole batches are kept: run it again to go on."), _bar("items") as progress:
-            report = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
-        _notice_build(report, told=len(source.skipped))
+            synced = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
+        _write_refusals(report, source, synced.skipped)
+        _notice_build(synced, told=len(source.skipped), report=report)
         _notice(opened.info()["index"])
-    click.echo(_summary(report))
+    click.echo(_summary(synced))
 
 
 @commands.command()
@@ -387,10 +403,10 @@ def _notice(message: str) -> None:
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """A query that makes no sense is a usage error: exit code 2."""
+    """A query that makes no sense, or a column that is not there, is a usage error: exit code 2."""
     try:
         yield
-    except QueryError as error:
+    except (QueryError, ColumnError) as error:
         raise click.UsageError(str(error)) from error
 
 
@@ -416,6 +432,35 @@ def _weight(text: str) -> tuple[str, float]:
         return part.strip(), float(value if equals else "")
     except ValueError:
         raise QueryError(f"--weight {text!r} is not PART=NUMBER, such as text=0.5") from None
+
+
+def _mapped(fields: Sequence[str]) -> dict[str, str]:
+    """Columns by field; `FIELD=` has an empty one."""
+    found: dict[str, str] = {}
+    for text in fields:
+        field, equals, column = (part.strip() for part in text.partition("="))
+        if not equals or not field:
+            raise ColumnError(f"--map {text!r} is not FIELD=COLUMN, such as id=sku")
+        if field in found:
+            raise ColumnError(f"--map names {field} twice: {found[field]!r} and {column!r}")
+        found[field] = column
+    return found
+
+
+def _check_report(report: Path | None, pairs: Path) -> None:
+    if report is None:
+        return
+    if not report.absolute().parent.is_dir():
+        raise click.UsageError(f"--report {report}: there is no folder {report.absolute().parent}")
+    if report.exists() and pairs.exists() and report.samefile(pairs):
+        raise click.UsageError(f"--report {report} is PAIRS itself, which it would replace")
+
+
+def _write_refusals(report: Path | None, source: "Pairs", skipped: "Sequence[Skipped]") -> None:
+    from retrieval.pairs.refusals import write_refusals
+
+    if report is not None:
+        write_refusals(report, skipped, ids={pair.image.name: pair.id for pair in source})
 
 
 def _hit_line(hit: "Hit") -> str:
@@ -448,15 +493,19 @@ def _summary(report: "SyncReport") -> str:
     return text + (f", skipped {len(report.skipped)}" if report.skipped else "")
 
 
-def _notice_build(report: "SyncReport", *, told: int) -> None:
-    _notice_skipped(report.skipped[told:])
-    if report.kept_deleted:
-        _notice(f"{report.kept_deleted} deleted before stay deleted; --restore takes them back")
+def _notice_build(synced: "SyncReport", *, told: int, report: Path | None) -> None:
+    _notice_skipped(synced.skipped[told:], report)
+    if synced.kept_deleted:
+        _notice(f"{synced.kept_deleted} deleted before stay deleted; --restore takes them back")
 
 
-def _notice_skipped(skipped: "Sequence[Skipped]") -> None:
-    for one in skipped:
+def _notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> None:
+    """A line for each; where a report has them all, for the first ones."""
+    shown = skipped if report is None else skipped[:_SHOWN_BESIDE_REPORT]
+    for one in shown:
         _notice(f"skipped {one.name}: {one.reason}")
+    if len(skipped) > len(shown):
+        _notice(f"and {len(skipped) - len(shown)} more: see {report}")
 
 
 @contextmanager

@@ -9,6 +9,10 @@ class PairsError(RetrievalError):
     """A source of image-text pairs cannot be read at all, or strict reading met a bad row."""
 
 
+class ColumnError(PairsError):
+    """A table has no column that was asked for by name."""
+
+
 class ImageError(RetrievalError):
     """One picture cannot be read; the message is the reason, without the picture's name."""
 

@@ -54,7 +54,7 @@ ROOMS = {
     "sample_shop": Room(uses="pairs", packages="PIL numpy"),
     "html": Room(uses="images", packages="jinja2 PIL"),
     "plots": Room(packages="matplotlib numpy"),
-    "pairs": Room(uses="images", packages="pyarrow"),
+    "pairs": Room(uses="files images", packages="pyarrow defusedxml"),
     "images": Room(packages="PIL pillow_heif numpy pyarrow"),
     "files": Room(),
     "errors": Room(),

@@ -29,7 +29,7 @@ def test_coco_captions_with_their_folder_beside_or_above(tmp_path):
     ]
     assert skipped(pairs) == {
         "captions_val2017.json annotation 5": "belongs to no image of the list",
-        "captions_val2017.json image 3": "names no image",
+        "captions_val2017.json image 3 (3)": "names no image",
     }
     source = source.rename(tmp_path / "moved.json")
     assert len(read_pairs(source)) == 0

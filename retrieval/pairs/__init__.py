@@ -33,10 +33,19 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or row that is no pair, and the reason: "there is no such file"."""
+    """A file or row that is no pair, and the reason: "there is no such file".
+
+    Attributes:
+        name: the picture's or file's; else the row's, with its id.
+        reason: why, to stand behind the name.
+        row: where the row stands that it is of: "products.csv line 7"; empty where it is of none.
+        id: the row's id, where it has one.
+    """
 
     name: str
     reason: str
+    row: str = ""
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ class Pairs:
     Attributes:
         source: what was read, absolute.
         root: the folder that the names of pictures are relative to.
-        layout: how it is laid out: "captioned folder", "folder", "metadata", "table", "coco", "karpathy", "webdataset".
+        layout: how it is laid out: "captioned folder", "folder", "metadata", "table", "google merchant",
+            "shopify", "coco", "karpathy", "webdataset".
         pairs: sorted by name for a folder, else in the order of the source.
         skipped: what is no pair, with the reason.
     """
@@ -79,12 +89,15 @@ _LONGEST_NAME = 300
 
 @dataclass(slots=True)
 class Collector:
-    """Takes pairs in from a layout's reader: rows of one id and one picture become one pair, a name is skipped once."""
+    """Takes pairs in from a layout's reader.
+
+    Rows of one id and one picture become one pair; a name is skipped once, in a table once in each row.
+    """
 
     _found: dict[tuple[str, Path, str | None], tuple[ImageSource, dict[str, None], dict[str, AttributeValue]]] = field(
         default_factory=dict
     )
-    _skipped: dict[str, Skipped] = field(default_factory=dict)
+    _skipped: dict[tuple[str, str, str], Skipped] = field(default_factory=dict)
 
     def add(
         self,
@@ -101,10 +114,22 @@ class Collector:
         for name, value in (attributes or {}).items():
             values.setdefault(name, value)
 
-    def skip(self, name: str, reason: str) -> None:
+    def skip(
+        self,
+        name: str,
+        reason: str,
+        *,
+        row: str = "",
+        id: str | None = None,  # noqa: A002
+    ) -> None:
         """Note what is no pair, under a name that can be printed."""
-        shown = name.encode("utf-8", "backslashreplace").decode()[:_LONGEST_NAME]
-        self._skipped.setdefault(shown, Skipped(shown, reason))
+        shown, identity = _printable(name), None if id is None else _printable(id)
+        key = (shown, row, reason if row else "")
+        self._skipped.setdefault(key, Skipped(shown, reason, row, identity))
+
+    def skip_row(self, row: str, reason: str, *, id: str | None = None) -> None:  # noqa: A002
+        """Note a row of a table that is no pair, under its place and id."""
+        self.skip(row if id is None else f"{row} ({id})", reason, row=row, id=id)
 
     def pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
         """All that was taken in."""
@@ -112,12 +137,24 @@ class Collector:
         return Pairs(source, root, layout, tuple(found), tuple(self._skipped.values()))
 
 
-def read_pairs(source: Path | str, *, images: Path | str | None = None, empty: bool = False) -> Pairs:
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()[:_LONGEST_NAME]
+
+
+def read_pairs(
+    source: Path | str,
+    *,
+    images: Path | str | None = None,
+    map: Mapping[str, str] | None = None,  # noqa: A002 (as the option is called)
+    empty: bool = False,
+) -> Pairs:
     """Image-text pairs of a folder or file, in any of these layouts.
 
     - a folder of pictures with same-named .txt files, a caption a line; or of pictures alone;
     - a folder with metadata.jsonl, metadata.csv or metadata.parquet (Hugging Face's ImageFolder), nested ones too;
     - a CSV, TSV, JSONL, JSON or Parquet file of rows with a column that names an image;
+    - a product feed of Google Merchant in XML (RSS or Atom), TSV, CSV or JSONL, known by its columns id, title,
+      image_link, and link or availability; or Shopify's CSV export of products, by Handle and Image Src;
     - a COCO captions JSON or a Karpathy split JSON with its folder of pictures beside it;
     - a WebDataset .tar shard, or a folder of them.
 
@@ -125,11 +162,14 @@ def read_pairs(source: Path | str, *, images: Path | str | None = None, empty: b
 
     Args:
         source: the folder or file.
-        images: folder of the pictures, where that is not beside the file; names that are URLs or lead elsewhere are
-            then looked for in it by their last part.
+        images: folder of the pictures, where that is not beside the file; URLs are then looked for in it by their
+            path, and that and all other names that lead elsewhere by their last part. Nothing is ever fetched.
+        map: columns of a table by what they are to be: {"id": "sku", "image": "photo", "title": "name"}, or any
+            attribute; an empty column drops that field.
         empty: whether a source without any picture is taken too: one that was emptied on purpose.
 
     Raises:
+        ColumnError: `map` names a column that is not there.
         PairsError: there is nothing of the kind there.
     """
     path = Path(os.path.realpath(source))
@@ -138,7 +178,7 @@ def read_pairs(source: Path | str, *, images: Path | str | None = None, empty: b
     if images is not None and not Path(images).is_dir():
         raise PairsError(f"the folder of images {images} does not exist or is no folder")
     collector = Collector()
-    root, layout = layouts.read(path, collector, images=None if images is None else Path(images))
+    root, layout = layouts.read(path, collector, images=None if images is None else Path(images), fields=map)
     pairs = collector.pairs(path, root=root, layout=layout)
     if not empty and not pairs.pairs and not pairs.skipped:
         raise PairsError(f"{source} holds no pictures; {layouts.ACCEPTED}")

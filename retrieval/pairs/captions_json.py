@@ -40,7 +40,7 @@ def _coco_rows(images: list[Row], value: dict[str, Value], table: Table) -> list
     for number, note in enumerate(value.get("annotations") or [], 1):
         known = captions.get(as_id(note.get("image_id"))) if isinstance(note, dict) else None
         if known is None:
-            table.bad.append((f"annotation {number}", "belongs to no image of the list"))
+            table.refuse(f"annotation {number}", "belongs to no image of the list")
         else:
             known.append(note.get("caption"))
     return [row | {"file_name": row.get("file_name"), "captions": captions[as_id(row.get("id"))]} for row in images]

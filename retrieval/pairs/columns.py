@@ -58,8 +58,8 @@ def describe(row: Row) -> tuple[str | None, tuple[str, ...], Row]:
 
 
 def _records(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
-    captions, titles = ([name for name in names if kind.fullmatch(_key(name))] for kind in (_CAPTIONS, _TITLES))
-    id_column, packed = (next((name for name in names if _key(name) == key), "") for key in ("id", "attributes"))
+    captions, titles = ([name for name in names if kind.fullmatch(column_key(name))] for kind in (_CAPTIONS, _TITLES))
+    id_column, packed = (next((name for name in names if column_key(name) == key), "") for key in ("id", "attributes"))
     taken = {image, id_column, packed, *(captions or titles)}
     plain: list[Row] = [{name: value for name, value in row.items() if name not in taken} for _, row in table.rows]
     unpacked = [unpack(row.get(packed)) for _, row in table.rows]
@@ -69,7 +69,7 @@ def _records(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
     for (place, row), more, attributes in zip(table.rows, unpacked, plain, strict=True):
         yield Record(
             place=place,
-            images=(row[image],) if table.packed else tuple(_image_names(row.get(image))),
+            images=(row[image],) if table.packed else tuple(image_names(row.get(image))),
             id=as_id(row.get(id_column)),
             captions=texts(row.get(name) for name in captions) or texts(row.get(name) for name in titles),
             attributes={name: value for name, value in (more | attributes).items() if value is not None},
@@ -77,13 +77,13 @@ def _records(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
 
 
 @lru_cache(maxsize=4096)
-def _key(name: str) -> str:
+def column_key(name: str) -> str:
     """A column's name as it is compared: "Image Link" is image_link."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def _image_column(names: list[str], table: Table) -> str:
-    keys = {_key(name): name for name in reversed(names)}
+    keys = {column_key(name): name for name in reversed(names)}
     for key in IMAGE_COLUMNS:
         if key in keys:
             return keys[key]
@@ -122,15 +122,16 @@ def _listed(text: str) -> list[Value] | None:
     return None
 
 
-def _image_names(value: Value) -> Iterator[str]:
+def image_names(value: Value) -> Iterator[str]:
+    """Names of pictures in a cell: one, several joined by |, a list, or Hugging Face's struct with a path."""
     if isinstance(value, str):
         parts = _listed(value.strip()) or [part for part in value.split("|") if part.strip()]
         yield from (part.strip() for part in parts if isinstance(part, str))
     elif isinstance(value, list):
         for part in value:
-            yield from _image_names(part)
+            yield from image_names(part)
     elif isinstance(value, dict):  # Hugging Face's struct
-        yield from _image_names(value.get("path"))
+        yield from image_names(value.get("path"))
 
 
 def as_id(value: Value) -> str | None:

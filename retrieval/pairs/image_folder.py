@@ -7,7 +7,7 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from retrieval.errors import ImageError
 from retrieval.images.sources import ImageSource, check_regular
@@ -21,6 +21,8 @@ PICTURE_SUFFIXES = frozenset(
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+:)?//", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
+_URL_FOLDERS = 8
+_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")
 _SYSTEM_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 
 
@@ -29,7 +31,8 @@ class ImageFolder:
 
     Args:
         root: the folder that names are relative to.
-        mapped: a name that leads elsewhere (a URL, an absolute path, another folder) is looked for by its last part.
+        mapped: a name that leads elsewhere (a URL, an absolute path, another folder) is looked for by its last part, a
+            URL first by as much of its path as there is a folder for; and one without an ending by the usual ones.
     """
 
     def __init__(self, root: Path, *, mapped: bool = False) -> None:
@@ -68,8 +71,7 @@ class ImageFolder:
             if "\\" in relative and (slashed := self._relative(relative.replace("\\", "/"), "")) is not None:
                 yield slashed
         if self._mapped:
-            last = posixpath.basename(urlsplit(name).path if _URL.match(name) else name.replace("\\", "/"))
-            yield from (part for part in (last, unquote(last)) if part and "/" not in part and part != "..")
+            yield from _elsewhere(name)
 
     def _relative(self, name: str, inner: str) -> str | None:
         """The name as a clean path inside the root; None where only its last part may help."""
@@ -102,6 +104,35 @@ class ImageFolder:
     def contains(self, path: str) -> bool:
         """Whether the path, its links followed, is inside the folder."""
         return (os.path.realpath(path) + os.sep).startswith(self._prefix)
+
+
+def _elsewhere(name: str) -> Iterator[str]:
+    """Paths below a folder of downloads that a URL or foreign path may mean, the longest first."""
+    if _URL.match(name):
+        url = _parsed(name)
+        steps = [step for step in f"{url.netloc}{url.path}".split("/") if step][-_URL_FOLDERS:]
+        steps = steps if url.path.strip("/") else []
+        tails = [steps[start:] for start in range(len(steps))]
+    else:
+        tails = [[posixpath.basename(name.replace("\\", "/"))]]
+    for tail in tails:
+        for path in dict.fromkeys(("/".join(tail), "/".join(map(unquote, tail)))):
+            if (
+                path
+                and path.count("/") == len(tail) - 1
+                and not {"", ".", ".."} & {*path.split("/")}
+                and "\0" not in path
+            ):
+                yield path
+                if posixpath.splitext(path)[1].lower() not in PICTURE_SUFFIXES:
+                    yield from (path + suffix for suffix in _USUAL)
+
+
+def _parsed(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ImageError(f"is no URL ({error})") from error
 
 
 def is_hidden(path: str) -> bool:

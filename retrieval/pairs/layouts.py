@@ -2,46 +2,56 @@
 
 import os
 import posixpath
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.errors import ImageError, PairsError
+from retrieval.errors import ColumnError, ImageError, PairsError
 from retrieval.images.sources import ImageSource, picture_format, read_start
 from retrieval.pairs.captions_json import read_captions
-from retrieval.pairs.columns import Record, describe, records, texts
+from retrieval.pairs.columns import Record, describe, texts
+from retrieval.pairs.feeds import GOOGLE, PLAIN, understand
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, ImageFolder, walk
 from retrieval.pairs.shards import add_shard
 from retrieval.pairs.tables import TABLE_SUFFIXES, Row, Table, decode, parse_json, read_table
+from retrieval.pairs.xml_feeds import read_xml
 
 if TYPE_CHECKING:
     from retrieval.pairs import Collector
 
 ACCEPTED = (
     "accepted are a folder of images (with .txt files, metadata.jsonl or metadata.csv, or alone), a CSV, TSV, JSONL or "
-    "Parquet file with an image column, a COCO or Karpathy captions JSON, and WebDataset .tar shards"
+    "Parquet file with an image column, a Google Merchant feed (XML, TSV or CSV), a Shopify export of products (CSV), "
+    "a COCO or Karpathy captions JSON, and WebDataset .tar shards"
 )
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _ITSELF = "is not an image; to read pairs from it, give the file itself and not its folder"
+_NO_COLUMNS = "{} is no table whose columns could be mapped, such as a CSV, TSV, XML, JSONL or Parquet file"
 _MAX_TEXT = 2**20  # bytes of a caption file: a larger one is something else
 
 
-def read(path: Path, collector: "Collector", *, images: Path | None) -> tuple[Path, str]:
-    """Read a source into the collector.
+def read(
+    path: Path, collector: "Collector", *, images: Path | None, fields: Mapping[str, str] | None = None
+) -> tuple[Path, str]:
+    """Read a source into the collector; fields are the columns of a table by what they are to be.
 
     Returns:
         The folder that the pictures' names are relative to, and the name of the layout.
 
     Raises:
+        ColumnError: a field names a column that is not there.
         PairsError: it is no source of pairs.
     """
     suffix = path.suffix.lower()
+    if path.is_file() and suffix in {*TABLE_SUFFIXES, ".xml"}:
+        return _read_table(path, collector, images=images, fields=fields)
+    if path.is_file() and suffix == ".json":
+        return _read_captions(path, collector, images=images, fields=fields)
+    if fields:
+        raise ColumnError(_NO_COLUMNS.format(path.name))
     if path.is_dir():
         return _read_folder(path, collector, images)
-    if path.is_file() and suffix in TABLE_SUFFIXES:
-        return _read_tables([path], path.parent, collector, images=images), "table"
-    if path.is_file() and suffix == ".json":
-        return _read_captions(path, collector, images)
     if path.is_file() and suffix == ".tar":
         add_shard(path, path.name, collector)
         return path.parent, "webdataset"
@@ -137,6 +147,20 @@ def _read_row(root: Path, name: str | None, collector: "Collector") -> Row:
     return value if isinstance(value, dict) else {}
 
 
+def _read_table(
+    path: Path, collector: "Collector", *, images: Path | None, fields: Mapping[str, str] | None
+) -> tuple[Path, str]:
+    """Rows of one table, which may be a shop's feed."""
+    is_xml = path.suffix.lower() == ".xml"
+    table = read_xml(path) if is_xml else read_table(path)
+    kind = GOOGLE if is_xml else PLAIN if table.packed else None
+    found, layout = understand(table, fields, feed=kind)
+    rows = _placed(found, table, label=path.name, collector=collector)
+    folder = _image_folder([path.parent, path.parent / "images"], rows, images=images)
+    _add_rows(rows, folder, collector, packed=path if table.packed else None)
+    return folder.root, layout
+
+
 def _read_tables(paths: list[Path], root: Path, collector: "Collector", *, images: Path | None) -> Path:
     """Rows of each table; returns the folder that names are relative to."""
     folder = None
@@ -149,21 +173,31 @@ def _read_tables(paths: list[Path], root: Path, collector: "Collector", *, image
     return folder.root if folder else root
 
 
-def _read_captions(path: Path, collector: "Collector", images: Path | None) -> tuple[Path, str]:
+def _read_captions(
+    path: Path, collector: "Collector", *, images: Path | None, fields: Mapping[str, str] | None
+) -> tuple[Path, str]:
     table, layout = read_captions(path)
-    rows = _rows(table, path.name, collector)
+    if fields and layout != "table":
+        raise ColumnError(_NO_COLUMNS.format(path.name))
+    found, kind = understand(table, fields, feed=None if layout == "table" else PLAIN)
+    rows = _placed(found, table, label=path.name, collector=collector)
     split = path.stem.rpartition("_")[2]  # annotations/captions_val2017.json goes with val2017/
     beside = [folder / inner for folder in (path.parent, path.parent.parent) for inner in ("", "images", split)]
     folder = _image_folder(beside, rows, images=images)
     _add_rows(rows, folder, collector)
-    return folder.root, layout
+    return folder.root, kind if layout == "table" else layout
 
 
 def _rows(table: Table, label: str, collector: "Collector") -> list[Record]:
-    """Rows of a table, their places named with the file's; what is bad is noted."""
-    for place, reason in table.bad:
-        collector.skip(f"{label} {place}", reason)
-    return [replace(row, place=f"{label} {row.place}") for row in records(table)]
+    """Rows of a plain table."""
+    return _placed(understand(table, feed=PLAIN)[0], table, label=label, collector=collector)
+
+
+def _placed(rows: list[Record], table: Table, *, label: str, collector: "Collector") -> list[Record]:
+    """The rows, their places named with the file's; what was refused is noted."""
+    for bad in table.bad:
+        collector.skip_row(f"{label} {bad.place}", bad.reason, id=bad.id)
+    return [replace(row, place=f"{label} {row.place}") for row in rows]
 
 
 def _image_folder(candidates: list[Path], rows: list[Record], *, images: Path | None, inner: str = "") -> ImageFolder:
@@ -183,12 +217,12 @@ def _add_rows(
     """Take in the pictures of some rows; packed is the Parquet file that holds them."""
     for row in rows:
         if not row.images:
-            collector.skip(row.place, "names no image")
+            collector.skip_row(row.place, "names no image", id=row.id)
         for name in row.images:
             try:
                 image = _packed(packed, name, inner=inner) if packed else folder.find(name, inner=inner)
             except ImageError as error:
-                collector.skip(name, f"{error} ({row.place})")
+                collector.skip(name, f"{error} ({row.place})", row=row.place, id=row.id)
             else:
                 collector.add(image, captions=row.captions, attributes=row.attributes, id=row.id)
 

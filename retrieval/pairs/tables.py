@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from retrieval.errors import PairsError
 
@@ -20,7 +20,15 @@ Row: TypeAlias = dict[str, Value]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
-_LONGEST_FIELD = 2**24  # Python's csv stops at 131,072 characters, which a page of HTML in a cell exceeds
+LONGEST_FIELD = 2**24  # Python's csv stops at 131,072 characters, which a page of HTML in a cell exceeds
+
+
+class Refusal(NamedTuple):
+    """A row that is not taken, the reason, and its id where that is known."""
+
+    place: str
+    reason: str
+    id: str | None
 
 
 @dataclass(slots=True)
@@ -30,7 +38,7 @@ class Table:
     Attributes:
         name: the file's name, for messages.
         rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
-        bad: (place, reason) of what could not be read.
+        bad: what could not be read.
         typed: False where every value is text, so that types are to be found column by column.
         packed: name of the column whose cells hold pictures themselves; in the rows stands the place of their bytes, as
             ImageSource.member has it.
@@ -38,7 +46,7 @@ class Table:
 
     name: str
     rows: list[tuple[str, Row]] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    bad: list["Refusal"] = field(default_factory=list)
     typed: bool = True
     packed: str | None = None
 
@@ -51,7 +59,11 @@ class Table:
         if isinstance(value, dict):
             self.rows.append((place, value))
         else:
-            self.bad.append((place, f"is not a JSON object but {type(value).__name__}"))
+            self.refuse(place, f"is not a JSON object but {type(value).__name__}")
+
+    def refuse(self, place: str, reason: str, *, id: str | None = None) -> None:  # noqa: A002 (what everyone calls it)
+        """Name a row that is not taken, or what of it is not."""
+        self.bad.append(Refusal(place, reason, id))
 
 
 def read_table(path: Path) -> Table:
@@ -118,7 +130,7 @@ def _read_csv(path: Path) -> Table:
         names = _distinct(next(lines, ("", []))[1])
         for place, cells in lines:
             if any(cells[len(names) :]):
-                table.bad.append((place, f"has {len(cells)} values where the header has {len(names)}"))
+                table.refuse(place, f"has {len(cells)} values where the header has {len(names)}")
             elif any(cells):  # the nameless column is a row index
                 table.rows.append((place, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
     return table
@@ -133,7 +145,7 @@ def _distinct(header: list[str]) -> list[str]:
 
 
 def _csv_lines(reader: Any, table: Table) -> Iterator[tuple[str, list[str]]]:
-    """Place and cells of each line that is well formed; the others go to table.bad."""
+    """Place and cells of each line that is well formed; the others are refused."""
     while True:
         place = f"line {reader.line_num + 1}"
         try:
@@ -142,13 +154,13 @@ def _csv_lines(reader: Any, table: Table) -> Iterator[tuple[str, list[str]]]:
             return
         except csv.Error as error:
             reason = "opens a quote that is never closed" if "end of data" in str(error) else f"is not CSV ({error})"
-            table.bad.append((place, reason))
+            table.refuse(place, reason)
 
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
     """Room for long cells; the limit belongs to the whole process, so it is put back."""
-    before = csv.field_size_limit(_LONGEST_FIELD)
+    before = csv.field_size_limit(LONGEST_FIELD)
     try:
         yield
     finally:
@@ -179,7 +191,7 @@ def _add_json_line(table: Table, place: str, line: bytes) -> None:
     try:
         table.add(place, parse_json(line.decode()))
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are children of it
-        table.bad.append((place, f"is not JSON ({error})"))
+        table.refuse(place, f"is not JSON ({error})")
 
 
 def _read_parquet(path: Path) -> Table:

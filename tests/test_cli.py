@@ -186,6 +186,11 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
         (["evaluate", "SHOP", "--model", "a", "--catalog", "b"], "--model"),
         (["search", "CATALOG", "x", "--html", "/nowhere/x.html"], "/nowhere"),
         (["build", "CATALOG", "NEW", "--model", "x"], "is a catalog"),
+        (["build", "SHOP", "NEW", "--map", "title=tilte"], "no column 'tilte'; near it are: title"),
+        (["build", "SHOP", "NEW", "--map", "title"], "is not FIELD=COLUMN"),
+        (["build", "SHOP", "NEW", "--map", "id=id", "--map", "id=title"], "names id twice"),
+        (["build", "SHOP", "NEW", "--report", "SHOP"], "is PAIRS itself"),
+        (["build", "SHOP", "NEW", "--report", "/nowhere/x.csv"], "/nowhere"),
         (["delete", "CATALOG"], "ID"),
         (["no-such-command"], "no-such-command"),
     ],
@@ -257,6 +262,29 @@ def test_why_items_would_be_dropped_is_said_before_the_refusal(run, model, tmp_p
     code, _, err = run("build", tmp_path / "p.csv", tmp_path / "c")
     assert code == 1
     assert err.index("b.png") < err.index("--prune")
+
+
+def test_a_feed_is_built_with_mapped_columns_and_a_report_of_all_that_was_refused(run, model, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for color in ("red", "blue"):
+        Image.new("RGB", (40, 40), color).save(tmp_path / "pictures" / f"{color}.png")
+    (tmp_path / "pictures" / "cut.png").write_bytes(b"\x89PNG\r\n")
+    rows = [f"{name},a {name} bag,https://x.example/{name}.png?w=2,5 EUR,in stock" for name in ("red", "blue", "cut")]
+    rows += [f"{number},lost,https://x.example/{number}.png,5 EUR,in stock" for number in range(30)]
+    (tmp_path / "feed.csv").write_text("\n".join(["sku,name,photo,price,availability", *rows]))
+    words = ["build", tmp_path / "feed.csv", tmp_path / "c", "--images", tmp_path / "pictures"]
+    words += ["--map", "id=sku", "--map", "title=name", "--map", "image=photo", "--report", tmp_path / "refused.csv"]
+    code, lines, err = run(*words, "--model", model)
+    assert (code, lines) == (0, ["added 2, changed 0, dropped 0, unchanged 0, skipped 31"])
+    assert f"and 10 more: see {tmp_path / 'refused.csv'}" in err
+    report = (tmp_path / "refused.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert report[0] == "row,id,picture,reason"
+    assert report[1].startswith("feed.csv line 5,0,https://x.example/0.png,there is no such file in ")
+    assert len(report) == 32
+    assert report[-1].startswith(",cut,cut.png,")
+    found = run("search", tmp_path / "c", "bag", "--where", "price=5", "--where", "in_stock=true")[1]
+    assert sorted(line.split("\t")[1] for line in found) == ["blue", "red"]
+    assert run(*words)[1] == ["added 0, changed 0, dropped 0, unchanged 2, skipped 31"]
 
 
 def test_damaged_vectors_are_named_with_what_to_do(run, shop, model, tmp_path):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
+_DEEPEST = 100
 _ROOTS = {"rss": "item", "feed": "entry", "RDF": "item"}
 
 
@@ -50,6 +51,8 @@ def _items(file: Any, name: str) -> "Iterator[Element]":
     for event, element in iterparse(file, events=("start", "end"), forbid_dtd=True):
         wanted = wanted or _item_tag(element, name)
         depth += 1 if event == "start" else -1
+        if depth > _DEEPEST:
+            raise PairsError(f"{name} has more than {_DEEPEST} tags inside each other, which no feed needs")
         if event == "end" and _local(element) == wanted and depth in {1, 2}:  # below the root, or RSS's channel
             yield element
             element.clear()

@@ -196,9 +196,9 @@ def test_mapping_an_attribute_moves_its_value_and_leaves_the_others(row, data):
     table = Table("t", rows=[("row 1", row | {"image": "a.jpg"})])
     column = data.draw(st.sampled_from(sorted(row)))
     before = understand(table)[0][0].attributes
-    after = understand(table, {"a field of its own": column})[0][0].attributes
-    assert after.get("a_field_of_its_own") == row[column] or row[column] is None
-    assert {name: value for name, value in after.items() if name != "a_field_of_its_own"}.items() <= (
+    after = understand(table, {"a Field of its own": column})[0][0].attributes
+    assert after.get("a Field of its own") == row[column] or row[column] is None
+    assert {name: value for name, value in after.items() if name != "a Field of its own"}.items() <= (
         before | row
     ).items()
 

@@ -46,16 +46,15 @@ def understand(
         ColumnError: a field names a column that is not there.
         PairsError: no column names an image.
     """
-    wanted = {column_key(field): column for field, column in (fields or {}).items()}
     columns = table.columns()
     if not columns:
         return [], (feed or PLAIN).layout
-    chosen = {field: _column(column, columns, table.name) for field, column in wanted.items() if column}
+    asked = {field: column for field, column in (fields or {}).items() if column}
+    chosen = {field: _column(column, columns, table.name) for field, column in asked.items()}
+    dropped = {column_key(field) for field, column in (fields or {}).items() if not column}
     kind = feed or _kind(columns, chosen)
-    dropped = {field for field, column in wanted.items() if not column}
-    plain = _renamed(table, chosen, dropped=dropped, fields=kind.fields) if wanted else table
-    found = [_without(record, dropped) for record in kind.read(plain)]
-    return found, kind.layout
+    plain = _renamed(table, chosen, dropped=dropped, fields=kind.fields) if fields else table
+    return [_without(record, dropped) for record in kind.read(plain)], kind.layout
 
 
 def _kind(columns: list[str], chosen: Mapping[str, str]) -> Feed:
@@ -63,7 +62,8 @@ def _kind(columns: list[str], chosen: Mapping[str, str]) -> Feed:
     keys = {column_key(name) for name in columns}
     if shopify.is_feed(keys):
         return SHOPIFY
-    return GOOGLE if google_merchant.is_feed(keys | {GOOGLE.fields.get(field, field) for field in chosen}) else PLAIN
+    keys |= {GOOGLE.fields.get(key, key) for key in map(column_key, chosen)}
+    return GOOGLE if google_merchant.is_feed(keys) else PLAIN
 
 
 def _column(asked: str, columns: list[str], table: str) -> str:
@@ -78,10 +78,10 @@ def _column(asked: str, columns: list[str], table: str) -> str:
 
 def _renamed(table: Table, chosen: Mapping[str, str], *, dropped: AbstractSet[str], fields: Mapping[str, str]) -> Table:
     """The table with each field's column under the field's name, in place of what was there under it."""
-    keys = {fields.get(field, field) for field in (*chosen, *dropped)}
+    keys = {fields.get(key, key) for key in (*map(column_key, chosen), *dropped)}
     gone = {name for name in table.columns() if fields.get(column_key(name), column_key(name)) in keys}
     gone |= set(chosen.values())
-    names = {fields.get(field, field): column for field, column in chosen.items()}
+    names = {fields.get(column_key(field), field): column for field, column in chosen.items()}
 
     def renamed(row: Row) -> Row:
         found = {name: row[column] for name, column in names.items() if column in row}
@@ -92,6 +92,5 @@ def _renamed(table: Table, chosen: Mapping[str, str], *, dropped: AbstractSet[st
 
 def _without(record: Record, dropped: AbstractSet[str]) -> Record:
     """The record without attributes that are made of other columns: price_max of the prices."""
-    if dropped.isdisjoint(record.attributes):
-        return record
-    return replace(record, attributes={name: value for name, value in record.attributes.items() if name not in dropped})
+    left = {name: value for name, value in record.attributes.items() if column_key(name) not in dropped}
+    return record if len(left) == len(record.attributes) else replace(record, attributes=left)

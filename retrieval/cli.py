@@ -19,7 +19,7 @@ from retrieval.errors import CatalogError, ColumnError, QueryError, RetrievalErr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from retrieval.catalog import Catalog, Hit, IndexKind, SyncReport
+    from retrieval.catalog import Catalog, Hit, IndexKind, Mode, SyncReport
     from retrieval.images import ImageSource
     from retrieval.pairs import Pairs, Skipped
     from retrieval.records.items import Target
@@ -129,7 +129,16 @@ def build(
 @click.option(
     "--captions", "target", flag_value="captions", default=None, help="Rank captions (default for an image alone)."
 )
+@click.option("--items", "target", flag_value="items", default=None, help="Rank items, pictures and captions together.")
+@click.option(
+    "--words", "mode", flag_value="words", default=None, help="Rank by the text's words alone, not its meaning."
+)
+@click.option("--hybrid", "mode", flag_value="hybrid", default=None, help="Rank by words and meaning together.")
+@click.option("--sort", metavar="NAME", multiple=True, help="Sort by an attribute; -NAME from the greatest. Repeat it.")
+@click.option("--group", metavar="NAME", help="Of items that share this attribute, only the best.")
+@click.option("--floor", type=click.FloatRange(-1, 1), metavar="SCORE", help="Least cosine of a result.")
 @click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of results.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out so many of the best, to page.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--html", type=_FILE, help="Also write the results as one self-contained page.")
 @click.option("--device", type=_DEVICES, default="auto", show_default=True)
@@ -143,12 +152,17 @@ def search(
     weights: Sequence[str],
     filters: Sequence[str],
     target: "Target | None",
+    mode: "Mode | None",
+    sort: Sequence[str],
+    group: str | None,
+    floor: float | None,
     k: int,
+    offset: int,
     as_json: bool,
     html: Path | None,
     device: str,
 ) -> None:
-    """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them."""
+    """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them; or browse it by --where alone."""
     from retrieval.catalog import Catalog
 
     words = " ".join(text) or None
@@ -159,7 +173,19 @@ def search(
         weighted = dict(_weight(part) for part in weights)
     with Catalog.open(catalog, device=device, read_only=True) as opened, _usage():
         hits = opened.search(
-            words, image=image, like=like, minus=minus, weights=weighted, target=target, k=k, where=where
+            words,
+            image=image,
+            like=like,
+            minus=minus,
+            weights=weighted,
+            mode=mode or "vectors",
+            target=target,
+            k=k,
+            offset=offset,
+            where=where,
+            sort=sort,
+            group=group,
+            floor=floor,
         )
         for hit in hits:
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
@@ -485,7 +511,9 @@ def _why_nothing(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> 
 
 
 def _hit_record(hit: "Hit") -> Mapping[str, Any]:
-    return asdict(hit)
+    record = asdict(hit)
+    del record["position"]
+    return {name: value for name, value in record.items() if name not in {"ranks", "variants"} or value}
 
 
 def _summary(report: "SyncReport") -> str:

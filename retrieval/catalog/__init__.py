@@ -29,7 +29,19 @@ from retrieval.records.database import Database, create_database, is_blank, is_c
 from retrieval.records.items import Hit, Hits, Item, SideName, SyncReport, Target
 from retrieval.records.slots import SIDES
 
-__all__ = ["Adoption", "Boost", "Catalog", "Hit", "Hits", "Item", "Request", "SyncReport", "is_catalog", "make_request"]
+__all__ = [
+    "Adoption",
+    "Boost",
+    "Catalog",
+    "Hit",
+    "Hits",
+    "Item",
+    "Mode",
+    "Request",
+    "SyncReport",
+    "is_catalog",
+    "make_request",
+]
 
 IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
 

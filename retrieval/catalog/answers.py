@@ -78,10 +78,12 @@ def shown(source: ImageSource) -> str:
 
 def _hit(records: Records, hit: Hit, *, item: int, position: int) -> Hit:
     """Return the hit with its picture and its caption: the found one, and of the other kind the item's first."""
-    source = _source(records, records.image(item, 0 if hit.target == "captions" else position))
+    place = 0 if hit.target == "captions" else position
+    source = _source(records, records.image(item, place))
     return replace(
         hit,
         image=None if source is None else shown(source),
+        position=place,
         caption=records.caption(item, position if hit.target == "captions" else 0),
     )
 

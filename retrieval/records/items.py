@@ -49,9 +49,11 @@ class Hit:
 
     Attributes:
         rank: 1 is the best.
-        score: Cosine between the query and the image's or the caption's vector.
+        score: What it is ranked by: the cosine of the query and the image's or the caption's vector; by words BM25,
+            in a hybrid search the sum of 1 / (60 + rank) over the parts; and all of these times the boosts.
         image: Absolute path of the image that was found, or of the item's first one where a caption was found; a name
             inside a container ("shard.tar/a.jpg") where the picture is in one, None where only its vector is known.
+        position: Place of that image among the item's, from 0.
         caption: The caption that was found, or the item's first one where an image was found; None without captions.
         target: Which of them was ranked; "items" for an item as a whole.
         ranks: Where each part of a hybrid search had the item, from 1: "vectors", "words"; "name" is 1 for an item
@@ -66,6 +68,7 @@ class Hit:
     caption: str | None
     attributes: Mapping[str, Any]
     target: Target = "images"
+    position: int = 0
     ranks: Mapping[str, int] = field(default_factory=dict)
     variants: int | None = None
 

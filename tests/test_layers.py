@@ -44,7 +44,7 @@ ROOMS = {
     "evaluate": Room(uses="metrics encoder pairs images index", packages="numpy"),
     "metrics": Room(packages="numpy"),
     "catalog": Room(uses="files records filters query encoder pairs images index", packages="numpy PIL"),
-    "records": Room(uses="files filters pairs images index", packages="numpy"),
+    "records": Room(uses="files filters pairs images index", packages="numpy rapidfuzz"),
     "filters": Room(packages="numpy"),
     "query": Room(uses="images encoder index", packages="numpy PIL"),
     "encoder": Room(

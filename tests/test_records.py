@@ -262,7 +262,9 @@ def test_a_newer_format_is_refused_with_the_release_that_reads_it(database):
     with database.writing() as records:
         records.connection.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
         records.put_meta(needs="7.5.0")
-    with pytest.raises(CatalogFormatError, match=r"format 2; .* Install crossmodal-retrieval 7\.5\.0 or later"):
+    with pytest.raises(
+        CatalogFormatError, match=rf"format {schema.FORMAT + 1}; .* Install crossmodal-retrieval 7\.5\.0 or later"
+    ):
         Database(database.folder, read_only=False)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from retrieval.filters.attributes import forget_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
+from retrieval.records.words import Wording, drop_words, put_words
 
 
 class StoredImage(NamedTuple):
@@ -218,6 +219,9 @@ class Records:
         self.connection.executemany("DELETE FROM deleted WHERE id = ?", [(item.id,) for item in items])
         numbers = [item.number for item in items if item.number is not None]
         store_attributes(self.connection, zip(numbers, attributes, strict=True))
+        texts = [[caption.text for caption in item.captions] for item in items]
+        ids = [item.id for item in items]
+        put_words(self.connection, [Wording(*one) for one in zip(numbers, ids, texts, attributes, strict=True)])
 
     def _number(self, items: Sequence[StoredItem]) -> None:
         """Give numbers that no item ever had to the new ones."""
@@ -231,6 +235,7 @@ class Records:
     def drop_items(self, numbers: Iterable[int]) -> None:
         """Remove items with their images and captions; their vectors stay until the next compaction."""
         gone = [(number,) for number in numbers]
+        drop_words(self.connection, [number for (number,) in gone])
         self.connection.executemany("DELETE FROM items WHERE number = ?", gone)
         forget_attributes(self.connection, [number for (number,) in gone])
 

@@ -9,10 +9,12 @@ from typing import Any
 from retrieval.errors import CatalogFormatError
 from retrieval.filters.attributes import SCHEMA as ATTRIBUTES
 from retrieval.filters.attributes import store_attributes
+from retrieval.records.words import SCHEMA as WORDS
+from retrieval.records.words import fill_words
 
 APPLICATION = 0x636D7263  # "cmrc", in the database's application_id: this file is ours
-FORMAT = 1
-FIRST_READERS = {0: "0.0.1", 1: "0.1.0"}  # the first release that reads each format
+FORMAT = 2
+FIRST_READERS = {0: "0.0.1", 1: "0.1.0", 2: "0.1.0"}  # the first release that reads each format
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -66,6 +68,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables of this format, inside the caller's transaction."""
     run(connection, TABLES)
     run(connection, FILTERS)
+    run(connection, WORDS)
     _stamp(connection)
 
 
@@ -132,4 +135,13 @@ def _from_0(connection: sqlite3.Connection) -> None:
     store_attributes(connection, ((number, json.loads(text)) for number, text in items))
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_0,)  # at position i: from format i to i + 1
+def _from_1(connection: sqlite3.Connection) -> None:
+    """Format 1 had no words."""
+    run(connection, WORDS)
+    fill_words(connection)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _from_0,
+    _from_1,
+)  # at position i: from format i to i + 1

@@ -1,0 +1,241 @@
+"""Search by words: BM25 over FTS5's table, mistyped words put right, identifiers found whole.
+
+Source of the ranking: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, as FTS5
+computes it (k1 1.2, b 0.75, occurrences weighted by column), but for the weight of a word that n of N items have. To
+FTS5 a word of more than half of the items weighs nothing: "women" in a shop mostly for women. Here it is Lucene's,
+ln(1 + (N - n + 0.5) / (n + 0.5)), which is never zero.
+"""
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, zip_longest
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.vectors import Mask
+from retrieval.records.segments import Term, identifier_key, query_terms, singular
+from retrieval.records.spelling import Spelling, has_digit, nearest
+from retrieval.records.words import EVERY, WEIGHTS
+
+SHARED = 50
+"""Items that an identifier may have and still say which one is meant."""
+
+MOST_SCORED = 50_000
+"""Items that are scored at most for all parts of a query, or for its only one: a microsecond each."""
+
+_FLOOR = 1e-6  # FTS5's weight of words that half of the items have
+_MOST_TERMS = 64
+_MOST_CHARACTERS = 4096
+_WHOLE = 4  # characters of a run that are likely one word; of a longer one the pairs are looked for too
+
+_SCORED = (
+    f"SELECT rowid, -bm25(words, {', '.join(map(str, WEIGHTS.values()))}) FROM words "  # noqa: S608 - constants
+    "WHERE words MATCH ?1 AND (?2 IS NULL OR substr(?2, rowid + 1, 1) = x'01') LIMIT ?3"
+)
+
+
+class Worded(NamedTuple):
+    """An item that has words of the query; the greater the score, the better."""
+
+    item: int
+    score: float
+
+
+class Sought(NamedTuple):
+    """A part of a query as FTS5 looks for it, and how many items have it."""
+
+    expression: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Scores by item, each item once."""
+
+    items: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def total(cls, parts: Sequence["_Scores"]) -> "_Scores":
+        """Return the sums over the parts."""
+        items, place = np.unique(np.concatenate([part.items for part in parts]), return_inverse=True)
+        scores = np.bincount(place, np.concatenate([part.scores for part in parts]), len(items))
+        return cls(items, scores.astype(np.float64))
+
+    def best(self, depth: int) -> list[Worded]:
+        """Return the best ones, best first, equal ones by item number."""
+        order = np.lexsort((self.items, -self.scores))[:depth]
+        return [Worded(*one) for one in zip(self.items[order].tolist(), self.scores[order].tolist(), strict=True)]
+
+
+_NONE = _Scores(np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+class _Scorer:
+    """The scores of one query: part by part, so that each has its weight and none costs more than it may."""
+
+    def __init__(self, connection: sqlite3.Connection, sought: Sequence[Sought], *, limit: int) -> None:
+        totals = accumulate(one.items for one in sought)
+        cheap = max(1, sum(total <= limit for total in totals))
+        self._finding, self._common = sought[:cheap], sought[cheap:]
+        self._connection = connection
+        self._limit = limit
+        self._all = _items_with(connection, [EVERY]).get(EVERY, 0)
+
+    def scores(self, allowed: Mask | None, *, depth: int) -> _Scores:
+        """Return the scores of the items that have a part, at least `depth` where there are as many."""
+        found = self._sum(_NONE, self._finding, allowed)
+        if not self._common:
+            return found
+        possible = self._every() if allowed is None else allowed
+        known = np.zeros_like(possible)
+        known[found.items] = True
+        found = self._sum(found, self._common, known)
+        return found if len(found.items) >= depth else self._sum(found, self._common, possible & ~known)
+
+    def _every(self) -> Mask:
+        last = self._connection.execute("SELECT max(number) FROM items").fetchone()[0]
+        return np.ones(last + 1, np.bool_)
+
+    def _sum(self, found: _Scores, parts: Sequence[Sought], allowed: Mask | None) -> _Scores:
+        mask = None if allowed is None else allowed.tobytes()
+        return _Scores.total([found, *(self._part(one, mask) for one in parts)])
+
+    def _part(self, sought: Sought, mask: bytes | None) -> _Scores:
+        """One part's share; the mask goes along, so that nothing is computed for items that it keeps out."""
+        rows = self._connection.execute(_SCORED, (sought.expression, mask, self._limit))
+        read = np.fromiter(rows, np.dtype([("item", np.int64), ("score", np.float64)]))
+        odds = (self._all - sought.items + 0.5) / (sought.items + 0.5)
+        weight = math.log1p(odds) / (math.log(odds) if odds > 1 else _FLOOR)
+        return _Scores(np.ascontiguousarray(read["item"]), read["score"] * weight)
+
+
+class WordSearch:
+    """Search by words in one catalog; safe to share between threads that each bring their own connection."""
+
+    def __init__(self) -> None:
+        self._spelling = Spelling()
+
+    def ranked(
+        self, connection: sqlite3.Connection, text: str, *, depth: int, allowed: Mask | None = None
+    ) -> list[Worded]:
+        """Return the `depth` items whose words fit a text best, best first; equal scores by item number.
+
+        An item fits that has any of the words; a run of characters of a script without spaces fits as a whole, and a
+        long one by its parts too. A word that no item has is taken for those it is nearest to. Nothing in the text is
+        syntax. Words beyond the 64th are left out.
+
+        The scores are those of BM25 while the words are in `MOST_SCORED` items together. Where they are in more, the
+        rarer words say which items are found, and the others only add to their scores; of a single word that more
+        items have, the first ones by number are ranked. There are always `depth` items where so many have a word.
+
+        Args:
+            connection: As it is in a read transaction.
+            text: Of any kind.
+            depth: Most items to return.
+            allowed: By item number, which may be found; all where None. Of the same transaction.
+        """
+        terms = query_terms(text[:_MOST_CHARACTERS])[:_MOST_TERMS]
+        scorer = _Scorer(connection, self._sought(connection, terms), limit=max(depth, MOST_SCORED))
+        return scorer.scores(allowed, depth=depth).best(depth)
+
+    # --- what is looked for
+
+    def _sought(self, connection: sqlite3.Connection, terms: Sequence[Term]) -> list[Sought]:
+        counts = _items_with(connection, {gram for term in terms for gram in term.grams})
+        sought = [one for term in terms for one in self._known(connection, term, counts, digits=False)]
+        if not sought:
+            sought = [one for term in terms for one in self._known(connection, term, counts, digits=True)]
+        return sorted(dict.fromkeys(sought), key=lambda one: one.items)
+
+    def _known(
+        self, connection: sqlite3.Connection, term: Term, counts: dict[str, int], *, digits: bool
+    ) -> Iterator[Sought]:
+        """What a term stands for; a code that nobody has stands for itself alone, unless `digits`."""
+        if term.begins:
+            yield from _expression(connection, f'"{term.grams[0]}"*')
+        elif len(term.grams) > 1:
+            yield from _run(connection, term, counts)
+        elif items := counts.get(term.grams[0]):
+            yield _word(term.grams[0], items)
+        elif digits or not has_digit(term.typed):
+            yield from self._corrected(connection, term)
+
+    def _corrected(self, connection: sqlite3.Connection, term: Term) -> Iterator[Sought]:
+        """The nearest words of a mistyped one, taken as it is and as a plural."""
+        spellings = [self._spelling.near(word, connection) for word in dict.fromkeys([term.typed, *term.grams])]
+        candidates = [list(chain(*words)) for words in zip_longest(*spellings, fillvalue=())]
+        counts = _items_with(connection, {word for words in candidates for word in words})
+        yield from (_word(word, counts[word]) for word in nearest(candidates, counts))
+
+    # --- identifiers
+
+    def identified(
+        self, connection: sqlite3.Connection, text: str, *, allowed: Mask | None = None, limit: int = SHARED
+    ) -> list[int]:
+        """Return the items that a text names by an identifier: the whole text, or one of its words.
+
+        Identifiers are ids and values of attributes such as SKUs and barcodes. Case, width and punctuation do not
+        count. What more than `SHARED` items have identifies none of them; a word among others has a digit and three
+        characters, or it is in no item but those it identifies.
+
+        Returns:
+            At most `limit` item numbers: first those of the whole text, then of each word in turn; of these the ones
+            that are spelled as in the text first, then by number.
+        """
+        text = text[:_MOST_CHARACTERS].strip()
+        found: dict[int, None] = {}
+        for spelled in dict.fromkeys([text, *text.split()[:_MOST_TERMS]]):
+            items = _items_named(connection, spelled)
+            if spelled == text or _is_telling(connection, spelled, len(items)):
+                found |= dict.fromkeys(items)
+        return [item for item in found if allowed is None or allowed[item]][:limit]
+
+
+def _items_named(connection: sqlite3.Connection, spelled: str) -> list[int]:
+    """The items that have this identifier, unless they are many."""
+    sql = "SELECT min(spelled <> ?), item FROM identifiers WHERE key = ? GROUP BY item LIMIT ?"
+    rows = connection.execute(sql, (spelled, identifier_key(spelled), SHARED + 1)).fetchall()
+    return [item for _, item in sorted(rows)] if len(rows) <= SHARED else []
+
+
+def _is_telling(connection: sqlite3.Connection, spelled: str, named: int) -> bool:
+    """Whether a word among others is there for the sake of its items: not the 2 of "2 shirts", nor the word shirts."""
+    if not named:
+        return False
+    key = identifier_key(spelled)
+    items = _items_with(connection, {singular(key)}).get(singular(key), 0)
+    return items <= named or (has_digit(key) and len(key) > 2 and items <= SHARED)  # noqa: PLR2004 - "3XL" is a size
+
+
+# --- parts
+
+
+def _items_with(connection: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:
+    sql = "SELECT word, items FROM vocabulary WHERE word IN (SELECT value FROM json_each(?))"
+    return dict(connection.execute(sql, (json.dumps(list(words)),)))
+
+
+def _word(word: str, items: int) -> Sought:
+    return Sought(f'"{word}"', items)  # no word has a quote in it
+
+
+def _expression(connection: sqlite3.Connection, expression: str) -> Iterator[Sought]:
+    """The expression, where any item has it."""
+    items = connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", (expression,)).fetchone()[0]
+    if items:
+        yield Sought(expression, items)
+
+
+def _run(connection: sqlite3.Connection, term: Term, counts: dict[str, int]) -> Iterator[Sought]:
+    """A run as a whole; its pairs too where it is long, or where no item has the whole."""
+    grams = [gram for gram in term.grams if gram in counts]
+    whole = len(grams) == len(term.grams) and list(_expression(connection, f'"{" ".join(grams)}"'))
+    yield from whole or ()
+    if len(term.typed) > _WHOLE or not whole:
+        yield from (_word(gram, counts[gram]) for gram in grams)

@@ -20,6 +20,7 @@ from retrieval.records.items import attributes_json, item_from
 from retrieval.records.locks import SharedLock, writer_lock
 from retrieval.records.slots import Vector
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
+from retrieval.records.word_search import WordSearch
 
 
 @pytest.fixture
@@ -362,8 +363,33 @@ def test_an_older_format_is_migrated_with_all_it_holds(tmp_path):
         mask = Mirror().mask(parse_filter({"price": {"$lt": 10}}), records.connection)
         assert np.flatnonzero(mask).tolist() == [1]
         assert records.slots.changed_items(0).tolist() == [1, 2]
+        assert WordSearch().identified(records.connection, "B") == [2]
     migrated.close()
     Database(tmp_path / "c", read_only=True).close()
+
+
+def words_of(records):
+    sql = "SELECT rowid, names, title, text, facts FROM words UNION ALL SELECT items, word, '', '', '' FROM vocabulary"
+    return sorted(records.connection.execute(sql).fetchall())
+
+
+def test_a_catalog_without_words_gets_those_that_its_items_would_have(database):
+    facts = {"sku": "A-1", "b": {"y": "wool", "x": ["felt"]}}
+    texts = [(f"red bag {number}", "more") for number in range(1500)]
+    items = [stored(f"item {place}", captions=captions, attributes=facts) for place, captions in enumerate(texts)]
+    put(database, *items, attributes=facts)
+    with database.writing() as records:
+        before = words_of(records)
+        for table in ("words", "vocabulary", "identifiers"):  # format 1 had all but these
+            records.connection.execute(f"DROP TABLE {table}")
+        records.connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(CatalogFormatError, match="older format 1"):
+        Database(database.folder, read_only=True)
+    migrated = Database(database.folder, read_only=False)
+    with migrated.reading() as records:
+        assert words_of(records) == before
+        assert WordSearch().identified(records.connection, "item 1499") == [1500]
+    migrated.close()
 
 
 def test_there_is_a_migration_from_every_older_format():

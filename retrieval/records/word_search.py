@@ -31,6 +31,8 @@ MOST_SCORED = 50_000
 _FLOOR = 1e-6  # FTS5's weight of words that half of the items have
 _MOST_TERMS = 64
 _MOST_CHARACTERS = 4096
+_TELLING_CHARACTERS = 3
+_TELLING_DIGITS = 5  # shorter ones are counts, sizes, years
 _WHOLE = 4  # characters of a run that are likely one word; of a longer one the pairs are looked for too
 
 _SCORED = (
@@ -168,7 +170,8 @@ class WordSearch:
 
     def _corrected(self, connection: sqlite3.Connection, term: Term) -> Iterator[Sought]:
         """The nearest words of a mistyped one, taken as it is and as a plural."""
-        spellings = [self._spelling.near(word, connection) for word in dict.fromkeys([term.typed, *term.grams])]
+        forms = dict.fromkeys([term.typed, *term.grams, singular(term.typed.removesuffix("s"))])
+        spellings = [self._spelling.near(word, connection) for word in forms]
         candidates = [list(chain(*words)) for words in zip_longest(*spellings, fillvalue=())]
         counts = _items_with(connection, {word for words in candidates for word in words})
         yield from (_word(word, counts[word]) for word in nearest(candidates, counts))
@@ -181,8 +184,8 @@ class WordSearch:
         """Return the items that a text names by an identifier: the whole text, or one of its words.
 
         Identifiers are ids and values of attributes such as SKUs and barcodes. Case, width and punctuation do not
-        count. What more than `SHARED` items have identifies none of them; a word among others has a digit and three
-        characters, or it is in no item but those it identifies.
+        count. What more than `SHARED` items have identifies none of them. A word among others has three characters, if
+        only digits five; one without digits is in no items but those it identifies.
 
         Returns:
             At most `limit` item numbers: first those of the whole text, then of each word in turn; of these the ones
@@ -205,12 +208,13 @@ def _items_named(connection: sqlite3.Connection, spelled: str) -> list[int]:
 
 
 def _is_telling(connection: sqlite3.Connection, spelled: str, named: int) -> bool:
-    """Whether a word among others is there for the sake of its items: not the 2 of "2 shirts", nor the word shirts."""
-    if not named:
-        return False
+    """Whether a word among others is there for its items' sake: MH01 is, not the 2 of "2 shirts" or the word shirts."""
     key = identifier_key(spelled)
-    items = _items_with(connection, {singular(key)}).get(singular(key), 0)
-    return items <= named or (has_digit(key) and len(key) > 2 and items <= SHARED)  # noqa: PLR2004 - "3XL" is a size
+    if not named or len(key) < (_TELLING_DIGITS if key.isdecimal() else _TELLING_CHARACTERS):
+        return False
+    word = singular(key)
+    items = _items_with(connection, [word]).get(word, 0)
+    return items <= (SHARED if has_digit(key) else named)
 
 
 # --- parts

@@ -132,14 +132,14 @@ def _identifiers(wording: Wording) -> Iterator[tuple[str, str]]:
 
 
 def _values(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str | int | float]]:
-    """Each text and number in the attributes, in their order, with its dotted key; of lists every element."""
-    pending = list(attributes.items())[::-1]
+    """Each text and number in the attributes, by sorted keys, with its dotted key; of lists every element."""
+    pending = sorted(attributes.items(), reverse=True)
     while pending:
         key, value = pending.pop()
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             yield key, value
         elif isinstance(value, Mapping):
-            pending += [(f"{key}.{inner}", one) for inner, one in value.items()][::-1]
+            pending += [(f"{key}.{inner}", value[inner]) for inner in sorted(value, reverse=True)]
         elif isinstance(value, list | tuple):
             pending += [(key, one) for one in value][::-1]
 

@@ -1,0 +1,464 @@
+"""Search by words: against BM25 in plain Python, through every change, with mistakes, in scripts without spaces."""
+
+import math
+import sqlite3
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval.records import Records, StoredCaption, StoredItem, schema, word_search
+from retrieval.records.items import attributes_json
+from retrieval.records.segments import identifier_key, stored_words
+from retrieval.records.spelling import Spelling, nearest
+from retrieval.records.word_search import SHARED, WordSearch
+from retrieval.records.words import EVERY, WEIGHTS, fill_words, names_things
+
+
+def shop(*items):
+    """Records in memory of items, each a mapping that may have id, captions and attributes; numbered from 1."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    schema.create(connection)
+    records = Records(connection, Path())
+    put(records, *items)
+    return records
+
+
+def put(records, *items):
+    attributes = [item.get("attributes", {}) for item in items]
+    known = records.numbers_of([item["id"] for item in items if "id" in item])
+    records.put_items(
+        [
+            StoredItem(
+                name := item.get("id", f"item {place}"),
+                known.get(name),
+                attributes_json(one),
+                None,
+                [],
+                [StoredCaption(text, slot) for slot, text in enumerate(item.get("captions", []))],
+            )
+            for place, (item, one) in enumerate(zip(items, attributes, strict=True))
+        ],
+        attributes,
+    )
+
+
+def titled(*titles):
+    return shop(*({"captions": [title]} for title in titles))
+
+
+def ranked(records, text, *, depth=10, allowed=None, search=None):
+    return (search or WordSearch()).ranked(records.connection, text, depth=depth, allowed=allowed)
+
+
+def items(records, text, **options):
+    return [one.item for one in ranked(records, text, **options)]
+
+
+def identified(records, text, **options):
+    return WordSearch().identified(records.connection, text, **options)
+
+
+# --- BM25 in plain Python
+
+WORDS = ["red", "bag", "hat", "cup", "mug", "pen"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
+ITEMS = st.fixed_dictionaries(
+    {
+        "captions": st.lists(TEXTS.filter(bool), max_size=3),
+        "attributes": st.fixed_dictionaries({}, optional={"brand": TEXTS, "color": TEXTS, "about": TEXTS}),
+    }
+)
+CORPORA = st.lists(ITEMS, min_size=1, max_size=12)
+QUERIES = st.lists(st.sampled_from([*WORDS, "zzz"]), min_size=1, max_size=4, unique=True).map(" ".join)
+
+
+def columns(item, number):
+    names = Counter(dict.fromkeys(f"item {number} {item['attributes'].get('brand', '')}".split(), 1))
+    title = Counter(" ".join(item["captions"][:1]).split())
+    text = Counter(" ".join(item["captions"][1:]).split())
+    facts = (value for key, value in item["attributes"].items() if key != "brand" and value not in item["captions"])
+    return [names, title, text, Counter(" ".join(facts).split())]
+
+
+def plain_bm25(corpus, query):
+    """Scores by item number, after Robertson and Zaragoza."""
+    documents = {number: columns(item, number - 1) for number, item in enumerate(corpus, 1)}
+    lengths = {number: sum(sum(column.values()) for column in one) for number, one in documents.items()}
+    average = sum(lengths.values()) / len(lengths)
+    scores = {}
+    for number, one in documents.items():
+        for word in query.split():
+            count = sum(word in set().union(*other) for other in documents.values())
+            weight = math.log(1 + (len(documents) - count + 0.5) / (count + 0.5))
+            seen = sum(times * column[word] for times, column in zip(WEIGHTS.values(), one, strict=True))
+            if seen:
+                share = seen * 2.2 / (seen + 1.2 * (0.25 + 0.75 * lengths[number] / average))
+                scores[number] = scores.get(number, 0) + weight * share
+    return scores
+
+
+@given(corpus=CORPORA, query=QUERIES)
+@settings(deadline=None)
+def test_the_scores_are_those_of_bm25_and_the_order_theirs(corpus, query):
+    found, expected = ranked(shop(*corpus), query, depth=100), plain_bm25(corpus, query)
+    assert {one.item: one.score for one in found} == pytest.approx(expected, rel=1e-9)
+    assert found == sorted(found, key=lambda one: (-one.score, one.item))
+
+
+@given(corpus=CORPORA, query=QUERIES, depth=st.integers(1, 12), data=st.data())
+@settings(deadline=None)
+def test_a_filter_costs_no_result_and_changes_no_score(corpus, query, depth, data):
+    allowed = np.array([False, *data.draw(st.lists(st.booleans(), min_size=len(corpus), max_size=len(corpus)))])
+    records = shop(*corpus)
+    every = [one for one in ranked(records, query, depth=100) if allowed[one.item]]
+    assert ranked(records, query, depth=depth, allowed=allowed) == every[:depth]
+
+
+@given(corpus=CORPORA, query=QUERIES, most=st.integers(1, 8), depth=st.integers(1, 12), data=st.data())
+@settings(deadline=None)
+def test_common_words_are_cut_short_without_costing_a_result(corpus, query, most, depth, data):
+    flags = data.draw(st.lists(st.booleans(), min_size=len(corpus), max_size=len(corpus)))
+    allowed = data.draw(st.sampled_from([None, np.array([False, *flags])]))
+    records, expected = shop(*corpus), plain_bm25(corpus, query)
+    possible = {item for item in expected if allowed is None or allowed[item]}
+    before, word_search.MOST_SCORED = word_search.MOST_SCORED, most
+    try:
+        found = ranked(records, query, depth=depth, allowed=allowed)
+    finally:
+        word_search.MOST_SCORED = before
+    assert {one.item for one in found} <= possible
+    assert len(found) == len({one.item for one in found}) == min(depth, len(possible))
+    assert all(one.score <= expected[one.item] * (1 + 1e-9) for one in found)
+
+
+def test_a_common_word_ranks_what_a_rare_one_finds(monkeypatch):
+    records = titled(*["black shirt"] * 20, "red hoodie warm", "black hoodie warm", "blue hoodie warm")
+    monkeypatch.setattr(word_search, "MOST_SCORED", 5)
+    assert items(records, "black hoodie", depth=3) == [22, 21, 23]
+    assert items(records, "black hoodie", depth=5) == [22, 21, 23, 1, 2]
+
+
+def test_a_word_of_most_items_still_counts():
+    records = titled("yoga pant men", *["yoga pant women"] * 5)
+    assert items(records, "women's yoga pants", depth=1) == [2]
+
+
+# --- in step
+
+
+def dumped(records):
+    """All that there is about words, but for the numbers that words of gone items had."""
+    queries = [
+        "SELECT rowid, names, title, text, facts FROM words ORDER BY rowid",
+        "SELECT word, items FROM vocabulary ORDER BY word",
+        "SELECT * FROM identifiers ORDER BY item, key, spelled",
+    ]
+    return [records.connection.execute(sql).fetchall() for sql in queries]
+
+
+def rebuilt(records):
+    """What the migration makes of the same items."""
+    for table in ("words", "vocabulary", "identifiers"):
+        records.connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+    fill_words(records.connection)
+    return dumped(records)
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 4), st.none() | ITEMS), max_size=12))
+@settings(deadline=None)
+def test_after_any_changes_the_words_are_those_of_the_items_that_are_there(steps):
+    records = shop()
+    for name, item in steps:
+        if item is None:
+            records.drop_items(records.numbers_of([f"n{name}"]).values())
+        else:
+            put(records, {"id": f"n{name}", **item})
+    records.connection.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)")
+    words, vocabulary, _ = before = dumped(records)
+    assert [number for number, *_ in words] == sorted(records.numbers_of([f"n{name}" for name in range(5)]).values())
+    counts = Counter(word for _, *one in words for word in {EVERY, *" ".join(one).split()})
+    assert dict(vocabulary) == counts
+    assert rebuilt(records) == before
+
+
+def test_an_error_undoes_the_words_too():
+    records = titled("red bag")
+    before = dumped(records)
+    records.connection.execute("BEGIN")
+    put(records, {"id": "item 0", "captions": ["blue hat"]})
+    assert items(records, "hat") == [1]
+    records.connection.execute("ROLLBACK")
+    assert dumped(records) == before
+
+
+def test_a_replaced_and_a_dropped_item_are_not_found_by_what_they_said():
+    records = titled("red bag", "blue bag")
+    put(records, {"id": "item 0", "captions": ["green hat"]})
+    assert (items(records, "red"), items(records, "green"), items(records, "bag")) == ([], [1], [2])
+    records.drop_items([2])
+    assert (items(records, "bag"), items(records, "blue")) == ([], [])
+
+
+# --- what is found where
+
+
+def test_the_title_counts_more_than_the_text_and_a_name_most():
+    records = shop(
+        {"captions": ["a thing", "for the lamp and the room"]},
+        {"captions": ["a lamp", "for the room"]},
+        {"captions": ["a thing", "for the room"], "attributes": {"brand": "Lamp"}},
+        {"captions": ["a thing", "for the room"], "attributes": {"kind": "lamp"}},
+    )
+    assert items(records, "lamp") == [3, 2, 4, 1]
+
+
+def test_nested_attributes_lists_and_named_numbers_are_words_and_addresses_are_none():
+    records = shop(
+        {
+            "attributes": {
+                "material": {"outer": ["wool", {"trim": "leather"}]},
+                "ean": 4006381333931,
+                "shoeSize": 43.0,
+                "price": 77,
+                "new": True,
+                "link": "https://shop.example/cotton.jpg",
+            }
+        }
+    )
+    for text in ("wool", "leather", "4006381333931", "43"):
+        assert items(records, text) == [1]
+    for text in ("77", "true", "cotton", "material"):
+        assert items(records, text) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        *((key, True) for key in ("id", "SKU", "skus", "product_id", "GTIN-13", "ean13", "shoeSize", "brand.name")),
+        *((key, False) for key in ("video", "color", "identity", "modeling", "sized", "description", "")),
+    ],
+)
+def test_which_attributes_name_things(key, names):
+    assert names_things(key) is names
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("鸡丁", "宫保鸡丁"),
+        ("丁", "宫保鸡丁"),
+        ("牛肉面", "红烧牛肉面"),
+        ("连衣裙", "红色的棉质连衣裙"),
+        ("好看的红色连衣裙", "红色的棉质连衣裙"),
+        ("ワンピース", "赤いワンピース"),
+        ("ﾜﾝﾋﾟｰｽ", "赤いワンピース"),
+        ("赤", "赤いワンピース"),
+        ("傘", "雨の日の傘"),
+        ("แมว", "ภาพวาดแมวดำ"),
+        ("เสื้อ", "เสื้อสีแดง"),
+        ("신발", "편한 신발을 신다"),
+        ("किताब", "लाल किताब"),
+        ("КНИГА", "новая книга"),
+    ],
+)
+def test_words_of_any_script_find_their_item_first(query, title):
+    titles = sorted({
+        "宫保鸡丁", "红烧牛肉面", "红色的棉质连衣裙", "赤いワンピース", "雨の日の傘", "ภาพวาดแมวดำ", "เสื้อสีแดง",
+        "편한 신발을 신다", "लाल किताब", "новая книга", "red bag",
+    })  # fmt: skip
+    assert items(titled(*titles), query, depth=1) == [titles.index(title) + 1]
+
+
+def test_a_short_run_is_found_whole_and_only_where_there_is_none_by_its_parts():
+    records = titled("牛肉面", "牛肉汤", "汤面")
+    assert items(records, "牛肉面") == [1]
+    assert items(records, "牛肉饭") == [1, 2]
+
+
+# --- mistakes
+
+STOCK = [
+    "warm hoodie",
+    "black umbrella",
+    "leather jacket",
+    "yoga pants",
+    "holding a body",
+    "sunglasses",
+    "blouse MX-4521",
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("hodie", "warm hoodie"),
+        ("hoodeis", "warm hoodie"),
+        ("umbrela", "black umbrella"),
+        ("blakc", "black umbrella"),
+        ("lback", "black umbrella"),
+        ("jackte", "leather jacket"),
+        ("lether jaket", "leather jacket"),
+        ("sunglases", "sunglasses"),
+        ("snuglassse", "sunglasses"),
+        ("4512", "blouse MX-4521"),
+    ],
+)
+def test_a_mistyped_word_finds_what_was_meant(query, title):
+    assert items(titled(*STOCK), query, depth=1) == [STOCK.index(title) + 1]
+
+
+@pytest.mark.parametrize("query", ["pan", "zzzzzzz", "yo", "QX-9999", ""])
+def test_short_and_far_words_are_not_guessed(query):
+    assert items(titled(*STOCK), query) == []
+
+
+def test_a_code_is_not_guessed_beside_a_word_that_is_there():
+    records = titled(*STOCK)
+    assert items(records, "4512 jacket") == [3]
+
+
+def test_the_nearest_then_the_most_frequent_words_are_taken():
+    words = {"cart": 1, "card": 3, "care": 2, "carp": 5, "cars": 9}
+    assert nearest([[], ["cart", "card", "gone", "care", "carp"], ["cars"]], words) == ["carp", "card", "care"]
+    assert nearest([["gone"], ["cars"]], words) == ["cars"]
+
+
+def test_a_word_that_came_later_is_known_and_one_that_went_is_not_offered():
+    records, search = titled("red umbrella"), WordSearch()
+    assert items(records, "umbrela", search=search) == [1]
+    put(records, {"id": "new", "captions": ["green pullover"]})
+    assert items(records, "pulover", search=search) == [2]
+    records.drop_items([1])
+    assert items(records, "umbrela", search=search) == []
+
+
+def test_threads_share_one_search(tmp_path):
+    path = tmp_path / "words.sqlite"
+    writer = sqlite3.connect(path, isolation_level=None)
+    schema.create(writer)
+    records, search, found = Records(writer, tmp_path), WordSearch(), []
+    put(records, *({"captions": [title]} for title in STOCK))
+
+    def ask():
+        connection = sqlite3.connect(path)
+        found.extend(search.ranked(connection, "umbrela", depth=1)[0].item for _ in range(30))
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert found == [2] * 120
+
+
+def test_the_distance_is_that_of_optimal_string_alignment():
+    records = titled("abcdefgh abcdefg abc1 ab")
+    near = Spelling().near
+    assert near("abcdegfh", records.connection) == [[], [], ["abcdefgh"], [], ["abcdefg"], []]
+    assert near("abcdefg", records.connection)[2] == ["abcdefgh"]
+    assert near("ab", records.connection) == []
+
+
+# --- hostile texts
+
+
+@given(st.text() | st.text("\"'*^():+-{}ANDORNOTNEAR facts\x00鸡ab1"))
+@settings(deadline=None)
+def test_no_text_is_syntax(text):
+    records = titled(*STOCK, "facts: NEAR the NOT AND OR")
+    search = WordSearch()
+    search.ranked(records.connection, text, depth=3)
+    search.identified(records.connection, text)
+
+
+@given(st.text(), st.text())
+@settings(deadline=None)
+def test_any_item_is_found_by_its_own_id_and_title(name, title):
+    name = f"a{name}".encode("utf-8", "ignore").decode()
+    title = title.encode("utf-8", "ignore").decode()
+    records = shop({"id": "other", "captions": ["something else"]}, {"id": name, "captions": [title]})
+    assert 2 in items(records, name)
+    if len(identifier_key(name)) <= 64:
+        assert identified(records, name)[:1] == [2]
+    if stored_words(title):
+        assert 2 in items(records, title)
+
+
+def test_a_very_long_text_is_cut():
+    records = titled("red bag")
+    assert items(records, "red " + "x" * 1_000_000) == [1]
+    assert items(records, " ".join(f"w{number}x" for number in range(10_000)) + " red") == []
+
+
+# --- identifiers
+
+
+def stocked():
+    return shop(
+        {"id": "mh01-black", "captions": ["black hoodie"], "attributes": {"skus": "MH01-XS-Black|MH01-S-Black, MH01"}},
+        {"id": "mh01-gray", "captions": ["gray hoodie"], "attributes": {"sku": ["MH01-XS-Gray", "mh01"]}},
+        {"id": "2", "captions": ["pack of 2 shirts"], "attributes": {"gtin": 4006381333931, "brand": "Acme"}},
+        {"id": "hoodie", "captions": ["picture of a hoodie"]},
+        {"id": "abc", "captions": ["brown bag"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("MH01-S-Black", [1]),
+        ("mh01 s black", [1, 2]),  # the whole first, then MH01
+        ("mh01sblack", [1]),
+        ("ＭＨ０１-xs-GRAY", [2]),
+        ("warm MH01-XS-Gray hoodie", [2]),
+        ("MH01", [1, 2]),
+        ("mh01", [2, 1]),  # spelled so
+        ("4006381333931", [3]),
+        ("4006-3813-33931", [3]),
+        ("2", [3]),
+        ("2 hoodies", []),
+        ("Acme", []),
+        ("hoodie", [4]),
+        ("warm hoodie", []),
+        ("brown ABC", [5]),
+        ("", []),
+        ("-", []),
+    ],
+)
+def test_an_identifier_finds_its_items(query, found):
+    assert identified(stocked(), query) == found
+
+
+def test_identified_items_pass_the_filter_and_the_limit():
+    records = stocked()
+    assert identified(records, "MH01", allowed=np.array([False, False, True, True, True, True])) == [2]
+    assert identified(records, "MH01", limit=1) == [1]
+
+
+def test_what_many_items_have_identifies_none_of_them():
+    records = shop(*({"id": f"n{number}", "attributes": {"category_id": "A77"}} for number in range(SHARED + 1)))
+    assert identified(records, "A77") == []
+    assert len(items(records, "A77", depth=100)) == SHARED + 1
+    assert identified(records, "N7") == [8]
+
+
+@given(
+    st.lists(st.from_regex(r"[A-Z]{1,3}[-. /]?[0-9]{1,5}([-_][A-Z]{1,2})?", fullmatch=True), min_size=1, unique=True)
+)
+@settings(deadline=None)
+def test_every_sku_is_found_first_however_it_is_written(skus):
+    records = shop(*({"id": f"item {place}", "attributes": {"sku": sku}} for place, sku in enumerate(skus)))
+    for place, sku in enumerate(skus, 1):
+        for text in (sku, f" {sku.lower()} ", sku.replace("-", " "), sku.replace("/", "").swapcase()):
+            found = identified(records, text)
+            same = [number for number, other in enumerate(skus, 1) if identifier_key(other) == identifier_key(sku)]
+            assert found[: len(same)] == sorted(same, key=lambda number: (skus[number - 1] != text.strip(), number))
+            assert place in found

@@ -360,11 +360,12 @@ def test_threads_share_one_search(tmp_path):
 
 
 def test_the_distance_is_that_of_optimal_string_alignment():
-    records = titled("abcdefgh abcdefg abc1 ab")
+    records = titled("abcdefgh abcdefg abc1 ab ab12345 ab1299 zb12354")
     near = Spelling().near
     assert near("abcdegfh", records.connection) == [[], [], ["abcdefgh"], [], ["abcdefg"], []]
     assert near("abcdefg", records.connection)[2] == ["abcdefgh"]
     assert near("ab", records.connection) == []
+    assert near("ab12354", records.connection) == [[], [], ["ab12345"], []]
 
 
 # --- hostile texts

@@ -7,6 +7,7 @@ with a space between words; FTS5's `ascii` tokenizer, to which everything beyond
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_WORD = 64
@@ -83,6 +84,7 @@ _MUTE = re.compile("^(..+(?:ss|x|ch|sh|zz|i)|...+o)e$")  # "dresse" of "dresses"
 _Y = re.compile("^(..+[^aeiou])y$")
 
 
+@lru_cache(1 << 16)  # few words are most of all texts
 def singular(word: str) -> str:
     """Return the word, an English plural as its singular: both as a stem that only they share.
 

@@ -2,10 +2,10 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 
 _SHORTEST = 4  # of fewer letters every word is near to some other
 _LONG = 8
+_MOST_CODES = 20_000
 _LIKELY = 3  # equally near words that one mistyped word may stand for
 
 
@@ -13,41 +13,53 @@ class Spelling:
     """The words of one catalog in memory, read at the first mistake; later only new words are read.
 
     Safe to share between threads that each bring their own connection. A word that is gone from the catalog stays in
-    here: who asks says how many items have each word as his connection sees them.
+    here: who asks says how many items have each word as his connection sees them. Words with digits, of which there
+    may be several for each item, are not kept.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._read_to = 0
         self._known: set[str] = set()
-        self._by_length: dict[tuple[bool, int], list[str]] = {}
+        self._by_length: dict[int, list[str]] = {}
 
     def near(self, word: str, connection: sqlite3.Connection) -> list[list[str]]:
         """Return the words at distance one, from eight letters on also at distance two: lists, the likelier ones first.
 
         The distance counts letters that are missing, too many, wrong, or in the place of their neighbour (optimal
-        string alignment). A word with digits is near to words with digits only, one without to those without.
+        string alignment). Short words are near to none. A word with digits is near to words that begin with the same
+        half, one without is near to words without.
         """
         farthest = 0 if len(word) < _SHORTEST else 1 if len(word) < _LONG else 2
         if not farthest:
             return []
-        with self._lock:
-            self._refresh(connection)
-            choices = list(self._choices(word, farthest))
+        choices = _codes(word, connection) if has_digit(word) else self._words(word, farthest, connection)
         return _sorted_by_distance(word, choices, farthest)
 
-    def _refresh(self, connection: sqlite3.Connection) -> None:
-        for number, word in connection.execute(
-            "SELECT number, word FROM vocabulary WHERE number > ? ORDER BY number", (self._read_to,)
-        ):
-            self._read_to = number
-            if word not in self._known and len(word) >= _SHORTEST - 1:
-                self._known.add(word)
-                self._by_length.setdefault((has_digit(word), len(word)), []).append(word)
+    def _words(self, word: str, farthest: int, connection: sqlite3.Connection) -> list[str]:
+        lengths = range(len(word) - farthest, len(word) + farthest + 1)
+        with self._lock:
+            self._refresh(connection)
+            return [one for length in lengths for one in self._by_length.get(length, ())]
 
-    def _choices(self, word: str, farthest: int) -> Iterator[str]:
-        for length in range(len(word) - farthest, len(word) + farthest + 1):
-            yield from self._by_length.get((has_digit(word), length), ())
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        last = connection.execute("SELECT max(number) FROM vocabulary").fetchone()[0] or 0
+        if last <= self._read_to:
+            return
+        sql = "SELECT word FROM vocabulary WHERE number > ? AND length(word) >= ? AND word NOT GLOB '*[0-9]*'"
+        for (word,) in connection.execute(sql, (self._read_to, _SHORTEST - 1)):
+            if word not in self._known:
+                self._known.add(word)
+                self._by_length.setdefault(len(word), []).append(word)
+        self._read_to = last
+
+
+def _codes(word: str, connection: sqlite3.Connection) -> list[str]:
+    """Words that begin as this one does."""
+    begin = word[: len(word) // 2]
+    sql = "SELECT word FROM vocabulary WHERE word >= ? AND word < ? LIMIT ?"
+    rows = connection.execute(sql, (begin, begin[:-1] + chr(ord(begin[-1]) + 1), _MOST_CODES))
+    return [one for (one,) in rows]
 
 
 def nearest(candidates: list[list[str]], items: dict[str, int]) -> list[str]:
@@ -60,7 +72,7 @@ def nearest(candidates: list[list[str]], items: dict[str, int]) -> list[str]:
 
 def has_digit(word: str) -> bool:
     """Whether the word looks like a code."""
-    return not word.isalpha() and any(character.isdigit() for character in word)
+    return not word.isalpha() and any("0" <= character <= "9" for character in word)
 
 
 def _sorted_by_distance(word: str, choices: list[str], farthest: int) -> list[list[str]]:

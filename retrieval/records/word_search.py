@@ -25,10 +25,11 @@ from retrieval.records.words import EVERY, WEIGHTS
 SHARED = 50
 """Items that an identifier may have and still say which one is meant."""
 
-MOST_SCORED = 50_000
+MOST_SCORED = 20_000
 """Items that are scored at most for all parts of a query, or for its only one: a microsecond each."""
 
 _FLOOR = 1e-6  # FTS5's weight of words that half of the items have
+_MOST_COMMON = 8
 _MOST_TERMS = 64
 _MOST_CHARACTERS = 4096
 _TELLING_CHARACTERS = 3
@@ -84,7 +85,7 @@ class _Scorer:
     def __init__(self, connection: sqlite3.Connection, sought: Sequence[Sought], *, limit: int) -> None:
         totals = accumulate(one.items for one in sought)
         cheap = max(1, sum(total <= limit for total in totals))
-        self._finding, self._common = sought[:cheap], sought[cheap:]
+        self._finding, self._common = sought[:cheap], sought[cheap : cheap + _MOST_COMMON]
         self._connection = connection
         self._limit = limit
         self._all = _items_with(connection, [EVERY]).get(EVERY, 0)
@@ -133,8 +134,8 @@ class WordSearch:
         syntax. Words beyond the 64th are left out.
 
         The scores are those of BM25 while the words are in `MOST_SCORED` items together. Where they are in more, the
-        rarer words say which items are found, and the others only add to their scores; of a single word that more
-        items have, the first ones by number are ranked. There are always `depth` items where so many have a word.
+        rarer words say which items are found, and eight of the others only add to their scores; of a single word that
+        more items have, the first ones by number are ranked. There are always `depth` items where so many have a word.
 
         Args:
             connection: As it is in a read transaction.

@@ -421,7 +421,7 @@ def test_info_says_what_there_is(shop):
         "captions": 5,
         "encoder": "fake/one",
         "dimension": DIMENSION,
-        "format": 1,
+        "format": 2,
     }
     assert info["attributes"] == ["color", "price"]
     assert "images: exact" in info["index"]

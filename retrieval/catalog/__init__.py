@@ -247,7 +247,8 @@ class Catalog:
             like: Id of an item, which then is no hit itself; of several pictures, their mean.
             minus: Words to search away from.
             vector: A row of the encoder's space, (d,).
-            weights: Weights of the parts by name ("text", "image", "like", "minus", "vector"); 1 where not given.
+            weights: Weights of the parts by name ("text", "image", "like", "minus", "vector", and in the mode "hybrid"
+                "words"); 1 where not given.
             mode: "vectors" ranks by cosine, "words" by BM25 of the text's words in names, captions and attributes,
                 "hybrid" by both; there an item comes first whose id or number was typed.
             target: "images", "captions" or "items". By default captions for an image alone, where there are any; else

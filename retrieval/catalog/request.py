@@ -54,6 +54,7 @@ class Request:
     Attributes:
         query: What to look for; None browses all items that the filter lets through, which `where={}` does with all.
         words: What is looked for by words, in the modes "words" and "hybrid".
+        word_weight: Of the ranks by words beside those by vectors, in the mode "hybrid".
         target: Which side is ranked; None is decided by the query.
         offset: How many of the best hits to leave out, to page.
         sort: Attribute and whether descending, the first of most weight.
@@ -64,6 +65,7 @@ class Request:
 
     query: Query | None = None
     words: str | None = None
+    word_weight: float = 1.0
     mode: Mode = "vectors"
     target: Target | None = None
     k: int = 10
@@ -106,6 +108,8 @@ def make_request(
     Raises:
         QueryError: an argument makes no sense; the message says which and why.
     """
+    weights = dict(weights or {})
+    word_weight = weights.pop("words", 1.0) if mode == "hybrid" else 1.0
     parts = {"text": text, "image": image, "like": like, "minus": minus, "vector": vector}
     browses = where is not None and not weights and all(part is None for part in parts.values())
     request = Request(
@@ -113,6 +117,7 @@ def make_request(
         if browses
         else make_query(text=text, image=image, like=like, minus=minus, vector=vector, weights=weights),
         words=_words(mode, text),
+        word_weight=_weight(word_weight),
         mode=_one_of("mode", mode, get_args(Mode)),
         target=None if target is None else _one_of("target", target, get_args(Target)),
         k=_count("k", k, least=1),
@@ -133,6 +138,12 @@ def make_request(
 
 def _words(mode: str, text: str | None) -> str | None:
     return text if mode in {"words", "hybrid"} else None
+
+
+def _weight(weight: Any) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
+        raise QueryError(f"The weight of words is a positive number, not {shown(weight)}.")
+    return float(weight)
 
 
 def _check(request: Request) -> None:

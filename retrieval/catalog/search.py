@@ -10,6 +10,7 @@ from index.vectors import Mask, Rows
 from retrieval.catalog.answers import hits_of
 from retrieval.catalog.encoding import Encoded
 from retrieval.catalog.fused import CAPTION_WEIGHT, Fusing, fused
+from retrieval.catalog.hybrid import first_named, hybrid
 from retrieval.catalog.ranked import Ranked, boosted, group_sizes, grouped, sorted_by
 from retrieval.catalog.request import Request
 from retrieval.catalog.sides import Among, Side
@@ -21,6 +22,7 @@ from retrieval.query import Query, mean_row, mix
 from retrieval.records import Records
 from retrieval.records.items import Hits, SideName, Target
 from retrieval.records.vector_store import map_rows, vector_path
+from retrieval.records.word_search import Worded, WordSearch
 
 WINDOW: Final = 1000
 """So many of the best are what boosts, sorting and fusion put into another order; or offset + k, where that is more."""
@@ -32,7 +34,15 @@ class Search:
     """One request against records of one moment."""
 
     def __init__(
-        self, request: Request, rows: Encoded, target: Target, *, sides: Sides, records: Records, mirror: Mirror
+        self,
+        request: Request,
+        rows: Encoded,
+        target: Target,
+        *,
+        sides: Sides,
+        records: Records,
+        mirror: Mirror,
+        words: WordSearch,
     ) -> None:
         """Look up what has to be known before anything is searched.
 
@@ -46,8 +56,9 @@ class Search:
         self._sides = sides
         self._records = records
         self._mirror = mirror
+        self._words = words
         self._without: int | None = None
-        self._ranks: dict[int, dict[str, int]] = {}
+        self._ranks: Mapping[int, Mapping[str, int]] = {}
         self._start = perf_counter()
         self._mask: Mask | None = None
         if request.condition is not None:
@@ -112,14 +123,31 @@ class Search:
         return mix(query, rows)
 
     def _candidates(self, depth: int) -> Ranked:
-        if self.request.query is None:
+        request = self.request
+        if request.query is None:
             return self._all_items()
-        return self._by_vector(depth)
+        if request.words is None:
+            return self._by_vector(depth)
+        named, worded = self._by_words(request.words, depth)
+        if request.mode == "words":
+            return first_named(named, worded)
+        ranked, self._ranks = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
+        return ranked
 
     def _all_items(self) -> Ranked:
         """Every item that the filter lets through fits a request that asks for nothing in particular."""
         items = np.flatnonzero(self._items())
         return Ranked(items, np.zeros(len(items), np.int64), np.ones(len(items)))
+
+    def _by_words(self, text: str, depth: int) -> tuple[list[int], list[Worded]]:
+        """The items that the text names, and those that have its words."""
+        connection, without = self._records.connection, self._without
+        mask = self._mask
+        if without is not None:
+            mask = self._items().copy()
+            mask[without] = False
+        named = self._words.identified(connection, text, allowed=mask)
+        return named, self._words.ranked(connection, text, depth=depth, allowed=mask)
 
     def _by_vector(self, depth: int) -> Ranked:
         floor = self.request.floor

@@ -16,6 +16,7 @@ from retrieval.filters.mirror import Mirror
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.items import Hits, Target
+from retrieval.records.word_search import WordSearch
 
 
 class Searcher:
@@ -26,6 +27,7 @@ class Searcher:
         self._encoder = encoder
         self._sides = sides
         self._mirror = Mirror()
+        self._words = WordSearch()
 
     def search_each(self, requests: Sequence[Request]) -> list[Hits | Failure]:
         """Return the hits of each request, or why there are none; what can be done for many at once is."""
@@ -88,7 +90,9 @@ class Searcher:
         if not isinstance(rows, dict):
             return rows
         try:
-            return Search(request, rows, target, sides=self._sides, records=records, mirror=self._mirror)
+            return Search(
+                request, rows, target, sides=self._sides, records=records, mirror=self._mirror, words=self._words
+            )
         except FAILURES as error:
             return error
 

@@ -1,0 +1,95 @@
+"""Words and vectors in one search: ranks that add up, names that come first, filters that hold in both parts."""
+
+import numpy as np
+import pytest
+from fake_encoder import FakeEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.vectors import unit_rows
+from retrieval.catalog import Catalog
+from retrieval.errors import QueryError
+
+WORDS = ("red", "blue", "warm", "cold", "hat", "coat", "灰色", "外套")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Eighty items of random words and random vectors, each with a SKU."""
+    generator = np.random.default_rng(5)
+    with Catalog.open(tmp_path_factory.mktemp("hybrid") / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert(
+            {
+                "id": f"item {n}",
+                "image_vectors": unit_rows(generator.normal(size=(2, 24))),
+                "captions": [" ".join(generator.choice(WORDS, generator.integers(1, 5)))],
+                "caption_vectors": unit_rows(generator.normal(size=(1, 24))),
+                "attributes": {"n": n, "sku": f"AB-{n:03d}"},
+            }
+            for n in range(80)
+        )
+        yield catalog
+
+
+texts = st.lists(st.sampled_from([*WORDS, "AB-007", "unknown"]), min_size=1, max_size=3).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts, st.integers(0, 80), st.sampled_from([0.2, 1.0, 5.0]))
+def test_a_hybrid_search_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_filter(shop, text, least, weight):
+    where = {"n": {"$gte": least}}
+    parts = {mode: [hit.id for hit in shop.search(text, mode=mode, k=80, where=where)] for mode in ("words", "vectors")}
+    names = {f"item {number}" for number in range(least, 80) if f"AB-{number:03d}" in text}
+    hits = shop.search(text, mode="hybrid", k=80, where=where, weights={"words": weight})
+    assert hits.total == len(hits) == len(parts["vectors"]) == 80 - least
+    for hit in hits:
+        ranks = {mode: found.index(hit.id) + 1 for mode, found in parts.items() if hit.id in found}
+        if not names:  # where there are some, they come before all that has the words
+            assert hit.ranks == ranks
+            expected = sum((weight if mode == "words" else 1) / (60 + rank) for mode, rank in ranks.items())
+            assert hit.score == pytest.approx(expected)
+        assert hit.ranks["vectors"] == ranks["vectors"]
+        assert ("name" in hit.ranks) == (hit.id in names)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert {hit.id for hit in hits[: len(names)]} == names
+
+
+def test_what_is_named_comes_first_in_both_modes_however_it_is_written(shop):
+    for number in range(80):
+        for spelled in (f"AB-{number:03d}", f"ab {number:03d}", f"red hat ab{number:03d}"):
+            for mode in ("words", "hybrid"):
+                if (spelled.startswith("ab ")) or mode == "hybrid" or " " not in spelled:
+                    assert shop.search(spelled, mode=mode, k=1)[0].id == f"item {number}", (spelled, mode)
+
+
+def test_words_alone_need_no_encoder_and_count_what_has_them(shop):
+    shop.encoder.texts.clear()
+    hits = shop.search("灰色外套", mode="words", k=100, facets={"n": 1})
+    assert shop.encoder.texts == []
+    having = [hit for hit in shop.search(where={}, k=80) if "灰色" in hit.caption or "外套" in hit.caption]
+    assert hits.total == len(hits) == len(having)
+    assert hits.facets["n"].other + len(hits.facets["n"].values) == len(having)
+    assert "灰色 外套" in hits[0].caption or "灰色" in hits[0].caption
+
+
+def test_a_mix_of_words_with_other_parts_and_without_the_item_that_is_liked(shop):
+    hits = shop.search("red hat", like="item 3", minus="blue", mode="hybrid", k=80)
+    assert "item 3" not in {hit.id for hit in hits}
+    assert hits.total == 79
+    with pytest.raises(QueryError, match="by a text alone"):
+        shop.search("red", minus="blue", mode="words")
+    with pytest.raises(QueryError, match="Words rank items"):
+        shop.search("red", mode="hybrid", target="captions")
+    with pytest.raises(QueryError, match="weight of words is a positive number"):
+        shop.search("red", mode="hybrid", weights={"words": 0})
+    with pytest.raises(QueryError, match="'words', which the query does not have"):
+        shop.search("red", weights={"words": 2})
+
+
+def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):
+    everything = shop.search("red hat", mode="hybrid", k=80)
+    hits = shop.search("red hat", mode="hybrid", k=80, floor=0.2)
+    near = {hit.id for hit in shop.search("red hat", k=80, floor=0.2)}
+    worded = {hit.id for hit in shop.search("red hat", mode="words", k=80)}
+    assert {hit.id for hit in hits} == near | worded
+    assert len(hits) == hits.total < len(everything)

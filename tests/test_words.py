@@ -397,6 +397,13 @@ def test_a_very_long_text_is_cut():
     records = titled("red bag")
     assert items(records, "red " + "x" * 1_000_000) == [1]
     assert items(records, " ".join(f"w{number}x" for number in range(10_000)) + " red") == []
+    assert items(titled("宫保鸡丁"), "宫保鸡丁" * 1000) == [1]
+
+
+def test_half_a_character_is_none():
+    records = titled("red bag")
+    assert items(records, "\ud800red\udfff") == [1]
+    assert identified(records, "\ud800 item-0") == [1]
 
 
 # --- identifiers

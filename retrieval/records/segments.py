@@ -99,6 +99,7 @@ def singular(word: str) -> str:
 
 
 def _run_term(run: str) -> Term:
+    run = run[:MAX_WORD]
     if len(run) == 1:
         return Term((run,), run, begins=True)
     return Term(tuple(run[start : start + 2] for start in range(len(run) - 1)), run)

@@ -30,6 +30,7 @@ MOST_SCORED = 20_000
 
 _FLOOR = 1e-6  # FTS5's weight of words that half of the items have
 _MOST_COMMON = 8
+_MOST_CORRECTED = 8
 _MOST_TERMS = 64
 _MOST_CHARACTERS = 4096
 _TELLING_CHARACTERS = 3
@@ -131,7 +132,7 @@ class WordSearch:
 
         An item fits that has any of the words; a run of characters of a script without spaces fits as a whole, and a
         long one by its parts too. A word that no item has is taken for those it is nearest to. Nothing in the text is
-        syntax. Words beyond the 64th are left out.
+        syntax. Words beyond the 64th are left out, and mistyped ones beyond the eighth.
 
         The scores are those of BM25 while the words are in `MOST_SCORED` items together. Where they are in more, the
         rarer words say which items are found, and eight of the others only add to their scores; of a single word that
@@ -150,26 +151,19 @@ class WordSearch:
     # --- what is looked for
 
     def _sought(self, connection: sqlite3.Connection, terms: Sequence[Term]) -> list[Sought]:
+        """What the words stand for, rarest first; codes that nobody has for others only where there is nothing else."""
         counts = _items_with(connection, {gram for term in terms for gram in term.grams})
-        sought = [one for term in terms for one in self._known(connection, term, counts, digits=False)]
-        if not sought:
-            sought = [one for term in terms for one in self._known(connection, term, counts, digits=True)]
-        return sorted(dict.fromkeys(sought), key=lambda one: one.items)
+        unknown = [term for term in terms if len(term.typed) > 1 and not counts.keys() & term.grams]
+        sought = [one for term in terms if term not in unknown for one in _known(connection, term, counts)]
+        sought += self._corrected(connection, [term for term in unknown if not has_digit(term.typed)])
+        sought = sought or self._corrected(connection, unknown)
+        return sorted(dict.fromkeys(sought), key=lambda one: one.items)[:_MOST_TERMS]
 
-    def _known(
-        self, connection: sqlite3.Connection, term: Term, counts: dict[str, int], *, digits: bool
-    ) -> Iterator[Sought]:
-        """What a term stands for; a code that nobody has stands for itself alone, unless `digits`."""
-        if term.begins:
-            yield from _expression(connection, f'"{term.grams[0]}"*')
-        elif len(term.grams) > 1:
-            yield from _run(connection, term, counts)
-        elif items := counts.get(term.grams[0]):
-            yield _word(term.grams[0], items)
-        elif digits or not has_digit(term.typed):
-            yield from self._corrected(connection, term)
+    def _corrected(self, connection: sqlite3.Connection, terms: Sequence[Term]) -> list[Sought]:
+        found = (self._nearest(connection, term) for term in terms[:_MOST_CORRECTED])
+        return list(chain.from_iterable(found))
 
-    def _corrected(self, connection: sqlite3.Connection, term: Term) -> Iterator[Sought]:
+    def _nearest(self, connection: sqlite3.Connection, term: Term) -> Iterator[Sought]:
         """The nearest words of a mistyped one, taken as it is and as a plural."""
         forms = dict.fromkeys([term.typed, *term.grams, singular(term.typed.removesuffix("s"))])
         spellings = [self._spelling.near(word, connection) for word in forms]
@@ -192,7 +186,7 @@ class WordSearch:
             At most `limit` item numbers: first those of the whole text, then of each word in turn; of these the ones
             that are spelled as in the text first, then by number.
         """
-        text = text[:_MOST_CHARACTERS].strip()
+        text = text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode().strip()
         found: dict[int, None] = {}
         for spelled in dict.fromkeys([text, *text.split()[:_MOST_TERMS]]):
             items = _items_named(connection, spelled)
@@ -237,10 +231,12 @@ def _expression(connection: sqlite3.Connection, expression: str) -> Iterator[Sou
         yield Sought(expression, items)
 
 
-def _run(connection: sqlite3.Connection, term: Term, counts: dict[str, int]) -> Iterator[Sought]:
-    """A run as a whole; its pairs too where it is long, or where no item has the whole."""
-    grams = [gram for gram in term.grams if gram in counts]
-    whole = len(grams) == len(term.grams) and list(_expression(connection, f'"{" ".join(grams)}"'))
-    yield from whole or ()
-    if len(term.typed) > _WHOLE or not whole:
-        yield from (_word(gram, counts[gram]) for gram in grams)
+def _known(connection: sqlite3.Connection, term: Term, counts: dict[str, int]) -> Iterator[Sought]:
+    """A word; what a character begins; or a run, as a whole, and by its pairs where it is long or nowhere whole."""
+    if term.begins:
+        return _expression(connection, f'"{term.grams[0]}"*')
+    pairs = [_word(gram, counts[gram]) for gram in term.grams if gram in counts]
+    if len(term.grams) == 1:
+        return iter(pairs)
+    whole = list(_expression(connection, f'"{" ".join(term.grams)}"')) if len(pairs) == len(term.grams) else []
+    return iter(whole if whole and len(term.typed) <= _WHOLE else [*whole, *pairs])

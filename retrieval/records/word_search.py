@@ -44,10 +44,18 @@ _SCORED = (
 
 
 class Worded(NamedTuple):
-    """An item that has words of the query; the greater the score, the better."""
+    """An item that has words of the query.
+
+    Attributes:
+        item: Its number.
+        score: The greater, the better.
+        fit: How much of what the query says the item has, in (0, 1]: the weights of its words among those of all words,
+            a word that no item has weighing most.
+    """
 
     item: int
     score: float
+    fit: float = 1.0
 
 
 class Sought(NamedTuple):
@@ -59,25 +67,29 @@ class Sought(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """Scores by item, each item once."""
+    """Scores by item, each item once; and the weights of the words that it has."""
 
     items: NDArray[np.int64]
     scores: NDArray[np.float64]
+    weights: NDArray[np.float64]
 
     @classmethod
     def total(cls, parts: Sequence["_Scores"]) -> "_Scores":
         """Return the sums over the parts."""
         items, place = np.unique(np.concatenate([part.items for part in parts]), return_inverse=True)
         scores = np.bincount(place, np.concatenate([part.scores for part in parts]), len(items))
-        return cls(items, scores.astype(np.float64))
+        weights = np.bincount(place, np.concatenate([part.weights for part in parts]), len(items))
+        return cls(items, scores.astype(np.float64), weights.astype(np.float64))
 
-    def best(self, depth: int) -> list[Worded]:
-        """Return the best ones, best first, equal ones by item number."""
+    def best(self, depth: int, *, whole: float) -> list[Worded]:
+        """Return the best ones, best first, equal ones by item number; `whole` is the weight of all that was asked."""
         order = np.lexsort((self.items, -self.scores))[:depth]
-        return [Worded(*one) for one in zip(self.items[order].tolist(), self.scores[order].tolist(), strict=True)]
+        fits = np.minimum(self.weights[order] / whole, 1.0) if whole else np.ones(len(order))
+        columns = (self.items[order], self.scores[order], fits)
+        return [Worded(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-_NONE = _Scores(np.empty(0, np.int64), np.empty(0, np.float64))
+_NONE = _Scores(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 class _Scorer:
@@ -114,9 +126,17 @@ class _Scorer:
         """One part's share; the mask goes along, so that nothing is computed for items that it keeps out."""
         rows = self._connection.execute(_SCORED, (sought.expression, mask, self._limit))
         read = np.fromiter(rows, np.dtype([("item", np.int64), ("score", np.float64)]))
-        odds = (self._all - sought.items + 0.5) / (sought.items + 0.5)
-        weight = math.log1p(odds) / (math.log(odds) if odds > 1 else _FLOOR)
-        return _Scores(np.ascontiguousarray(read["item"]), read["score"] * weight)
+        odds = self._odds(sought.items)
+        weight = math.log1p(odds)
+        scores = read["score"] * weight / (math.log(odds) if odds > 1 else _FLOOR)
+        return _Scores(np.ascontiguousarray(read["item"]), scores, np.full(len(read), weight))
+
+    def weight(self, items: int) -> float:
+        """Return the weight of a word that so many items have."""
+        return math.log1p(self._odds(items))
+
+    def _odds(self, items: int) -> float:
+        return (self._all - items + 0.5) / (items + 0.5)
 
 
 class WordSearch:
@@ -145,17 +165,21 @@ class WordSearch:
             allowed: By item number, which may be found; all where None. Of the same transaction.
         """
         terms = query_terms(text[:_MOST_CHARACTERS])[:_MOST_TERMS]
-        scorer = _Scorer(connection, self._sought(connection, terms), limit=max(depth, MOST_SCORED))
-        return scorer.scores(allowed, depth=depth).best(depth)
+        counts = _items_with(connection, {gram for term in terms for gram in term.grams})
+        unknown = [term for term in terms if len(term.typed) > 1 and not counts.keys() & term.grams]
+        known = [one for term in terms if term not in unknown for one in _known(connection, term, counts)]
+        sought = self._with_corrected(connection, known, unknown)
+        scorer = _Scorer(connection, sought, limit=max(depth, MOST_SCORED))
+        whole = sum(scorer.weight(one.items) for one in dict.fromkeys(known)) + len(unknown) * scorer.weight(0)
+        return scorer.scores(allowed, depth=depth).best(depth, whole=whole)
 
     # --- what is looked for
 
-    def _sought(self, connection: sqlite3.Connection, terms: Sequence[Term]) -> list[Sought]:
+    def _with_corrected(
+        self, connection: sqlite3.Connection, known: Sequence[Sought], unknown: Sequence[Term]
+    ) -> list[Sought]:
         """What the words stand for, rarest first; codes that nobody has for others only where there is nothing else."""
-        counts = _items_with(connection, {gram for term in terms for gram in term.grams})
-        unknown = [term for term in terms if len(term.typed) > 1 and not counts.keys() & term.grams]
-        sought = [one for term in terms if term not in unknown for one in _known(connection, term, counts)]
-        sought += self._corrected(connection, [term for term in unknown if not has_digit(term.typed)])
+        sought = [*known, *self._corrected(connection, [term for term in unknown if not has_digit(term.typed)])]
         sought = sought or self._corrected(connection, unknown)
         return sorted(dict.fromkeys(sought), key=lambda one: one.items)[:_MOST_TERMS]
 

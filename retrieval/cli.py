@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from retrieval.errors import CatalogError, ColumnError, QueryError, RetrievalError, TrainingError
+from retrieval.errors import CatalogError, ColumnError, QueryError, RetrievalError, ServiceError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -376,6 +376,42 @@ def delete(catalog: Path, ids: Sequence[str]) -> None:
 
 
 @commands.command()
+@click.argument("catalog", type=_PATH)
+@click.option("--host", metavar="ADDRESS", help="Where to listen (127.0.0.1); elsewhere only with keys.")
+@click.option("--port", type=click.IntRange(min=0), help="Port (8000); 0 takes a free one.")
+@click.option("--read-only", is_flag=True, default=None, help="Take no changes.")
+@click.option("--keys", type=_FILE, help="File of lines `read KEY` or `write KEY`.")
+@click.option("--cors-origin", "cors_origins", multiple=True, metavar="URL", help="Origin whose pages may ask; repeat.")
+@click.option("--max-body", type=click.IntRange(min=1), metavar="BYTES", help="Largest request (32 MiB).")
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture (89,478,485).")
+@click.option("--max-results", type=click.IntRange(min=1), help="Hits that a search reaches (1000).")
+@click.option("--queue", type=click.IntRange(min=1), help="Requests of a kind that may wait (256).")
+@click.option("--batch", type=click.IntRange(min=0), help="Searches in one forward pass; 0 measures what pays.")
+@click.option("--timeout", type=click.FloatRange(min=1), help="Seconds that a request may take (30).")
+@click.option("--stop", type=click.FloatRange(min=1), help="Seconds to finish in once told to stop (20).")
+@click.option("--device", type=_DEVICES, default="auto", show_default=True)
+def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> None:
+    """Serve CATALOG over HTTP. Flags are also variables: RETRIEVAL_PORT, RETRIEVAL_READ_KEYS, RETRIEVAL_WRITE_KEYS."""
+    from retrieval.catalog import Catalog
+
+    with _extra_named("serve"):
+        from retrieval.server import make_app, read_settings
+        from retrieval.server.keys import read_key_file
+        from retrieval.server.run import serve as serve_app
+
+    flags["cors_origins"] = flags["cors_origins"] or None
+    if keys is not None:
+        flags |= {f"{scope}_keys": found for scope, found in read_key_file(keys).items()}
+    try:
+        settings = read_settings(flags, os.environ)
+    except ServiceError as error:
+        raise click.UsageError(str(error)) from error
+    access = "keys needed" if settings.has_keys else "no keys: open to every program on this machine"
+    with Catalog.open(catalog, device=device, read_only=settings.read_only) as opened:
+        serve_app(make_app(opened, settings), on_ready=lambda url: _notice(f"serving {catalog} at {url} ({access})"))
+
+
+@commands.command()
 @click.argument("thing", metavar="CATALOG|RUN|MODEL")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(thing: str, *, as_json: bool) -> None:
@@ -434,6 +470,17 @@ def _usage() -> Iterator[None]:
         yield
     except (QueryError, ColumnError) as error:
         raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def _extra_named(extra: str) -> Iterator[None]:
+    """A package that only an extra brings is missing: say which extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise RetrievalError(
+            f'{error.name} is not installed: pip install "crossmodal-retrieval[{extra}]" brings it.'
+        ) from error
 
 
 @contextmanager

@@ -43,3 +43,7 @@ class TrainingError(RetrievalError):
 
 class EvaluationError(RetrievalError):
     """There is nothing to measure, or what was handed in does not fit together."""
+
+
+class ServiceError(RetrievalError):
+    """A service cannot start as it is set."""

@@ -33,7 +33,12 @@ class Room:
 ROOMS = {
     "__main__": Room(uses="cli"),
     "cli": Room(
-        uses="demo train evaluate catalog records filters query pairs images encoder html index", packages="click tqdm"
+        uses="server demo train evaluate catalog records filters query pairs images encoder html index",
+        packages="click tqdm",
+    ),
+    "server": Room(
+        uses="catalog query images index",
+        packages="fastapi starlette pydantic uvicorn prometheus_client PIL",
     ),
     "demo": Room(uses="train evaluate metrics catalog records filters pairs encoder sample_shop html plots"),
     "__init__": Room(uses="catalog query encoder pairs"),

@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +34,7 @@ from retrieval.errors import ImageError, RetrievalError
 from retrieval.images.checks import check_scans, checked_png, gif_size
 from retrieval.images.sources import ImageSource, picture_format
 
-__all__ = ["MAX_PIXELS", "ImageSource", "ahead", "content_hash", "cores", "open_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "ahead", "check_picture", "content_hash", "cores", "open_image"]
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -96,9 +96,26 @@ def open_image(
     """
     if not isinstance(data, bytes):
         data = (ImageSource(data, data.name) if isinstance(data, Path) else data).read()
+    with _reasons_of(data, max_pixels) as kind:
+        return _decode(data, kind, size=size, max_pixels=max_pixels)
+
+
+def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what is no picture, or has too many pixels, by its head alone: nothing is decoded.
+
+    Raises:
+        ImageError: as `open_image` does.
+    """
+    with _reasons_of(data, max_pixels) as kind:
+        _check_pixels(_open(data, kind, max_pixels=max_pixels).size, max_pixels)
+
+
+@contextmanager
+def _reasons_of(data: bytes, max_pixels: int) -> Iterator[str]:
+    """Give the kind of a picture, and turn what its decoder raises into reasons."""
     kind = picture_format(data[:1024])
     try:
-        return _decode(data, kind, size=size, max_pixels=max_pixels)
+        yield kind
     except ImageError:
         raise
     except MemoryError as error:

@@ -1,0 +1,87 @@
+"""A catalog over HTTP: searches, items, pictures. `make_app` makes the application, `run.serve` serves it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from retrieval.catalog import Catalog
+from retrieval.server import bulk, health, images, items, page, search
+from retrieval.server.addresses import EncodedIds
+from retrieval.server.engine import Engine
+from retrieval.server.gate import Guarded, Methods, OwnPages
+from retrieval.server.keys import Keys
+from retrieval.server.limits import Answered, Bounded
+from retrieval.server.metrics import Measured
+from retrieval.server.problems import add_handlers
+from retrieval.server.service import Service
+from retrieval.server.settings import Settings, read_settings
+
+__all__ = ["Service", "Settings", "make_app", "read_settings"]
+
+_DAY = 86_400
+_ABOUT = """Search pictures by text, and texts by picture.
+
+An id in an address is one segment, percent-encoded as a whole ("a/b" is `a%2Fb`). Errors are `{"error": "..."}`."""
+
+
+def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
+    """Return an ASGI application that serves a catalog; whoever opened the catalog closes it.
+
+    Its `state.service` says when it is ready. Settings that let other machines in have keys.
+    """
+    settings = settings or Settings()
+    service = Service(Engine(catalog), settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    # No documentation pages: they load scripts from elsewhere.
+    app = FastAPI(
+        title="crossmodal-retrieval",
+        version=_version(),
+        description=_ABOUT,
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service, app.state.keys = service, Keys(settings)
+    for room in (search, items, bulk, images, health, page):
+        room.add_routes(app)
+    add_handlers(app)
+    _add_middleware(app, service)
+    return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Add it from the inside out: the last one sees a request first."""
+    settings = service.settings
+    app.add_middleware(Bounded, settings=settings)
+    app.add_middleware(Methods, routes=app.routes)
+    app.add_middleware(EncodedIds)
+    if not settings.has_keys:
+        app.add_middleware(OwnPages, settings=settings)
+    app.add_middleware(Answered, timeout=settings.timeout, folder=service.engine.folder)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After"],
+            max_age=_DAY,
+        )
+    app.add_middleware(Guarded, shared=bool(settings.cors_origins))
+    app.add_middleware(Measured, metrics=service.metrics)
+
+
+def _version() -> str:
+    try:
+        return version("crossmodal-retrieval")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,108 @@
+"""Changes of items, applied in order and in few commits, each with its own outcome."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, TypeAlias
+
+from index.errors import VectorError
+from retrieval.errors import CatalogLockedError, ImageError
+from retrieval.images import check_picture
+from retrieval.server.engine import Engine, no_item
+from retrieval.server.problems import Problem, problem_of
+from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody
+
+_OURS = 500  # from this status on it is not the client's
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be done with an item; `body` is an ItemBody to put, a NamedPatch, or None to delete."""
+
+    kind: Literal["put", "patch", "delete"]
+    id: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change: it is on the disk, or why not."""
+
+    status: int
+    problem: Problem | None = None
+
+
+_Apply: TypeAlias = Callable[[Engine, Sequence[Change]], list[Outcome]]
+
+
+def check_pictures(pictures: Sequence[PictureBody], max_pixels: int) -> None:
+    """Refuse bytes that are no picture, or one of too many pixels, before any is decoded.
+
+    Raises:
+        ImageError: the message says which.
+    """
+    for number, picture in enumerate(pictures):
+        if picture.data is not None:
+            try:
+                check_picture(picture.data, max_pixels=max_pixels)
+            except ImageError as error:
+                raise ImageError(f"image {number} {error}") from error
+
+
+def apply(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
+    """Make changes in their order, those of one kind that follow each other in one commit; return their outcomes."""
+    outcomes: list[Outcome] = []
+    for kind, run in groupby(changes, key=lambda change: change.kind):
+        outcomes += _apply_run(engine, list(run), _APPLY[kind])
+    return outcomes
+
+
+def _apply_run(engine: Engine, changes: Sequence[Change], together: _Apply) -> list[Outcome]:
+    """Try all at once; where that is refused for what one of them says, each alone."""
+    try:
+        return together(engine, changes)
+    except Exception as error:  # noqa: BLE001 - each change is answered, whatever happens
+        problem = _problem_of(error, engine)
+        if len(changes) == 1 or not _is_ones_fault(error, problem):
+            return [Outcome(problem.status, problem)] * len(changes)
+    return [outcome for change in changes for outcome in _apply_run(engine, [change], together)]
+
+
+def _problem_of(error: Exception, engine: Engine) -> Problem:
+    problem = problem_of(error, folder=engine.folder)
+    return Problem(422, str(error)) if isinstance(error.__cause__, VectorError) else problem
+
+
+def _is_ones_fault(error: Exception, problem: Problem) -> bool:
+    return problem.status < _OURS and not isinstance(error, CatalogLockedError)
+
+
+def _put(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
+    there = engine.known([change.id for change in changes])
+    items: list[ItemBody] = [change.body for change in changes]
+    skipped = engine.put(items).skipped
+    if skipped:  # of several, nothing says which; those that went in are unchanged the second time
+        raise Problem(422, f"The item was not taken: its picture {skipped[0].reason}.")
+    return [Outcome(200 if change.id in there else 201) for change in changes]
+
+
+def _patch(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
+    there = engine.known([change.id for change in changes])
+    for change in changes:
+        if change.id not in there:
+            raise no_item(change.id)
+    patches: list[NamedPatch] = [change.body for change in changes]
+    skipped = engine.patch(patches).skipped
+    if skipped:
+        raise Problem(422, f"The item was not changed: its picture {skipped[0].reason}.")
+    return [Outcome(200)] * len(changes)
+
+
+def _delete(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
+    names = [change.id for change in changes]
+    there = engine.known(names)
+    engine.delete([name for name in names if name in there])
+    return [Outcome(200) if name in there else Outcome(404, no_item(name)) for name in names]
+
+
+_APPLY: dict[str, _Apply] = {"put": _put, "patch": _patch, "delete": _delete}

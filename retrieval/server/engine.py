@@ -1,0 +1,214 @@
+"""The one place where the service calls the catalog; everything here blocks, and runs on a lane's thread."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from PIL import Image
+
+from retrieval.catalog import Catalog, Hit, SyncReport
+from retrieval.catalog.answers import shown
+from retrieval.errors import CatalogError
+from retrieval.images.sources import ImageSource
+from retrieval.query import Picture
+from retrieval.server.addresses import picture_address
+from retrieval.server.problems import Problem
+from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody, SearchBody
+
+Encode: TypeAlias = Callable[[Sequence[str]], object]
+_THUMBNAIL = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search as the catalog takes it: its own arguments by name."""
+
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a search found, as JSON values."""
+
+    answer: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """A picture of an item: where its bytes are, and their hash when they were embedded."""
+
+    source: ImageSource
+    hash: str
+
+
+def search_of(body: SearchBody, picture: Picture | None) -> Search:
+    """Return the search that a body asks for; fields that it does not give are the catalog's own defaults."""
+    given = {name: getattr(body, name) for name in body.model_fields_set}
+    given["boosts"] = [boost.model_dump() for boost in body.boosts]
+    if picture is not None:
+        given["image"] = picture
+    if body.text is not None and body.mode is None:
+        given["mode"] = "hybrid"
+    return Search({name: value for name, value in given.items() if value is not None and value not in ([], {})})
+
+
+class Engine:
+    """A catalog, asked as the service asks it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.folder = str(catalog.info()["path"])
+
+    # --- reading
+
+    def search_many(self, searches: Sequence[Search]) -> list[Hits | BaseException]:
+        """Return what each search found, or its error; one that fails takes no other with it."""
+        return [self._one(search) for search in searches]
+
+    def _one(self, search: Search) -> Hits | BaseException:
+        arguments = dict(search.arguments)
+        waiting = {"mode", "offset", "sort", "group", "facets", "floor", "boosts"}
+        try:
+            hits = self._catalog.search(**{name: one for name, one in arguments.items() if name not in waiting})
+        except Exception as error:  # noqa: BLE001 - it is the caller's, not the batch's
+            return error
+        return Hits(self._answer(hits))
+
+    def _answer(self, hits: Sequence[Hit]) -> dict[str, Any]:
+        with self._catalog._database.reading() as records:  # noqa: SLF001
+            stored = records.stored([hit.id for hit in hits])
+            positions = {
+                (name, shown(source)): place
+                for name, item in stored.items()
+                for place, source in enumerate(self._sources(records, item))
+                if source is not None
+            }
+        return {
+            "hits": [_hit_answer(hit, positions.get((hit.id, hit.image or ""))) for hit in hits],
+            "total": len(hits),
+            "facets": {},
+            "seconds": {},
+        }
+
+    def item(self, name: str) -> dict[str, Any]:
+        """Return an item as JSON values.
+
+        Raises:
+            Problem: 404, there is none.
+        """
+        with self._catalog._database.reading() as records:  # noqa: SLF001
+            item = records.stored([name]).get(name)
+            if item is None:
+                raise no_item(name)
+            return {
+                "id": name,
+                "captions": [caption.text for caption in item.captions],
+                "attributes": json.loads(item.attributes),
+                "images": [
+                    picture_addresses(name, None if source is None else place)
+                    for place, source in enumerate(self._sources(records, item))
+                ],
+            }
+
+    @staticmethod
+    def _sources(records: Any, item: Any) -> list[ImageSource | None]:
+        from retrieval.catalog.answers import _source
+
+        return [_source(records, image) for image in item.images]
+
+    def picture(self, name: str, position: int) -> StoredPicture:
+        """Return a picture of an item.
+
+        Raises:
+            Problem: 404, there is none, or only its vector is known.
+        """
+        with self._catalog._database.reading() as records:  # noqa: SLF001
+            item = records.stored([name]).get(name)
+            sources = [] if item is None else self._sources(records, item)
+            source = sources[position] if position < len(sources) else None
+            if item is None or source is None:
+                raise Problem(404, f"There is no picture {position} of an item {name!r}.")
+            return StoredPicture(source, item.images[position].hash)
+
+    def count(self) -> int:
+        """Return how many items there are."""
+        return len(self._catalog)
+
+    # --- changes
+
+    def put(self, items: Sequence[ItemBody]) -> SyncReport:
+        """Add or replace items, in one commit."""
+        return self._catalog.upsert([_mapping(item) for item in items])
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that there are."""
+        with self._catalog._database.reading() as records:  # noqa: SLF001
+            return set(records.numbers_of(ids))
+
+    def patch(self, _changes: Sequence[NamedPatch]) -> SyncReport:
+        """Change parts of items, in one commit."""
+        raise CatalogError("Patching items waits for the catalog's own method.")
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete items, and return how many there were."""
+        return self._catalog.delete(ids)
+
+    # --- start
+
+    def warm(self) -> Encode | None:
+        """Encode a text and a picture, and look into the catalog once; return what encodes texts.
+
+        None where a catalog has only vectors, and no encoder is known.
+
+        Raises:
+            RetrievalError: the encoder does not load.
+        """
+        if self._catalog.info()["encoder"] is None and self._catalog.dimension is not None:
+            return None
+        encoder = self._catalog.encoder
+        rows = encoder.encode_texts(["warm"])
+        encoder.encode_images([Image.new("RGB", (encoder.image_size, encoder.image_size))])
+        self._catalog.search(vector=rows[0], k=1)
+        return encoder.encode_texts
+
+
+def no_item(name: str) -> Problem:
+    """Return what a client is told that asks for an item that is not there."""
+    return Problem(404, f"There is no item {name!r}.")
+
+
+def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:
+    """Return where a picture and its thumbnail are; nowhere where only its vector is known."""
+    if position is None:
+        return {"image": None, "thumbnail": None}
+    address = picture_address(name, position)
+    return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
+
+
+def _hit_answer(hit: Hit, position: int | None) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "id": hit.id,
+        **picture_addresses(hit.id, position),
+        "caption": hit.caption,
+        "attributes": hit.attributes,
+    }
+
+
+def _mapping(item: ItemBody) -> dict[str, Any]:
+    mapping: dict[str, Any] = {"id": item.id, "captions": item.captions, "attributes": item.attributes}
+    if item.caption_vectors is not None:
+        mapping["caption_vectors"] = item.caption_vectors
+    return mapping | _pictures(item.images)
+
+
+def _pictures(pictures: Sequence[PictureBody]) -> dict[str, Any]:
+    """Return the fields that an upsert takes; either all pictures have data, or none, and so with vectors."""
+    found: dict[str, Any] = {}
+    if pictures[0].data is not None:
+        found["images"] = [picture.data for picture in pictures]
+    if pictures[0].vector is not None:
+        found["image_vectors"] = [picture.vector for picture in pictures]
+    return found

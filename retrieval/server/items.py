@@ -1,0 +1,90 @@
+"""The routes of items, one at a time."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse
+
+from retrieval.server.addresses import id_of, item_address
+from retrieval.server.bodies import check_kind, model_of, parse_json
+from retrieval.server.changes import Change, check_pictures
+from retrieval.server.keys import READING, WRITING
+from retrieval.server.openapi import body, told
+from retrieval.server.problems import Problem
+from retrieval.server.schemas import ChangeAnswer, ItemAnswer, ItemBody, NamedPatch, PatchBody
+from retrieval.server.service import Served, Service
+
+_JSON = "application/json"
+_MERGE = "application/merge-patch+json"
+_REFUSED = (400, 401, 403, 404, 409, 413, 415, 422, 503, 504, 507)
+
+
+def add_routes(app: FastAPI) -> None:
+    """Add the routes of items."""
+    add, address, changed = app.add_api_route, "/items/{id}", {200: {"model": ChangeAnswer}, **told(*_REFUSED)}
+    got: dict[int | str, Any] = {200: {"model": ItemAnswer}, **told(401, 404, 503)}
+    created: dict[int | str, Any] = {201: {"model": ChangeAnswer, "description": "It is new."}}
+    put_body, patch_body = body(json=ItemBody), body(json=PatchBody, merge_patch=PatchBody)
+    add(address, get, methods=["GET"], dependencies=READING, responses=got, summary="An item")
+    add(
+        address,
+        put,
+        methods=["PUT"],
+        dependencies=WRITING,
+        responses=changed | created,
+        openapi_extra=put_body,
+        summary="Add or replace an item",
+    )
+    add(
+        address,
+        patch,
+        methods=["PATCH"],
+        dependencies=WRITING,
+        responses=changed,
+        openapi_extra=patch_body,
+        summary="Change parts of an item",
+    )
+    add(address, delete, methods=["DELETE"], dependencies=WRITING, responses=changed, summary="Delete an item")
+
+
+async def get(served: Served, id: str) -> JSONResponse:  # noqa: A002 - as the address calls it
+    """Return an item."""
+    return JSONResponse(await served.reads.run(served.engine.item, id_of(id)))
+
+
+async def put(request: Request, served: Served, id: str) -> JSONResponse:  # noqa: A002
+    """Add an item, or put it in the place of the one with its id; the same again changes nothing."""
+    name = id_of(id)
+    check_kind(request, _JSON)
+    value = parse_json(await request.body())
+    if isinstance(value, dict) and value.setdefault("id", name) != name:
+        raise Problem(422, f"The address names the item {name!r}, its body {value['id']!r}.")
+    item = model_of(ItemBody, value)
+    await served.reads.run(check_pictures, item.images, served.settings.max_pixels)
+    return await _changed(served, Change("put", name, item))
+
+
+async def patch(request: Request, served: Served, id: str) -> JSONResponse:  # noqa: A002
+    """Change what is given of an item: attributes are merged (RFC 7396), lists replaced."""
+    name = id_of(id)
+    check_kind(request, _JSON, _MERGE)
+    change = model_of(PatchBody, parse_json(await request.body()))
+    await served.reads.run(check_pictures, change.images or [], served.settings.max_pixels)
+    return await _changed(served, Change("patch", name, NamedPatch(id=name, **_given(change))))
+
+
+async def delete(served: Served, id: str) -> JSONResponse:  # noqa: A002
+    """Delete an item; it stays deleted until it is put again, whatever a build finds."""
+    return await _changed(served, Change("delete", id_of(id), None))
+
+
+def _given(change: PatchBody) -> dict[str, Any]:
+    return {name: getattr(change, name) for name in change.model_fields_set}
+
+
+async def _changed(served: Service, change: Change) -> JSONResponse:
+    (outcome,) = await served.change([change])
+    if outcome.problem is not None:
+        raise outcome.problem
+    headers = {"Location": item_address(change.id)} if outcome.status == 201 else None  # noqa: PLR2004
+    return JSONResponse({"id": change.id, "status": outcome.status}, outcome.status, headers)

@@ -1,0 +1,102 @@
+"""Middleware: a bound on the bytes and on the time of each request, and an answer to everything that goes wrong."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retrieval.server.problems import Problem, answer_of, logger, problem_of
+
+if TYPE_CHECKING:
+    from retrieval.server.settings import Settings
+
+BULK = ("POST", "/items")
+"""Bounds its lines and batches itself, and may take as long as there are lines."""
+
+
+def is_bulk(scope: Scope) -> bool:
+    """Whether this is a request of many lines."""
+    return (scope["method"], scope["path"]) == BULK
+
+
+class Answered:
+    """Turns what is raised into an answer, or ends the connection where the answer has begun."""
+
+    def __init__(self, app: ASGIApp, *, timeout: float, folder: str) -> None:
+        self._app = app
+        self._timeout = timeout
+        self._folder = folder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer in time."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(None if is_bulk(scope) else self._timeout):
+                await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            problem = problem_of(error, folder=self._folder)
+            if begun:
+                logger.warning("an answer broke off: %s", problem.message)
+                raise
+            await answer_of(problem)(scope, receive, send)
+
+
+class Bounded:
+    """Counts the bytes of a body as they come, and waits for the next ones only so long."""
+
+    def __init__(self, app: ASGIApp, *, settings: "Settings") -> None:
+        self._app = app
+        self._most = settings.max_body
+        self._slow = settings.slow
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a body that says it is too large before it comes, and one that is when it gets there."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most = float("inf") if is_bulk(scope) else self._most
+        if _announced(scope) > most:
+            raise self._too_large()
+        count, there = 0, False
+
+        async def counting() -> Message:
+            nonlocal count, there
+            message = await (receive() if there else self._in_time(receive))
+            if message["type"] == "http.request":
+                count += len(message.get("body", b""))
+                there = not message.get("more_body", False)
+            if count > most:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counting, send)
+
+    async def _in_time(self, receive: Receive) -> Message:
+        try:
+            return await asyncio.wait_for(receive(), self._slow)
+        except TimeoutError:
+            raise Problem(
+                408, f"The body did not come: nothing for {self._slow:g} seconds.", headers={"Connection": "close"}
+            ) from None
+
+    def _too_large(self) -> Problem:
+        # The rest of the body is not read: the connection cannot be used again.
+        message = f"The body is too large: at most {self._most:,} bytes are taken."
+        return Problem(413, message, headers={"Connection": "close"})
+
+
+def _announced(scope: Scope) -> int:
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(length) if length.isdigit() else 0

@@ -1,0 +1,46 @@
+"""The page at "/": a few files of this package, and no others."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from retrieval.images import content_hash
+from retrieval.server.problems import Problem
+
+_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+}
+# Pictures that need a key come to the page by script, as blobs.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def add_routes(app: FastAPI) -> None:
+    """Add the page and what it loads."""
+    for address in ("/", *(f"/{name}" for name in _TYPES if name != "index.html")):
+        app.add_api_route(address, page, methods=["GET"], response_class=Response, include_in_schema=False)
+
+
+async def page(request: Request) -> Response:
+    """Return a file of the page."""
+    name = request.url.path.removeprefix("/") or "index.html"
+    data, tag = _file(name)
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers | {"Content-Type": _TYPES[name]})
+
+
+@cache
+def _file(name: str) -> tuple[bytes, str]:
+    path: Any = files("retrieval") / "server" / "web" / name
+    if not path.is_file():
+        raise Problem(404, "There is nothing at this address.")
+    data = path.read_bytes()
+    return data, f'"{content_hash(data)}"'

@@ -1,0 +1,98 @@
+"""Serve an application with uvicorn, in one process, until it is told to stop."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from retrieval.errors import ServiceError
+from retrieval.server.protocol import Protocol
+from retrieval.server.settings import Settings
+
+if TYPE_CHECKING:
+    from retrieval.server.service import Service
+
+_BACKLOG = 256
+_MOST_CONNECTIONS = 1000
+
+
+def serve(app: FastAPI, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; then finish what is under way, within the time that the settings give.
+
+    Args:
+        app: What `make_app` returned.
+        on_ready: Called with the address once the service is warm.
+
+    Raises:
+        ServiceError: the address is taken, or cannot be had.
+        RetrievalError: the encoder does not load.
+    """
+    service: Service = app.state.service
+    bound = _bound(service.settings)
+    server = _Server(_config(app, service.settings))
+
+    def settled() -> None:
+        if service.trouble is None:
+            on_ready(_address(bound))
+        else:
+            server.should_exit = True
+
+    service.on_settled = settled
+    server.run(sockets=[bound])
+    if service.trouble is not None:
+        raise service.trouble
+
+
+class _Server(uvicorn.Server):
+    """Ends by a signal as by itself: who stops a service sees it succeed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal, and at a second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    http: Any = Protocol.waiting(settings.slow)
+    return uvicorn.Config(
+        app,
+        http=http,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=int(settings.stop),
+    )
+
+
+def _bound(settings: Settings) -> socket.socket:
+    host = settings.host.strip("[]")
+    try:
+        family, *_, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ServiceError(
+            f"{host}:{settings.port} cannot be listened on: {error.strerror or error}. Take another --port, or --host."
+        ) from error
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

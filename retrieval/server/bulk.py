@@ -147,22 +147,26 @@ async def batches(chunks: AsyncIterator[bytes], served: Service) -> AsyncIterato
     Raises:
         Problem: there are more lines than a request may have; those before it were given.
     """
-    lines, batch, size = _Lines(served.settings.max_body), list[_Line](), 0
+    lines, batch, most = _Lines(served.settings.max_body), list[_Line](), served.settings.max_lines
     async for chunk in _with_pauses(chunks):
         ended = lines.end() if chunk is None else lines.feed(chunk)
+        over = any(line.number > most for line in ended)
         for line in ended:
-            if line.number > served.settings.max_lines:
+            if line.number > most:
                 break
             batch.append(line)
-            size += len(line.data or b"")
-            if len(batch) >= _BATCH_LINES or size >= _BATCH_BYTES:
+            if _is_full(batch):
                 yield batch
-                batch, size = [], 0
-        if batch and chunk in {None, b""}:
+                batch = []
+        if batch and (chunk in {None, b""} or over):
             yield batch
-            batch, size = [], 0
-        if lines.number > served.settings.max_lines + 1:
-            raise Problem(413, f"A request has at most {served.settings.max_lines:,} lines: send the rest in another.")
+            batch = []
+        if over:
+            raise Problem(413, f"A request has at most {most:,} lines: send the rest in another.")
+
+
+def _is_full(batch: Sequence[_Line]) -> bool:
+    return len(batch) >= _BATCH_LINES or sum(len(line.data or b"") for line in batch) >= _BATCH_BYTES
 
 
 async def _with_pauses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:

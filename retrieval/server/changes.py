@@ -69,8 +69,9 @@ def _apply_run(engine: Engine, changes: Sequence[Change], together: _Apply) -> l
 
 
 def _problem_of(error: Exception, engine: Engine) -> Problem:
-    problem = problem_of(error, folder=engine.folder)
-    return Problem(422, str(error)) if isinstance(error.__cause__, VectorError) else problem
+    if isinstance(error.__cause__, VectorError):
+        return Problem(422, str(error))
+    return problem_of(error, folder=engine.folder)
 
 
 def _is_ones_fault(error: Exception, problem: Problem) -> bool:
@@ -83,7 +84,8 @@ def _put(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
     skipped = engine.put(items).skipped
     if skipped:  # of several, nothing says which; those that went in are unchanged the second time
         raise Problem(422, f"The item was not taken: its picture {skipped[0].reason}.")
-    return [Outcome(200 if change.id in there else 201) for change in changes]
+    names = [change.id for change in changes]
+    return [Outcome(200 if name in there or name in names[:place] else 201) for place, name in enumerate(names)]
 
 
 def _patch(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
@@ -101,8 +103,11 @@ def _patch(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
 def _delete(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
     names = [change.id for change in changes]
     there = engine.known(names)
-    engine.delete([name for name in names if name in there])
-    return [Outcome(200) if name in there else Outcome(404, no_item(name)) for name in names]
+    engine.delete(sorted(there))
+    firsts = [name in there and name not in names[:place] for place, name in enumerate(names)]
+    return [
+        Outcome(200) if first else Outcome(404, no_item(name)) for name, first in zip(names, firsts, strict=True)
+    ]
 
 
 _APPLY: dict[str, _Apply] = {"put": _put, "patch": _patch, "delete": _delete}

@@ -114,7 +114,8 @@ def _status(error: RetrievalError) -> int:
     causes = list(_causes(error))
     if any(_is_full(cause) for cause in causes):
         return 507
-    if any(isinstance(cause, OSError | sqlite3.Error | IndexingError) for cause in causes):
+    damaged = isinstance(error, CatalogError) and any(isinstance(cause, IndexingError) for cause in causes)
+    if damaged or any(isinstance(cause, OSError | sqlite3.Error) for cause in causes):
         return 503
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 

@@ -1,0 +1,84 @@
+"""What the tests of the service share: a small shop, its application, and a client."""
+
+import base64
+import json
+from contextlib import contextmanager
+from io import BytesIO
+
+from fake_encoder import FakeEncoder
+from PIL import Image
+from starlette.testclient import TestClient
+
+from retrieval.catalog import Catalog
+from retrieval.server import Settings, make_app
+
+COLORS = ("red", "green", "blue", "white", "black")
+READ = {"Authorization": "Bearer a-key-that-reads-0123456789"}
+WRITE = {"Authorization": "Bearer a-key-that-writes-0123456789"}
+KEYS = Settings(read_keys=("a-key-that-reads-0123456789",), write_keys=("a-key-that-writes-0123456789",))
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+class CountingEncoder(FakeEncoder):
+    """Also counts forward passes."""
+
+    passes = 0
+
+    def encode_texts(self, texts):
+        """One row for each text."""
+        self.passes += 1
+        return super().encode_texts(texts)
+
+
+def picture(color="red", *, size=(300, 200), form="PNG"):
+    """Return the bytes of a plain picture."""
+    file = BytesIO()
+    Image.new("RGB", size, color).save(file, form)
+    return file.getvalue()
+
+
+def encoded(data):
+    """Return bytes in base64."""
+    return base64.b64encode(data).decode()
+
+
+def make_shop(folder, *, encoder=None):
+    """Return an open catalog of one item for each colour: a picture, a caption, a price."""
+    for color in COLORS:
+        (folder / f"{color}.png").write_bytes(picture(color))
+    catalog = Catalog.open(folder / "c", encoder=encoder or CountingEncoder())
+    catalog.upsert(
+        {
+            "id": color,
+            "images": [folder / f"{color}.png"],
+            "captions": [f"a {color} square"],
+            "attributes": {"price": 10 * price, "color": color.upper()},
+        }
+        for price, color in enumerate(COLORS)
+    )
+    return catalog
+
+
+@contextmanager
+def serving(catalog, settings=None, **options):
+    """Give a client of an application that is ready."""
+    app = make_app(catalog, settings or Settings(batch=8))
+    with TestClient(app, base_url="http://localhost", **options) as client:
+        wait_until_ready(client)
+        yield client
+
+
+def wait_until_ready(client):
+    """Wait until the service is warm."""
+    for _ in range(500):
+        if client.get("/ready").status_code == 200:
+            return
+    raise AssertionError(client.get("/ready").text)
+
+
+def bulk(client, changes, **options):
+    """Send changes as lines, and return the answers."""
+    lines = "\n".join(json.dumps(change) for change in changes)
+    answer = client.post("/items", content=lines, headers=LINES | options.pop("headers", {}), **options)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]

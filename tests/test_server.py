@@ -1,0 +1,631 @@
+"""The service: the right answer of each route, who may ask it, and what is said when something is wrong."""
+
+import errno
+import json
+import re
+import sqlite3
+from io import BytesIO
+from urllib.parse import quote
+
+import pytest
+from fake_encoder import DIMENSION
+from PIL import Image
+from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from retrieval.errors import (
+    CatalogError,
+    CatalogFormatError,
+    CatalogLockedError,
+    EncoderError,
+    ImageError,
+    QueryError,
+    ServiceError,
+)
+from retrieval.records.database import LOCK
+from retrieval.records.locks import writer_lock
+from retrieval.server import Settings, make_app, read_settings
+from retrieval.server.addresses import id_of, item_address
+from retrieval.server.keys import Keys, read_key_file
+from retrieval.server.problems import problem_of
+from retrieval.server.thumbnails import SIZES, Shown, Thumbnails
+
+VECTOR = [1.0] * DIMENSION
+
+
+@pytest.fixture
+def shop(tmp_path):
+    with make_shop(tmp_path) as catalog:
+        yield catalog
+
+
+@pytest.fixture
+def client(shop):
+    with serving(shop) as client:
+        yield client
+
+
+@pytest.fixture
+def guarded(shop):
+    with serving(shop, KEYS) as client:
+        yield client
+
+
+def found(answer):
+    assert answer.status_code == 200, answer.text
+    return [hit["id"] for hit in answer.json()["hits"]]
+
+
+def told(answer, status):
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    return answer.json()["error"]
+
+
+# --- search
+
+
+def test_a_search_answers_as_the_catalog_does(client, shop):
+    answer = client.post("/search", json={"text": "something blue", "mode": "vectors", "k": 3})
+    hits = shop.search("something blue", k=3)
+    assert [(hit["id"], hit["score"], hit["rank"]) for hit in answer.json()["hits"]] == [
+        (hit.id, hit.score, hit.rank) for hit in hits
+    ]
+    first = answer.json()["hits"][0]
+    assert (first["caption"], first["attributes"]) == ("a blue square", {"price": 20, "color": "BLUE"})
+    assert (first["image"], first["thumbnail"]) == ("/items/blue/images/0", "/items/blue/images/0?size=240")
+    assert answer.json().keys() == {"hits", "total", "facets", "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ({"image": encoded(picture("green")), "target": "images"}, "green"),
+        ({"like": "white", "where": {"color": "BLACK"}}, "black"),
+        ({"text": "white", "minus": "blue", "weights": {"minus": 0.5}, "mode": "vectors"}, "white"),
+        ({"vector": VECTOR, "where": {"price": {"$gte": 40}}}, "black"),
+    ],
+)
+def test_pictures_items_mixes_and_vectors_are_searched_with(client, query, first):
+    assert found(client.post("/search", json=query))[0] == first
+
+
+def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(client):
+    files = {"image": ("whatever.txt", picture("blue"), "text/plain")}
+    assert found(client.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
+    request = json.dumps({"target": "images", "k": 1, "where": {"color": {"$ne": "BLUE"}}})
+    assert len(found(client.post("/search", files=files, data={"request": request}))) == 1
+    both = json.dumps({"image": encoded(picture("red"))})
+    assert "two images" in told(client.post("/search", files=files, data={"request": both}), 422)
+    assert "parts besides" in told(client.post("/search", files={"file": ("a", b"a")}), 422)
+    assert "SVG" in told(client.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
+
+
+def test_a_search_goes_no_further_than_the_service_allows(shop):
+    with serving(shop, Settings(max_results=20, batch=1)) as client:
+        assert found(client.post("/search", json={"text": "red", "k": 20}))
+        assert "goes as far as 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ({"text": "red", "k": 0}, "k"),
+        ({"text": "red", "k": "5"}, "k"),
+        ({"text": 5}, "text"),
+        ({"text": "red", "path": "/etc/passwd"}, "path"),
+        ({"image": "/etc/passwd.png!"}, "base64"),
+        ({"image": "http://example.com/a.png"}, "base64"),
+        ({"image": encoded(b"not a picture")}, "not an image"),
+        ({"text": "red", "where": {"price": {"$less": 5}}}, "$less"),
+        ({"text": "red", "where": {"a' OR 1=1 --": {"$in": "x"}}}, "list"),
+        ({"like": "nobody"}, "nobody"),
+        ({"vector": [0.0] * DIMENSION}, "zero"),
+        ({"vector": [1.0, 2.0]}, "dimension"),
+        ({"text": "red", "weights": {"image": 1.0}}, "weight"),
+        ([], "body"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_told_what_is_wrong(client, query, word):
+    assert word in told(client.post("/search", json=query), 422)
+
+
+# --- items
+
+ODD = ["a/b", "a/images/0", "x y", "ü→漢", "100%", "%2F", "?a=b#c", "a\tb", "..hidden", "+", "a\\b", "é" * 200, "ITEMS"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_id_may_be_any_text(client, name):
+    address = f"/items/{quote(name, safe='')}"
+    answer = client.put(address, json={"images": [{"vector": VECTOR}], "attributes": {"é": [1, None, "x"]}})
+    assert (answer.status_code, answer.headers["location"]) == (201, address)
+    item = client.get(address).json()
+    assert (item["id"], item["attributes"]) == (name, {"é": [1, None, "x"]})
+    assert item["images"] == [{"image": None, "thumbnail": None}]
+    assert client.delete(address).json() == {"id": name, "status": 200}
+    assert client.get(address).status_code == 404
+    assert id_of(item_address(name).removeprefix("/items/")) == name
+
+
+@pytest.mark.parametrize("segment", ["%FF", "%00", "a%00b", "%20", "nobody", "%ED%A0%80"])
+def test_an_item_that_cannot_be_is_not_there(client, segment):
+    assert "no" in told(client.get(f"/items/{segment}"), 404)
+
+
+def test_an_item_is_put_replaced_and_deleted(client):
+    one = {"images": [{"vector": VECTOR}], "captions": ["one"], "caption_vectors": [VECTOR]}
+    assert client.put("/items/a", json=one).status_code == 201
+    assert client.put("/items/a", json=one).status_code == 200
+    assert client.put("/items/a", json={"id": "a", "images": [{"vector": VECTOR}]}).status_code == 200
+    assert client.get("/items/a").json()["captions"] == []
+    assert "its body 'b'" in told(client.put("/items/a", json={"id": "b", "images": [{"vector": VECTOR}]}), 422)
+    assert client.delete("/items/a").status_code == 200
+    assert "no item 'a'" in told(client.delete("/items/a"), 404)
+
+
+@pytest.mark.parametrize(
+    ("item", "word"),
+    [
+        ({"images": []}, "images"),
+        ({"images": ["/etc/passwd"]}, "images.0"),
+        ({"images": [{"path": "/etc/passwd"}]}, "images.0.path"),
+        ({"images": [{"url": "http://localhost/"}]}, "images.0.url"),
+        ({"images": [{"data": "file:///etc/passwd"}]}, "base64"),
+        ({"images": [{}]}, "data, or a vector"),
+        ({"images": [{"vector": VECTOR}, {"data": encoded(picture())}]}, "either all images"),
+        ({"images": [{"data": encoded(b"no picture")}]}, "Image 0 is not an image"),
+        ({"images": [{"data": encoded(picture()[:100])}]}, "breaks off"),
+        ({"images": [{"vector": [1.0, 2.0]}]}, "dimension"),
+        ({"images": [{"vector": VECTOR}], "image_vectors": [[1.0]]}, "image_vectors"),
+    ],
+)
+def test_an_item_that_makes_no_sense_is_told_what_is_wrong(client, item, word):
+    assert word in told(client.put("/items/a", json=item), 422)
+    assert client.get("/items/a").status_code == 404
+
+
+def test_a_body_of_another_type_is_refused(client):
+    for ask in (client.post, client.put, client.patch):
+        address = "/search" if ask == client.post else "/items/a"
+        assert "Content-Type" in told(ask(address, content="{}", headers={"Content-Type": "text/plain"}), 415)
+        assert "Content-Type" in told(ask(address, content="{}"), 415)
+    assert told(client.post("/items", content="{}", headers={"Content-Type": "application/json"}), 415)
+
+
+# --- many items
+
+
+def test_each_line_of_a_bulk_request_is_answered(client):
+    vector = {"images": [{"vector": VECTOR}]}
+    answers = bulk(
+        client,
+        [
+            {"put": {"id": "a", **vector}},
+            {"put": {"id": "b", "images": [{"vector": [1.0]}]}},
+            {"put": {"id": "c", **vector}},
+            {"put": {"id": "a", **vector, "captions": ["again"], "caption_vectors": [VECTOR]}},
+            {"delete": "c"},
+            {"delete": "c"},
+            {"put": {"id": "d", **vector}, "delete": "d"},
+            {"put": vector},
+            {"rename": "a"},
+        ],
+    )
+    assert [(answer["line"], answer["id"], answer["status"]) for answer in answers] == [
+        (1, "a", 201),
+        (2, "b", 422),
+        (3, "c", 201),
+        (4, "a", 200),
+        (5, "c", 200),
+        (6, "c", 404),
+        (7, None, 422),
+        (8, None, 422),
+        (9, None, 422),
+    ]
+    assert [("error" in answer) for answer in answers] == [answer["status"] > 300 for answer in answers]
+    assert client.get("/items/a").json()["captions"] == ["again"]
+
+
+def test_lines_that_cannot_be_read_stop_no_other(shop):
+    with serving(shop, Settings(max_body=1000, batch=1)) as client:
+        good = json.dumps({"delete": "red"})
+        lines = [b"{", b"", b"\xff\xfe", b"x" * 5000, b'"' + b"[" * 900, b"NaN", good.encode(), b"   \r", b'{"delete":']
+        answer = client.post("/items", content=b"\r\n".join(lines), headers=LINES)
+        statuses = {line["line"]: line["status"] for line in map(json.loads, answer.text.splitlines())}
+        assert statuses == {1: 400, 3: 400, 4: 413, 5: 400, 6: 400, 7: 200, 9: 400}
+
+
+def test_a_bulk_request_has_so_many_lines_and_those_before_are_answered(shop):
+    with serving(shop, Settings(max_lines=3, batch=1)) as client:
+        answers = bulk(client, [{"delete": color} for color in COLORS])
+        assert [answer["status"] for answer in answers] == [200, 200, 200, 413]
+        assert len(shop) == 2
+
+
+def test_many_lines_come_in_few_commits(client, shop, monkeypatch):
+    calls = []
+    upsert = type(shop).upsert
+    monkeypatch.setattr(type(shop), "upsert", lambda self, items: calls.append(len(items)) or upsert(self, items))
+    answers = bulk(client, [{"put": {"id": str(number), "images": [{"vector": VECTOR}]}} for number in range(150)])
+    assert [answer["status"] for answer in answers] == [201] * 150
+    assert sum(calls) == 150
+    assert len(calls) == 3
+    assert len(shop) == 155
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_thumbnail_is_a_webp_of_its_size(client, size):
+    answer = client.get(f"/items/red/images/0?size={size}")
+    assert answer.headers["content-type"] == "image/webp"
+    small = Image.open(BytesIO(answer.content))
+    assert (small.format, max(small.size)) == ("WEBP", min(size, 300))
+    assert all(abs(a - b) < 8 for a, b in zip(small.convert("RGB").getpixel((5, 5)), (255, 0, 0), strict=True))
+
+
+def test_a_picture_is_sent_as_it_is_and_not_again_to_who_has_it(client, tmp_path):
+    answer = client.get("/items/red/images/0")
+    assert answer.content == (tmp_path / "red.png").read_bytes()
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for address in ("/items/red/images/0", "/items/red/images/0?size=120"):
+        tag = client.get(address).headers["etag"]
+        for held in (tag, f'"other", W/{tag}', "*"):
+            again = client.get(address, headers={"If-None-Match": held})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/items/red/images/1", 404),
+        ("/items/nobody/images/0", 404),
+        ("/items/red/images/-1", 422),
+        ("/items/red/images/x", 422),
+        ("/items/red/images/0?size=241", 422),
+        ("/items/red/images/0?size=99999999999999999999", 422),
+        ("/items/red/images/0/../../../etc/passwd", 404),
+        ("/items/red/images/99999999999999999999999", 422),
+        ("/../../etc/passwd", 404),
+        ("/app.js/../index.html", 404),
+    ],
+)
+def test_only_pictures_of_items_are_sent(client, address, status):
+    assert told(client.get(address), status)
+
+
+def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
+    (tmp_path / "red.png").write_bytes(b"<html><script>alert(1)</script></html>")
+    assert "HTML" in told(client.get("/items/red/images/0"), 404)
+    assert "HTML" in told(client.get("/items/red/images/0?size=120"), 404)
+    (tmp_path / "red.png").unlink()
+    assert "no such file" in told(client.get("/items/red/images/0"), 404)
+
+
+def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():
+    kept = Thumbnails(100)
+    for name in "abc":
+        kept.put(Shown(b"x" * 40, "image/webp", name))
+        kept.get("a")
+    assert [kept.get(name) is not None for name in "abc"] == [True, False, True]
+    kept.put(Shown(b"x" * 30, "image/webp", "a"))
+    assert kept.bytes == 70
+    kept.put(Shown(b"x" * 101, "image/webp", "d"))
+    assert kept.bytes == 0
+
+
+def test_a_thumbnail_is_made_once(client):
+    for _ in range(3):
+        client.get("/items/blue/images/0?size=480")
+    figures = client.get("/metrics").text
+    assert 'retrieval_thumbnails_total{how="made"} 1.0' in figures
+    assert 'retrieval_thumbnails_total{how="kept"} 2.0' in figures
+
+
+# --- who may do what
+
+OPEN = {"/health", "/ready", "/openapi.json", "/", "/app.js", "/style.css"}
+WRITES = {("PUT", "/items/{id}"), ("PATCH", "/items/{id}"), ("DELETE", "/items/{id}"), ("POST", "/items")}
+
+
+def routes(client):
+    for route in client.app.routes:
+        assert isinstance(route, Route)
+        for method in route.methods - {"HEAD"}:
+            yield method, route.path
+
+
+def test_every_route_needs_the_right_key(guarded):
+    asked = set()
+    for method, path in routes(guarded):
+        address = path.replace("{id}", "red").replace("{position}", "0")
+        asked.add((method, path))
+        for headers, refused in ((None, 401), ({"X-API-Key": "no such key"}, 401), (READ, 403)):
+            status = guarded.request(method, address, headers=headers).status_code
+            if path in OPEN:
+                assert status in {200, 404}
+            elif headers is not READ or (method, path) in WRITES:
+                assert status == refused, (method, path)
+            else:
+                assert status not in {401, 403}, (method, path)
+        assert guarded.request(method, address, headers=WRITE).status_code not in {401, 403}
+    assert asked > WRITES
+
+
+def test_a_key_is_taken_from_either_header_and_what_is_none_is_refused(guarded):
+    query = {"json": {"text": "red"}}
+    assert found(guarded.post("/search", headers={"X-API-Key": KEYS.read_keys[0]}, **query))
+    for headers in (
+        {"Authorization": f"Basic {KEYS.read_keys[0]}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": b"Bearer \xff\xfe"},
+        {"X-API-Key": ""},
+        {"X-API-Key": KEYS.read_keys[0][:-1]},
+    ):
+        answer = guarded.post("/search", headers=headers, **query)
+        assert "key" in told(answer, 401)
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_keys_have_scopes_and_are_not_shown():
+    keys = Keys(KEYS)
+    assert [keys.scope_of(key) for key in (*KEYS.read_keys, *KEYS.write_keys, "", "x" * 30)] == [
+        "read",
+        "write",
+        None,
+        None,
+    ]
+    assert not re.search("a-key-that", repr(KEYS) + repr(vars(keys)))
+
+
+def test_a_file_of_keys_is_read(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# ours\nread aaaaaaaaaaaaaaaaaaaa # the shop\n\nwrite bbbbbbbbbbbbbbbbbbbb\n")
+    assert read_key_file(path) == {"read": ("aaaaaaaaaaaaaaaaaaaa",), "write": ("bbbbbbbbbbbbbbbbbbbb",)}
+    path.write_text("aaaaaaaaaaaaaaaaaaaa\n")
+    with pytest.raises(ServiceError, match="line 1: write `read KEY`"):
+        read_key_file(path)
+    with pytest.raises(ServiceError, match="cannot be read"):
+        read_key_file(tmp_path / "none")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "a@b"])
+def test_without_keys_only_this_machines_names_are_answered(client, host):
+    assert "localhost" in told(client.get("/health", headers={"Host": host}), 421)
+
+
+def test_without_keys_this_machines_names_are_answered(client):
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"):
+        assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:9999", "file://"])
+def test_without_keys_a_foreign_page_changes_and_searches_nothing(client, shop, origin):
+    for method, address in (("POST", "/search"), ("POST", "/items"), ("DELETE", "/items/red"), ("PUT", "/items/red")):
+        assert "other origins" in told(client.request(method, address, json={}, headers={"Origin": origin}), 403)
+    assert len(shop) == 5
+    answer = client.get("/items/red", headers={"Origin": origin})
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_an_own_page_may_ask(client):
+    assert found(client.post("/search", json={"text": "red"}, headers={"Origin": "http://localhost"}))
+
+
+def test_a_foreign_page_may_ask_where_it_was_let_in(shop):
+    origin = {"Origin": "https://shop.example"}
+    with serving(shop, Settings(cors_origins=("https://shop.example",), batch=1)) as client:
+        assert found(client.post("/search", json={"text": "red"}, headers=origin))
+        asked = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        answer = client.options("/search", headers=asked)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://shop.example")
+        wrong = client.post("/search", json={"k": 0}, headers=origin)
+        assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (422, "https://shop.example")
+        assert client.post("/search", json={}, headers={"Origin": "https://other.example"}).status_code == 403
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "word"),
+    [
+        ({"host": "0.0.0.0"}, {}, "no keys"),
+        ({"host": "::"}, {}, "no keys"),
+        ({"host": "example.com"}, {}, "no keys"),
+        ({}, {"RETRIEVAL_HOST": "10.0.0.1"}, "no keys"),
+        ({}, {"RETRIEVAL_PORT": "many"}, "RETRIEVAL_PORT"),
+        ({}, {"RETRIEVAL_READ_ONLY": "maybe"}, "1 or 0"),
+        ({}, {"RETRIEVAL_READ_KEYS": "short"}, "16"),
+        ({"queue": 0}, {}, "--queue"),
+        ({"timeout": 0.0}, {}, "--timeout"),
+        ({"port": 70_000}, {}, "65535"),
+        ({"cors_origins": ("*",)}, {}, "no origin"),
+        ({"cors_origins": ("https://a.example/",)}, {}, "no origin"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(flags, environment, word):
+    with pytest.raises(ServiceError, match=word):
+        read_settings(flags, environment)
+
+
+def test_a_flag_goes_before_its_variable():
+    environment = {
+        "RETRIEVAL_PORT": "1",
+        "RETRIEVAL_TIMEOUT": "2.5",
+        "RETRIEVAL_READ_KEYS": "aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb",
+        "RETRIEVAL_READ_ONLY": "1",
+        "RETRIEVAL_QUEUE": "",
+    }
+    settings = read_settings({"port": 2, "host": "0.0.0.0", "queue": None}, environment)
+    assert (settings.port, settings.timeout, settings.read_only, settings.queue) == (2, 2.5, True, 256)
+    assert settings.read_keys == ("a" * 16, "b" * 16)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (QueryError("x"), 422),
+        (ImageError("x"), 422),
+        (CatalogError("x"), 409),
+        (CatalogLockedError("x"), 409),
+        (CatalogFormatError("x"), 503),
+        (EncoderError("x"), 503),
+        (TimeoutError(), 504),
+        (ValueError("secret"), 500),
+        (MemoryError(), 500),
+    ],
+)
+def test_each_error_has_its_status(error, status):
+    problem = problem_of(error)
+    assert problem.status == status
+    assert "secret" not in problem.message
+
+
+def test_a_full_disk_has_a_status_of_its_own_and_folders_are_not_told():
+    error = CatalogError("/home/me/c/catalog.sqlite: full")
+    error.__cause__ = sqlite3.OperationalError("database or disk is full")
+    assert problem_of(error, folder="/home/me/c").status == 507
+    assert problem_of(error, folder="/home/me/c").message == "The catalog/catalog.sqlite: full"
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert problem_of(error).status == 507
+    error.__cause__ = OSError(errno.EIO, "failing")
+    assert problem_of(error).status == 503
+
+
+def test_what_was_not_foreseen_is_logged_and_told_without_its_text(client, shop, monkeypatch, caplog):
+    def failing(*_args, **_options):
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(type(shop), "search", failing)
+    monkeypatch.setattr(type(shop), "search_many", failing, raising=False)
+    assert "secret" not in told(client.post("/search", json={"text": "red"}), 500)
+    assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize(("method", "address", "status"), [("GET", "/search", 405), ("GET", "/nothing", 404)])
+def test_what_is_not_there_is_told_in_the_same_form(client, method, address, status):
+    assert told(client.request(method, address), status)
+
+
+def test_while_another_process_writes_changes_are_told_to_wait_and_searches_go_on(client, shop, tmp_path):
+    with writer_lock(tmp_path / "c" / LOCK):
+        for answer in (
+            client.put("/items/a", json={"images": [{"vector": VECTOR}]}),
+            client.delete("/items/red"),
+        ):
+            assert "is being written by" in told(answer, 409)
+            assert str(tmp_path) not in answer.text
+            assert int(answer.headers["retry-after"]) > 0
+        assert {answer["status"] for answer in bulk(client, [{"delete": "red"}, {"delete": "blue"}])} == {409}
+        assert found(client.post("/search", json={"text": "red", "mode": "vectors"}))[0] == "red"
+    assert client.delete("/items/red").status_code == 200
+
+
+def test_a_search_sees_what_another_process_has_changed(client, shop, tmp_path):
+    with type(shop).open(tmp_path / "c") as other:
+        other.upsert([{"id": "new", "image_vectors": [VECTOR]}])
+        other.delete(["red"])
+    assert found(client.post("/search", json={"vector": VECTOR}))[0] == "new"
+    assert client.get("/items/red").status_code == 404
+
+
+def test_a_read_only_service_takes_no_changes(shop):
+    with serving(shop, Settings(read_only=True, batch=1)) as client:
+        vector = {"images": [{"vector": VECTOR}]}
+        assert "read only" in told(client.put("/items/a", json=vector), 403)
+        assert "read only" in told(client.delete("/items/red"), 403)
+        assert "read only" in told(client.post("/items", content="", headers=LINES), 403)
+        assert found(client.post("/search", json={"text": "red"}))
+
+
+# --- those who run it
+
+
+def test_it_is_alive_before_it_is_ready_and_ready_once_it_is_warm(shop, monkeypatch):
+    app = make_app(shop, Settings(batch=1))
+    monkeypatch.setattr(app.state.service, "start", app.state.service.searches.start)
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/health").json() == {"status": "alive"}
+        answer = client.get("/ready")
+        assert "warm" in told(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        app.state.service.ready = True
+        assert client.get("/ready").json() == {"status": "ready", "items": 5}
+
+
+def test_getting_warm_encodes_a_text_and_a_picture(shop):
+    encoder = shop.encoder
+    texts, pictures = len(encoder.texts), encoder.images
+    with serving(shop, Settings(batch=1)):
+        assert (len(encoder.texts), encoder.images) == (texts + 1, pictures + 1)
+
+
+def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
+    def failing(_self):
+        raise EncoderError("the model is gone")
+
+    monkeypatch.setattr("retrieval.server.engine.Engine.warm", failing)
+    with TestClient(make_app(shop), base_url="http://localhost") as client:
+        for _ in range(200):
+            if (message := told(client.get("/ready"), 503)) == "The model is gone":
+                return
+        pytest.fail(message)
+
+
+def test_figures_count_requests_by_route(client):
+    client.get("/items/red")
+    client.get("/items/nobody")
+    client.head("/items/red")
+    client.get("/no/such/address")
+    figures = client.get("/metrics")
+    assert figures.headers["content-type"].startswith("text/plain; version=")
+    for line in (
+        'retrieval_requests_total{method="GET",route="/items/{id}",status="200"} 1.0',
+        'retrieval_requests_total{method="HEAD",route="/items/{id}",status="200"} 1.0',
+        'retrieval_requests_total{method="GET",route="/items/{id}",status="404"} 1.0',
+        'retrieval_requests_total{method="GET",route="other",status="404"} 1.0',
+        "retrieval_ready 1.0",
+        'retrieval_waiting{what="searches"} 0.0',
+    ):
+        assert line in figures.text
+
+
+def test_the_document_describes_every_route_and_its_examples_are_right(client):
+    document = client.get("/openapi.json").json()
+    described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
+    assert described == {one for one in routes(client) if one[1] not in {"/", "/app.js", "/style.css", "/openapi.json"}}
+    used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert used <= set(document["components"]["schemas"])
+    for example in document["components"]["schemas"]["SearchBody"]["examples"]:
+        answer = client.post("/search", json={**example, "like": "red"} if "like" in example else example)
+        assert answer.status_code == 200
+
+
+def test_head_is_get_without_a_body_and_options_lists_methods(client):
+    for address in ("/items/red", "/items/red/images/0?size=120", "/health", "/"):
+        head, get = client.head(address), client.get(address)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(get.content))
+    assert client.options("/items/red").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+    assert client.options("/search").headers["allow"] == "OPTIONS, POST"
+    assert told(client.options("/nothing"), 404)
+
+
+def test_the_page_is_sent_once_and_runs_only_own_scripts(client):
+    answer = client.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert client.get("/", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert client.get("/health").headers["content-security-policy"].startswith("default-src 'none'")

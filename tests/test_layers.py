@@ -37,7 +37,7 @@ ROOMS = {
         packages="click tqdm",
     ),
     "server": Room(
-        uses="catalog query images index",
+        uses="catalog records filters query images index",
         packages="fastapi starlette pydantic uvicorn prometheus_client PIL",
     ),
     "demo": Room(uses="train evaluate metrics catalog records filters pairs encoder sample_shop html plots"),

@@ -105,9 +105,7 @@ def _delete(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
     there = engine.known(names)
     engine.delete(sorted(there))
     firsts = [name in there and name not in names[:place] for place, name in enumerate(names)]
-    return [
-        Outcome(200) if first else Outcome(404, no_item(name)) for name, first in zip(names, firsts, strict=True)
-    ]
+    return [Outcome(200) if first else Outcome(404, no_item(name)) for name, first in zip(names, firsts, strict=True)]
 
 
 _APPLY: dict[str, _Apply] = {"put": _put, "patch": _patch, "delete": _delete}

@@ -1,37 +1,27 @@
 """The one place where the service calls the catalog; everything here blocks, and runs on a lane's thread."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
-from retrieval.catalog.answers import shown
+from retrieval.catalog.answers import _source, shown
+from retrieval.catalog.request import Request, make_request
 from retrieval.errors import CatalogError
+from retrieval.filters.facets import Facet
 from retrieval.images.sources import ImageSource
-from retrieval.query import Picture
+from retrieval.query import KINDS, Picture
+from retrieval.records.items import Hits
 from retrieval.server.addresses import picture_address
 from retrieval.server.problems import Problem
 from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody, SearchBody
 
+Answer: TypeAlias = dict[str, Any]
 Encode: TypeAlias = Callable[[Sequence[str]], object]
 _THUMBNAIL = 240
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search as the catalog takes it: its own arguments by name."""
-
-    arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """What a search found, as JSON values."""
-
-    answer: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +32,21 @@ class StoredPicture:
     hash: str
 
 
-def search_of(body: SearchBody, picture: Picture | None) -> Search:
-    """Return the search that a body asks for; fields that it does not give are the catalog's own defaults."""
+def request_of(body: SearchBody, picture: Picture | None) -> Request:
+    """Return the search that a body asks for; fields that it does not give have the catalog's own defaults.
+
+    Raises:
+        QueryError: an argument makes no sense.
+    """
     given = {name: getattr(body, name) for name in body.model_fields_set}
     given["boosts"] = [boost.model_dump() for boost in body.boosts]
-    if picture is not None:
-        given["image"] = picture
-    if body.text is not None and body.mode is None:
-        given["mode"] = "hybrid"
-    return Search({name: value for name, value in given.items() if value is not None and value not in ([], {})})
+    given["image"] = picture
+    given = {name: value for name, value in given.items() if value is not None}
+    if body.text is not None and body.target != "captions":
+        given.setdefault("mode", "hybrid")
+    if not given.keys() & set(KINDS):
+        given.setdefault("where", {})  # which asks for everything
+    return make_request(**given)
 
 
 class Engine:
@@ -62,36 +58,33 @@ class Engine:
 
     # --- reading
 
-    def search_many(self, searches: Sequence[Search]) -> list[Hits | BaseException]:
-        """Return what each search found, or its error; one that fails takes no other with it."""
-        return [self._one(search) for search in searches]
-
-    def _one(self, search: Search) -> Hits | BaseException:
-        arguments = dict(search.arguments)
-        waiting = {"mode", "offset", "sort", "group", "facets", "floor", "boosts"}
+    def search_many(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
+        """Return what each search found, as JSON values, or its error; one that fails takes no other with it."""
         try:
-            hits = self._catalog.search(**{name: one for name, one in arguments.items() if name not in waiting})
-        except Exception as error:  # noqa: BLE001 - it is the caller's, not the batch's
-            return error
-        return Hits(self._answer(hits))
+            found = self._catalog.search_each(requests)
+            with self._catalog._database.reading() as records:  # noqa: SLF001
+                return [self._answer(records, hits) if isinstance(hits, Hits) else hits for hits in found]
+        except Exception as error:  # noqa: BLE001 - which of them it came from is seen one by one
+            if len(requests) == 1:
+                return [error]
+        return [answer for request in requests for answer in self.search_many([request])]
 
-    def _answer(self, hits: Sequence[Hit]) -> dict[str, Any]:
-        with self._catalog._database.reading() as records:  # noqa: SLF001
-            stored = records.stored([hit.id for hit in hits])
-            positions = {
-                (name, shown(source)): place
-                for name, item in stored.items()
-                for place, source in enumerate(self._sources(records, item))
-                if source is not None
-            }
+    def _answer(self, records: Any, hits: Hits) -> Answer:
+        stored = records.stored([hit.id for hit in hits if hit.image is not None])
+        positions = {
+            (name, shown(source)): place
+            for name, item in stored.items()
+            for place, source in reversed(list(enumerate(self._sources(records, item))))
+            if source is not None
+        }
         return {
             "hits": [_hit_answer(hit, positions.get((hit.id, hit.image or ""))) for hit in hits],
-            "total": len(hits),
-            "facets": {},
-            "seconds": {},
+            "total": hits.total,
+            "facets": {key: _facet_answer(facet) for key, facet in hits.facets.items()},
+            "seconds": hits.seconds,
         }
 
-    def item(self, name: str) -> dict[str, Any]:
+    def item(self, name: str) -> Answer:
         """Return an item as JSON values.
 
         Raises:
@@ -113,8 +106,6 @@ class Engine:
 
     @staticmethod
     def _sources(records: Any, item: Any) -> list[ImageSource | None]:
-        from retrieval.catalog.answers import _source
-
         return [_source(records, image) for image in item.images]
 
     def picture(self, name: str, position: int) -> StoredPicture:
@@ -186,14 +177,29 @@ def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:
     return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
 
 
-def _hit_answer(hit: Hit, position: int | None) -> dict[str, Any]:
-    return {
+def _hit_answer(hit: Hit, position: int | None) -> Answer:
+    answer = {
         "rank": hit.rank,
         "score": hit.score,
         "id": hit.id,
         **picture_addresses(hit.id, position),
         "caption": hit.caption,
         "attributes": hit.attributes,
+        "ranks": hit.ranks or None,
+        "variants": hit.variants,
+    }
+    optional = {"ranks", "variants"}
+    return {name: value for name, value in answer.items() if value is not None or name not in optional}
+
+
+def _facet_answer(facet: Facet) -> Answer:
+    return {
+        "values": [{"value": value, "count": count} for value, count in facet.values],
+        "other": facet.other,
+        "ranges": [{"from": one.low, "to": one.high, "count": one.count} for one in facet.ranges],
+        "missing": facet.missing,
+        "min": facet.least,
+        "max": facet.greatest,
     }
 
 

@@ -46,8 +46,8 @@ class BoostBody(Strict):
 
     attribute: Key
     weight: Annotated[float, Field(ge=-1, le=1)]
-    low: float = 0.0
-    high: float = 1.0
+    low: float | None = Field(None, description="Value that adds nothing; the least in the catalog.")
+    high: float | None = Field(None, description="Value that adds all the weight; the greatest in the catalog.")
 
 
 class SearchBody(Strict):
@@ -71,6 +71,8 @@ class SearchBody(Strict):
     facets: Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)] = []
     floor: float | None = Field(None, description="Least score.")
     boosts: Annotated[list[BoostBody], Field(max_length=8)] = []
+    fusion: Literal["best", "mean"] | None = Field(None, description='Of several pictures; for the target "items".')
+    caption_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     effort: Annotated[float, Field(ge=0, le=1)] | None = None
 
     model_config = ConfigDict(

@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse
 
 from retrieval.images import check_picture
 from retrieval.server.bodies import check_kind, form_parts, kind_of, model_of, parse_json
-from retrieval.server.engine import search_of
+from retrieval.server.engine import request_of
 from retrieval.server.keys import READING
 from retrieval.server.openapi import body, told
 from retrieval.server.problems import Problem
@@ -46,8 +46,8 @@ async def search(request: Request, served: Served) -> JSONResponse:
     _check_reach(asked, served)
     if picture is not None:
         await served.reads.run(check_picture, picture, max_pixels=served.settings.max_pixels)
-    found = await served.searches.ask(search_of(asked, picture))
-    return JSONResponse(found.answer)
+    found = await served.searches.ask(request_of(asked, picture))
+    return JSONResponse(found)
 
 
 async def _from_json(request: Request, served: Service) -> tuple[SearchBody, bytes | None]:

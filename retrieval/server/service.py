@@ -3,19 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from fastapi import Depends, Request
 
 from retrieval.errors import RetrievalError
 from retrieval.server.batching import Batcher, measured_size
 from retrieval.server.changes import Change, Outcome, apply
-from retrieval.server.engine import Engine, Hits, Search
+from retrieval.server.engine import Answer, Engine
 from retrieval.server.lanes import Lane
 from retrieval.server.metrics import Metrics
 from retrieval.server.problems import Problem
 from retrieval.server.settings import Settings
 from retrieval.server.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from retrieval.catalog.request import Request as Search
 
 logger = logging.getLogger("retrieval.server")
 
@@ -40,7 +43,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.thumbnails = Thumbnails(settings.thumbnails)
-        self.searches: Batcher[Search, Hits] = Batcher(
+        self.searches: Batcher[Search, Answer] = Batcher(
             engine.search_many, size=settings.batch or _FIRST_BATCH, queue=settings.queue
         )
         self.reads = Lane("reads", threads=_READERS, queue=settings.queue)

@@ -1,0 +1,207 @@
+"""Concurrent searches in one call; bounds on what waits; and who goes away takes no other along."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from serving import CountingEncoder, make_shop
+
+from retrieval.catalog.request import make_request
+from retrieval.errors import QueryError
+from retrieval.server.batching import Batcher, measured_size
+from retrieval.server.engine import Engine
+from retrieval.server.lanes import Lane
+from retrieval.server.problems import BusyError
+
+
+class Gate:
+    """Answers with what was asked, once it is opened."""
+
+    def __init__(self):
+        """Begin closed, with nothing asked."""
+        self.open = threading.Event()
+        self.batches = []
+
+    def __call__(self, asked):
+        """Wait, then answer; errors where errors were asked for."""
+        self.open.wait(10)
+        self.batches.append(list(asked))
+        if "break" in asked:
+            raise RuntimeError("broken")
+        return [QueryError(one) if one.startswith("bad") else one.upper() for one in asked]
+
+
+def collected(size=8, queue=100):
+    gate = Gate()
+    return gate, Batcher(gate, size=size, queue=queue)
+
+
+async def settled(tasks):
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not come")
+
+
+def test_what_comes_while_a_call_runs_goes_together_in_the_next():
+    async def main():
+        gate, batcher = collected(size=4)
+        batcher.start()
+        first = asyncio.create_task(batcher.ask("a"))
+        await asyncio.sleep(0.02)  # nothing else was there: it goes alone
+        rest = [asyncio.create_task(batcher.ask(one)) for one in "bcdefg"]
+        await asyncio.sleep(0.02)
+        gate.open.set()
+        assert await settled([first, *rest]) == list("ABCDEFG")
+        assert gate.batches == [["a"], list("bcde"), ["f", "g"]]
+        await batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_what_comes_at_once_goes_in_one_call():
+    async def main():
+        gate, batcher = collected()
+        gate.open.set()
+        batcher.start()
+        sizes = []
+        batcher.on_batch = sizes.append
+        assert await settled([asyncio.create_task(batcher.ask(one)) for one in "abcde"]) == list("ABCDE")
+        assert gate.batches == [list("abcde")]
+        assert sizes == [5]
+        await batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_each_caller_gets_its_own_error_and_a_broken_call_is_everyones():
+    async def main():
+        gate, batcher = collected()
+        gate.open.set()
+        batcher.start()
+        tasks = [asyncio.create_task(batcher.ask(one)) for one in ("a", "bad b", "c")]
+        one, two, three = await settled(tasks)
+        assert (one, three) == ("A", "C")
+        assert isinstance(two, QueryError)
+        found = await settled([asyncio.create_task(batcher.ask(one)) for one in ("x", "break")])
+        assert [type(error) for error in found] == [RuntimeError, RuntimeError]
+        assert await batcher.ask("still there") == "STILL THERE"
+        await batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_who_goes_away_takes_no_other_along_and_is_not_asked_for():
+    async def main():
+        gate, batcher = collected()
+        batcher.start()
+        tasks = [asyncio.create_task(batcher.ask("a"))]
+        await asyncio.sleep(0.02)
+        tasks += [asyncio.create_task(batcher.ask(one)) for one in "bcd"]
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()  # its call runs
+        tasks[2].cancel()  # its call has not begun
+        await asyncio.sleep(0.02)
+        gate.open.set()
+        assert [type(answer) for answer in await settled(tasks)][::2] == [asyncio.CancelledError] * 2
+        assert gate.batches == [["a"], ["b", "d"]]
+        assert [task.result() for task in tasks[1::2]] == ["B", "D"]
+        await batcher.stop()
+
+    asyncio.run(main())
+
+
+def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
+    async def main():
+        gate, batcher = collected(size=1, queue=2)
+        batcher.start()
+        tasks = [asyncio.create_task(batcher.ask("a"))]
+        await until(lambda: not batcher.waiting)
+        tasks += [asyncio.create_task(batcher.ask(one)) for one in "bc"]
+        await until(lambda: batcher.waiting == 2)
+        with pytest.raises(BusyError):
+            await batcher.ask("d")
+        asyncio.get_running_loop().call_later(0.05, gate.open.set)
+        await batcher.stop()
+        kinds = [type(answer) for answer in await settled(tasks[1:])]
+        assert kinds == [BusyError, BusyError]
+        tasks[0].cancel()
+
+    asyncio.run(main())
+
+
+def test_a_lane_bounds_what_waits_and_goes_on_after_who_went_away():
+    async def main():
+        lane, gate = Lane("reads", threads=1, queue=2), threading.Event()
+        tasks = [asyncio.create_task(lane.run(gate.wait, 10)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(BusyError, match="reads"):
+            await lane.run(gate.wait)
+        tasks[1].cancel()
+        gate.set()
+        assert await tasks[0] is True
+        await until(lambda: lane.waiting == 0)
+        assert await lane.run(len, "abc") == 3
+        lane.close()
+
+    asyncio.run(main())
+
+
+QUERIES = [
+    {"text": "something red"},
+    {"text": "blue", "where": {"price": {"$gte": 10}}, "k": 2},
+    {"text": "white", "minus": "green", "offset": 1},
+    {"like": "black"},
+    {"text": "green", "target": "captions"},
+    {"text": "green", "sort": ["-price"], "facets": ["color"]},
+    {"where": {}},
+    {"like": "nobody"},
+]
+
+
+@pytest.fixture
+def shop(tmp_path):
+    with make_shop(tmp_path, encoder=CountingEncoder()) as catalog:
+        yield catalog
+
+
+def without_seconds(answer):
+    return str(answer) if isinstance(answer, Exception) else {**answer, "seconds": {}}
+
+
+def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
+    engine = Engine(shop)
+    requests = [make_request(**query) for query in QUERIES]
+    alone = [without_seconds(answer) for request in requests for answer in engine.search_many([request])]
+    shop.encoder.passes = 0
+    together = [without_seconds(answer) for answer in engine.search_many(requests)]
+    assert together == alone
+    assert "nobody" in together[-1]
+    assert shop.encoder.passes == 1
+
+
+def test_one_that_nobody_foresaw_takes_no_other_with_it(shop, monkeypatch):
+    engine = Engine(shop)
+    search_each = type(shop).search_each
+
+    def failing(self, requests):
+        if any(request.k == 3 for request in requests):
+            raise KeyError("a mistake of ours")
+        return search_each(self, requests)
+
+    monkeypatch.setattr(type(shop), "search_each", failing)
+    one, two = engine.search_many([make_request(text="red", k=3), make_request(text="red", k=2)])
+    assert isinstance(one, KeyError)
+    assert len(two["hits"]) == 2
+
+
+@pytest.mark.parametrize(("each", "batch", "size"), [(0.0, 0.004, 64), (0.002, 0.0, 1)])
+def test_the_size_of_batches_is_what_pays_here(each, batch, size):
+    """One encoder takes as long for many texts as for one, the other so long for each."""
+    assert measured_size(lambda texts: time.sleep(batch + each * len(texts))) == size

@@ -400,9 +400,9 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> Non
         from retrieval.server.run import serve as serve_app
 
     flags["cors_origins"] = flags["cors_origins"] or None
-    if keys is not None:
-        flags |= {f"{scope}_keys": found for scope, found in read_key_file(keys).items()}
     try:
+        if keys is not None:
+            flags |= {f"{scope}_keys": found for scope, found in read_key_file(keys).items()}
         settings = read_settings(flags, os.environ)
     except ServiceError as error:
         raise click.UsageError(str(error)) from error

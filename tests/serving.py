@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from retrieval.catalog import Catalog
 from retrieval.server import Settings, make_app
+from retrieval.server.run import serve
 
 COLORS = ("red", "green", "blue", "white", "black")
 READ = {"Authorization": "Bearer a-key-that-reads-0123456789"}
@@ -82,3 +84,30 @@ def bulk(client, changes, **options):
     answer = client.post("/items", content=lines, headers=LINES | options.pop("headers", {}), **options)
     assert answer.status_code == 200, answer.text
     return [json.loads(line) for line in answer.text.splitlines()]
+
+
+@contextmanager
+def served(catalog, settings):
+    """Give the address of a service on a socket, in a thread of this process."""
+    ready, address, failed = threading.Event(), [], []
+    app = make_app(catalog, settings)
+
+    def run():
+        try:
+            serve(app, on_ready=lambda url: (address.append(url), ready.set()), stop=stop)
+        except BaseException as error:
+            failed.append(error)
+            ready.set()
+            raise
+
+    stop = threading.Event()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(20)
+        assert not failed
+        yield address[0]
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()

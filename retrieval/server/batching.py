@@ -66,9 +66,8 @@ class Batcher(Generic[Asked, Found]):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         for one in self._waiting:
-            if not one.answer.done():
-                one.answer.set_exception(BusyError("searches"))
-        self._lane.close()
+            _settle(one.answer, BusyError("searches"))
+        await asyncio.to_thread(self._lane.close)
 
     async def ask(self, asked: Asked) -> Found:
         """Return the answer to one of many; who is cancelled leaves the others as they are.
@@ -108,6 +107,10 @@ class Batcher(Generic[Asked, Found]):
         found: Sequence[Found | BaseException]
         try:
             found = await self._lane.run(self._answer, [one.asked for one in batch])
+        except asyncio.CancelledError:
+            for one in batch:
+                _settle(one.answer, BusyError("searches"))
+            raise
         except Exception as error:  # noqa: BLE001 - it is each caller's to handle; this task has to go on
             found = [error] * len(batch)
         for one, answer in zip(batch, found, strict=True):
@@ -123,19 +126,19 @@ def _settle(waiting: "asyncio.Future[Found]", answer: Found | BaseException) -> 
         waiting.set_result(answer)
 
 
-def measured_size(encode: Callable[[Sequence[str]], object]) -> int:
+def measured_size(encode: Callable[[Sequence[str]], object], *, clock: Callable[[], float] = time.perf_counter) -> int:
     """Return how many texts are worth one call of `encode`: on some machines a batch takes as long as its texts do."""
     encode(["a first text"])
     best, least = 1, float("inf")
     for size in _PROBED:
-        each = min(_seconds(encode, size) for _ in range(3)) / size
+        each = min(_seconds(encode, size, clock) for _ in range(3)) / size
         if each > least * _WORTH:
             break
         best, least = size, each
     return best
 
 
-def _seconds(encode: Callable[[Sequence[str]], object], size: int) -> float:
-    since = time.perf_counter()
+def _seconds(encode: Callable[[Sequence[str]], object], size: int, clock: Callable[[], float]) -> float:
+    since = clock()
     encode([f"a text to measure with, number {number}" for number in range(size)])
-    return time.perf_counter() - since
+    return clock() - since

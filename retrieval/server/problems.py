@@ -111,11 +111,12 @@ async def _refused_by_form(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _status(error: RetrievalError) -> int:
+    if not isinstance(error, CatalogError):
+        return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     causes = list(_causes(error))
     if any(_is_full(cause) for cause in causes):
         return 507
-    damaged = isinstance(error, CatalogError) and any(isinstance(cause, IndexingError) for cause in causes)
-    if damaged or any(isinstance(cause, OSError | sqlite3.Error) for cause in causes):
+    if any(isinstance(cause, OSError | sqlite3.Error | IndexingError) for cause in causes):
         return 503
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 

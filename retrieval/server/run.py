@@ -21,12 +21,13 @@ _BACKLOG = 256
 _MOST_CONNECTIONS = 1000
 
 
-def serve(app: FastAPI, *, on_ready: Callable[[str], None]) -> None:
+def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is under way, within the time that the settings give.
 
     Args:
         app: What `make_app` returned.
         on_ready: Called with the address once the service is warm.
+        stop: Another way to be told, for who serves in a thread, which gets no signals.
 
     Raises:
         ServiceError: the address is taken, or cannot be had.
@@ -34,7 +35,7 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None]) -> None:
     """
     service: Service = app.state.service
     bound = _bound(service.settings)
-    server = _Server(_config(app, service.settings))
+    server = _Server(_config(app, service.settings), stop)
 
     def settled() -> None:
         if service.trouble is None:
@@ -50,6 +51,14 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None]) -> None:
 
 class _Server(uvicorn.Server):
     """Ends by a signal as by itself: who stops a service sees it succeed."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event | None) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether it is told to stop."""
+        return await super().on_tick(counter) or (self._stop is not None and self._stop.is_set())
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

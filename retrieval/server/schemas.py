@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 _LONGEST_TEXT = 10_000
 _LONGEST_ID = 1_000
@@ -31,7 +31,7 @@ def _decoded(value: Any) -> bytes:
 Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID, pattern=r"\S")]
 Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_TEXT)]
 Base64: TypeAlias = Annotated[
-    bytes, BeforeValidator(_decoded), Field(json_schema_extra={"format": None, "contentEncoding": "base64"})
+    bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
 Vector: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=_MAX_DIMENSION)]
 Weight: TypeAlias = Annotated[float, Field(gt=0, le=1e6)]

@@ -61,6 +61,8 @@ async def _from_form(request: Request, served: Service) -> tuple[SearchBody, byt
     parts = await form_parts(request)
     if unknown := parts.keys() - {"image", "request"}:
         raise Problem(422, f"The form has parts besides 'image' and 'request', such as {min(unknown)[:50]!r}.")
+    if not parts:
+        raise Problem(422, "The form is empty: it has a part 'image', or 'request', or both.")
     asked = await served.reads.run(_parsed, parts.get("request", b"{}"))
     if asked.image is not None and "image" in parts:
         raise Problem(422, "There are two images, in the form and in its request: send one.")

@@ -1,0 +1,302 @@
+"""Bounds on what a request may bring and take, on a served socket: bodies, slow clients, time, stopping."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from fake_encoder import DIMENSION
+from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, serving
+
+from retrieval.errors import EncoderError, ServiceError
+from retrieval.server import Settings, make_app
+from retrieval.server.run import serve
+
+VECTOR = [1.0] * DIMENSION
+SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, timeout=2.0, stop=5.0, queue=4)
+
+
+class HeldEncoder(CountingEncoder):
+    """Encodes texts once it is let go."""
+
+    def __init__(self):
+        """Begin let go."""
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+        self.sizes = []
+
+    def encode_texts(self, texts):
+        """Wait, then one row for each text."""
+        self.free.wait(20)
+        self.sizes.append(len(texts))
+        return super().encode_texts(texts)
+
+
+@pytest.fixture
+def encoder():
+    encoder = HeldEncoder()
+    yield encoder
+    encoder.free.set()
+
+
+@pytest.fixture
+def shop(tmp_path, encoder):
+    with make_shop(tmp_path, encoder=encoder) as catalog:
+        yield catalog
+
+
+@pytest.fixture
+def url(shop):
+    with served(shop, SMALL) as url:
+        yield url
+
+
+def raw(url, data, *, wait=5.0):
+    """Send bytes, and return what comes until the other side closes, and whether it did."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=wait) as connection:
+        connection.sendall(data)
+        parts = []
+        try:
+            while part := connection.recv(65536):
+                parts.append(part)
+        except TimeoutError:
+            return b"".join(parts), False
+        except ConnectionResetError:
+            pass
+        return b"".join(parts), True
+
+
+def head(line, **headers):
+    lines = [line, "Host: localhost", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+# --- bodies
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(url):
+    data, closed = raw(url, head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=10**12))
+    assert data.startswith(b"HTTP/1.1 413 ")
+    assert closed
+
+
+def test_a_body_in_chunks_is_refused_once_it_is_too_large(url):
+    chunk = b"1000\r\n" + b" " * 0x1000 + b"\r\n"
+    request = head("POST /search HTTP/1.1", Content_Type="application/json", Transfer_Encoding="chunked")
+    data, closed = raw(url, request + chunk * 6)
+    assert data.startswith(b"HTTP/1.1 413 ")
+    assert closed
+    fits, _ = raw(url, request + chunk * 3 + b'd\r\n{"like":"red"\r\n1\r\n}\r\n0\r\n\r\n', wait=1.0)
+    assert fits.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1e3", "1,2"])
+def test_a_length_that_is_none_is_refused(url, length):
+    data, _ = raw(url, head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=length))
+    assert data.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_stops_coming_is_not_waited_for(url):
+    request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=100)
+    data, closed = raw(url, request + b"{")
+    assert data.startswith(b"HTTP/1.1 408 ")
+    assert closed
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01"])
+def test_a_request_that_does_not_get_going_is_not_waited_for(url, data):
+    _, closed = raw(url, data)
+    assert closed
+
+
+def test_a_second_request_that_does_not_get_going_is_not_waited_for_either(url):
+    data, closed = raw(url, head("GET /health HTTP/1.1") + b"GET /hea")
+    assert data.startswith(b"HTTP/1.1 200 ")
+    assert closed
+
+
+def test_lines_are_answered_while_more_are_sent(url):
+    def lines():
+        for color in COLORS[:2]:
+            yield json.dumps({"delete": color}).encode() + b"\n"
+            time.sleep(0.8)  # longer than a batch waits for more
+
+    answer = httpx2.post(f"{url}/items", content=lines(), headers=LINES)
+    assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [200, 200]
+
+
+def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
+    request = head("POST /items HTTP/1.1", Content_Type="application/x-ndjson", Content_Length=1000)
+    data, _ = raw(url, request + b'{"delete": "red"}\n{"delete": "bl', wait=2.0)
+    assert b'"status": 200' in data
+    assert b'"status": 408' in data
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(request + b'{"delete": "green"}')
+    time.sleep(0.2)
+    assert {color for color in COLORS if shop.search(where={"color": color.upper()})} == {*COLORS} - {"red"}
+
+
+# --- time and queues
+
+
+def test_searches_that_come_together_share_a_forward_pass(url, encoder):
+    async def ask(texts):
+        async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
+            tasks = [asyncio.create_task(client.post("/search", json={"text": text, "k": 1})) for text in texts]
+            await asyncio.sleep(0.3)
+            encoder.free.set()
+            return [(await task).json()["hits"][0]["id"] for task in tasks]
+
+    encoder.sizes.clear()
+    encoder.free.clear()
+    assert asyncio.run(ask(["red", "blue", "white", "black"])) == ["red", "blue", "white", "black"]
+    assert sum(encoder.sizes) == 4
+    assert len(encoder.sizes) <= 2  # the first may have gone alone
+
+
+def test_too_many_that_wait_and_too_long_a_wait_are_told(url, encoder):
+    async def ask():
+        async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
+            first = asyncio.create_task(client.post("/search", json={"text": "red"}))
+            await asyncio.sleep(0.2)
+            tasks = [asyncio.create_task(client.post("/search", json={"text": "red"})) for _ in range(6)]
+            return [await task for task in (first, *tasks)]
+
+    encoder.free.clear()
+    answers = asyncio.run(ask())
+    assert sorted(answer.status_code for answer in answers) == [503, 503, 504, 504, 504, 504, 504]
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
+    encoder.free.set()
+    assert httpx2.post(f"{url}/search", json={"text": "red", "k": 1}).json()["hits"][0]["id"] == "red"
+
+
+def test_who_hangs_up_breaks_no_batch(url, encoder):
+    encoder.free.clear()
+    body = json.dumps({"text": "red"}).encode()
+    request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=len(body)) + body
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(request)
+            time.sleep(0.05)
+    encoder.free.set()
+    assert httpx2.post(f"{url}/search", json={"text": "blue", "k": 1}).json()["hits"][0]["id"] == "blue"
+
+
+def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_larger(shop):
+    data = picture("blue", size=(1000, 1000), form="BMP")
+    with serving(shop, Settings(batch=1, max_pixels=999_999)) as client:
+        answer = client.post("/search", files={"image": ("a.bmp", data)})
+        assert (answer.status_code, "1,000,000 pixels" in answer.json()["error"]) == (422, True)
+    with serving(shop, Settings(batch=1)) as client:
+        assert client.post("/search", files={"image": ("a.bmp", data)}).status_code == 200
+
+
+# --- starting and stopping
+
+
+def test_an_address_that_is_taken_is_told(shop):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(port=taken.getsockname()[1], batch=1)
+        with pytest.raises(ServiceError, match="cannot be listened on"):
+            serve(make_app(shop, settings), on_ready=print)
+
+
+def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeypatch):
+    def failing(_self):
+        raise EncoderError("the model is gone")
+
+    monkeypatch.setattr("retrieval.server.engine.Engine.warm", failing)
+    with pytest.raises(EncoderError, match="gone"):
+        serve(make_app(shop, Settings(port=0)), on_ready=print)
+
+
+PROGRAM = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from fake_encoder import FakeEncoder
+from retrieval.catalog import Catalog
+from retrieval.server import Settings, make_app
+from retrieval.server.run import serve
+
+class Slow(FakeEncoder):
+    def encode_texts(self, texts):
+        time.sleep(1.0 if "slow" in texts else 0)
+        return super().encode_texts(texts)
+
+with Catalog.open(sys.argv[1], encoder=Slow()) as catalog:
+    serve(make_app(catalog, Settings(port=0, batch=1)), on_ready=lambda url: print(url, flush=True))
+print("closed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_finishes_what_is_under_way_and_succeeds(tmp_path, kind):
+    make_shop(tmp_path).close()
+    program = PROGRAM.format(tests=str(Path(__file__).parent))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        url = process.stdout.readline().strip()
+        answers = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx2.post(f"{url}/search", json={"text": "slow"}, timeout=20))
+        )
+        asking.start()
+        time.sleep(0.4)
+        os.kill(process.pid, kind)
+        time.sleep(0.3)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{url}/health")
+        asking.join()
+        assert answers[0].status_code == 200
+        assert process.stdout.read() == "closed\n"
+    assert process.returncode == 0
+
+
+def test_the_command_says_where_it_serves_and_who_may_ask(tmp_path):
+    from retrieval.catalog import Catalog
+
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
+    command = [sys.executable, "-m", "retrieval", "serve", str(tmp_path / "c"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        url = line.split()[3]
+        assert line.startswith("serving ")
+        assert "no keys: open to every program on this machine" in line
+        assert httpx2.post(f"{url}/search", json={"vector": [1, 0]}).json()["hits"][0]["id"] == "a"
+        process.terminate()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(["--host", "0.0.0.0"], "no keys"), (["--keys", "/none"], "cannot be read")],  # noqa: S104
+)
+def test_a_service_that_cannot_be_meant_is_a_usage_error(tmp_path, options, word):
+    command = [sys.executable, "-m", "retrieval", "serve", str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert word in done.stderr
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    code = (
+        "import sys; sys.modules['fastapi'] = None\n"
+        f"sys.argv = ['retrieval', 'serve', {str(tmp_path)!r}]\n"
+        "from retrieval.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert 'pip install "crossmodal-retrieval[serve]"' in done.stderr

@@ -165,6 +165,76 @@ def test_an_item_is_put_replaced_and_deleted(client):
     assert "no item 'a'" in told(client.delete("/items/a"), 404)
 
 
+def test_a_picture_that_was_put_is_found_and_shown(client, shop, tmp_path):
+    data = picture("orange", size=(40, 20), form="JPEG")
+    assert (
+        client.put("/items/photo", json={"images": [{"data": encoded(data)}], "captions": ["night"]}).status_code == 201
+    )
+    assert found(client.post("/search", json={"image": encoded(data), "target": "images"}))[0] == "photo"
+    assert client.get("/items/photo/images/0").content == data
+    assert client.get("/items/photo/images/0").headers["content-type"] == "image/jpeg"
+    client.put("/items/photo", json={"images": [{"data": encoded(picture("white"))}]})
+    assert client.get("/items/photo/images/0").content == picture("white")
+    assert str(tmp_path) not in client.get("/items/photo").text
+    assert not shop.get(["photo"])["photo"]["images"][0].startswith(str(tmp_path / "photo"))
+
+
+def test_a_patch_merges_attributes_and_replaces_lists(client):
+    def patched(change, **options):
+        answer = client.patch("/items/red", json=change, **options)
+        assert answer.json() == {"id": "red", "status": 200}
+        return client.get("/items/red").json()
+
+    item = patched({"attributes": {"color": None, "price": 7, "more": {"a": 1}}})
+    assert (item["attributes"], item["captions"]) == ({"price": 7, "more": {"a": 1}}, ["a red square"])
+    merge = {"Content-Type": "application/merge-patch+json"}
+    item = patched({"attributes": {"more": {"a": None, "b": 2}}, "captions": ["new", "words"]}, headers=merge)
+    assert (item["attributes"], item["captions"]) == ({"price": 7, "more": {"b": 2}}, ["new", "words"])
+    assert patched({"captions": []})["captions"] == []
+    patched({"images": [{"data": encoded(picture("blue"))}]})
+    assert client.get("/items/red/images/0").content == picture("blue")
+    assert patched({}) == client.get("/items/red").json()
+    assert "no item" in told(client.patch("/items/nobody", json={"attributes": {"a": 1}}), 404)
+    for wrong in (
+        {"images": []},
+        {"images": [{"vector": VECTOR}]},
+        {"captions": None},
+        {"id": "red"},
+        {"attributes": 1},
+    ):
+        assert told(client.patch("/items/red", json=wrong), 422)
+    assert client.get("/items/red").json()["attributes"] == {"price": 7, "more": {"b": 2}}
+
+
+def test_pages_facets_sorting_groups_floors_and_boosts_come_from_the_catalog(client, shop):
+    query = {
+        "where": {"price": {"$gte": 10}},
+        "sort": ["-price"],
+        "k": 2,
+        "offset": 1,
+        "facets": {"color": 2, "price": [[None, 20], [20, None]]},
+    }
+    answer = client.post("/search", json=query).json()
+    assert [(hit["id"], hit["rank"]) for hit in answer["hits"]] == [("white", 2), ("blue", 3)]
+    assert answer["total"] == 4
+    color, price = answer["facets"]["color"], answer["facets"]["price"]
+    assert color["values"] == [{"value": "BLACK", "count": 1}, {"value": "BLUE", "count": 1}]
+    assert (color["other"], color["missing"]) == (2, 0)
+    assert price["ranges"] == [{"from": None, "to": 20, "count": 1}, {"from": 20, "to": None, "count": 3}]
+    assert (price["min"], price["max"]) == (10, 40)
+    bulk(client, [{"patch": {"id": name, "attributes": {"model": "m"}}} for name in ("red", "blue", "black")])
+    query = {"text": "blue", "mode": "vectors", "group": "model", "boosts": [{"attribute": "price", "weight": 0.5}]}
+    hits = shop.search(query.pop("text"), **query)
+    answer = client.post("/search", json={"text": "blue", **query}).json()
+    assert [(hit["id"], hit["score"], hit["variants"]) for hit in answer["hits"]] == [
+        (hit.id, hit.score, hit.variants) for hit in hits
+    ]
+    assert answer["hits"][0]["variants"] == 3
+    floored = client.post("/search", json={"text": "blue", "mode": "vectors", "floor": 0.9}).json()
+    assert ([hit["id"] for hit in floored["hits"]], floored["total"]) == (["blue"], 1)
+    assert client.post("/search", json={}).json()["total"] == 5
+
+
 @pytest.mark.parametrize(
     ("item", "word"),
     [
@@ -211,6 +281,9 @@ def test_each_line_of_a_bulk_request_is_answered(client):
             {"put": {"id": "d", **vector}, "delete": "d"},
             {"put": vector},
             {"rename": "a"},
+            {"patch": {"id": "a", "attributes": {"n": 1}}},
+            {"patch": {"id": "a", "attributes": {"m": 2}}},
+            {"patch": {"id": "nobody", "attributes": {"m": 2}}},
         ],
     )
     assert [(answer["line"], answer["id"], answer["status"]) for answer in answers] == [
@@ -223,7 +296,11 @@ def test_each_line_of_a_bulk_request_is_answered(client):
         (7, None, 422),
         (8, None, 422),
         (9, None, 422),
+        (10, "a", 200),
+        (11, "a", 200),
+        (12, "nobody", 404),
     ]
+    assert client.get("/items/a").json()["attributes"] == {"n": 1, "m": 2}
     assert [("error" in answer) for answer in answers] == [answer["status"] > 300 for answer in answers]
     assert client.get("/items/a").json()["captions"] == ["again"]
 
@@ -310,12 +387,12 @@ def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
 def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():
     kept = Thumbnails(100)
     for name in "abc":
-        kept.put(Shown(b"x" * 40, "image/webp", name))
+        kept.put(name, Shown(b"x" * 40, "image/webp"))
         kept.get("a")
     assert [kept.get(name) is not None for name in "abc"] == [True, False, True]
-    kept.put(Shown(b"x" * 30, "image/webp", "a"))
+    kept.put("a", Shown(b"x" * 30, "image/webp"))
     assert kept.bytes == 70
-    kept.put(Shown(b"x" * 101, "image/webp", "d"))
+    kept.put("d", Shown(b"x" * 101, "image/webp"))
     assert kept.bytes == 0
 
 

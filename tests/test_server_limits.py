@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -76,6 +77,10 @@ def raw(url, data, *, wait=5.0):
         return b"".join(parts), True
 
 
+def port_of(url):
+    return int(url.rpartition(":")[2])
+
+
 def head(line, **headers):
     lines = [line, "Host: localhost", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -140,10 +145,24 @@ def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
     data, _ = raw(url, request + b'{"delete": "red"}\n{"delete": "bl', wait=2.0)
     assert b'"status": 200' in data
     assert b'"status": 408' in data
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(url))) as connection:
         connection.sendall(request + b'{"delete": "green"}')
     time.sleep(0.2)
     assert {color for color in COLORS if shop.search(where={"color": color.upper()})} == {*COLORS} - {"red"}
+
+
+def test_bodies_that_wait_take_bounded_memory(shop):
+    """Each may have 1,000 bytes, and all together 16 times as much."""
+    with served(shop, Settings(port=0, batch=8, max_body=1000, slow=5.0)) as url:
+        request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=1000) + b" " * 999
+        with ExitStack() as stack:
+            for _ in range(17):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)))).sendall(request)
+            time.sleep(0.3)
+            answer = httpx2.post(f"{url}/search", json={"like": "red" + " " * 500})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        time.sleep(0.3)
+        assert httpx2.post(f"{url}/search", json={"like": "red"}).status_code == 200
 
 
 # --- time and queues
@@ -185,7 +204,7 @@ def test_who_hangs_up_breaks_no_batch(url, encoder):
     body = json.dumps({"text": "red"}).encode()
     request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=len(body)) + body
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        with socket.create_connection(("127.0.0.1", port_of(url))) as connection:
             connection.sendall(request)
             time.sleep(0.05)
     encoder.free.set()

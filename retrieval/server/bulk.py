@@ -217,7 +217,7 @@ def _read(line: _Line, served: Service) -> Change | Problem:
     try:
         change = model_of(ChangeBody, parse_json(line.data))
         item = change.put or change.patch
-        check_pictures(() if item is None else item.images or (), served.settings.max_pixels)
+        check_pictures(() if item is None else item.images, served.settings.max_pixels)
     except (Problem, RetrievalError) as error:
         return problem_of(error)
     return Change("put" if change.put else "patch" if change.patch else "delete", change.id, item)

@@ -10,7 +10,7 @@ from retrieval.errors import CatalogLockedError, ImageError
 from retrieval.images import check_picture
 from retrieval.server.engine import Engine, no_item
 from retrieval.server.problems import Problem, problem_of
-from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody
+from retrieval.server.schemas import DataBody, ItemBody, NamedPatch, PictureBody
 
 _OURS = 500  # from this status on it is not the client's
 
@@ -35,7 +35,7 @@ class Outcome:
 _Apply: TypeAlias = Callable[[Engine, Sequence[Change]], list[Outcome]]
 
 
-def check_pictures(pictures: Sequence[PictureBody], max_pixels: int) -> None:
+def check_pictures(pictures: Sequence[PictureBody | DataBody], max_pixels: int) -> None:
     """Refuse bytes that are no picture, or one of too many pixels, before any is decoded.
 
     Raises:
@@ -83,7 +83,7 @@ def _put(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
     items: list[ItemBody] = [change.body for change in changes]
     skipped = engine.put(items).skipped
     if skipped:  # of several, nothing says which; those that went in are unchanged the second time
-        raise Problem(422, f"The item was not taken: its picture {skipped[0].reason}.")
+        raise Problem(422, f"The item was not taken: {_refusal(skipped[0].reason)}.")
     names = [change.id for change in changes]
     return [Outcome(200 if name in there or name in names[:place] else 201) for place, name in enumerate(names)]
 
@@ -96,8 +96,12 @@ def _patch(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:
     patches: list[NamedPatch] = [change.body for change in changes]
     skipped = engine.patch(patches).skipped
     if skipped:
-        raise Problem(422, f"The item was not changed: its picture {skipped[0].reason}.")
+        raise Problem(422, f"The item was not changed: {_refusal(skipped[0].reason)}.")
     return [Outcome(200)] * len(changes)
+
+
+def _refusal(reason: str) -> str:
+    return reason if reason.startswith("a picture") else f"a picture {reason}"
 
 
 def _delete(engine: Engine, changes: Sequence[Change]) -> list[Outcome]:

@@ -1,6 +1,5 @@
 """The one place where the service calls the catalog; everything here blocks, and runs on a lane's thread."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -8,10 +7,9 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
-from retrieval.catalog.answers import _source, shown
 from retrieval.catalog.request import Request, make_request
-from retrieval.errors import CatalogError
 from retrieval.filters.facets import Facet
+from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
 from retrieval.query import KINDS, Picture
 from retrieval.records.items import Hits
@@ -26,10 +24,10 @@ _THUMBNAIL = 240
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A picture of an item: where its bytes are, and their hash when they were embedded."""
+    """A picture of an item: where its bytes are, and a name for them, which changes when they do."""
 
     source: ImageSource
-    hash: str
+    version: str
 
 
 def request_of(body: SearchBody, picture: Picture | None) -> Request:
@@ -62,27 +60,11 @@ class Engine:
         """Return what each search found, as JSON values, or its error; one that fails takes no other with it."""
         try:
             found = self._catalog.search_each(requests)
-            with self._catalog._database.reading() as records:  # noqa: SLF001
-                return [self._answer(records, hits) if isinstance(hits, Hits) else hits for hits in found]
+            return [_answer(hits) if isinstance(hits, Hits) else hits for hits in found]
         except Exception as error:  # noqa: BLE001 - which of them it came from is seen one by one
             if len(requests) == 1:
                 return [error]
         return [answer for request in requests for answer in self.search_many([request])]
-
-    def _answer(self, records: Any, hits: Hits) -> Answer:
-        stored = records.stored([hit.id for hit in hits if hit.image is not None])
-        positions = {
-            (name, shown(source)): place
-            for name, item in stored.items()
-            for place, source in reversed(list(enumerate(self._sources(records, item))))
-            if source is not None
-        }
-        return {
-            "hits": [_hit_answer(hit, positions.get((hit.id, hit.image or ""))) for hit in hits],
-            "total": hits.total,
-            "facets": {key: _facet_answer(facet) for key, facet in hits.facets.items()},
-            "seconds": hits.seconds,
-        }
 
     def item(self, name: str) -> Answer:
         """Return an item as JSON values.
@@ -90,23 +72,15 @@ class Engine:
         Raises:
             Problem: 404, there is none.
         """
-        with self._catalog._database.reading() as records:  # noqa: SLF001
-            item = records.stored([name]).get(name)
-            if item is None:
-                raise no_item(name)
-            return {
-                "id": name,
-                "captions": [caption.text for caption in item.captions],
-                "attributes": json.loads(item.attributes),
-                "images": [
-                    picture_addresses(name, None if source is None else place)
-                    for place, source in enumerate(self._sources(records, item))
-                ],
-            }
+        item = self._item(name)
+        images = [picture_addresses(name, None if path is None else place) for place, path in enumerate(item["images"])]
+        return {**item, "images": images}
 
-    @staticmethod
-    def _sources(records: Any, item: Any) -> list[ImageSource | None]:
-        return [_source(records, image) for image in item.images]
+    def _item(self, name: str) -> Answer:
+        found = self._catalog.get([name])
+        if name not in found:
+            raise no_item(name)
+        return found[name]
 
     def picture(self, name: str, position: int) -> StoredPicture:
         """Return a picture of an item.
@@ -114,13 +88,17 @@ class Engine:
         Raises:
             Problem: 404, there is none, or only its vector is known.
         """
-        with self._catalog._database.reading() as records:  # noqa: SLF001
-            item = records.stored([name]).get(name)
-            sources = [] if item is None else self._sources(records, item)
-            source = sources[position] if position < len(sources) else None
-            if item is None or source is None:
-                raise Problem(404, f"There is no picture {position} of an item {name!r}.")
-            return StoredPicture(source, item.images[position].hash)
+        paths = self._item(name)["images"]
+        path = paths[position] if position < len(paths) else None
+        if path is None:
+            raise Problem(404, f"There is no picture {position} of an item {name!r}.")
+        found = Hit(rank=1, score=0.0, id=name, image=path, caption=None, attributes={})
+        source = self._catalog.image_source(found)
+        return StoredPicture(source, _version(source))
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that there are."""
+        return set(self._catalog.get(ids))
 
     def count(self) -> int:
         """Return how many items there are."""
@@ -132,14 +110,9 @@ class Engine:
         """Add or replace items, in one commit."""
         return self._catalog.upsert([_mapping(item) for item in items])
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that there are."""
-        with self._catalog._database.reading() as records:  # noqa: SLF001
-            return set(records.numbers_of(ids))
-
-    def patch(self, _changes: Sequence[NamedPatch]) -> SyncReport:
+    def patch(self, changes: Sequence[NamedPatch]) -> SyncReport:
         """Change parts of items, in one commit."""
-        raise CatalogError("Patching items waits for the catalog's own method.")
+        return self._catalog.patch([_change(change) for change in changes])
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete items, and return how many there were."""
@@ -177,12 +150,21 @@ def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:
     return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
 
 
-def _hit_answer(hit: Hit, position: int | None) -> Answer:
+def _answer(hits: Hits) -> Answer:
+    return {
+        "hits": [_hit_answer(hit) for hit in hits],
+        "total": hits.total,
+        "facets": {key: _facet_answer(facet) for key, facet in hits.facets.items()},
+        "seconds": hits.seconds,
+    }
+
+
+def _hit_answer(hit: Hit) -> Answer:
     answer = {
         "rank": hit.rank,
         "score": hit.score,
         "id": hit.id,
-        **picture_addresses(hit.id, position),
+        **picture_addresses(hit.id, None if hit.image is None else hit.position),
         "caption": hit.caption,
         "attributes": hit.attributes,
         "ranks": hit.ranks or None,
@@ -208,6 +190,23 @@ def _mapping(item: ItemBody) -> dict[str, Any]:
     if item.caption_vectors is not None:
         mapping["caption_vectors"] = item.caption_vectors
     return mapping | _pictures(item.images)
+
+
+def _change(change: NamedPatch) -> Answer:
+    given = {name: getattr(change, name) for name in change.model_fields_set}
+    if "images" in given:
+        given["images"] = [picture.data for picture in change.images]
+    return given
+
+
+def _version(source: ImageSource) -> str:
+    """Return a name for the bytes of a picture without reading them; where there is no file, reading says so."""
+    try:
+        status = source.path.stat()
+        facts = (str(source.path), source.member, status.st_size, status.st_mtime_ns)
+    except OSError:
+        facts = (str(source.path), source.member, 0, 0)
+    return content_hash(repr(facts).encode())
 
 
 def _pictures(pictures: Sequence[PictureBody]) -> dict[str, Any]:

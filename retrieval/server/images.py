@@ -41,23 +41,25 @@ async def picture(  # noqa: PLR0917 - FastAPI hands them in by name
     if size is not None and size not in SIZES:
         raise Problem(422, f"There are pictures of size {', '.join(map(str, SIZES))}, and as they are without a size.")
     stored = await served.reads.run(served.engine.picture, id_of(id), position)
-    if _is_held(request, tag_of(stored.hash, size)):
-        return Response(status_code=304, headers=_headers(tag_of(stored.hash, size)))
+    tag = tag_of(stored.version, size)
+    if _is_held(request, tag):
+        return Response(status_code=304, headers=_headers(tag))
     try:
         shown = await _shown(served, stored, size)
     except ImageError as error:
         raise Problem(404, f"The picture {error}.") from None
-    return Response(shown.data, media_type=shown.kind, headers=_headers(shown.tag))
+    return Response(shown.data, media_type=shown.kind, headers=_headers(tag))
 
 
 async def _shown(served: Service, stored: StoredPicture, size: int | None) -> Shown:
     if size is None:
         return await served.reads.run(original, stored.source)
-    kept = served.thumbnails.get(tag_of(stored.hash, size))
+    tag = tag_of(stored.version, size)
+    kept = served.thumbnails.get(tag)
     served.metrics.thumbnails.labels("made" if kept is None else "kept").inc()
     if kept is None:
         kept = await served.reads.run(thumbnail, stored.source, size)
-        served.thumbnails.put(kept)
+        served.thumbnails.put(tag, kept)
     return kept
 
 

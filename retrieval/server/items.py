@@ -1,5 +1,6 @@
 """The routes of items, one at a time."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -56,10 +57,7 @@ async def put(request: Request, served: Served, id: str) -> JSONResponse:  # noq
     """Add an item, or put it in the place of the one with its id; the same again changes nothing."""
     name = id_of(id)
     check_kind(request, _JSON)
-    value = parse_json(await request.body())
-    if isinstance(value, dict) and value.setdefault("id", name) != name:
-        raise Problem(422, f"The address names the item {name!r}, its body {value['id']!r}.")
-    item = model_of(ItemBody, value)
+    item = await served.parsed(partial(_item, name=name), await request.body())
     await served.reads.run(check_pictures, item.images, served.settings.max_pixels)
     return await _changed(served, Change("put", name, item))
 
@@ -68,14 +66,25 @@ async def patch(request: Request, served: Served, id: str) -> JSONResponse:  # n
     """Change what is given of an item: attributes are merged (RFC 7396), lists replaced."""
     name = id_of(id)
     check_kind(request, _JSON, _MERGE)
-    change = model_of(PatchBody, parse_json(await request.body()))
-    await served.reads.run(check_pictures, change.images or [], served.settings.max_pixels)
+    change = await served.parsed(_change, await request.body())
+    await served.reads.run(check_pictures, change.images, served.settings.max_pixels)
     return await _changed(served, Change("patch", name, NamedPatch(id=name, **_given(change))))
 
 
 async def delete(served: Served, id: str) -> JSONResponse:  # noqa: A002
     """Delete an item; it stays deleted until it is put again, whatever a build finds."""
     return await _changed(served, Change("delete", id_of(id), None))
+
+
+def _item(data: bytes, *, name: str) -> ItemBody:
+    value = parse_json(data)
+    if isinstance(value, dict) and value.setdefault("id", name) != name:
+        raise Problem(422, f"The address names the item {name!r}, its body {value['id']!r}.")
+    return model_of(ItemBody, value)
+
+
+def _change(data: bytes) -> PatchBody:
+    return model_of(PatchBody, parse_json(data))
 
 
 def _given(change: PatchBody) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.server.problems import Problem, answer_of, logger, problem_of
+from retrieval.server.problems import BusyError, Problem, answer_of, logger, problem_of
 
 if TYPE_CHECKING:
     from retrieval.server.settings import Settings
 
 BULK = ("POST", "/items")
 """Bounds its lines and batches itself, and may take as long as there are lines."""
+
+_BODIES = 16  # of the largest that one may have, as many may be in memory
 
 
 def is_bulk(scope: Scope) -> bool:
@@ -59,6 +61,8 @@ class Bounded:
     def __init__(self, app: ASGIApp, *, settings: "Settings") -> None:
         self._app = app
         self._most = settings.max_body
+        self._most_held = _BODIES * settings.max_body
+        self._held = 0  # bytes of all bodies whose requests are under way, those of lines excepted
         self._slow = settings.slow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,22 +70,44 @@ class Bounded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = float("inf") if is_bulk(scope) else self._most
-        if _announced(scope) > most:
+        if is_bulk(scope):
+            await self._app(scope, self._slowly(receive), send)
+            return
+        if _announced(scope) > self._most:
             raise self._too_large()
-        count, there = 0, False
+        await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        count, slowly = 0, self._slowly(receive)
 
         async def counting() -> Message:
-            nonlocal count, there
-            message = await (receive() if there else self._in_time(receive))
-            if message["type"] == "http.request":
-                count += len(message.get("body", b""))
-                there = not message.get("more_body", False)
-            if count > most:
+            nonlocal count
+            message = await slowly()
+            size = len(message.get("body", b""))
+            count += size
+            self._held += size
+            if count > self._most:
                 raise self._too_large()
+            if self._held > self._most_held:
+                raise BusyError("large requests")
             return message
 
-        await self._app(scope, counting, send)
+        try:
+            await self._app(scope, counting, send)
+        finally:
+            self._held -= count
+
+    def _slowly(self, receive: Receive) -> Receive:
+        """Wait for each part of the body only so long, and for nothing after it."""
+        there = False
+
+        async def slowly() -> Message:
+            nonlocal there
+            message = await (receive() if there else self._in_time(receive))
+            there = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        return slowly
 
     async def _in_time(self, receive: Receive) -> Message:
         try:

@@ -103,17 +103,7 @@ Captions: TypeAlias = Annotated[list[Text], Field(max_length=_MAX_CAPTIONS)]
 Vectors: TypeAlias = Annotated[list[Vector], Field(max_length=_MAX_CAPTIONS)]
 
 
-class _WithPictures(Strict):
-    @model_validator(mode="after")
-    def _alike(self) -> Self:
-        pictures = getattr(self, "images", None) or []
-        for part in ("data", "vector"):
-            if len({getattr(picture, part) is None for picture in pictures}) > 1:
-                raise ValueError(f"either all images of an item have {part}, or none")
-        return self
-
-
-class ItemBody(_WithPictures):
+class ItemBody(Strict):
     """A whole item; with PUT it takes the place of the one that was there."""
 
     id: Id | None = Field(None, description="With PUT, that of the address; it may be left out there.")
@@ -135,13 +125,26 @@ class ItemBody(_WithPictures):
         }
     )
 
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        for part in ("data", "vector"):
+            if len({getattr(picture, part) is None for picture in self.images}) > 1:
+                raise ValueError(f"either all images of an item have {part}, or none")
+        return self
 
-class PatchBody(_WithPictures):
+
+class DataBody(Strict):
+    """A picture's bytes; never where it is."""
+
+    data: Base64
+
+
+class PatchBody(Strict):
     """What changes of an item: attributes are merged (RFC 7396: null removes), lists replaced."""
 
-    captions: Captions | None = None
-    attributes: dict[str, Any] | None = None
-    images: Pictures | None = None
+    captions: Captions = []
+    attributes: dict[str, Any] = {}
+    images: Annotated[list[DataBody], Field(min_length=1, max_length=_MAX_PICTURES)] = []
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"price": 39.9, "sale": True}}]})
 

@@ -14,7 +14,6 @@ from retrieval.server.service import Served, Service
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"
-_LARGE = 64 * 2**10  # bytes: what is larger is parsed on a thread, and keeps no other request waiting
 
 _FORM_SCHEMA = {
     "type": "object",
@@ -52,8 +51,7 @@ async def search(request: Request, served: Served) -> JSONResponse:
 
 async def _from_json(request: Request, served: Service) -> tuple[SearchBody, bytes | None]:
     check_kind(request, _JSON, _FORM)
-    data = await request.body()
-    asked = _parsed(data) if len(data) < _LARGE else await served.reads.run(_parsed, data)
+    asked = await served.parsed(_parsed, await request.body())
     return asked, asked.image
 
 
@@ -63,7 +61,7 @@ async def _from_form(request: Request, served: Service) -> tuple[SearchBody, byt
         raise Problem(422, f"The form has parts besides 'image' and 'request', such as {min(unknown)[:50]!r}.")
     if not parts:
         raise Problem(422, "The form is empty: it has a part 'image', or 'request', or both.")
-    asked = await served.reads.run(_parsed, parts.get("request", b"{}"))
+    asked = await served.parsed(_parsed, parts.get("request", b"{}"))
     if asked.image is not None and "image" in parts:
         raise Problem(422, "There are two images, in the form and in its request: send one.")
     return asked, parts.get("image", asked.image)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Request
 
@@ -24,6 +24,9 @@ logger = logging.getLogger("retrieval.server")
 
 _READERS = 4
 _FIRST_BATCH = 16
+_LARGE = 64 * 2**10  # bytes
+
+Parsed = TypeVar("Parsed")
 
 
 class Service:
@@ -72,6 +75,10 @@ class Service:
             if not isinstance(error, RetrievalError):
                 logger.exception("the service does not get warm")
         self.on_settled()
+
+    async def parsed(self, parse: Callable[[bytes], Parsed], data: bytes) -> Parsed:
+        """Return what `parse` makes of a body; of a large one on a thread, so that it keeps no other waiting."""
+        return parse(data) if len(data) < _LARGE else await self.reads.run(parse, data)
 
     def check_may_change(self) -> None:
         """Refuse a change where the service is read only.

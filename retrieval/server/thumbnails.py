@@ -1,11 +1,11 @@
-"""Small pictures: of fixed sizes, WebP, kept in bounded memory by the content that they show."""
+"""Small pictures: of fixed sizes, WebP, kept in bounded memory."""
 
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
 
-from retrieval.images import content_hash, open_image
+from retrieval.images import open_image
 from retrieval.images.sources import ImageSource, picture_format
 
 SIZES = (120, 240, 480, 960)
@@ -27,19 +27,14 @@ _QUALITY = 80
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture as it is sent.
-
-    Attributes:
-        tag: Names these bytes: the hash of the picture's content, and the size.
-    """
+    """A picture as it is sent: its bytes, and their media type."""
 
     data: bytes
     kind: str
-    tag: str
 
 
 class Thumbnails:
-    """Small pictures by tag; the ones that were asked for longest ago go first."""
+    """Small pictures by their entity tags; the ones that were asked for longest ago go first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
@@ -54,19 +49,19 @@ class Thumbnails:
                 self._kept.move_to_end(tag)
             return self._kept.get(tag)
 
-    def put(self, small: Shown) -> None:
+    def put(self, tag: str, small: Shown) -> None:
         """Keep a small picture, and let go of others for it."""
         with self._lock:
-            before = self._kept.pop(small.tag, None)
+            before = self._kept.pop(tag, None)
             self.bytes += len(small.data) - (0 if before is None else len(before.data))
-            self._kept[small.tag] = small
+            self._kept[tag] = small
             while self.bytes > self._most and self._kept:
                 self.bytes -= len(self._kept.popitem(last=False)[1].data)
 
 
-def tag_of(content: str, size: int | None) -> str:
-    """Return the tag of a picture of this content in this size, None for as it is."""
-    return f'"{content}"' if size is None else f'"{content}-{size}"'
+def tag_of(version: str, size: int | None) -> str:
+    """Return the entity tag of a version of a picture in this size, None for as it is."""
+    return f'"{version}"' if size is None else f'"{version}-{size}"'
 
 
 def original(source: ImageSource) -> Shown:
@@ -76,7 +71,7 @@ def original(source: ImageSource) -> Shown:
         ImageError: it cannot be read, or is no picture: a drawing (SVG) or a page is none.
     """
     data = source.read()
-    return Shown(data, _TYPES[picture_format(data[:1024])], tag_of(content_hash(data), None))
+    return Shown(data, _TYPES[picture_format(data[:1024])])
 
 
 def thumbnail(source: ImageSource, size: int) -> Shown:
@@ -85,9 +80,8 @@ def thumbnail(source: ImageSource, size: int) -> Shown:
     Raises:
         ImageError: it cannot be read.
     """
-    data = source.read()
-    small = open_image(data, size=size)
+    small = open_image(source, size=size)
     small.thumbnail((size, size))
     file = BytesIO()
     small.save(file, "WEBP", quality=_QUALITY)
-    return Shown(file.getvalue(), "image/webp", tag_of(content_hash(data), size))
+    return Shown(file.getvalue(), "image/webp")

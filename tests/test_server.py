@@ -52,6 +52,13 @@ def guarded(shop):
         yield client
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """Give a client of one shop for the tests that leave it as it was."""
+    with make_shop(tmp_path_factory.mktemp("steady")) as catalog, serving(catalog) as client:
+        yield client
+
+
 def found(answer):
     assert answer.status_code == 200, answer.text
     return [hit["id"] for hit in answer.json()["hits"]]
@@ -87,19 +94,19 @@ def test_a_search_answers_as_the_catalog_does(client, shop):
         ({"vector": VECTOR, "where": {"price": {"$gte": 40}}}, "black"),
     ],
 )
-def test_pictures_items_mixes_and_vectors_are_searched_with(client, query, first):
-    assert found(client.post("/search", json=query))[0] == first
+def test_pictures_items_mixes_and_vectors_are_searched_with(steady, query, first):
+    assert found(steady.post("/search", json=query))[0] == first
 
 
-def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(client):
+def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
     files = {"image": ("whatever.txt", picture("blue"), "text/plain")}
-    assert found(client.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
+    assert found(steady.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
     request = json.dumps({"target": "images", "k": 1, "where": {"color": {"$ne": "BLUE"}}})
-    assert len(found(client.post("/search", files=files, data={"request": request}))) == 1
+    assert len(found(steady.post("/search", files=files, data={"request": request}))) == 1
     both = json.dumps({"image": encoded(picture("red"))})
-    assert "two images" in told(client.post("/search", files=files, data={"request": both}), 422)
-    assert "parts besides" in told(client.post("/search", files={"file": ("a", b"a")}), 422)
-    assert "SVG" in told(client.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
+    assert "two images" in told(steady.post("/search", files=files, data={"request": both}), 422)
+    assert "parts besides" in told(steady.post("/search", files={"file": ("a", b"a")}), 422)
+    assert "SVG" in told(steady.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
 
 
 def test_a_search_goes_no_further_than_the_service_allows(shop):
@@ -127,8 +134,8 @@ def test_a_search_goes_no_further_than_the_service_allows(shop):
         ([], "body"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_told_what_is_wrong(client, query, word):
-    assert word in told(client.post("/search", json=query), 422)
+def test_a_query_that_makes_no_sense_is_told_what_is_wrong(steady, query, word):
+    assert word in told(steady.post("/search", json=query), 422)
 
 
 # --- items
@@ -137,21 +144,21 @@ ODD = ["a/b", "a/images/0", "x y", "ü→漢", "100%", "%2F", "?a=b#c", "a\tb", 
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_id_may_be_any_text(client, name):
+def test_an_id_may_be_any_text(steady, name):
     address = f"/items/{quote(name, safe='')}"
-    answer = client.put(address, json={"images": [{"vector": VECTOR}], "attributes": {"é": [1, None, "x"]}})
+    answer = steady.put(address, json={"images": [{"vector": VECTOR}], "attributes": {"é": [1, None, "x"]}})
     assert (answer.status_code, answer.headers["location"]) == (201, address)
-    item = client.get(address).json()
+    item = steady.get(address).json()
     assert (item["id"], item["attributes"]) == (name, {"é": [1, None, "x"]})
     assert item["images"] == [{"image": None, "thumbnail": None}]
-    assert client.delete(address).json() == {"id": name, "status": 200}
-    assert client.get(address).status_code == 404
+    assert steady.delete(address).json() == {"id": name, "status": 200}
+    assert steady.get(address).status_code == 404
     assert id_of(item_address(name).removeprefix("/items/")) == name
 
 
 @pytest.mark.parametrize("segment", ["%FF", "%00", "a%00b", "%20", "nobody", "%ED%A0%80"])
-def test_an_item_that_cannot_be_is_not_there(client, segment):
-    assert "no" in told(client.get(f"/items/{segment}"), 404)
+def test_an_item_that_cannot_be_is_not_there(steady, segment):
+    assert "no" in told(steady.get(f"/items/{segment}"), 404)
 
 
 def test_an_item_is_put_replaced_and_deleted(client):
@@ -251,17 +258,17 @@ def test_pages_facets_sorting_groups_floors_and_boosts_come_from_the_catalog(cli
         ({"images": [{"vector": VECTOR}], "image_vectors": [[1.0]]}, "image_vectors"),
     ],
 )
-def test_an_item_that_makes_no_sense_is_told_what_is_wrong(client, item, word):
-    assert word in told(client.put("/items/a", json=item), 422)
-    assert client.get("/items/a").status_code == 404
+def test_an_item_that_makes_no_sense_is_told_what_is_wrong(steady, item, word):
+    assert word in told(steady.put("/items/a", json=item), 422)
+    assert steady.get("/items/a").status_code == 404
 
 
-def test_a_body_of_another_type_is_refused(client):
-    for ask in (client.post, client.put, client.patch):
-        address = "/search" if ask == client.post else "/items/a"
+def test_a_body_of_another_type_is_refused(steady):
+    for ask in (steady.post, steady.put, steady.patch):
+        address = "/search" if ask == steady.post else "/items/a"
         assert "Content-Type" in told(ask(address, content="{}", headers={"Content-Type": "text/plain"}), 415)
         assert "Content-Type" in told(ask(address, content="{}"), 415)
-    assert told(client.post("/items", content="{}", headers={"Content-Type": "application/json"}), 415)
+    assert told(steady.post("/items", content="{}", headers={"Content-Type": "application/json"}), 415)
 
 
 # --- many items
@@ -336,8 +343,8 @@ def test_many_lines_come_in_few_commits(client, shop, monkeypatch):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_thumbnail_is_a_webp_of_its_size(client, size):
-    answer = client.get(f"/items/red/images/0?size={size}")
+def test_a_thumbnail_is_a_webp_of_its_size(steady, size):
+    answer = steady.get(f"/items/red/images/0?size={size}")
     assert answer.headers["content-type"] == "image/webp"
     small = Image.open(BytesIO(answer.content))
     assert (small.format, max(small.size)) == ("WEBP", min(size, 300))
@@ -372,8 +379,8 @@ def test_a_picture_is_sent_as_it_is_and_not_again_to_who_has_it(client, tmp_path
         ("/app.js/../index.html", 404),
     ],
 )
-def test_only_pictures_of_items_are_sent(client, address, status):
-    assert told(client.get(address), status)
+def test_only_pictures_of_items_are_sent(steady, address, status):
+    assert told(steady.get(address), status)
 
 
 def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
@@ -474,13 +481,13 @@ def test_a_file_of_keys_is_read(tmp_path):
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "a@b"]
 )
-def test_without_keys_only_this_machines_names_are_answered(client, host):
-    assert "localhost" in told(client.get("/health", headers={"Host": host}), 421)
+def test_without_keys_only_this_machines_names_are_answered(steady, host):
+    assert "localhost" in told(steady.get("/health", headers={"Host": host}), 421)
 
 
-def test_without_keys_this_machines_names_are_answered(client):
+def test_without_keys_this_machines_names_are_answered(steady):
     for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"):
-        assert client.get("/health", headers={"Host": host}).status_code == 200
+        assert steady.get("/health", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:9999", "file://"])
@@ -493,8 +500,8 @@ def test_without_keys_a_foreign_page_changes_and_searches_nothing(client, shop, 
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_an_own_page_may_ask(client):
-    assert found(client.post("/search", json={"text": "red"}, headers={"Origin": "http://localhost"}))
+def test_an_own_page_may_ask(steady):
+    assert found(steady.post("/search", json={"text": "red"}, headers={"Origin": "http://localhost"}))
 
 
 def test_a_foreign_page_may_ask_where_it_was_let_in(shop):
@@ -591,8 +598,8 @@ def test_what_was_not_foreseen_is_logged_and_told_without_its_text(client, shop,
 
 
 @pytest.mark.parametrize(("method", "address", "status"), [("GET", "/search", 405), ("GET", "/nothing", 404)])
-def test_what_is_not_there_is_told_in_the_same_form(client, method, address, status):
-    assert told(client.request(method, address), status)
+def test_what_is_not_there_is_told_in_the_same_form(steady, method, address, status):
+    assert told(steady.request(method, address), status)
 
 
 def test_while_another_process_writes_changes_are_told_to_wait_and_searches_go_on(client, tmp_path):
@@ -678,32 +685,32 @@ def test_figures_count_requests_by_route(client):
         assert line in figures.text
 
 
-def test_the_document_describes_every_route_and_its_examples_are_right(client):
-    document = client.get("/openapi.json").json()
+def test_the_document_describes_every_route_and_its_examples_are_right(steady):
+    document = steady.get("/openapi.json").json()
     described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
-    assert described == {one for one in routes(client) if one[1] not in {"/", "/app.js", "/style.css", "/openapi.json"}}
+    assert described == {one for one in routes(steady) if one[1] not in {"/", "/app.js", "/style.css", "/openapi.json"}}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert used <= set(document["components"]["schemas"])
     for example in document["components"]["schemas"]["SearchBody"]["examples"]:
-        answer = client.post("/search", json={**example, "like": "red"} if "like" in example else example)
+        answer = steady.post("/search", json={**example, "like": "red"} if "like" in example else example)
         assert answer.status_code == 200
 
 
-def test_head_is_get_without_a_body_and_options_lists_methods(client):
+def test_head_is_get_without_a_body_and_options_lists_methods(steady):
     for address in ("/items/red", "/items/red/images/0?size=120", "/health", "/"):
-        head, get = client.head(address), client.get(address)
+        head, get = steady.head(address), steady.get(address)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(get.content))
-    assert client.options("/items/red").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
-    assert client.options("/search").headers["allow"] == "OPTIONS, POST"
-    assert told(client.options("/nothing"), 404)
+    assert steady.options("/items/red").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+    assert steady.options("/search").headers["allow"] == "OPTIONS, POST"
+    assert told(steady.options("/nothing"), 404)
 
 
-def test_the_page_is_sent_once_and_runs_only_own_scripts(client):
-    answer = client.get("/")
+def test_the_page_is_sent_once_and_runs_only_own_scripts(steady):
+    answer = steady.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
-    assert client.get("/", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
-    assert client.get("/health").headers["content-security-policy"].startswith("default-src 'none'")
+    assert steady.get("/", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert steady.get("/health").headers["content-security-policy"].startswith("default-src 'none'")

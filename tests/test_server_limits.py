@@ -19,7 +19,7 @@ from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, 
 
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.server import Settings, make_app
-from retrieval.server.run import serve
+from retrieval.server.run import _listening, serve
 
 VECTOR = [1.0] * DIMENSION
 SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, timeout=2.0, stop=5.0, queue=4)
@@ -223,6 +223,12 @@ def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_large
 # --- starting and stopping
 
 
+def test_small_answers_are_not_held_back():
+    """Asyncio sets TCP_NODELAY only where a socket names its protocol."""
+    with _listening("127.0.0.1", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+
+
 def test_an_address_that_is_taken_is_told(shop):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings(port=taken.getsockname()[1], batch=1)
@@ -245,7 +251,7 @@ sys.path.insert(0, {tests!r})
 from fake_encoder import FakeEncoder
 from retrieval.catalog import Catalog
 from retrieval.server import Settings, make_app
-from retrieval.server.run import serve
+from retrieval.server.run import _listening, serve
 
 class Slow(FakeEncoder):
     def encode_texts(self, texts):

@@ -1,4 +1,4 @@
-"""Which way of searching finds products best: by meaning, by words, by both; by pictures, by texts, by both as one score?
+"""Which way of searching finds products best: by meaning, words, or both; by pictures, or pictures and texts as one?
 
     python benchmarks/product_search.py --data ../shared/data
 
@@ -94,16 +94,16 @@ def main() -> None:
             shops.append(("luma", products(pairs, lambda pair: pair.id.rpartition("_")[0] or pair.id), luma_queries))
         drawn = list(read_pairs(draw_shop(folder / "shop", count=given.products)))
         shops.append(("sample shop", products(drawn, lambda pair: pair.id), shop_queries))
-        for name, items, make in shops:
+        for shop, items, make in shops:
             asked = make(items)
-            with Catalog.open(folder / name, create=True) as catalog:
+            with Catalog.open(folder / f"{shop}.catalog", create=True) as catalog:
                 catalog.upsert(items)
                 found = graded(catalog, items, asked)
             for kind in dict.fromkeys(one.kind for one in asked):
                 places = [place for place, one in enumerate(asked) if one.kind == kind]
-                rows.append([f"{name}: {kind}", str(len(places)), *cells(found, places)])
-            results[name] = {way: float(np.mean(values)) for way, values in found.items()}
-            results.setdefault("values", {})[name] = {way: values.tolist() for way, values in found.items()}
+                rows.append([f"{shop}: {kind}", str(len(places)), *cells(found, places)])
+            results[shop] = {way: float(np.mean(values)) for way, values in found.items()}
+            results.setdefault("values", {})[shop] = {way: values.tolist() for way, values in found.items()}
     values = {way: np.concatenate([np.array(one[way]) for one in results["values"].values()]) for way in COLUMNS[2:]}
     rows.append(["all", str(len(values["words"])), *cells(values, range(len(values["words"])))])
     results["hybrid against its parts"] = {part: against(values, part) for part in ("pictures", "words")}

@@ -1,5 +1,6 @@
 """An encoder gives open_clip's own vectors, of unit length, whatever the batches, threads and lengths of texts."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -183,6 +184,26 @@ def halving(encoder, monkeypatch):
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._LARGE", 1)
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_kind", lambda _: torch.bfloat16)
     return encoder
+
+
+def test_fingerprints_are_those_of_the_model_while_other_threads_encode(folder):
+    """A text is encoded with the positions cut to its length, which a fingerprint must not see."""
+    alone = OpenClipEncoder(open_checkpoint(str(folder)), device="cpu").text_fingerprint
+    over = threading.Event()
+
+    def encode(encoder):
+        while not over.is_set():
+            encoder.encode_texts(["red"])
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            shared = OpenClipEncoder(open_checkpoint(str(folder)), device="cpu")
+            over.clear()
+            running = [pool.submit(encode, shared) for _ in range(2)]
+            found = shared.text_fingerprint
+            over.set()
+            assert all(one.result() is None for one in running)
+            assert found == alone
 
 
 def test_full_batches_in_half_precision_point_where_float32_does(halving):

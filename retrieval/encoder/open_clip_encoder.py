@@ -73,12 +73,14 @@ class OpenClipEncoder:
     @cached_property
     def image_fingerprint(self) -> str:
         """See `fingerprints.image_fingerprint`; computed on first use, about half a second for 600 MB."""
-        return image_fingerprint(self._checkpoint)
+        with self._lock:
+            return image_fingerprint(self._checkpoint)
 
     @cached_property
     def text_fingerprint(self) -> str:
         """See `fingerprints.text_fingerprint`; computed on first use."""
-        return text_fingerprint(self._checkpoint)
+        with self._lock:  # `encode_cut` has the model hold cut positions while it runs
+            return text_fingerprint(self._checkpoint)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop one RGB picture as the model's own preprocessing does: bytes, `(height, width, 3)`.

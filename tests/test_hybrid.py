@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from index.vectors import unit_rows
 from retrieval.catalog import Catalog
 from retrieval.errors import QueryError
+from retrieval.filters import parse_filter
+from retrieval.filters.mirror import Mirror
+from retrieval.records.word_search import WordSearch
 
 WORDS = ("red", "blue", "warm", "cold", "hat", "coat", "灰色", "外套")
 
@@ -31,6 +34,14 @@ def shop(tmp_path_factory):
         yield catalog
 
 
+def best_fit(shop, text, where):
+    """The square of how much of the text one item has, as the search by words says it."""
+    with shop._database.reading() as records:
+        allowed = Mirror().mask(parse_filter(where), records.connection)
+        found = WordSearch().ranked(records.connection, text, depth=80, allowed=allowed)
+    return max((one.fit for one in found), default=0) ** 2
+
+
 texts = st.lists(st.sampled_from([*WORDS, "AB-007", "unknown"]), min_size=1, max_size=3).map(" ".join)
 
 
@@ -38,16 +49,20 @@ texts = st.lists(st.sampled_from([*WORDS, "AB-007", "unknown"]), min_size=1, max
 @given(texts, st.integers(0, 80), st.sampled_from([0.2, 1.0, 5.0]))
 def test_a_hybrid_search_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_filter(shop, text, least, weight):
     where = {"n": {"$gte": least}}
-    parts = {mode: [hit.id for hit in shop.search(text, mode=mode, k=80, where=where)] for mode in ("words", "vectors")}
+    parts = {
+        mode: [hit.id for hit in shop.search(text, mode=mode, k=80, where=where, target="items")]
+        for mode in ("words", "vectors")
+    }
     names = {f"item {number}" for number in range(least, 80) if f"AB-{number:03d}" in text}
     hits = shop.search(text, mode="hybrid", k=80, where=where, weights={"words": weight})
+    fit = best_fit(shop, text, where)
     assert hits.total == len(hits) == len(parts["vectors"]) == 80 - least
     for hit in hits:
         ranks = {mode: found.index(hit.id) + 1 for mode, found in parts.items() if hit.id in found}
         if not names:  # where there are some, they come before all that has the words
             assert hit.ranks == ranks
-            expected = sum((weight if mode == "words" else 1) / (60 + rank) for mode, rank in ranks.items())
-            assert hit.score == pytest.approx(expected)
+            worth = hit.score - 1 / (10 + ranks["vectors"])
+            assert worth == pytest.approx(weight * 8 * fit / (10 + ranks["words"]) if "words" in ranks else 0)
         assert hit.ranks["vectors"] == ranks["vectors"]
         assert ("name" in hit.ranks) == (hit.id in names)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -89,7 +104,7 @@ def test_a_mix_of_words_with_other_parts_and_without_the_item_that_is_liked(shop
 def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):
     everything = shop.search("red hat", mode="hybrid", k=80)
     hits = shop.search("red hat", mode="hybrid", k=80, floor=0.2)
-    near = {hit.id for hit in shop.search("red hat", k=80, floor=0.2)}
+    near = {hit.id for hit in shop.search("red hat", k=80, floor=0.2, target="items")}
     worded = {hit.id for hit in shop.search("red hat", mode="words", k=80)}
     assert {hit.id for hit in hits} == near | worded
     assert len(hits) == hits.total < len(everything)

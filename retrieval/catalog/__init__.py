@@ -251,8 +251,8 @@ class Catalog:
                 "words"); 1 where not given.
             mode: "vectors" ranks by cosine, "words" by BM25 of the text's words in names, captions and attributes,
                 "hybrid" by both; there an item comes first whose id or number was typed.
-            target: "images", "captions" or "items". By default captions for an image alone, where there are any; else
-                images.
+            target: "images", "captions" or "items". By default captions for an image alone, where there are any; items
+                where words are searched; else images.
             k: Most hits.
             offset: How many of the best to leave out, to page.
             where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}. With a filter ({} is one) nothing

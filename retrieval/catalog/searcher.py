@@ -65,6 +65,8 @@ class Searcher:
     def _target(self, request: Request) -> Target:
         if request.target is not None:
             return request.target
+        if request.mode != "vectors":
+            return "items"
         if request.query is None or not request.query.is_image_alone:
             return "images"
         with self._database.reading() as records:

@@ -103,7 +103,8 @@ def test_every_request_of_the_section_is_answered_as_it_says(folder, service):
         assert b"<html" in page.read()
 
 
-def test_the_python_of_the_section_runs_beside_the_service(folder, service):
+@pytest.mark.usefixtures("service")
+def test_the_python_of_the_section_runs_beside_the_service(folder):
     (code,) = blocks("python")
     since = time.monotonic()
     done = run([sys.executable, "-c", code], cwd=folder, timeout=60)

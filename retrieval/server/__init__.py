@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from retrieval.catalog import Catalog
-from retrieval.server import bulk, health, images, items, page, search
+from retrieval.server import bulk, facets, health, images, items, page, search
 from retrieval.server.addresses import EncodedIds
 from retrieval.server.engine import Engine
 from retrieval.server.gate import Guarded, Methods, OwnPages
@@ -51,7 +51,7 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service, app.state.keys = service, Keys(settings)
-    for room in (search, items, bulk, images, health, page):
+    for room in (search, facets, items, bulk, images, health, page):
         room.add_routes(app)
     add_handlers(app)
     _add_middleware(app, service)

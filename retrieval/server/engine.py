@@ -104,6 +104,10 @@ class Engine:
         """Return how many items there are."""
         return len(self._catalog)
 
+    def attributes(self) -> list[str]:
+        """Return the names of all attributes that items have; of nested ones with dots."""
+        return list(self._catalog.info()["attributes"])
+
     # --- changes
 
     def put(self, items: Sequence[ItemBody]) -> SyncReport:

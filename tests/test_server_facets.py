@@ -1,0 +1,89 @@
+"""The route of facets: what suits a side bar, and what does not."""
+
+import pytest
+from fake_encoder import FakeEncoder
+from serving import KEYS, READ, make_shop, serving
+
+from retrieval.catalog import Catalog
+from retrieval.server import facets
+from retrieval.server.facets import Choice, choose
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """The choice for a catalog of items with these attributes."""
+
+    def of(*attributes):
+        with Catalog.open(tmp_path / "c", create=True) as catalog:
+            catalog.upsert(
+                {"id": f"p{number}", "attributes": given, "image_vectors": [[1.0, number, 0.0, 0.0]]}
+                for number, given in enumerate(attributes)
+            )
+            with serving(catalog) as client:
+                return client.get("/facets").json()
+
+    return of
+
+
+def attributes_of(choice):
+    return {facet["attribute"]: facet["kind"] for facet in choice["facets"]}
+
+
+def test_few_values_are_a_list_and_many_numbers_a_range(counted):
+    choice = counted(*({"color": ["red", "blue"][n % 2], "price": n / 3, "stars": n % 5} for n in range(60)))
+    assert attributes_of(choice) == {"color": "values", "price": "numbers", "stars": "values"}
+
+
+@pytest.mark.parametrize(
+    ("why", "value"),
+    [
+        ("each item has its own", lambda n: f"name {n}"),
+        ("whole numbers that differ from item to item are a key", lambda n: 1000 + n),
+        ("all are alike", lambda _: "EUR"),
+        ("nearly all are alike", lambda n: "EUR" if n else "USD"),
+        ("one item in sixty has one", lambda n: ["a", "b"] if n == 7 else None),
+        ("sentences fill a side bar", lambda n: f"{n % 3} is a number, and so are many others that follow"),
+    ],
+)
+def test_what_does_not_suit_a_side_bar_is_left_out(counted, why, value):
+    choice = counted(*({"kind": n % 2 == 0, "other": value(n)} for n in range(60)))
+    assert attributes_of(choice) == {"kind": "values"}, why
+
+
+def test_what_most_items_have_comes_first(counted):
+    choice = counted(*({"all": n % 3, "half": n % 4} if n % 2 else {"all": n % 3, "more": n} for n in range(40)))
+    assert next(iter(attributes_of(choice))) == "all"
+
+
+def test_the_surest_name_that_several_items_share_groups_variants(counted):
+    assert counted(*({"name": f"n{n}", "item_group_id": n // 3} for n in range(30)))["group"] == "item_group_id"
+
+
+def test_a_name_that_is_each_items_own_groups_nothing(counted):
+    assert counted(*({"name": f"n{n}"} for n in range(30)))["group"] is None
+
+
+def test_an_empty_catalog_has_no_facets(tmp_path):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog, serving(catalog) as client:
+        assert client.get("/facets").json() == {"facets": [], "group": None, "most": 1000}
+
+
+def test_more_attributes_than_one_search_counts(counted):
+    choice = counted(*({f"a{key}": n % 2 for key in range(70)} for n in range(8)))
+    assert len(choice["facets"]) == 12
+
+
+def test_the_choice_is_made_again_after_a_while(monkeypatch):
+    made, now = [], [0.0]
+    monkeypatch.setattr(facets, "monotonic", lambda: now[0])
+    monkeypatch.setattr(facets, "_counted", lambda engine: made.append(engine) or ({}, 0))
+    choice = Choice()
+    for now[0] in (0.0, 59.0, 61.0, 62.0):
+        assert choice.of("engine") == choose({}, 0)
+    assert len(made) == 2
+
+
+def test_a_key_that_reads_may_ask_and_nobody_without_one(tmp_path):
+    with make_shop(tmp_path) as shop, serving(shop, KEYS) as client:
+        assert client.get("/facets").status_code == 401
+        assert attributes_of(client.get("/facets", headers=READ).json()) == {"color": "values", "price": "values"}

@@ -28,6 +28,7 @@ from retrieval.records.locks import writer_lock
 from retrieval.server import Settings, make_app, read_settings
 from retrieval.server.addresses import id_of, item_address
 from retrieval.server.keys import Keys, read_key_file
+from retrieval.server.page import ADDRESSES
 from retrieval.server.problems import problem_of
 from retrieval.server.thumbnails import SIZES, Shown, Thumbnails
 
@@ -413,7 +414,7 @@ def test_a_thumbnail_is_made_once(client):
 
 # --- who may do what
 
-OPEN = {"/health", "/ready", "/openapi.json", "/", "/app.js", "/style.css"}
+OPEN = {"/health", "/ready", "/openapi.json", *ADDRESSES}
 WRITES = {("PUT", "/items/{id}"), ("PATCH", "/items/{id}"), ("DELETE", "/items/{id}"), ("POST", "/items")}
 
 
@@ -688,7 +689,7 @@ def test_figures_count_requests_by_route(client):
 def test_the_document_describes_every_route_and_its_examples_are_right(steady):
     document = steady.get("/openapi.json").json()
     described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
-    assert described == {one for one in routes(steady) if one[1] not in {"/", "/app.js", "/style.css", "/openapi.json"}}
+    assert described == {one for one in routes(steady) if one[1] not in {*ADDRESSES, "/openapi.json"}}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert used <= set(document["components"]["schemas"])
     for example in document["components"]["schemas"]["SearchBody"]["examples"]:

@@ -9,11 +9,15 @@ from fastapi import FastAPI, Request, Response
 from retrieval.images import content_hash
 from retrieval.server.problems import Problem
 
+_SCRIPTS = ("api", "app", "cards", "dom", "filters", "keyboard", "panel", "pictures", "state")
 _TYPES = {
     "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
+    **{f"{name}.js": "text/javascript; charset=utf-8" for name in _SCRIPTS},
 }
+ADDRESSES = ("/", *(f"/{name}" for name in _TYPES if name != "index.html"))
+"""Where the page and what it loads are: open to everybody, since there is nothing of a catalog in them."""
+
 # Pictures that need a key come to the page by script, as blobs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -23,7 +27,7 @@ _POLICY = (
 
 def add_routes(app: FastAPI) -> None:
     """Add the page and what it loads."""
-    for address in ("/", *(f"/{name}" for name in _TYPES if name != "index.html")):
+    for address in ADDRESSES:
         app.add_api_route(address, page, methods=["GET"], response_class=Response, include_in_schema=False)
 
 

@@ -1,0 +1,82 @@
+// What the page shows, as its address says it: reload, back and a shared link bring the same.
+
+export const PAGE = 24;
+
+const DEFAULTS = { q: "", like: "", picture: "", item: "", sort: "", group: "", weight: 50, n: PAGE, filters: {} };
+
+export function read(search = location.search) {
+  const given = new URLSearchParams(search);
+  const state = { ...DEFAULTS };
+  for (const name of ["q", "like", "picture", "item", "sort", "group"]) state[name] = given.get(name) ?? "";
+  state.weight = within(given.get("weight"), 5, 95, DEFAULTS.weight);
+  state.n = within(given.get("n"), PAGE, 1000, PAGE);
+  state.filters = readFilters(given.get("filters"));
+  return state;
+}
+
+export function addressOf(state) {
+  const parts = new URLSearchParams();
+  for (const [name, value] of Object.entries(state)) {
+    if (name === "filters") {
+      if (Object.keys(value).length) parts.set(name, JSON.stringify(value));
+    } else if (value !== DEFAULTS[name]) parts.set(name, value);
+  }
+  return parts.size ? `?${parts}` : location.pathname;
+}
+
+export const noParts = { q: "", like: "", picture: "", filters: {}, sort: "" };
+
+/** Whether something is looked for; without, the page browses. */
+export const isAsked = (state) => Boolean(wordsOf(state.q).text || state.like || state.picture);
+
+/** The words to look for and, of those that begin with "-", the ones to search away from. */
+export function wordsOf(q) {
+  const minus = [];
+  const text = q.replace(/(^|\s)-("([^"]*)"?|\S+)/g, (_, before, word, quoted) => {
+    minus.push(quoted ?? word);
+    return before;
+  });
+  return { text: text.replace(/\s+/g, " ").trim(), minus: minus.join(" ").trim() };
+}
+
+/** The filter that the service understands; one key left out, to count what else could be chosen there. */
+export function whereOf(filters, without) {
+  const entries = Object.entries(filters).filter(([key]) => key !== without);
+  return Object.fromEntries(entries.map(([key, chosen]) => [key, conditionOf(chosen)]));
+}
+
+function conditionOf(chosen) {
+  if (Array.isArray(chosen)) return { $in: chosen };
+  const condition = {};
+  if (chosen.from !== undefined) condition.$gte = chosen.from;
+  if (chosen.to !== undefined) condition.$lte = chosen.to;
+  if (chosen.below !== undefined) condition.$lt = chosen.below;
+  return condition;
+}
+
+/** The filters with one key set anew; empty choices go. */
+export function withFilter(filters, key, chosen) {
+  const { [key]: _, ...others } = filters;
+  return isChoice(chosen) ? { ...others, [key]: chosen } : others;
+}
+
+function readFilters(text) {
+  try {
+    const given = JSON.parse(text ?? "{}");
+    if (given === null || typeof given !== "object" || Array.isArray(given)) return {};
+    return Object.fromEntries(Object.entries(given).filter(([, chosen]) => isChoice(chosen)));
+  } catch {
+    return {};
+  }
+}
+
+function isChoice(chosen) {
+  if (Array.isArray(chosen)) return chosen.length > 0 && chosen.every((one) => ["string", "number", "boolean"].includes(typeof one));
+  const bounds = chosen && typeof chosen === "object" ? Object.entries(chosen) : [];
+  return bounds.length > 0 && bounds.every(([name, bound]) => ["from", "to", "below"].includes(name) && Number.isFinite(bound));
+}
+
+function within(text, low, high, otherwise) {
+  const number = text === null ? NaN : Number(text);
+  return Number.isFinite(number) ? Math.min(high, Math.max(low, Math.round(number))) : otherwise;
+}

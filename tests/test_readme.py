@@ -119,7 +119,7 @@ def _main(monkeypatch, *arguments):
 def test_the_python_example_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     """It adds an item, finds it by text, filter and picture, and deletes it: nothing is left."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", text.split("\n## Python\n")[1], re.DOTALL)
     write_tiny_model(tmp_path / "demo" / "run")
     for name in ("mh01.jpg", "query.jpg"):
         Image.new("RGB", (40, 40), "gray").save(tmp_path / name)

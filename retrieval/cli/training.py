@@ -1,0 +1,253 @@
+"""`retrieval train`, `adopt`, `evaluate` and `demo`: encoders made, taken over and measured."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import click
+
+from retrieval.cli.shared import DEVICES, FOLDER, PATH, STARTER_NOTICE, bar, interruptible, notice, notice_skipped
+from retrieval.errors import TrainingError
+
+
+def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | float | None:
+    if value is None or value in {"auto", "off"}:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto, off, nor a number") from None
+
+
+@click.command()
+@click.argument("pairs", type=PATH)
+@click.argument("run", type=PATH)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Checkpoint to go on from (starter); or, from scratch, small, small-lstm or another architecture.",
+)
+@click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option(
+    "--validation", type=PATH, metavar="PAIRS", help="Pairs to validate on; else a tenth is split off by item."
+)
+@click.option(
+    "--image-weights", metavar="FILE", help="Safetensors of the image tower, where --model is an architecture."
+)
+@click.option("--text-weights", metavar="PATH", help="Safetensors of the text tower, or a folder of transformers.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pairs.")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Pairs in a batch.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
+@click.option(
+    "--tune",
+    type=click.Choice(["both", "image", "text", "heads"]),
+    default="both",
+    show_default=True,
+    help="What is trained. With text, every image vector of a catalog stays valid.",
+)
+@click.option("--image-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the image tower.")
+@click.option("--text-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the text tower.")
+@click.option(
+    "--layer-decay",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Factor of the learning rate a block from the head down.",
+)
+@click.option(
+    "--head-learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak for the heads, where it differs."
+)
+@click.option("--flip", type=click.FloatRange(0, 1), help="How often pictures are mirrored whose texts allow it.")
+@click.option("--color-jitter", type=click.FloatRange(0, 0.5), help="How far colours go where no text names one.")
+@click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
+@click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
+@click.option(
+    "--loss",
+    type=click.Choice(["contrastive", "sigmoid", "triplet"]),
+    default="contrastive",
+    show_default=True,
+    help="InfoNCE as in CLIP, SigLIP's, or VSE++'s with the hardest of the batch.",
+)
+@click.option("--margin", type=click.FloatRange(0, 2), help="Of the triplet loss, a cosine.")
+@click.option(
+    "--positives",
+    type=click.Choice(["mask", "share", "own"]),
+    default="mask",
+    show_default=True,
+    help="Leave out other right texts of a batch, take them for right, or for wrong.",
+)
+@click.option("--label-smoothing", type=click.FloatRange(0, 0.5), help="Share of the contrastive target to spread.")
+@click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
+@click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
+@click.option("--hard-negatives", type=click.FloatRange(0, 0.9), help="Share of each batch that is hard for the rest.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers that the towers compute in.",
+)
+@click.option("--compile", is_flag=True, help="Compile the towers first: worth it for hours of steps.")
+@click.option("--lora-rank", type=click.IntRange(min=1), help="Train thin matrices beside those of attention and MLP.")
+@click.option("--ema", type=click.FloatRange(min=0, max=0.99999), help="Decay of a moving average of the weights.")
+@click.option(
+    "--average",
+    metavar="auto|off|X",
+    callback=_share,
+    help="Share of the tuned weights in their mix with the start's; auto picks it on the validation pairs.",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better recall.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option(
+    "--cache-folder", type=click.Path(file_okay=False), help="Where pictures that memory does not hold go; RUN."
+)
+@click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into RUN/training/tensorboard.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
+def train(
+    pairs: Path,
+    run: Path,
+    *,
+    images: Path | None,
+    validation: Path | None,
+    resume: bool,
+    **settings: Any,
+) -> None:
+    """Train a dual encoder on PAIRS, into the folder RUN."""
+    with interruptible("To go on, run it again with --resume."), TrainingBar() as bar:
+        from retrieval.pairs import read_pairs
+        from retrieval.train import TrainConfig, Watch
+        from retrieval.train import train as train_encoder
+        from retrieval.train.crew import leads
+
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        try:
+            config = TrainConfig(**given)
+        except TrainingError as error:
+            raise click.UsageError(str(error)) from error
+        source = read_pairs(pairs, images=images)
+        held_out = None if validation is None else read_pairs(validation)
+        if "model" not in given and not resume and leads():
+            notice(STARTER_NOTICE + "; --model small learns from scratch")
+        watch = Watch(progress=bar.progress, opened=bar.opened, graded=bar.graded)
+        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
+    if leads():
+        notice_skipped((*source.skipped, *result.skipped))
+        notice(f"wrote {run / 'report.html'}")
+        click.echo(result.summary())
+
+
+@click.command()
+@click.argument("catalog", type=PATH)
+@click.argument("run")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+def adopt(catalog: Path, run: str, *, device: str) -> None:
+    """Switch CATALOG over to RUN, trained with --tune text, without embedding a picture again."""
+    from retrieval.catalog import Catalog
+    from retrieval.encoder import load_encoder
+
+    with Catalog.open(catalog, device=device) as opened:
+        encoder = load_encoder(run, device=device)
+        with interruptible("The catalog is as it was."), bar("captions") as progress:
+            adoption = opened.adopt(encoder, progress=progress)
+    click.echo(adoption.summary())
+
+
+@click.command()
+@click.argument("pairs", type=PATH)
+@click.option(
+    "--model", metavar="NAME", help="Encoder to measure: starter (default), a run folder, name/tag, or hf-hub:NAME."
+)
+@click.option("--catalog", type=PATH, help="Use this catalog's encoder, and measure its index beside exact search.")
+@click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
+def evaluate(
+    pairs: Path,
+    *,
+    model: str | None,
+    catalog: Path | None,
+    images: Path | None,
+    resamples: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure recall@K on PAIRS, text to image and image to text."""
+    from retrieval.evaluate import evaluate as measure
+    from retrieval.pairs import read_pairs
+
+    if model is not None and catalog is not None:
+        raise click.UsageError("Name one of --model and --catalog, not both.")
+    if model is None and catalog is None:
+        notice(STARTER_NOTICE)
+    source = read_pairs(pairs, images=images)
+    with _measured(model, catalog, device) as (encoder, served), bar("pictures and texts") as progress:
+        report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
+    notice_skipped(report.skipped)
+    click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
+
+
+@click.command()
+@click.argument("folder", type=PATH, default="demo")
+def demo(folder: Path) -> None:
+    """Draw a sample shop, train on it, index it, search it and measure it, all in FOLDER."""
+    from retrieval.demo import run_demo
+
+    run_demo(folder, say=click.echo)
+
+
+class TrainingBar:
+    """A progress bar on stderr from the first second on: of pictures that are opened, then of steps."""
+
+    def __init__(self) -> None:
+        self._bar, self._unit, self._recall = self._of(" pictures"), " pictures", ""
+
+    @staticmethod
+    def _of(unit: str) -> Any:
+        from tqdm import tqdm
+
+        others = os.environ.get("RANK", "0") != "0"  # `train.crew.leads`, whose import would take seconds
+        return tqdm(unit=unit, file=sys.stderr, disable=others or None, leave=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def opened(self, done: int, total: int) -> None:
+        """So many of the pictures are opened."""
+        self._move(done, total)
+
+    def graded(self, recalls: Mapping[str, float]) -> None:
+        """The validation pairs were ranked, where there are any."""
+        if recalls:
+            self._recall = f", text→image R@1 {100 * recalls['text_to_image_recall@1']:.1f}"
+
+    def progress(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
+        """A step was taken."""
+        if self._unit != " steps":
+            self._bar.close()
+            self._bar, self._unit = self._of(" steps"), " steps"
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}", refresh=False)
+        self._move(step, total)
+
+    def _move(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+@contextmanager
+def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[tuple[Any, Any]]:
+    """The encoder to measure, and the search of the catalog that serves it."""
+    from retrieval.catalog import Catalog
+    from retrieval.encoder import STARTER, load_encoder
+
+    if catalog is None:
+        yield load_encoder(model or STARTER, device=device), None
+        return
+    with Catalog.open(catalog, device=device, read_only=True) as opened:
+        yield opened.encoder, opened.served

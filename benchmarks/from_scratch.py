@@ -41,11 +41,11 @@ def main() -> None:
         seconds = time.perf_counter() - start
         report = evaluate(load_encoder(result.run), unseen)
     rows = [
-        [way, *(_cell(report, f"{key}_recall@{k}") for k in KS)]
+        [way, *(_cell(report, f"{key}_recall@{k}") for k in KS), f"{seconds:.0f}"]
         for way, key in (("text→image", "text_to_image"), ("image→text", "image_to_text"))
     ]
-    print(*rows, f"{seconds:.0f} s", sep="\n")
-    table = {"columns": [f"{len(unseen):,} unseen products", *(f"R@{k}" for k in KS)], "rows": rows}
+    print(*rows, sep="\n")
+    table = {"columns": [f"{len(unseen):,} unseen products", *(f"R@{k}" for k in KS), "s of training"], "rows": rows}
     facts = {"learned_from": len(training), "steps": result.steps, "training_seconds": round(seconds, 1)}
     print("wrote", write_results("from_scratch", {"table": table, **facts}))
 

@@ -376,3 +376,29 @@ def test_an_items_pictures_and_captions_make_one_score(tmp_path):
                 assert [hit.id for hit in hits] == sorted(plain, key=lambda name: -plain[name])
                 assert [hit.score for hit in hits] == pytest.approx(sorted(plain.values(), reverse=True), abs=1e-6)
                 assert hits.total == 40
+
+
+def test_the_weight_of_captions_is_learned_and_used_from_then_on(tmp_path):
+    """Captions that say the truth, pictures that all look alike: the captions get all the weight; and the other way."""
+    encoder, words = FakeEncoder(), ("red", "green", "blue", "white", "black")
+    told, same = encoder.encode_texts(words), encoder.encode_texts(["a grey day"])
+    for truth in ("captions", "images"):
+        with Catalog.open(tmp_path / truth, encoder=encoder) as catalog:
+            rows = {"captions": (same, told), "images": (told, same)}[truth]
+            catalog.upsert(
+                {
+                    "id": word,
+                    "image_vectors": rows[0][place % len(rows[0])][None],
+                    "captions": [f"item {place}"],
+                    "caption_vectors": rows[1][place % len(rows[1])][None],
+                }
+                for place, word in enumerate(words)
+            )
+            weight = catalog.learn_caption_weight({word: [word] for word in words})
+            assert (weight > 0) if truth == "captions" else (weight == 0)
+            hits = catalog.search("blue", target="items", k=5)
+            expected = catalog.search("blue", target="items", k=5, caption_weight=weight)
+            assert hits == expected
+            assert hits[0].id == "blue"
+            with pytest.raises(QueryError, match="right items"):
+                catalog.learn_caption_weight({"red": []})

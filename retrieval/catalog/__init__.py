@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from retrieval.catalog.request import Boost, Fusion, Mode, Request, make_request
 from retrieval.catalog.searcher import Searcher
 from retrieval.catalog.served_sides import ServedCatalog, ServedSide
 from retrieval.catalog.sides import Side
+from retrieval.catalog.weighing import learned_weight
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, RetrievalError
 from retrieval.images.sources import ImageSource
@@ -175,6 +176,23 @@ class Catalog:
             report = sync.patch(self._database, self._encoder, changes)
             self._keep_up_after(report.changed)
         return report
+
+    def learn_caption_weight(self, right: Mapping[str, Collection[str]]) -> float:
+        """Learn, record and return how much captions count beside pictures where items are ranked as wholes.
+
+        Of 0, 0.1 ... 1 the weight that ranks the right items best: by the mean of 1 / the rank of the first of them.
+
+        Args:
+            right: Ids of the right items of each text, such as those that customers bought after typing it.
+
+        Raises:
+            QueryError: there are no queries, or one has no right items.
+            CatalogLockedError: another process is writing.
+        """
+        weight = learned_weight(right, self.search_many)
+        with self._as_writer(), self._database.writing() as records:
+            records.put_meta(caption_weight=weight)
+        return weight
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete items by id, until a `build(restore=True)` or an upsert brings them back; return how many there were.

@@ -1,6 +1,6 @@
 """Items as wholes: the cosines of an item's pictures and captions made one score."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,6 @@ from retrieval.catalog.sides import Among, Side
 from retrieval.records.items import SideName
 
 CAPTION_WEIGHT: Final = 0.5  # until one is learned
-WEIGHTS: Final = tuple(step / 20 for step in range(21))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,3 @@ def _scores(side: Side, query: Rows, items: Ids, *, fusion: Fusion) -> tuple[NDA
     scores[places] = cosines[first] if fusion == "best" else sums / counts
     best[places] = positions[first]
     return scores, best
-
-
-def learned_weight(pictures: Sequence[NDArray[np.float64]], captions: Sequence[NDArray[np.float64]]) -> float:
-    """Return the weight of the captions that ranks right items best: of 0, .05 ... 1 that of the greatest mean 1/rank.
-
-    Args:
-        pictures: For each query the items' scores by pictures, (n,), the right item first.
-        captions: The same by captions.
-    """
-
-    def reciprocal(weight: float) -> float:
-        mixed = [(1 - weight) * one + weight * other for one, other in zip(pictures, captions, strict=True)]
-        return float(np.mean([1 / (1 + np.sum(scores[1:] >= scores[0])) for scores in mixed]))
-
-    return max(WEIGHTS, key=reciprocal)

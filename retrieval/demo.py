@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.catalog import Catalog, is_catalog
 from retrieval.encoder import STARTER, load_encoder
+from retrieval.errors import TrainingError
 from retrieval.evaluate import evaluate
 from retrieval.evaluate.report import KS
 from retrieval.evaluate.report_table import WAYS
@@ -125,13 +126,21 @@ def _titles(table: Path) -> list[str | None]:
 
 def _trained(training: Pairs, folder: Path, *, config: TrainConfig | None, say: Say) -> Encoder:
     from retrieval.train import TrainConfig, train
+    from retrieval.train.run import RunFolder
 
     # The heads learn in a minute what the towers would learn in ten. Nothing has to be kept of what they knew before.
     recipe = TrainConfig(
         model=STARTER, tune="heads", epochs=40, learning_rate=2e-3, average="off", validation_share=0.0
     )
+    config = (config or recipe).complete()
     say(f"\nFine-tuning its heads on the {len(training)} other products into {folder} ...")
-    result = train(training, folder, config=config or recipe, resume=True, progress=_told(say))
+    run = RunFolder(folder)
+    try:
+        run.check(config, resume=True)
+    except TrainingError:
+        if run.config.is_file():  # that of another release's demo
+            shutil.rmtree(folder)
+    result = train(training, folder, config=config, resume=True, progress=_told(say))
     say(result.summary())
     return load_encoder(folder)
 

@@ -88,6 +88,15 @@ def test_a_catalog_of_other_weights_is_made_anew(folder, tmp_path):
     assert any("added 60, unchanged 0" in piece for piece in told)
 
 
+@pytest.mark.usefixtures("first")
+def test_a_run_of_other_settings_is_made_anew(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    told, _ = demonstrate(tmp_path / "copy", seed=1)
+    assert any("training" in piece or "trained" in piece for piece in told)
+    config = TrainConfig.from_json((tmp_path / "copy" / "run" / "training" / "config.json").read_text(encoding="utf-8"))
+    assert config.seed == 1
+
+
 def test_lost_pictures_are_drawn_again(first, folder, tmp_path):
     copy = tmp_path / "demo"
     shutil.copytree(folder, copy)

@@ -1,6 +1,6 @@
 """Items as wholes: the cosines of an item's pictures and captions made one score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.vectors import Ids, Rows
 from retrieval.catalog.ranked import Ranked
 from retrieval.catalog.request import Fusion
-from retrieval.catalog.sides import Among, Side
+from retrieval.catalog.sides import Side
 from retrieval.records.items import SideName
 
 CAPTION_WEIGHT: Final = 0.5  # until one is learned
@@ -24,20 +24,19 @@ class Fusing:
     weight: float
 
 
-def fused(sides: Mapping[SideName, Side], query: Rows, depth: int, *, among: Among, fusing: Fusing) -> Ranked:
-    """Return the `depth` best items among the candidates: the best so many of either side; equal ones by number.
+def fused(sides: Mapping[SideName, Side], query: Rows, *, among: Sequence[Ranked], fusing: Fusing) -> Ranked:
+    """Return the items that were found on either side, best first; equal ones by number.
 
     An item's score is (1 - weight) x that of its pictures + weight x that of its captions, or that of its pictures
     where it has no captions. A side's score is the best cosine, or the mean of all. The position is that of the best
     picture.
     """
-    found = [side.search(query, depth, among).item for side in sides.values()]
-    candidates = np.unique(np.concatenate(found))
+    candidates = np.unique(np.concatenate([found.item for found in among]))
     pictures, positions = _scores(sides["images"], query, candidates, fusion=fusing.fusion)
     captions, _ = _scores(sides["captions"], query, candidates, fusion=fusing.fusion)
     weight = fusing.weight
     score = np.where(np.isnan(captions), pictures, (1 - weight) * pictures + weight * captions)
-    best = np.argsort(-score, kind="stable")[:depth]
+    best = np.argsort(-score, kind="stable")
     return Ranked(candidates[best], positions[best], score[best])
 
 

@@ -52,7 +52,7 @@ class Search:
         self.request = request
         self.target = target
         self.side = sides["captions" if target == "captions" else "images"]
-        self.known: Ranked | None = None  # the first `depth` by vector, where they were searched together with others
+        self.known: dict[SideName, Ranked] = {}  # the first `depth` of a side, where it was searched for many at once
         self._sides = sides
         self._records = records
         self._mirror = mirror
@@ -77,9 +77,11 @@ class Search:
         return max(WINDOW, needed)
 
     @property
-    def is_shared(self) -> bool:
-        """Whether its candidates by vector are those of a search that others may share."""
-        return self._asks_vectors and self.target != "items" and self._mask is None and self._without is None
+    def shared(self) -> tuple[SideName, ...]:
+        """The sides whose first `depth` by vector are those of a search that others may share."""
+        if not self._asks_vectors or self._mask is not None or self._without is not None:
+            return ()
+        return ("images", "captions") if self.target == "items" else (self.target,)
 
     def hits(self) -> Hits:
         """Search, and read the records of what is shown."""
@@ -160,16 +162,19 @@ class Search:
         return found.take(found.score >= floor)
 
     def _nearest(self, depth: int) -> Ranked:
-        if self.known is not None and depth == self.depth:
-            return self.known
-        request = self.request
-        among = Among(self._mask, self._without, request.effort)
         if self.target != "items":
-            return self.side.search(self.row, depth, among)
-        weight = request.caption_weight
+            return self._of_side(self.target, depth)
+        weight = self.request.caption_weight
         if weight is None:
             weight = float(self._records.meta("caption_weight", CAPTION_WEIGHT))
-        return fused(self._sides, self.row, depth, among=among, fusing=Fusing(request.fusion, weight))
+        found = [self._of_side(side, depth) for side in self._sides]
+        fusing = Fusing(self.request.fusion, weight)
+        return fused(self._sides, self.row, among=found, fusing=fusing).take(slice(depth))
+
+    def _of_side(self, side: SideName, depth: int) -> Ranked:
+        if side in self.known and depth == self.depth:
+            return self.known[side]
+        return self._sides[side].search(self.row, depth, Among(self._mask, self._without, self.request.effort))
 
     # --- order
 

@@ -98,19 +98,18 @@ class Searcher:
         except FAILURES as error:
             return error
 
-    @staticmethod
-    def _search_together(searches: Sequence[Search]) -> None:
+    def _search_together(self, searches: Sequence[Search]) -> None:
         """Search an index once for all that ask it alike."""
         alike: dict[Any, list[Search]] = {}
         for search in searches:
-            if search.is_shared:
-                alike.setdefault((search.depth, search.request.effort), []).append(search)
-        for (depth, effort), group in alike.items():
+            for side in search.shared:
+                alike.setdefault((side, search.depth, search.request.effort), []).append(search)
+        for (side, depth, effort), group in alike.items():
             if len(group) > 1:
                 queries = np.concatenate([search.row for search in group])
-                found = group[0].side.search_many(queries, depth, effort=effort)
+                found = self._sides[side].search_many(queries, depth, effort=effort)
                 for search, ranked in zip(group, found, strict=True):
-                    search.known = ranked
+                    search.known[side] = ranked
 
 
 def _answer(search: Search | Failure) -> Hits | Failure:

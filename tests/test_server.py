@@ -243,6 +243,22 @@ def test_pages_facets_sorting_groups_floors_and_boosts_come_from_the_catalog(cli
     assert client.post("/search", json={}).json()["total"] == 5
 
 
+def test_words_that_modify_a_picture_or_an_item_are_not_looked_up_as_words(client):
+    """A text alone is for what is called so; beside a picture it says how the picture is to be changed."""
+    alone = client.post("/search", json={"text": "blue", "weights": {"words": 2.0}}).json()["hits"]
+    assert all("vectors" in hit["ranks"] for hit in alone)
+    for seen in ({"like": "red"}, {"image": encoded(picture("red"))}, {"vector": VECTOR}):
+        hits = client.post("/search", json={"text": "blue", "target": "images", **seen}).json()["hits"]
+        assert not any("ranks" in hit for hit in hits)
+
+
+def test_dates_are_counted_in_ranges(client):
+    days = {"red": "2026-01-31", "blue": "2026-02-01", "black": "2025-12-24"}
+    bulk(client, [{"patch": {"id": name, "attributes": {"day": day}}} for name, day in days.items()])
+    answer = client.post("/search", json={"facets": {"day": [["2026-01-01", "2026-02-01"], ["2026-02-01", None]]}})
+    assert [one["count"] for one in answer.json()["facets"]["day"]["ranges"]] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("item", "word"),
     [

@@ -20,6 +20,7 @@ from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody, SearchBo
 Answer: TypeAlias = dict[str, Any]
 Encode: TypeAlias = Callable[[Sequence[str]], object]
 _THUMBNAIL = 240
+_SEEN = ("image", "like", "vector")  # parts that a text only modifies: "this in blue" is not for what is called blue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def request_of(body: SearchBody, picture: Picture | None) -> Request:
     given["boosts"] = [boost.model_dump() for boost in body.boosts]
     given["image"] = picture
     given = {name: value for name, value in given.items() if value is not None}
-    if body.text is not None and body.target != "captions":
+    if body.text is not None and body.target != "captions" and given.keys().isdisjoint(_SEEN):
         given.setdefault("mode", "hybrid")
     if not given.keys() & set(KINDS):
         given.setdefault("where", {})  # which asks for everything

@@ -36,7 +36,7 @@ Base64: TypeAlias = Annotated[
 Vector: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=_MAX_DIMENSION)]
 Weight: TypeAlias = Annotated[float, Field(gt=0, le=1e6)]
 Key: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID)]
-Range: TypeAlias = Annotated[list[float | None], Field(min_length=2, max_length=2)]
+Range: TypeAlias = Annotated[list[float | str | None], Field(min_length=2, max_length=2)]
 Ranges: TypeAlias = Annotated[list[Range], Field(min_length=1, max_length=100)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 
@@ -58,10 +58,10 @@ class SearchBody(Strict):
     like: Id | None = Field(None, description="Id of an item.")
     minus: Text | None = Field(None, description="Words to search away from.")
     vector: Vector | None = Field(None, description="A row of the encoder's space.")
-    weights: dict[Literal["text", "image", "like", "minus", "vector"], Weight] | None = None
+    weights: dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight] | None = None
     target: Literal["images", "captions", "items"] | None = None
     mode: Literal["vectors", "words", "hybrid"] | None = Field(
-        None, description="How a text is searched; hybrid where there is one."
+        None, description="How a text is searched; hybrid where it is not a part of a mix with a picture or an item."
     )
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     offset: Annotated[int, Field(ge=0, le=100_000)] = 0

@@ -39,9 +39,10 @@ wheel-test: $(READY)
 	cd .wheel && PYTHONPATH=site ../$(BIN)/python -c "import retrieval, index; assert '.wheel' in retrieval.__file__ and '.wheel' in index.__file__"
 	PYTHONPATH=.wheel/site $(BIN)/pytest -q
 
-# Fifty kills of builds and twenty of trainings at random moments; the tests run five and three.
+# Fifty kills of builds and twenty of trainings at random moments, where the tests run five and three; ten of a service.
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/serve_soak.py
 
 clean:
 	rm -rf .wheel dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -143,9 +143,9 @@ def start(catalog: Path, *flags: str, port: int = 0, environment: dict[str, str]
 
 
 @contextmanager
-def serving(catalog: Path, *flags: str) -> Iterator[Service]:
+def serving(catalog: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
     """Run the service for a while, and let it stop by itself at the end."""
-    service = start(catalog, *flags)
+    service = start(catalog, *flags, environment=environment)
     try:
         yield service
     finally:

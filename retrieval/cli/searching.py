@@ -116,7 +116,7 @@ def _weight(text: str) -> tuple[str, float]:
 
 
 def _hit_line(hit: "Hit") -> str:
-    shown = hit.image if hit.target == "images" else " ".join((hit.caption or "").split())
+    shown = " ".join((hit.caption or "").split()) if hit.target == "captions" else hit.image
     return "\t".join((f"{hit.score:.4f}", _printable(hit.id), _printable(shown or "")))
 
 

@@ -48,7 +48,9 @@ class Query:
 
     def __post_init__(self) -> None:
         if not any(part.kind != "minus" for part in self.parts):
-            raise QueryError("There is nothing to search for: give a text, an image, an item or a vector; or a filter, to browse.")
+            raise QueryError(
+                "There is nothing to search for: give a text, an image, an item or a vector; or a filter, to browse."
+            )
 
     @property
     def like(self) -> str | None:

@@ -1,5 +1,6 @@
 """Searching a catalog: every answer against a plain scan of everything, whatever happened to the catalog before."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 
 from index.exact import exact_search
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, is_catalog
+from retrieval.catalog import Catalog, is_catalog, search, sides
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
 from retrieval.images import content_hash, open_image
 from retrieval.pairs import Pairs, read_pairs
@@ -298,6 +299,50 @@ def test_threads_search_while_one_writes_and_never_see_half_a_change(tmp_path):
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+@pytest.fixture
+def compacted(tmp_path):
+    """A catalog, and a function by which another process changes an item until a compaction takes a file away."""
+    other = {"id": "other", "image_vectors": [[1.0, 1.0]], "captions": ["other"], "caption_vectors": [[1.0, 0.0]]}
+    numbers = itertools.count(1)
+    with Catalog.open(tmp_path / "c", create=True) as reader, Catalog.open(tmp_path / "c") as writer:
+
+        def compact():
+            before = set(tmp_path.glob("c/images-*.f32"))
+            while before & set(tmp_path.glob("c/images-*.f32")):
+                writer.upsert([{"id": "it", "image_vectors": [[1.0, next(numbers)]]}])
+
+        writer.upsert([{"id": "it", "image_vectors": [[1.0, 0.0]]}, other])
+        yield reader, compact
+
+
+def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(compacted, monkeypatch):
+    """Vectors that were compacted between the look at the records and the look at the file are not missing."""
+    reader, compact = compacted
+    before, times = sides.map_rows, iter(range(6))
+
+    def late(path, **facts):
+        if next(times, None) is not None:
+            compact()
+        return before(path, **facts)
+
+    monkeypatch.setattr(sides, "map_rows", late)
+    assert {hit.id for hit in reader.search(vector=[1.0, 0.0])} == {"it", "other"}
+    assert next(times, None) is None
+
+
+@pytest.mark.parametrize("target", ["images", "captions", "items"])
+def test_a_search_like_an_item_holds_its_vectors_while_a_compaction_takes_the_file_away(compacted, monkeypatch, target):
+    reader, compact = compacted
+    before = search._item_row
+
+    def late(*given):
+        compact()
+        return before(*given)
+
+    monkeypatch.setattr(search, "_item_row", late)
+    assert [hit.id for hit in reader.search(like="it", target=target)] == ["other"]
 
 
 def test_two_threads_that_write_wait_for_each_other(tmp_path):

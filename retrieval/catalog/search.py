@@ -21,7 +21,6 @@ from retrieval.filters.mirror import Columns, Mirror
 from retrieval.query import Query, mean_row, mix
 from retrieval.records import Records
 from retrieval.records.items import Hits, SideName, Target
-from retrieval.records.vector_store import map_rows, vector_path
 from retrieval.records.word_search import Worded, WordSearch
 
 WINDOW: Final = 1000
@@ -120,7 +119,7 @@ class Search:
         if query is None or not self._asks_vectors:
             return np.empty((0, 0), np.float32)
         if query.like is not None:
-            number, row = _item_row(self._records, query.like)
+            number, row = _item_row(self._records, self._sides["images"], query.like)
             self._without, rows = number, {**rows, "like": row}
         return mix(query, rows)
 
@@ -239,12 +238,12 @@ class Search:
         return lambda value, item: spelled(self._records.attributes_of(item), key, value)
 
 
-def _item_row(records: Records, name: str) -> tuple[int, Rows]:
-    """An item's number and what it looks like: the direction between its pictures' vectors, (1, d)."""
+def _item_row(records: Records, side: Side, name: str) -> tuple[int, Rows]:
+    """An item's number and what it looks like: the direction between its pictures' vectors, (1, d).
+
+    The rows are those that `side` holds: a compaction may have taken away the file that the records name.
+    """
     numbers = records.numbers_of([name])
     if name not in numbers:
         raise QueryError(f"There is no item {name!r} in this catalog.")
-    state = records.slots.side("images")
-    path = vector_path(records.folder, "images", state.generation)
-    rows = map_rows(path, count=state.rows, dimension=records.meta("dimension"))
-    return numbers[name], mean_row(np.array(rows[records.slots.slots_of(numbers[name])]))
+    return numbers[name], mean_row(np.array(side.rows[records.slots.slots_of(numbers[name])]))

@@ -50,10 +50,10 @@ class Searcher:
         answers: dict[int, Hits | Failure] = {}
         targets = [self._target(request) for request in requests]
         for target in dict.fromkeys(targets):
-            with self._reading(target) as records:
+            places = [place for place, one in enumerate(targets) if one == target]
+            with self._reading(self._needed(target, [requests[place] for place in places])) as records:
                 if recorded is not None and records.meta("encoder") != asdict(recorded):
                     return None
-                places = [place for place, one in enumerate(targets) if one == target]
                 searches = {
                     place: self._search(requests[place], rows[place], target=target, records=records)
                     for place in places
@@ -71,6 +71,12 @@ class Searcher:
             return "images"
         with self._database.reading() as records:
             return "captions" if records.has_captions() else "images"
+
+    @staticmethod
+    def _needed(target: Target, requests: Sequence[Request]) -> Target:
+        """Return whose sides these requests need: an item that is searched with has pictures, whatever is ranked."""
+        likes = any(request.query is not None and request.query.like is not None for request in requests)
+        return "items" if target == "captions" and likes else target
 
     @contextmanager
     def _reading(self, target: Target) -> Iterator[Records]:

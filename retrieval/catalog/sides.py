@@ -78,12 +78,30 @@ class Side:
                 if self.fits(records):
                     yield records
                     return
-            with suppress(FileNotFoundError), self._lock.alone(), database.reading() as records:
-                self.refresh(records)
-        # Somebody writes faster than this can look twice; or a file is missing.
-        with _missing_reported(self._folder), self._lock.alone(), database.reading() as records:
-            self.refresh(records)
+            with self._lock.alone(), self._refreshed(database):
+                pass
+        # Somebody writes faster than this can look twice.
+        with self._lock.alone(), self._refreshed(database) as records:
             yield records
+
+    @contextmanager
+    def _refreshed(self, database: Database) -> Iterator[Records]:
+        """Give records of one moment, as of which this side is now, for who holds the lock alone.
+
+        A compaction may take a file away after the records that name it were read: then newer ones name another.
+        """
+        gone = None
+        while True:
+            with database.reading() as records:
+                try:
+                    self.refresh(records)
+                except FileNotFoundError as error:
+                    if error.filename == gone:
+                        raise _missing(self._folder, error) from error
+                    gone = error.filename
+                else:
+                    yield records
+                    return
 
     def fits(self, records: Records) -> bool:
         """Whether nothing has changed since the last refresh."""
@@ -265,15 +283,11 @@ def _full_disk_reported(folder: Path) -> Iterator[None]:
         raise CatalogError(f"{folder} is complete, but for its index: {error}. Until then search is exact.") from error
 
 
-@contextmanager
-def _missing_reported(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CatalogError(
-            f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
-            f"or delete the catalog and build it again."
-        ) from error
+def _missing(folder: Path, error: FileNotFoundError) -> CatalogError:
+    return CatalogError(
+        f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
+        f"or delete the catalog and build it again."
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Catalog: items, their vectors and their indexes; a folder on disk that is built, changed and searched."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ __all__ = [
     "is_catalog",
     "make_request",
 ]
+
+logger = logging.getLogger("retrieval.catalog")
 
 IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
 
@@ -391,12 +394,19 @@ class Catalog:
             yield
 
     def _keep_up_after(self, touched: int) -> None:
-        """Tidy up after many small changes as after a large one: looking costs a scan."""
+        """Tidy up after many small changes as after a large one: looking costs a scan.
+
+        What was changed is on the disk by now: it is not said to have failed because a full disk leaves no room to
+        tidy up. That is tried again after as many changes.
+        """
         self._touched += touched
         with self._database.reading() as records:
             rows = sum(records.slots.side(side).rows for side in SIDES)
         if self._touched * 20 > rows:
-            self._keep_up()
+            try:
+                self._keep_up()
+            except CatalogError as error:
+                logger.warning("changes are made, but could not be tidied up after: %s", error)
 
     def _keep_up(self) -> None:
         self._touched = 0

@@ -4,7 +4,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import CatalogError, CatalogLockedError
@@ -32,7 +32,8 @@ def writer_lock(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CatalogLockedError(_who_writes(path, os.pread(descriptor, 32, 0))) from None
-        os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
+        with suppress(OSError):  # a full disk holds no name, but the lock
+            os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
         yield
     finally:
         os.close(descriptor)

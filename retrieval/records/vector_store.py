@@ -6,6 +6,7 @@ what an unfinished write left. A writer cuts that tail off, a reader never looks
 
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +41,40 @@ def append_rows(path: Path, rows: Rows, *, at: int) -> None:
     """Write `(n, d)` rows behind the `at` committed ones, in place of any tail, and wait until the disk has them.
 
     Raises:
-        OSError: the disk is full or failing; the committed rows are untouched.
+        OSError: the disk is full or failing; the committed rows are untouched, and what was written is taken back.
         CatalogError: the file holds fewer than the committed rows.
     """
     start = at * rows.shape[1] * STORED.itemsize
     fresh = at == 0 and not path.exists()
-    with path.open("wb" if fresh else "r+b") as file:
+    with path.open("wb" if fresh else "r+b", buffering=0) as file:
         _check_length(path, os.fstat(file.fileno()).st_size, count=at, dimension=rows.shape[1])
         file.truncate(start)
         file.seek(start)
-        file.write(np.ascontiguousarray(rows, dtype=STORED).data)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            _write_all(file, np.ascontiguousarray(rows, dtype=STORED))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(start)  # who deletes something to make room needs a little of it
+            raise
     if fresh:
         sync(path.parent)
 
 
 def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
-    """Write the rows at `slots`, in that order, as a new file, and wait until the disk has them."""
-    with path.open("wb") as file:
-        for block in _blocks(slots):
-            file.write(np.ascontiguousarray(rows[block], dtype=STORED).data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write the rows at `slots`, in that order, as a new file, and wait until the disk has them.
+
+    Raises:
+        OSError: the disk is full or failing; no part of a file is left there.
+    """
+    try:
+        with path.open("wb") as file:
+            for block in _blocks(slots):
+                file.write(np.ascontiguousarray(rows[block], dtype=STORED).data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -85,6 +97,13 @@ def _check_length(path: Path, size: int, *, count: int, dimension: int) -> None:
             f"{path} holds {held} vectors where the records name {count}: it was cut or replaced. "
             f"Put the file back from a copy, or delete the catalog and build it again."
         )
+
+
+def _write_all(file: FileIO, rows: Rows) -> None:
+    """Write without a buffer, of which closing the file would try to write the rest again."""
+    rest = rows.data.cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _blocks(slots: np.ndarray) -> Iterator[np.ndarray]:

@@ -108,3 +108,27 @@ def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):
     worded = {hit.id for hit in shop.search("red hat", mode="words", k=80)}
     assert {hit.id for hit in hits} == near | worded
     assert len(hits) == hits.total < len(everything)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"mode": "words"}, {"mode": "hybrid", "floor": 0.2, "target": "images"}, {"mode": "words", "group": "n"}]
+)
+@pytest.mark.parametrize("where", [None, {"n": {"$lt": 50}}])
+def test_what_is_counted_by_words_is_no_question_of_how_many_are_ranked(shop, monkeypatch, asked, where):
+    """Also with more items that have the words than are ranked."""
+    every = shop.search("red hat", k=80, where=where, facets=["n"], **asked)
+    assert every.total == len(every)
+    monkeypatch.setattr("retrieval.catalog.search.WINDOW", 5)
+    few = shop.search("red hat", k=2, where=where, facets=["n"], **asked)
+    assert (few.total, few.facets) == (every.total, every.facets)
+
+
+def test_captions_like_an_item_without_one_are_counted_as_they_are_found(tmp_path):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": name, "image_vectors": [[1.0, 0.0]], "attributes": {"name": name}} for name in "ab"])
+        hits = catalog.search(like="a", target="captions", facets=["name"])
+        assert (list(hits), hits.total, hits.facets["name"].values) == ([], 0, ())
+        told = {"id": "c", "captions": ["c"], "caption_vectors": [[0.0, 1.0]], "attributes": {"name": "c"}}
+        catalog.upsert([{**told, "image_vectors": [[1.0, 0.0]]}])
+        hits = catalog.search(like="a", target="captions", facets=["name"])
+        assert ([hit.id for hit in hits], hits.total, hits.facets["name"].values) == (["c"], 1, (("c", 1),))

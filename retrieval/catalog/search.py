@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from index.vectors import Mask, Rows
+from index.vectors import Ids, Mask, Rows
 from retrieval.catalog.answers import hits_of
 from retrieval.catalog.encoding import Encoded
 from retrieval.catalog.fused import CAPTION_WEIGHT, Fusing, fused
@@ -57,6 +57,7 @@ class Search:
         self._mirror = mirror
         self._words = words
         self._without: int | None = None
+        self._is_cut = False  # whether there may be more items with the words than were ranked
         self._ranks: Mapping[int, Mapping[str, int]] = {}
         self._start = perf_counter()
         self._mask: Mask | None = None
@@ -130,6 +131,7 @@ class Search:
         if request.words is None:
             return self._by_vector(depth)
         named, worded = self._by_words(request.words, depth)
+        self._is_cut = len(worded) >= depth
         if request.mode == "words":
             return first_named(named, worded)
         ranked, self._ranks = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
@@ -198,14 +200,29 @@ class Search:
 
     def _total(self, found: Ranked) -> int:
         if self._counts_found:
-            return len(found)
-        without = self._without is not None and (self._mask is None or bool(self._mask[self._without]))
-        return self.side.count_items(self._mask) - int(without)
+            return len(self._found_items(found))
+        if self._without is None:
+            return self.side.count_items(self._mask)
+        mask = self._items().copy()
+        mask[self._without] = False
+        return self.side.count_items(mask)
 
     @property
     def _counts_found(self) -> bool:
         """Whether only what was found counts, and not all that passes the filter."""
         return self.request.mode == "words" or self.request.floor is not None
+
+    def _found_items(self, found: Ranked) -> Ids:
+        """The items that were found, also those that have the words but come after the ones that were ranked."""
+        words = self.request.words
+        if words is None or not self._is_cut:
+            return found.item
+        having = self._words.having(self._records.connection, words)
+        if self._mask is not None:
+            having = having[self._mask[having]]
+        if self._without is not None:
+            having = having[having != self._without]
+        return np.union1d(having, found.item)
 
     def _items(self) -> Mask:
         if self._mask is not None:
@@ -217,12 +234,12 @@ class Search:
         """The items, by number, that totals and facets are about."""
         if self._counts_found:
             mask = np.zeros(len(columns.live), np.bool_)
-            mask[found.item] = True
+            mask[self._found_items(found)] = True
             return mask
         mask = (columns.live if self._mask is None else self._mask).copy()
         if self._without is not None:
             mask[self._without] = False
-        return mask
+        return self.side.items_of(mask)
 
     def _facets(self, found: Ranked) -> Mapping[str, Facet]:
         if not self.request.facets:

@@ -135,6 +135,12 @@ class Side:
         items = self._entries.first_items()
         return len(items) if mask is None else int(np.count_nonzero(mask[items]))
 
+    def items_of(self, mask: Mask) -> Mask:
+        """Return the items of the mask that have an image, or a caption."""
+        there = np.zeros_like(mask)
+        there[self._entries.first_items()] = True
+        return mask & there
+
     def search(self, query: Rows, k: int, among: Among) -> Ranked:
         """Return the k best entries for one unit row, (1, d), best first; equal scores in slot order, then item order.
 

@@ -164,14 +164,20 @@ class WordSearch:
             depth: Most items to return.
             allowed: By item number, which may be found; all where None. Of the same transaction.
         """
-        terms = query_terms(text[:_MOST_CHARACTERS])[:_MOST_TERMS]
-        counts = _items_with(connection, {gram for term in terms for gram in term.grams})
-        unknown = [term for term in terms if len(term.typed) > 1 and not counts.keys() & term.grams]
-        known = [one for term in terms if term not in unknown for one in _known(connection, term, counts)]
+        known, unknown = _looked_up(connection, text)
         sought = self._with_corrected(connection, known, unknown)
         scorer = _Scorer(connection, sought, limit=max(depth, MOST_SCORED))
         whole = sum(scorer.weight(one.items) for one in dict.fromkeys(known)) + len(unknown) * scorer.weight(0)
         return scorer.scores(allowed, depth=depth).best(depth, whole=whole)
+
+    def having(self, connection: sqlite3.Connection, text: str) -> NDArray[np.int64]:
+        """Return all items, by number, that have any of the words that `ranked` looks for, however many they are."""
+        sought = self._with_corrected(connection, *_looked_up(connection, text))
+        if not sought:
+            return _NONE.items
+        expression = " OR ".join(one.expression for one in sought)
+        rows = connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))
+        return np.fromiter((item for (item,) in rows), np.int64)
 
     # --- what is looked for
 
@@ -237,6 +243,14 @@ def _is_telling(connection: sqlite3.Connection, spelled: str, named: int) -> boo
 
 
 # --- parts
+
+
+def _looked_up(connection: sqlite3.Connection, text: str) -> tuple[list[Sought], list[Term]]:
+    """Return the parts of a text that items have, and the words that none has."""
+    terms = query_terms(text[:_MOST_CHARACTERS])[:_MOST_TERMS]
+    counts = _items_with(connection, {gram for term in terms for gram in term.grams})
+    unknown = [term for term in terms if len(term.typed) > 1 and not counts.keys() & term.grams]
+    return [one for term in terms if term not in unknown for one in _known(connection, term, counts)], unknown
 
 
 def _items_with(connection: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:

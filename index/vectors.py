@@ -120,7 +120,7 @@ def _normalised(chunk: NDArray[np.generic], start: int) -> Rows:
         _refuse(scale, start)
         values /= scale[:, None]
         norms = np.sqrt(np.einsum("nd,nd->n", values, values))
-    unit = np.abs(norms * scale - 1) <= ROUNDING
+        unit = np.abs(norms * scale - 1) <= ROUNDING
     norms[unit] = 1 / scale[unit]
     return np.asarray(values / norms[:, None], np.float32)
 

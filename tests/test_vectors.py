@@ -44,6 +44,10 @@ def test_lengths_that_overflow_or_vanish_in_float32_are_right(size):
     np.testing.assert_allclose(unit_rows([[size, size]]), [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
+def test_a_length_that_overflows_in_float64_is_right_without_a_warning():
+    np.testing.assert_allclose(unit_rows([[1e308] * 4]), [[0.5] * 4])
+
+
 def test_the_matrix_that_goes_in_is_not_touched_and_does_not_come_out():
     given_rows = np.array([[1.0, 0.0]], np.float32)
     rows = unit_rows(given_rows)

@@ -111,6 +111,14 @@ def test_a_length_that_is_none_is_refused(url, length):
     assert data.startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_another_request(url):
+    start = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    both = b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    answer, _ = raw(url, start + both + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"alive" not in answer
+
+
 def test_a_body_that_stops_coming_is_not_waited_for(url):
     request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=100)
     data, closed = raw(url, request + b"{")

@@ -70,6 +70,7 @@ class Bounded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        _check_framing(scope)
         if is_bulk(scope):
             await self._app(scope, self._slowly(receive), send)
             return
@@ -121,6 +122,15 @@ class Bounded:
         # The rest of the body is not read: the connection cannot be used again.
         message = f"The body is too large: at most {self._most:,} bytes are taken."
         return Problem(413, message, headers={"Connection": "close"})
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse a body of two lengths: a proxy that goes by the other one takes the rest for another client's request.
+
+    RFC 9112, section 6.1.
+    """
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        raise Problem(400, "A request has a Content-Length or a Transfer-Encoding.", headers={"Connection": "close"})
 
 
 def _announced(scope: Scope) -> int:

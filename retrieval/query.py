@@ -155,7 +155,7 @@ def _weights(weights: Mapping[str, float], there: Mapping[Kind, Any]) -> dict[st
     for kind, weight in weights.items():
         if kind not in there:
             raise QueryError(
-                f"There is a weight of {kind!r}, which the query does not have; it has {', '.join(there)}."
+                f"There is a weight of {kind!r}, which the query does not have; it has {', '.join(there) or 'no part'}."
             )
         if not _is_number(weight) or not 0 < weight < math.inf:
             raise QueryError(f"The weight of {kind} is a positive number, not {weight!r}.")

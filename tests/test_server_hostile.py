@@ -272,3 +272,32 @@ def test_a_pasted_address_is_only_text(client, monkeypatch):
         assert refused(client.post("/search", json={"image": text}))
         assert refused(client.post("/search", json={"image": base64.b64encode(text.encode()).decode()}))
         assert refused(client.post("/search", json={"like": text}))
+
+
+def test_a_picture_of_an_item_that_changes_meanwhile_is_not_there(shop, client, monkeypatch):
+    """Its address was of the item before; and no message says where pictures of a feed are."""
+
+    def gone(hit):
+        shop.patch([{"id": "red", "images": [picture("white")]}])
+        return before(hit)
+
+    before = shop.image_source
+    monkeypatch.setattr(shop, "image_source", gone)
+    answer = client.get("/items/red/images/0")
+    assert (answer.status_code, refused(answer)) == (404, True)
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "The image is empty"), (b"abc", "The image is not an image")])
+def test_a_query_that_is_no_picture_is_told_in_a_sentence(client, data, said):
+    answer = client.post("/search", json={"image": encoded(data)})
+    assert refused(answer)
+    assert answer.json()["error"].startswith(said)
+
+
+def test_words_have_a_weight_over_http_as_they_have_in_python(client):
+    hits = {
+        weight: client.post("/search", json={"text": "red", "weights": {"words": weight}}).json()["hits"][0]["score"]
+        for weight in (1, 2)
+    }
+    assert hits[2] > hits[1]
+    assert refused(client.post("/search", json={"text": "red", "mode": "vectors", "weights": {"words": 2}}))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
 from retrieval.catalog.request import Request, make_request
+from retrieval.errors import CatalogError
 from retrieval.filters.facets import Facet
 from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
@@ -92,9 +93,14 @@ class Engine:
         paths = self._item(name)["images"]
         path = paths[position] if position < len(paths) else None
         if path is None:
-            raise Problem(404, f"There is no picture {position} of an item {name!r}.")
+            raise _no_picture(name, position)
         found = Hit(rank=1, score=0.0, id=name, image=path, caption=None, attributes={})
-        source = self._catalog.image_source(found)
+        try:
+            source = self._catalog.image_source(found)
+        except CatalogError as error:
+            if error.__cause__ is not None:  # the catalog cannot be read
+                raise
+            raise _no_picture(name, position) from None  # the item was changed between two looks at it
         return StoredPicture(source, _version(source))
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -145,6 +151,10 @@ class Engine:
 def no_item(name: str) -> Problem:
     """Return what a client is told that asks for an item that is not there."""
     return Problem(404, f"There is no item {name!r}.")
+
+
+def _no_picture(name: str, position: int) -> Problem:
+    return Problem(404, f"There is no picture {position} of an item {name!r}.")
 
 
 def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:

@@ -58,7 +58,9 @@ class SearchBody(Strict):
     like: Id | None = Field(None, description="Id of an item.")
     minus: Text | None = Field(None, description="Words to search away from.")
     vector: Vector | None = Field(None, description="A row of the encoder's space.")
-    weights: dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight] | None = None
+    weights: dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight] | None = Field(
+        None, description='Of the parts, 1 where not given; "words" in the mode "hybrid".'
+    )
     target: Literal["images", "captions", "items"] | None = None
     mode: Literal["vectors", "words", "hybrid"] | None = Field(
         None, description="How a text is searched; hybrid where it is not a part of a mix with a picture or an item."
@@ -69,7 +71,7 @@ class SearchBody(Strict):
     sort: Annotated[list[Key], Field(max_length=8)] = Field([], description='Attributes, "-price" from the highest.')
     group: Key | None = Field(None, description="Attribute: of each value, only the best hit.")
     facets: Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)] = []
-    floor: float | None = Field(None, description="Least score.")
+    floor: float | None = Field(None, description="Least cosine of what is found by vector.")
     boosts: Annotated[list[BoostBody], Field(max_length=8)] = []
     fusion: Literal["best", "mean"] | None = Field(None, description='Of several pictures; for the target "items".')
     caption_weight: Annotated[float, Field(ge=0, le=1)] | None = None

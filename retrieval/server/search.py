@@ -3,6 +3,7 @@
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 
+from retrieval.errors import ImageError
 from retrieval.images import check_picture
 from retrieval.server.bodies import check_kind, form_parts, kind_of, model_of, parse_json
 from retrieval.server.engine import request_of
@@ -44,7 +45,10 @@ async def search(request: Request, served: Served) -> JSONResponse:
     asked, picture = await (_from_form(request, served) if kind_of(request) == _FORM else _from_json(request, served))
     _check_reach(asked, served)
     if picture is not None:
-        await served.reads.run(check_picture, picture, max_pixels=served.settings.max_pixels)
+        try:
+            await served.reads.run(check_picture, picture, max_pixels=served.settings.max_pixels)
+        except ImageError as error:
+            raise Problem(422, f"The image {error}.") from None
     found = await served.searches.ask(request_of(asked, picture))
     return JSONResponse(found)
 

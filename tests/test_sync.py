@@ -5,6 +5,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -442,13 +444,24 @@ with Catalog.open(sys.argv[1], encoder=FakeEncoder()) as catalog:
         assert catalog.upsert([{"id": "next", "images": [folder / "blue.png"]}]).added == 1
 
 
-def test_a_build_beside_another_writer_says_so_in_one_line(shop):
+def test_a_build_beside_another_writer_says_so_in_one_line(shop, monkeypatch):
+    monkeypatch.setattr("retrieval.catalog._BUILD_PATIENCE", 0.1)
     with (
         Catalog.open(shop.folder.parent / "c") as other,
         other._as_writer(),
         pytest.raises(CatalogLockedError, match="being written by this process"),
     ):
         shop.build()
+
+
+def test_a_build_waits_for_a_small_change_of_another_writer(shop):
+    """As beside a service that prices are sent to."""
+    with Catalog.open(shop.folder.parent / "c") as service, ExitStack() as stack:
+        stack.enter_context(service._as_writer())
+        done = threading.Timer(0.3, stack.close)
+        done.start()
+        assert shop.build()[0] == (5, 0, 0, 0)
+        done.join()
 
 
 # --- a real model

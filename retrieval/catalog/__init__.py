@@ -27,7 +27,7 @@ from retrieval.errors import CatalogError, CatalogFormatError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import Picture
-from retrieval.records.database import Database, create_database, is_blank, is_catalog
+from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog
 from retrieval.records.items import Hit, Hits, Item, SideName, SyncReport, Target
 from retrieval.records.slots import SIDES
 
@@ -44,6 +44,8 @@ __all__ = [
     "is_catalog",
     "make_request",
 ]
+
+_BUILD_PATIENCE = 5.0  # seconds: a build finds its moment between the changes that a service makes
 
 logger = logging.getLogger("retrieval.catalog")
 
@@ -137,7 +139,7 @@ class Catalog:
         """
         if index is not None and index not in get_args(IndexKind):
             raise CatalogError(f"There is no index kind {index!r}; take one of {', '.join(get_args(IndexKind))}.")
-        with self._as_writer():
+        with self._as_writer(patience=_BUILD_PATIENCE):
             if index is not None:
                 with self._database.writing() as records:
                     records.put_meta(index=index)
@@ -388,9 +390,9 @@ class Catalog:
     # --- writing
 
     @contextmanager
-    def _as_writer(self) -> Iterator[None]:
-        """Be the only writer: among the threads, which wait for each other, and the processes, which do not."""
-        with self._writing, self._database.writer():
+    def _as_writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
+        """Be the only writer: among the threads, which wait for each other, and the processes, which hardly do."""
+        with self._writing, self._database.writer(patience=patience):
             yield
 
     def _keep_up_after(self, touched: int) -> None:

@@ -19,6 +19,9 @@ from retrieval.records.locks import writer_lock
 
 FILE = "catalog.sqlite"
 LOCK = "catalog.lock"
+PATIENCE = 0.2
+"""Seconds that a writer waits for another one: about what a small change takes, and not what a build does."""
+
 _BUSY_SECONDS = 60.0  # readers and writer wait for each other only while SQLite cleans up after a crash
 
 
@@ -102,16 +105,16 @@ class Database:
             yield Records(connection, self.folder)
 
     @contextmanager
-    def writer(self) -> Iterator[None]:
-        """Be the only writer of all processes.
+    def writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
+        """Be the only writer of all processes; wait so many seconds for another one.
 
         Raises:
-            CatalogLockedError: another one writes.
+            CatalogLockedError: another one writes, and goes on.
             CatalogError: this catalog was opened for reading only.
         """
         if self.read_only:
             raise CatalogError(f"{self.folder} was opened for reading only; open it without read_only to change it.")
-        with writer_lock(self.folder / LOCK):
+        with writer_lock(self.folder / LOCK, patience=patience):
             yield
 
     def close(self) -> None:

@@ -3,18 +3,25 @@
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import CatalogError, CatalogLockedError
 
+_PAUSE = 0.005  # seconds between two tries: a small change takes about as long
+
 
 @contextmanager
-def writer_lock(path: Path) -> Iterator[None]:
+def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Be the only process that writes; the lock goes with the process, however that ends.
 
     The lock file says who has it and stays behind: an empty or an old one means nothing.
+
+    Args:
+        path: The lock file.
+        patience: Seconds to wait for another writer, whose change may be a small one.
 
     Raises:
         CatalogError: the folder cannot be written.
@@ -28,15 +35,24 @@ def writer_lock(path: Path) -> Iterator[None]:
             f"copy it to where you may write, or get write access."
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CatalogLockedError(_who_writes(path, os.pread(descriptor, 32, 0))) from None
+        until = time.monotonic() + patience
+        while not _locked(descriptor):
+            if time.monotonic() >= until:
+                raise CatalogLockedError(_who_writes(path, os.pread(descriptor, 32, 0)))
+            time.sleep(_PAUSE)
         with suppress(OSError):  # a full disk holds no name, but the lock
             os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _who_writes(path: Path, content: bytes) -> str:

@@ -301,3 +301,11 @@ def test_words_have_a_weight_over_http_as_they_have_in_python(client):
     }
     assert hits[2] > hits[1]
     assert refused(client.post("/search", json={"text": "red", "mode": "vectors", "weights": {"words": 2}}))
+
+
+def test_a_picture_whose_file_is_gone_is_told_in_a_sentence(tmp_path):
+    with make_shop(tmp_path) as catalog, serving(catalog) as client:
+        (tmp_path / "red.png").unlink()
+        for size in ("", "?size=120"):
+            answer = client.get(f"/items/red/images/0{size}")
+            assert (answer.status_code, answer.json()) == (404, {"error": "The picture has no file any more."})

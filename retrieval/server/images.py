@@ -47,7 +47,8 @@ async def picture(  # noqa: PLR0917 - FastAPI hands them in by name
     try:
         shown = await _shown(served, stored, size)
     except ImageError as error:
-        raise Problem(404, f"The picture {error}.") from None
+        said = str(error)
+        raise Problem(404, f"The picture {said.replace('there is no such file', 'has no file any more')}.") from None
     return Response(shown.data, media_type=shown.kind, headers=_headers(tag))
 
 

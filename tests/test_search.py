@@ -275,6 +275,19 @@ def test_pages_in_a_row_are_the_whole_list_and_groups_are_found_however_deep(sho
     assert [(hit.id, hit.variants) for hit in far] == [("0", 2500)]
 
 
+def test_the_best_are_sorted_and_not_all_that_there_is_unless_a_floor_or_no_query_says_so(shop):
+    catalog, rows = shop
+    best = [hit.attributes["n"] for hit in catalog.search(vector=rows[0], k=100)]
+    assert [hit.attributes["n"] for hit in catalog.search(vector=rows[0], sort="n", k=7)] == sorted(best)[:7]
+    assert [hit.attributes["n"] for hit in catalog.search(vector=rows[0], sort="n", k=7, offset=7)] == sorted(best)[
+        7:14
+    ]
+    above = [hit.attributes["n"] for hit in catalog.search(vector=rows[0], k=2500) if hit.score >= 0.2]
+    hits = catalog.search(vector=rows[0], sort="-n", k=7, floor=0.2)
+    assert ([hit.attributes["n"] for hit in hits], hits.total) == (sorted(above, reverse=True)[:7], len(above))
+    assert [hit.attributes["n"] for hit in catalog.search(where={}, sort="-n", k=3)] == [2499, 2498, 2497]
+
+
 def test_numbers_with_many_values_come_in_a_few_round_ranges_that_hold_all(shop):
     facet = shop[0].search(where={}, facets={"n": 20}).facets["n"]
     assert (facet.least, facet.greatest, facet.missing) == (0, 2499, 0)
@@ -346,6 +359,21 @@ def test_one_request_without_an_answer_is_an_error_in_its_place_alone(shop):
 def test_senseless_arguments_are_refused_with_what_would_make_sense(arguments, message):
     with pytest.raises(QueryError, match=message):
         make_request(**{"where": {}, **arguments})
+
+
+def test_a_floor_under_items_as_wholes_leaves_none_out(tmp_path):
+    """More of them lie above the floor than are looked at first."""
+    generator = np.random.default_rng(4)
+    rows = unit_rows(generator.normal(size=(2, 1800, DIMENSION)).reshape(-1, DIMENSION)).reshape(2, 1800, DIMENSION)
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(
+            {"id": str(n), "image_vectors": rows[0, n][None], "captions": [f"{n}"], "caption_vectors": rows[1, n][None]}
+            for n in range(1800)
+        )
+        scores = rows.astype(np.float64) @ rows[0, 0].astype(np.float64)
+        expected = int(np.sum(scores.mean(axis=0) >= -0.1))
+        hits = catalog.search(vector=rows[0, 0], target="items", caption_weight=0.5, floor=-0.1, k=2000)
+        assert len(hits) == hits.total == expected > 1000
 
 
 # --- items as wholes

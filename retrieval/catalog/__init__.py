@@ -262,7 +262,7 @@ class Catalog:
         Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
         first one that the filter lets through. Items: pictures and captions fused into one score. Equal scores come in
         the order in which vectors were added. The result is exact under any filter; without one it is as exact as the
-        index. Boosts, sorting, fusion and grouping put the best 1,000 (or offset + k) into another order.
+        index. Boosts, fusion and grouping put the best 1,000 (or offset + k) into another order.
 
         Args:
             text: Words.
@@ -281,6 +281,7 @@ class Catalog:
             where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}. With a filter ({} is one) nothing
                 else need be asked for: all items that pass it are hits.
             sort: Attributes to sort the hits by, "price" or "-price" for the greatest first; a missing one comes last.
+                Where something is looked for, the best 100 (or offset + k) are sorted; with a floor, all above it.
             group: Attribute that variants share: of these the best one is a hit.
             facets: Attributes to count the values of, ["color"]; or how, {"color": 50, "price": [[0, 20], [20, None]]}.
             floor: Least cosine of what is found by vector.

@@ -24,7 +24,11 @@ from retrieval.records.items import Hits, SideName, Target
 from retrieval.records.word_search import Worded, WordSearch
 
 WINDOW: Final = 1000
-"""So many of the best are what boosts, sorting and fusion put into another order; or offset + k, where that is more."""
+"""So many of the best are what boosts, groups and fusion put into another order; or offset + k, where that is more."""
+
+SORTED: Final = 100
+"""So many of the best are sorted, where something is looked for: the cheapest of all there is would have nothing to do
+with it. A floor, or no query, sorts everything."""
 
 Sides: TypeAlias = Mapping[SideName, Side]
 
@@ -71,10 +75,16 @@ class Search:
         """How many candidates to begin with."""
         request = self.request
         needed = request.offset + request.k
+        if self._sorts_best:
+            return max(SORTED, needed)
         plain = request.mode == "vectors" and self.target != "items"
-        if plain and not (request.sort or request.group or request.boosts):
-            return needed
-        return max(WINDOW, needed)
+        return needed if plain and not (request.group or request.boosts) else max(WINDOW, needed)
+
+    @property
+    def _sorts_best(self) -> bool:
+        """Whether the best are sorted, and not all that pass the filter or the floor."""
+        request = self.request
+        return bool(request.sort) and request.query is not None and request.floor is None
 
     @property
     def shared(self) -> tuple[SideName, ...]:
@@ -89,6 +99,8 @@ class Search:
         depth = self.depth
         while True:
             found = self._candidates(depth)
+            if self._sorts_best:  # words and vectors together are more
+                found = found.take(slice(depth))
             ranked = self._ordered(found)
             if len(ranked) >= needed or len(found) < depth:
                 break
@@ -155,12 +167,7 @@ class Search:
     def _by_vector(self, depth: int) -> Ranked:
         floor = self.request.floor
         found = self._nearest(depth)
-        if floor is None:
-            return found
-        while len(found) >= depth and found.score[-1] >= floor:
-            depth *= 4
-            found = self._nearest(depth)
-        return found.take(found.score >= floor)
+        return found if floor is None else found.take(found.score >= floor)
 
     def _nearest(self, depth: int) -> Ranked:
         if self.target != "items":
@@ -169,13 +176,24 @@ class Search:
         if weight is None:
             weight = float(self._records.meta("caption_weight", CAPTION_WEIGHT))
         found = [self._of_side(side, depth) for side in self._sides]
-        fusing = Fusing(self.request.fusion, weight)
-        return fused(self._sides, self.row, among=found, fusing=fusing).take(slice(depth))
+        items = fused(self._sides, self.row, among=found, fusing=Fusing(self.request.fusion, weight))
+        return items.take(slice(depth)) if self.request.floor is None else items
 
     def _of_side(self, side: SideName, depth: int) -> Ranked:
+        """The first `depth` of a side; with a floor all above it: what is below it on both sides is so when fused."""
         if side in self.known and depth == self.depth:
-            return self.known[side]
-        return self._sides[side].search(self.row, depth, Among(self._mask, self._without, self.request.effort))
+            found = self.known[side]
+        else:
+            found = self._sides[side].search(self.row, depth, self._among)
+        floor = self.request.floor
+        while floor is not None and len(found) >= depth and found.score[-1] >= floor:
+            depth *= 4
+            found = self._sides[side].search(self.row, depth, self._among)
+        return found
+
+    @property
+    def _among(self) -> Among:
+        return Among(self._mask, self._without, self.request.effort)
 
     # --- order
 

@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.catalog.fusion import Fused, reciprocal_rank_fusion
+from retrieval.catalog.fusion import reciprocal_rank_fusion
 
 RANKING = st.lists(st.integers(0, 30), unique=True, max_size=20)
 
 
+def told(fused):
+    """Item, score and ranks of each, as plain values."""
+    return list(zip(fused.items.tolist(), fused.scores.tolist(), fused.ranks.tolist(), strict=True))
+
+
 def test_two_lists_by_hand():
-    assert reciprocal_rank_fusion([[7, 3], [3, 9]], constant=60) == [
-        Fused(3, 1 / 62 + 1 / 61, (2, 1)),
-        Fused(7, 1 / 61, (1, None)),
-        Fused(9, 1 / 62, (None, 2)),
-    ]
+    found = told(reciprocal_rank_fusion([[7, 3], [3, 9]], constant=60))
+    assert found == [(3, 1 / 62 + 1 / 61, [2, 1]), (7, 1 / 61, [1, 0]), (9, 1 / 62, [0, 2])]
 
 
 @given(lists=st.lists(RANKING, max_size=4), data=st.data())
@@ -28,25 +30,25 @@ def test_every_item_of_any_list_has_the_published_score_and_stands_in_its_order(
         places = [(weight, one.index(item) + 1) for weight, one in zip(weights, lists, strict=True) if item in one]
         return sum((Fraction(weight) / (10 + rank) for weight, rank in places), Fraction(0))
 
-    assert {one.item for one in fused} == set().union(*lists)
-    for one in fused:
-        assert one.score == pytest.approx(float(exact(one.item)), rel=1e-12)
-        assert one.ranks == tuple(ranking.index(one.item) + 1 if one.item in ranking else None for ranking in lists)
-    assert [one.item for one in fused] == [one.item for one in sorted(fused, key=lambda one: (-one.score, one.item))]
+    assert set(fused.items.tolist()) == set().union(*lists)
+    for item, score, ranks in told(fused):
+        assert score == pytest.approx(float(exact(item)), rel=1e-12)
+        assert ranks == [ranking.index(item) + 1 if item in ranking else 0 for ranking in lists]
+    assert told(fused) == sorted(told(fused), key=lambda one: (-one[1], one[0]))
 
 
 def test_equal_scores_stand_by_item_number():
-    assert [one.item for one in reciprocal_rank_fusion([[5, 2], [2, 5]])] == [2, 5]
+    assert reciprocal_rank_fusion([[5, 2], [2, 5]]).items.tolist() == [2, 5]
 
 
 def test_one_list_keeps_its_order_and_none_gives_none():
-    assert [one.item for one in reciprocal_rank_fusion([[9, 1, 5]])] == [9, 1, 5]
-    assert reciprocal_rank_fusion([]) == []
-    assert reciprocal_rank_fusion([[], []]) == []
+    assert reciprocal_rank_fusion([[9, 1, 5]]).items.tolist() == [9, 1, 5]
+    assert told(reciprocal_rank_fusion([])) == []
+    assert told(reciprocal_rank_fusion([[], []])) == []
 
 
 def test_an_item_that_is_in_a_list_twice_counts_at_its_first_place():
-    assert reciprocal_rank_fusion([[4, 4, 6]])[0] == Fused(4, 1 / 61, (1,))
+    assert told(reciprocal_rank_fusion([[4, 4, 6]])) == [(4, 1 / 61, [1]), (6, 1 / 63, [3])]
 
 
 def test_weights_are_one_for_each_list():

@@ -1,7 +1,10 @@
 """Several rankings of items made into one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 CONSTANT = 60.0
 """As published; it says how little the first places of one list count against being in several lists."""
@@ -9,22 +12,22 @@ CONSTANT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """An item of a fused ranking.
+    """A fused ranking, best first.
 
     Attributes:
-        item: Its number.
-        score: Sum over the lists it is in of weight / (constant + rank).
-        ranks: Its rank in each list, from 1; None where it is not in the list.
+        items: Numbers of the items, (n,).
+        scores: Sum over the lists that an item is in of weight / (constant + rank), (n,).
+        ranks: Its rank in each list, from 1; 0 where it is not in the list, (n, lists).
     """
 
-    item: int
-    score: float
-    ranks: tuple[int | None, ...]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    ranks: NDArray[np.int64]
 
 
 def reciprocal_rank_fusion(
-    lists: Sequence[Sequence[int]], *, weights: Sequence[float] | None = None, constant: float = CONSTANT
-) -> list[Fused]:
+    lists: Sequence[ArrayLike], *, weights: Sequence[float] | None = None, constant: float = CONSTANT
+) -> Fused:
     """Return every item of any list, best first; equal scores by item number.
 
     Args:
@@ -36,16 +39,14 @@ def reciprocal_rank_fusion(
     methods", SIGIR 2009.
     """
     weights = [1.0] * len(lists) if weights is None else weights
-    places = [_ranks(items) for items in lists]
-    fused = [_fused(item, places, weights, constant=constant) for item in set().union(*places)]
-    return sorted(fused, key=lambda one: (-one.score, one.item))
-
-
-def _ranks(items: Sequence[int]) -> dict[int, int]:
-    return {item: rank for rank, item in enumerate(dict.fromkeys(items), 1)}
-
-
-def _fused(item: int, places: Sequence[Mapping[int, int]], weights: Sequence[float], *, constant: float) -> Fused:
-    ranks = tuple(place.get(item) for place in places)
-    terms = (weight / (constant + rank) for weight, rank in zip(weights, ranks, strict=True) if rank is not None)
-    return Fused(item, sum(terms), ranks)
+    columns = [np.asarray(items, np.int64) for items in lists]
+    items = np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
+    ranks = np.zeros((len(items), len(lists)), np.int64)
+    scores = np.zeros(len(items))
+    for place, (column, weight) in enumerate(zip(columns, weights, strict=True)):
+        own, first = np.unique(column, return_index=True)
+        rows = np.searchsorted(items, own)
+        ranks[rows, place] = first + 1
+        scores[rows] += weight / (constant + first + 1)
+    order = np.lexsort((items, -scores))
+    return Fused(items[order], scores[order], ranks[order])

@@ -1,15 +1,14 @@
 """Words and vectors together: items that a text names first, then those that either finds, by reciprocal ranks."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from retrieval.catalog.fusion import reciprocal_rank_fusion
+from index.vectors import Ids
+from retrieval.catalog.fusion import Fused, reciprocal_rank_fusion
 from retrieval.catalog.ranked import Ranked
 from retrieval.records.word_search import Worded
-
-Ranks: TypeAlias = Mapping[int, Mapping[str, int]]
 
 PARTS: Final = ("name", "words", "vectors")
 
@@ -26,8 +25,8 @@ of what is said counts by its square: of "something to carry my gym clothes" onl
 _NAMED: Final = 1000.0  # the weight of being named: no rank among words and vectors makes up for it
 
 
-def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranked, *, weight: float) -> tuple[Ranked, Ranks]:
-    """Return the items of any part, best first, and the rank that each has in every part that it is in.
+def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranked, *, weight: float) -> tuple[Ranked, Fused]:
+    """Return the items of any part, best first, and the rank that each has in every one of `PARTS`.
 
     Args:
         named: Items that the text names by an identifier.
@@ -36,13 +35,22 @@ def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranked, *, wei
         weight: Of the words, as a factor of `WORDS`.
     """
     fit = max((one.fit for one in worded), default=0.0)
-    lists = [named, [one.item for one in worded], found.item.tolist()]
+    lists = [np.array(named, np.int64), np.array([one.item for one in worded], np.int64), found.item]
     weights = [_NAMED, weight * WORDS * fit**2, 1.0]
     fused = reciprocal_rank_fusion(lists, weights=weights, constant=CONSTANT)
-    ranks = {
-        one.item: {part: rank for part, rank in zip(PARTS, one.ranks, strict=True) if rank is not None} for one in fused
+    by_vector = fused.ranks[:, PARTS.index("vectors")]
+    positions = np.zeros(len(fused.items), np.int64)  # of the picture that was found by vector, else the first one
+    positions[by_vector > 0] = found.position[by_vector[by_vector > 0] - 1]
+    return Ranked(fused.items, positions, fused.scores), fused
+
+
+def ranks_of(fused: Fused, items: Ids) -> dict[int, dict[str, int]]:
+    """Return the rank of each of these items in the parts that it is in."""
+    places = np.flatnonzero(np.isin(fused.items, items))
+    return {
+        item: {part: rank for part, rank in zip(PARTS, ranks, strict=True) if rank}
+        for item, ranks in zip(fused.items[places].tolist(), fused.ranks[places].tolist(), strict=True)
     }
-    return _ranked([one.item for one in fused], [one.score for one in fused], found), ranks
 
 
 def first_named(named: Sequence[int], worded: Sequence[Worded]) -> Ranked:
@@ -50,17 +58,8 @@ def first_named(named: Sequence[int], worded: Sequence[Worded]) -> Ranked:
 
     A named one's score is the best of all, so that scores never rise.
     """
-    scores = {one.item: one.score for one in worded}
-    best = max(scores.values(), default=0.0)
-    rest = [one.item for one in worded if one.item not in set(named)]
-    return _ranked([*named, *rest], [best] * len(named) + [scores[item] for item in rest], None)
-
-
-def _ranked(items: Sequence[int], scores: Sequence[float], found: Ranked | None) -> Ranked:
-    """The items with the position of the picture that was found by vector, else of the first one."""
-    numbers = np.array(items, np.int64)
-    positions = np.zeros(len(numbers), np.int64)
-    if found is not None:
-        places = dict(zip(found.item.tolist(), found.position.tolist(), strict=True))
-        positions = np.array([places.get(item, 0) for item in items], np.int64)
-    return Ranked(numbers, positions, np.array(scores, np.float64))
+    best = max((one.score for one in worded), default=0.0)
+    scores = dict.fromkeys(named, best) | {one.item: one.score for one in worded if one.item not in named}
+    return Ranked(
+        np.array(list(scores), np.int64), np.zeros(len(scores), np.int64), np.array(list(scores.values()), np.float64)
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from index.vectors import Ids, Mask, Rows
 from retrieval.catalog.answers import hits_of
 from retrieval.catalog.encoding import Encoded
 from retrieval.catalog.fused import CAPTION_WEIGHT, Fusing, fused
-from retrieval.catalog.hybrid import first_named, hybrid
+from retrieval.catalog.hybrid import first_named, hybrid, ranks_of
 from retrieval.catalog.ranked import Ranked, boosted, group_sizes, grouped, sorted_by
 from retrieval.catalog.request import Request
 from retrieval.catalog.sides import Among, Side
@@ -22,6 +22,9 @@ from retrieval.query import Query, mean_row, mix
 from retrieval.records import Records
 from retrieval.records.items import Hits, SideName, Target
 from retrieval.records.word_search import Worded, WordSearch
+
+if TYPE_CHECKING:
+    from retrieval.catalog.fusion import Fused
 
 WINDOW: Final = 1000
 """So many of the best are what boosts, groups and fusion put into another order; or offset + k, where that is more."""
@@ -62,7 +65,7 @@ class Search:
         self._words = words
         self._without: int | None = None
         self._is_cut = False  # whether there may be more items with the words than were ranked
-        self._ranks: Mapping[int, Mapping[str, int]] = {}
+        self._parts: Fused | None = None  # the ranks in each part of a hybrid search
         self._start = perf_counter()
         self._mask: Mask | None = None
         if request.condition is not None:
@@ -113,7 +116,7 @@ class Search:
                 shown,
                 self.target,
                 after=request.offset,
-                ranks=self._ranks,
+                ranks={} if self._parts is None else ranks_of(self._parts, shown.item),
                 variants=self._variants(shown, found),
             ),
             total=self._total(found),
@@ -146,7 +149,7 @@ class Search:
         self._is_cut = len(worded) >= depth
         if request.mode == "words":
             return first_named(named, worded)
-        ranked, self._ranks = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
+        ranked, self._parts = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
         return ranked
 
     def _all_items(self) -> Ranked:

@@ -9,7 +9,7 @@ import * as panel from "./panel.js";
 import { pictureOf, watch } from "./pictures.js";
 import { PAGE, addressOf, isAsked, noParts, read, whereOf, withFilter, wordsOf } from "./state.js";
 
-const PAUSE = 80; // milliseconds without a key before what is typed is searched
+const PAUSE = 60; // milliseconds without a key before what is typed is searched
 const ONE_ENTRY = 3000; // milliseconds: what is typed in one go is one entry of the history
 const SORTED = 120; // hits: a sorted search is about the best so many, not about all that are unlike
 

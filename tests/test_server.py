@@ -405,7 +405,7 @@ def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
     assert "HTML" in told(client.get("/items/red/images/0"), 404)
     assert "HTML" in told(client.get("/items/red/images/0?size=120"), 404)
     (tmp_path / "red.png").unlink()
-    assert "no such file" in told(client.get("/items/red/images/0"), 404)
+    assert "no file any more" in told(client.get("/items/red/images/0"), 404)
 
 
 def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     if "OMP_WAIT_POLICY" not in os.environ:  # OpenMP reads it once, when torch loads
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})  # noqa: S606 - itself
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
             "small PNG (256 × 256)": draw(Path(folder), "png", size=(256, 256), count=16),

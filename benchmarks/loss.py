@@ -131,7 +131,7 @@ def peak_bytes(loss: str, way: str, *, size: int, dimension: int) -> int:
 def resident_bytes(which: str) -> int:
     """Return the memory that this process holds now, or its peak; getrusage's would be the starting process's."""
     told = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(re.search(rf"{which}:\s+(\d+) kB", told)[1])  # type: ignore[index]
+    return 1024 * int(re.search(rf"{which}:\s+(\d+) kB", told)[1])  # type: ignore[index]  # Linux always says it
 
 
 def peak_of_its_own(loss: str, way: str, *, size: int, dimension: int) -> int:

@@ -1,6 +1,7 @@
 """One request answered: candidates by vectors and words, then boosts, order, groups, a page, and what is counted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -69,8 +70,7 @@ class Search:
         self._start = perf_counter()
         self._mask: Mask | None = None
         if request.condition is not None:
-            with mirror.reading(records.connection) as columns:
-                self._mask = columns.mask(request.condition)
+            self._mask = mirror.mask(request.condition, records.connection)
         self.row = self._row(request.query, rows)
 
     @property
@@ -235,15 +235,15 @@ class Search:
 
     def _found_items(self, found: Ranked) -> Ids:
         """The items that were found, also those that have the words but come after the ones that were ranked."""
-        words = self.request.words
-        if words is None or not self._is_cut:
-            return found.item
-        having = self._words.having(self._records.connection, words)
+        return np.union1d(self._having, found.item) if self._is_cut else found.item
+
+    @cached_property
+    def _having(self) -> Ids:
+        """All items that have the words and pass the filter: totals, facets and groups ask for them."""
+        having = self._words.having(self._records.connection, self.request.words or "")
         if self._mask is not None:
             having = having[self._mask[having]]
-        if self._without is not None:
-            having = having[having != self._without]
-        return np.union1d(having, found.item)
+        return having if self._without is None else having[having != self._without]
 
     def _items(self) -> Mask:
         if self._mask is not None:

@@ -100,11 +100,13 @@ def _with_pictures_kept(
     items: list[Any] = []
     skipped = []
     for one in given:
+        if not isinstance(one, Mapping):  # an Item has no bytes
+            items.append(one)
+            continue
         try:
-            items.append(_with_files(database, one) if isinstance(one, Mapping) else one)
+            items.append(_with_files(database, one))
         except ImageError as error:
-            name = one.get("id") if isinstance(one, Mapping) else one.id
-            skipped.append(Skipped(shown(str(name)), f"a picture {error}"))
+            skipped.append(Skipped(shown(str(one.get("id"))), f"a picture {error}"))
     return items, skipped
 
 

@@ -613,10 +613,10 @@ def test_a_picture_in_a_shard_is_found_named_and_opened(tmp_path):
         assert catalog.build(read_pairs(tmp_path / "shard-000.tar")).unchanged == 5
         hit = catalog.search("blue", k=1)[0]
         assert hit.image == str(tmp_path / "shard-000.tar" / "blue.png")
-        assert open_image(catalog.image_source(hit)).getpixel((0, 0)) == (0, 0, 255)
+        assert open_image(catalog.image_source(hit.id, hit.position)).getpixel((0, 0)) == (0, 0, 255)
+        assert catalog.image_source(hit.id, 1) is None
         catalog.delete([hit.id])
-        with pytest.raises(CatalogError, match="no picture"):
-            catalog.image_source(hit)
+        assert catalog.image_source(hit.id) is None
 
 
 @pytest.mark.parametrize("cut", [True, False])

@@ -274,19 +274,6 @@ def test_a_pasted_address_is_only_text(client, monkeypatch):
         assert refused(client.post("/search", json={"like": text}))
 
 
-def test_a_picture_of_an_item_that_changes_meanwhile_is_not_there(shop, client, monkeypatch):
-    """Its address was of the item before; and no message says where pictures of a feed are."""
-
-    def gone(hit):
-        shop.patch([{"id": "red", "images": [picture("white")]}])
-        return before(hit)
-
-    before = shop.image_source
-    monkeypatch.setattr(shop, "image_source", gone)
-    answer = client.get("/items/red/images/0")
-    assert (answer.status_code, refused(answer)) == (404, True)
-
-
 @pytest.mark.parametrize(("data", "said"), [(b"", "The image is empty"), (b"abc", "The image is not an image")])
 def test_a_query_that_is_no_picture_is_told_in_a_sentence(client, data, said):
     answer = client.post("/search", json={"image": encoded(data)})

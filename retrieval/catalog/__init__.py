@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from index.errors import IndexingError
 from retrieval.catalog import sync, upkeep
 from retrieval.catalog.adoption import Adoption, adopt
-from retrieval.catalog.answers import items_of, shown, sources_of
+from retrieval.catalog.answers import items_of, sources_of
 from retrieval.catalog.catalog_encoder import CatalogEncoder
 from retrieval.catalog.facts import facts_of
 from retrieval.catalog.request import Boost, Fusion, Mode, Request, make_request
@@ -367,18 +367,15 @@ class Catalog:
         fingerprint = self._encoder.fingerprint("image" if side == "images" else "text")
         return ServedSide(self._sides[side], self._database, fingerprint)
 
-    def image_source(self, hit: Hit) -> ImageSource:
-        """Return where a hit's picture is, for `open_image`: also one inside a container, whose path does not open.
+    def image_source(self, name: str, position: int = 0) -> ImageSource | None:
+        """Return where a picture of the item of this id is, for `open_image`: also inside a container.
 
-        Raises:
-            CatalogError: only the vector of the picture is known, or the item has changed since.
+        A hit says which: `image_source(hit.id, hit.position)`. None where there is no such picture or item, or only
+        its vector is known.
         """
         with self._database.reading() as records:
-            sources = sources_of(records, hit.id)
-        for source in sources:
-            if shown(source) == hit.image:
-                return source
-        raise CatalogError(f"There is no picture {hit.image} of an item {hit.id!r} in {self._database.folder}.")
+            sources = sources_of(records, name)
+        return sources[position] if position < len(sources) else None
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""

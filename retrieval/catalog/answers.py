@@ -58,10 +58,9 @@ def items_of(records: Records, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def sources_of(records: Records, name: str) -> list[ImageSource]:
-    """Return where the pictures of an item are; none for an unknown item."""
-    items = records.stored([name]).values()
-    return [source for item in items for source in _sources(records, item) if source is not None]
+def sources_of(records: Records, name: str) -> list[ImageSource | None]:
+    """Return where the pictures of an item are, None for one of which only the vector is known; no item has none."""
+    return [source for item in records.stored([name]).values() for source in _sources(records, item)]
 
 
 def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:

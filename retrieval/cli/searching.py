@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.cli.shared import DEVICES, FILE, PATH, notice, usage
-from retrieval.errors import CatalogError, QueryError
+from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
-    from retrieval.catalog import Catalog, Hit, Mode
+    from retrieval.catalog import Hit, Mode
     from retrieval.images import ImageSource
     from retrieval.records.items import Target
 
@@ -97,7 +97,7 @@ def search(
             notice(_why_nothing(where, opened.info()["attributes"]))
         if html is not None:
             query = {"text": words, "image": image, "like": like, "minus": minus, "filters": tuple(filters)}
-            _write_sheet(html, hits, pictures=[_source(opened, hit) for hit in hits], query=query)
+            _write_sheet(html, hits, pictures=[opened.image_source(hit.id, hit.position) for hit in hits], query=query)
 
 
 def _where(expressions: Sequence[str]) -> dict[str, Any] | None:
@@ -140,14 +140,6 @@ def _hit_record(hit: "Hit") -> Mapping[str, Any]:
     record = asdict(hit)
     del record["position"]
     return {name: value for name, value in record.items() if name not in {"ranks", "variants"} or value}
-
-
-def _source(catalog: "Catalog", hit: "Hit") -> "ImageSource | None":
-    """Where the hit's picture is, which may be inside an archive; None where only its vector is known."""
-    try:
-        return None if hit.image is None else catalog.image_source(hit)
-    except CatalogError:
-        return None
 
 
 def _write_sheet(

@@ -8,7 +8,6 @@ from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
 from retrieval.catalog.request import Request, make_request
-from retrieval.errors import CatalogError
 from retrieval.filters.facets import Facet
 from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
@@ -74,15 +73,12 @@ class Engine:
         Raises:
             Problem: 404, there is none.
         """
-        item = self._item(name)
-        images = [picture_addresses(name, None if path is None else place) for place, path in enumerate(item["images"])]
-        return {**item, "images": images}
-
-    def _item(self, name: str) -> Answer:
         found = self._catalog.get([name])
         if name not in found:
             raise no_item(name)
-        return found[name]
+        item = found[name]
+        images = [picture_addresses(name, None if path is None else place) for place, path in enumerate(item["images"])]
+        return {**item, "images": images}
 
     def picture(self, name: str, position: int) -> StoredPicture:
         """Return a picture of an item.
@@ -90,17 +86,9 @@ class Engine:
         Raises:
             Problem: 404, there is none, or only its vector is known.
         """
-        paths = self._item(name)["images"]
-        path = paths[position] if position < len(paths) else None
-        if path is None:
-            raise _no_picture(name, position)
-        found = Hit(rank=1, score=0.0, id=name, image=path, caption=None, attributes={})
-        try:
-            source = self._catalog.image_source(found)
-        except CatalogError as error:
-            if error.__cause__ is not None:  # the catalog cannot be read
-                raise
-            raise _no_picture(name, position) from None  # the item was changed between two looks at it
+        source = self._catalog.image_source(name, position)
+        if source is None:
+            raise Problem(404, f"There is no picture {position} of an item {name!r}.")
         return StoredPicture(source, _version(source))
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -151,10 +139,6 @@ class Engine:
 def no_item(name: str) -> Problem:
     """Return what a client is told that asks for an item that is not there."""
     return Problem(404, f"There is no item {name!r}.")
-
-
-def _no_picture(name: str, position: int) -> Problem:
-    return Problem(404, f"There is no picture {position} of an item {name!r}.")
 
 
 def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +64,20 @@ def write_shapes(folder: Path, count: int = 26) -> Path:
     return folder
 
 
-def launched(folder: Path, arguments: list[str], *, processes: int) -> subprocess.CompletedProcess[str]:
-    """The command line under torchrun, as users start it."""
+def launching(folder: Path, command: list[str], *, processes: int, restarts: int = 0) -> subprocess.Popen[str]:
+    """A command of Python's under torchrun, as users start it."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*torchrun, "-m", "retrieval", "train", *arguments]
+    torchrun += ["--max-restarts", str(restarts)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*torchrun, *command], stdout=pipe, stderr=pipe, text=True, cwd=folder, env=environment)
+
+
+def launched(folder: Path, command: list[str], *, processes: int) -> subprocess.CompletedProcess[str]:
+    """The same, and what became of it."""
+    with launching(folder, command, processes=processes) as launcher:
+        told, noticed = launcher.communicate()
+    return subprocess.CompletedProcess(launcher.args, launcher.returncode, told, noticed)
 
 
 def test_two_processes_learn_what_one_does(tmp_path):
@@ -87,7 +97,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     train(read_pairs(pairs), tmp_path / "one", config=config)
     options = ["--model", config.model, "--epochs", "3", "--batch-size", "9", "--weight-attribute", "weight"]
     options += ["--device", "cpu", "--precision", "float32", "--micro-batch", "3"]
-    told = launched(tmp_path, [str(pairs), str(tmp_path / "two"), *options], processes=2)
+    told = launched(tmp_path, ["-m", "retrieval", "train", str(pairs), str(tmp_path / "two"), *options], processes=2)
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("9 steps on 26 pictures") == 1  # one process reports
     one, two = (RunFolder(tmp_path / name).logged() for name in ("one", "two"))
@@ -98,3 +108,47 @@ def test_two_processes_learn_what_one_does(tmp_path):
     mine, theirs = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("two", "one"))
     for name, tensor in theirs.items():
         assert torch.allclose(mine[name], tensor, atol=2e-4), name
+
+
+def until(true, *, seconds: float = 60) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.02)
+
+
+def workers_of(launcher: int) -> list[int]:
+    """The processes that torchrun has under it now, in the order in which they began."""
+    found = subprocess.run(["pgrep", "-P", str(launcher)], capture_output=True, text=True, check=False)
+    return sorted(map(int, found.stdout.split()))
+
+
+LEARN = """
+import sys
+from retrieval.pairs import read_pairs
+from retrieval.train import TrainConfig, train
+train(read_pairs("pairs"), sys.argv[1], config=TrainConfig.from_json(sys.argv[2]), resume=True)
+"""
+
+
+def test_a_killed_process_is_taken_up_again_and_the_same_is_learned(tmp_path):
+    """The leading one, which writes. With --max-restarts torchrun begins all anew; they go on from the checkpoint."""
+    write_shapes(tmp_path / "pairs")
+    (tmp_path / "learn.py").write_text(LEARN)
+    model = {"model_cfg": tiny_config(width=16, image_size=32, context_length=12)}
+    config = TrainConfig(
+        model=model, epochs=20, batch_size=9, device="cpu", precision="float32", checkpoint_seconds=0
+    ).to_json()
+    whole = launched(tmp_path, ["learn.py", "whole", config], processes=2)
+    assert whole.returncode == 0, whole.stderr
+    run = RunFolder(tmp_path / "run")
+    with launching(tmp_path, ["learn.py", "run", config], processes=2, restarts=1) as launcher:
+        until(lambda: len(run.logged()) >= 3 or launcher.poll() is not None)
+        os.kill(workers_of(launcher.pid)[0], signal.SIGKILL)
+        _, noticed = launcher.communicate()
+    assert launcher.returncode == 0, noticed
+    assert "exitcode: -9) local_rank: 0" in noticed, noticed
+    mine, theirs = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(mine[name], tensor) for name, tensor in theirs.items())
+    assert [row["step"] for row in run.logged()] == [row["step"] for row in RunFolder(tmp_path / "whole").logged()]

@@ -23,9 +23,9 @@ def one_thread():
 
 def test_three_kills_at_random_moments_and_inside_saves_change_nothing(tmp_path):
     """Weights, checkpoint and log are compared byte for byte with those of an undisturbed training."""
-    outcomes = killed(tmp_path, kills=3, seed=1)
-    assert [outcome["inside a save"] for outcome in outcomes] == [True, False, True]
-    assert all(outcome["killed"] for outcome in outcomes if outcome["inside a save"])
+    outcomes = [outcome for outcome in killed(tmp_path, kills=3, seed=1) if outcome["killed"]]
+    assert len(outcomes) == 3
+    assert {outcome["inside a save"] for outcome in outcomes} == {True, False}
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Kill trainings at any moment, resume them, and compare what comes out with a training that nobody disturbed.
 
-    python tests/training_crashes.py FOLDER KILLS SEED   kills so many, and prints a line of JSON for each
+    python tests/training_crashes.py FOLDER KILLS SEED   kills so many; each is a line of JSON, also what ended before
 
 All trainings are forks of one process that has done no more than import: that takes longer than a training here.
 """
 
+import itertools
 import json
 import os
 import random
@@ -132,7 +133,10 @@ def main() -> None:
     began = time.perf_counter()
     assert _wait(_forked(folder / "whole", pictures)) == 0
     seconds, whole = time.perf_counter() - began, _outcome(folder / "whole")
-    for number in range(seed, seed + kills):
+    met = 0
+    for number in itertools.count(seed):
+        if met == kills:
+            break
         moment, run = random_moment(number), folder / str(number)
         process = _forked(run, pictures, sync=moment.sync)
         if moment.sync is None:
@@ -142,6 +146,7 @@ def main() -> None:
         state = run / "training" / "state.safetensors"
         told = {"seed": number, "killed": code == -signal.SIGKILL, "inside a save": moment.sync is not None}
         told["there was a checkpoint"] = state.is_file()
+        met += told["killed"]
         assert code in {0, -signal.SIGKILL}, f"the training ended by itself with {code}"
         assert _wait(_forked(run, pictures)) == 0
         left = _outcome(run)

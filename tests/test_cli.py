@@ -8,6 +8,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile_files import write_good_files, write_hostile_files
 from PIL import Image
@@ -15,6 +16,8 @@ from tiny_models import write_tiny_model
 
 from index.errors import DeviceError
 from retrieval import cli
+from retrieval.pairs import read_pairs
+from retrieval.train import TrainConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +167,24 @@ def test_evaluate_prints_one_object_with_the_names_of_clip_benchmark(run, shop, 
     assert 0 <= metrics["image_retrieval_recall@1"] <= metrics["image_retrieval_recall@10"] == 1
     assert metrics["text_retrieval_recall@10"] == 1
     assert run("evaluate", shop, "--catalog", catalog)[0] == 0
+
+
+def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
+    for number in range(60):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"noise number {number}")
+    config = TrainConfig(model=str(model), epochs=1, batch_size=20, validation_share=0.4, device="cpu")
+    assert train(read_pairs(tmp_path), tmp_path / "run", config=config).held_out == 24
+    measure = ("evaluate", tmp_path, "--model", tmp_path / "run", "--json", "--resamples", "0")
+    _, lines, err = run(*measure)
+    assert json.loads(lines[0])["items"] == 60
+    assert "held 24 of these 60 pairs out of its training; --held-out measures them alone" in err
+    _, lines, err = run(*measure, "--held-out")
+    assert (json.loads(lines[0])["items"], "--held-out" in err) == (24, False)
+    for wrong in ("--model", model), ("--model", tmp_path / "none"), ():
+        code, _, err = run("evaluate", tmp_path, *wrong, "--held-out")
+        assert (code, "--held-out goes with a run" in err) == (2, True)
 
 
 def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run, shop, model, tmp_path):

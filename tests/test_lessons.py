@@ -94,6 +94,20 @@ def test_a_tenth_is_held_out_by_item_and_the_same_each_time(tmp_path):
     assert not np.array_equal(held, hold_out(pairs, album, share=0.1, seed=6))
 
 
+def test_pairs_that_come_and_go_leave_the_others_on_their_side(tmp_path):
+    """A hundred new ones before 300 old ones, of which the first fifty are gone."""
+    pairs = many(tmp_path, 400)
+    before, after = pairs[100:], pairs[:100] + pairs[150:]
+    sides = []
+    for some in (before, after):
+        held = hold_out(some, open_all(some), share=0.1, seed=0)
+        sides.append({one.id: bool(out) for one, out in zip(some, held, strict=True)})
+    both = sides[0].keys() & sides[1].keys()
+    assert len(both) == 250
+    assert sum(sides[0][name] for name in both) > 20
+    assert sum(sides[0][name] != sides[1][name] for name in both) <= 5
+
+
 def test_items_that_share_a_picture_stay_on_one_side(tmp_path):
     """A chain: item i has picture i and picture i + 1, in chains of ten."""
     for number in range(220):

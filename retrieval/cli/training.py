@@ -5,13 +5,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from retrieval.cli.shared import DEVICES, FOLDER, PATH, STARTER_NOTICE, bar, interruptible, notice, notice_skipped
 from retrieval.errors import TrainingError
+
+if TYPE_CHECKING:
+    from retrieval.pairs import Pairs
 
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | float | None:
@@ -162,6 +166,7 @@ def adopt(catalog: Path, run: str, *, device: str) -> None:
 )
 @click.option("--catalog", type=PATH, help="Use this catalog's encoder, and measure its index beside exact search.")
 @click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
+@click.option("--held-out", is_flag=True, help="Only the pairs that the run named by --model did not learn from.")
 @click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
@@ -171,6 +176,7 @@ def evaluate(
     model: str | None,
     catalog: Path | None,
     images: Path | None,
+    held_out: bool,
     resamples: int,
     device: str,
     as_json: bool,
@@ -184,10 +190,30 @@ def evaluate(
     if model is None and catalog is None:
         notice(STARTER_NOTICE)
     source = read_pairs(pairs, images=images)
+    if held_out or model is not None:
+        source = _unlearned(source, str(model), alone=held_out)
     with _measured(model, catalog, device) as (encoder, served), bar("pictures and texts") as progress:
         report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
     notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
+
+
+def _unlearned(pairs: "Pairs", model: str, *, alone: bool) -> "Pairs":
+    """What a run held out of its training, if that is asked for; else all, with a word where some was learned."""
+    from retrieval.train.run import RunFolder
+
+    kept = RunFolder(Path(model)).held_out_ids()
+    found = tuple(pair for pair in pairs if pair.id in kept)
+    if alone and not found:
+        reason = "it held out none of these" if kept else "it holds out nothing, or is no run"
+        raise click.UsageError(f"--held-out goes with a run that these pairs were learned in; of {model}: {reason}.")
+    if alone:
+        return replace(pairs, pairs=found)
+    if found:
+        notice(
+            f"{model} held {len(found)} of these {len(pairs)} pairs out of its training; --held-out measures them alone"
+        )
+    return pairs
 
 
 @click.command()

@@ -156,6 +156,7 @@ def _prepared(
         album=album,
         lessons=lessons,
         crops=crops,
+        held_out=[pair.id for pair, out in zip(pairs, held, strict=True) if out],
         crew=crew,
         exam=Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened),
         watch=watch,

@@ -1,6 +1,7 @@
 """A training run's folder: the best model so far in open_clip's own layout, and beside it what resuming needs."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ class RunFolder:
         return self.path / "training" / "start_places.npz"
 
     @property
+    def held_out(self) -> Path:
+        """The ids of the pairs that were kept out of training to validate on, where training drew them itself."""
+        return self.path / "training" / "held_out.json"
+
+    @property
     def report(self) -> Path:
         """The page that says whether training helped."""
         return self.path / "report.html"
@@ -83,6 +89,16 @@ class RunFolder:
         write_aside(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
         rows = [row for row in self.logged() if int(row["step"]) <= step]
         write_aside(self.log, lambda path: _write_rows(path, rows))
+
+    def keep_held_out(self, ids: Iterable[str]) -> None:
+        """Write which pairs were kept out, for `held_out_ids`."""
+        text = json.dumps(sorted(set(ids)), ensure_ascii=False, indent=0)
+        write_aside(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+    def held_out_ids(self) -> frozenset[str]:
+        """The ids of the pairs that were kept out of training; empty where none were, or where pairs were handed in."""
+        text = self.held_out.read_text(encoding="utf-8") if self.held_out.is_file() else "[]"
+        return frozenset(json.loads(text))
 
     def logged(self) -> list[dict[str, str]]:
         """The log's rows; empty strings where a step has no recall. A last line that a kill cut short is left out."""

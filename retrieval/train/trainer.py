@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -48,6 +49,7 @@ class Trainer:
     lessons: Lessons
     crops: Crops
     exam: Exam
+    held_out: Sequence[str] = ()  # the ids of the pairs that were split off for the exam
     crew: Crew = field(default_factory=Crew)
     watch: Watch = field(default_factory=Watch)
     step: int = 0
@@ -120,6 +122,8 @@ class Trainer:
         self.crew.meet()  # whoever leads may change the folder from here on
         if self.crew.leads:
             self.folder.begin(self.config, step=self.step)
+            if self.held_out:
+                self.folder.keep_held_out(self.held_out)
         if self.step == 0:
             self.before = self.best = self.judge.recalls(keep=self.folder.places)
             self.watch.graded(self.before)

@@ -3,15 +3,17 @@
     python benchmarks/fine_tune.py --data ../shared/data --model starter
 
 Of the clothes of `luma` and of the dishes of `dishes_zh`, one at a time, four fifths are learned from: all pictures of
-a product, or of a dish, are on one side. Graded are the others, and the photos of `coco_open`, which have nothing to do
-with either, before and after: with the defaults, and with the text tower alone. That run is then adopted by a catalog
-that the model had built, and the pictures that are embedded for it are counted.
+a product, or of a dish, are on one side. Graded are the others, before and after: with the defaults, and with the text
+tower alone. That is done for one fifth after the other, each time from the model as it was, until 300 pictures at least
+have been graded, each once: intervals over fewer would tell little. The photos of `coco_open`, which have nothing to do
+with either, are graded each time, and count with their mean. The run of the text tower is adopted by a catalog that the
+model had built, and the pictures that are embedded for it are counted.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,10 @@ from retrieval.train import TrainConfig, train
 from retrieval.train.exam import Exam, Marks
 from retrieval.train.run import RECALLS
 
-SHARE = 0.8
+FIFTHS = 5
+ENOUGH = 300
 SEED = 0
+TUNED = {"auto": "both towers", "text": "text tower"}
 SHOWN = ("text_to_image_recall@1", "image_to_text_recall@1", "text_to_image_recall@10", "image_to_text_recall@10")
 COLUMNS = ["pairs", "tuned", *(name.replace("_to_", "→").replace("_recall", " R") for name in SHOWN), "coco_open R@10"]
 
@@ -37,7 +41,6 @@ COLUMNS = ["pairs", "tuned", *(name.replace("_to_", "→").replace("_recall", " 
 class Split:
     """Pairs to learn from and pairs to grade, with nothing in common."""
 
-    name: str
     learned: Pairs
     graded: Pairs
 
@@ -52,52 +55,85 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "device": arguments.device}
     photos = read_pairs(arguments.data / "coco_open" / "captions.json", images=arguments.data / "coco_open" / "images")
-    splits = [
-        split("luma", read_pairs(arguments.data / "luma" / "products.csv"), lambda pair: pair.id.partition("-")[0]),
-        split("dishes_zh", read_pairs(arguments.data / "dishes_zh"), lambda pair: str(pair.attributes["title"])),
-    ]
+    clothes, dishes = read_pairs(arguments.data / "luma" / "products.csv"), read_pairs(arguments.data / "dishes_zh")
+    sets = {
+        "luma": fifths(clothes, lambda pair: pair.id.partition("-")[0]),
+        "dishes_zh": fifths(dishes, lambda pair: str(pair.attributes["title"])),
+    }
     results: dict[str, Any] = {}
     rows: list[list[str]] = []
-    for one in splits:
-        for tune in ("both", "text"):
-            found = tuned(one, photos, arguments.model, tune=tune, settings=settings)
-            results.setdefault(one.name, {})[tune] = found
-            rows.append([f"{one.name} ({found['learned']} / {found['graded']})", tune, *shown(found)])
+    for name, splits in sets.items():
+        for tune in ("auto", "text"):
+            found = tuned(splits, photos, arguments.model, tune=tune, settings=settings)
+            results.setdefault(name, {})[tune] = found
+            rows.append([f"{name} ({found['learned'][0]} / {found['graded']})", TUNED[tune], *shown(found)])
             print(*rows[-1], sep=" | ", flush=True)
     print("wrote", write_results("fine_tune", {"table": {"columns": COLUMNS, "rows": rows}, **results}))
 
 
-def split(name: str, pairs: Pairs, product: Callable[[Pair], str]) -> Split:
-    """Four fifths of the products, drawn by a seed, and the rest."""
+def fifths(pairs: Pairs, product: Callable[[Pair], str]) -> list[Split]:
+    """As many fifths of the products, drawn by a seed, as have enough pictures together; each with the other four."""
     products = sorted({product(pair) for pair in pairs})
-    drawn = np.random.default_rng(SEED).permutation(products)[: round(SHARE * len(products))].tolist()
-    learned = frozenset(drawn)
-    sides = [tuple(pair for pair in pairs if (product(pair) in learned) is side) for side in (True, False)]
-    return Split(name, *(replace(pairs, pairs=side) for side in sides))
+    drawn = np.random.default_rng(SEED).permutation(products)
+    splits: list[Split] = []
+    for fifth in np.array_split(drawn, FIFTHS):
+        kept = frozenset(fifth.tolist())
+        sides = [tuple(pair for pair in pairs if (product(pair) in kept) is side) for side in (False, True)]
+        splits.append(Split(*(replace(pairs, pairs=side) for side in sides)))
+        if sum(pictures(split.graded) for split in splits) >= ENOUGH:
+            break
+    return splits
 
 
-def tuned(one: Split, photos: Pairs, model: str, *, tune: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Tune the model, and grade it before and after on the pairs that were kept and on the photos."""
-    with tempfile.TemporaryDirectory() as folder:
-        run, start = Path(folder) / "run", time.perf_counter()
-        config = TrainConfig(model=model, tune=tune, **{k: v for k, v in settings.items() if v is not None})
-        result = train(one.learned, run, config=config)
-        seconds = time.perf_counter() - start
-        device = settings["device"]
-        graded = [[marks(name, pairs, device) for name in (model, str(run))] for pairs in (one.graded, photos)]
-        adopted = adoption(one.graded, model, run, folder=Path(folder), device=device) if tune == "text" else {}
-    own, elsewhere = (compared(*both) for both in graded)
+def pictures(pairs: Pairs) -> int:
+    """How many there are."""
+    return len({pair.image.name for pair in pairs})
+
+
+def tuned(splits: Sequence[Split], photos: Pairs, model: str, *, tune: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Tune the model on each split, and grade it before and after on the pairs that were kept and on the photos."""
+    told: list[dict[str, Any]] = []
+    own: tuple[list[Marks], list[Marks]] = ([], [])  # before and after
+    elsewhere: tuple[list[Marks], list[Marks]] = ([], [])
+    for number, split in enumerate(splits):
+        with tempfile.TemporaryDirectory() as folder:
+            run, start = Path(folder) / "run", time.perf_counter()
+            config = TrainConfig(model=model, tune=tune, **{k: v for k, v in settings.items() if v is not None})
+            result = train(split.learned, run, config=config)
+            facts = {"learned": result.pictures, "validated": result.held_out, "steps": result.steps}
+            told.append(facts | {"alpha": result.alpha, "seconds": round(time.perf_counter() - start, 1)})
+            for place, name in enumerate((model, str(run))):
+                own[place].append(marks(name, split.graded, settings["device"]))
+                elsewhere[place].append(marks(name, photos, settings["device"]))
+            if tune == "text":
+                told[-1] |= adoption(split.graded, model, run, folder=Path(folder), device=settings["device"])
+        print(f"{tune}, {number + 1} of {len(splits)}: {told[-1]}", flush=True)
     return {
-        "learned": result.pictures,
-        "validated": result.held_out,
-        "graded": len({pair.image.name for pair in one.graded}),
-        "steps": result.steps,
-        "alpha": result.alpha,
-        "seconds": round(seconds, 1),
-        "own": own,
-        "coco_open": elsewhere,
-        **adopted,
+        **{name: [one[name] for one in told] for name in told[0]},
+        "graded": sum(pictures(split.graded) for split in splits),
+        "own": compared(*map(pooled, own)),
+        "coco_open": compared(*map(averaged, elsewhere)),
     }
+
+
+def pooled(parts: Sequence[Marks]) -> Marks:
+    """The marks of several sets of items as those of one."""
+    counts = [1 + max(int(items.max()) for _, items in part.ways) for part in parts]
+    firsts = np.cumsum([0, *counts[:-1]])
+    ways = [
+        (
+            np.concatenate([part.ways[way][0] for part in parts]),
+            np.concatenate([part.ways[way][1] + first for part, first in zip(parts, firsts, strict=True)]),
+        )
+        for way in range(2)
+    ]
+    return Marks(tuple(ways))
+
+
+def averaged(parts: Sequence[Marks]) -> Marks:
+    """The mean marks of several models on the same queries."""
+    ways = [(np.mean([part.ways[way][0] for part in parts], axis=0), parts[0].ways[way][1]) for way in range(2)]
+    return Marks(tuple(ways))
 
 
 def marks(model: str, pairs: Pairs, device: str) -> Marks:

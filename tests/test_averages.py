@@ -12,8 +12,8 @@ from torch import nn
 
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
-from retrieval.train import train
-from retrieval.train.averages import ALPHAS, Ema, choose, mixed, replaced
+from retrieval.train import TrainConfig, train
+from retrieval.train.averages import Ema, alphas, choose, mixed, replaced
 from retrieval.train.exam import Marks
 from retrieval.train.run import RECALLS, RunFolder
 
@@ -40,7 +40,7 @@ def test_what_does_not_move_is_the_same_bits_in_every_average():
     model = random_model(CONVOLUTIONAL)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     zero = {"weight": torch.tensor([-0.0, 0.0])}  # equal, in other bits
-    for alpha in ALPHAS:
+    for alpha in (0.1, 0.4, 0.6):
         assert all(torch.equal(tensor, state[name]) for name, tensor in mixed(state, state, alpha).items())
         assert mixed(zero, zero, alpha)["weight"].numpy().tobytes() == zero["weight"].numpy().tobytes()
     with replaced(model, {name: tensor + 1 for name, tensor in state.items()}):
@@ -91,14 +91,25 @@ def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # n
 def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, epochs=10), validation=pairs)
-    assert result.alpha in ALPHAS
+    assert result.alpha in alphas(TrainConfig(image_blocks=0, tune="both"))
     assert result.best["mean_recall"] > result.before["mean_recall"]
     assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALLS})
 
 
-def test_without_validation_or_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F811
+def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F811
+    """Of few pictures nothing is held out, and few pictures make a model forget most."""
     start = write_model(tmp_path / "start", TINY)
-    assert train(pairs, tmp_path / "silent", config=config_of(start)).alpha is None
+    result = train(pairs, tmp_path / "run", config=config_of(start, tune="both"))
+    assert (result.held_out, result.alpha) == (0, 0.2)
+    end = load_file(RunFolder(tmp_path / "run").state)
+    old, kept = weights(start), weights(tmp_path / "run")
+    for name, tensor in kept.items():
+        assert torch.allclose(tensor, 0.8 * old[name] + 0.2 * end[f"model.{name}"], atol=1e-6), name
+    assert "not validated: the last model, 20% of the way from the start, is kept" in result.summary()
+
+
+def test_without_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F811
+    start = write_model(tmp_path / "start", TINY)
     fresh = replace(config_of(start), model=TINY)
     assert train(pairs, tmp_path / "fresh", config=fresh, validation=pairs).alpha is None
     assert not RunFolder(tmp_path / "fresh").start.exists()

@@ -34,8 +34,8 @@ def test_a_config_comes_back_from_json_as_it_was(config):
 @given(configs)
 def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config):
     complete = config.complete()
-    assert all(value in (None, getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
-    fitted = complete.fitted(weights=10**8, pictures=1000)
+    assert all(value in (None, "auto", getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
+    fitted = complete.fitted(weights=10**8, pictures=2000)
     left_open = [name for name, value in json.loads(fitted.to_json()).items() if value is None]
     assert left_open == [
         "image_blocks",
@@ -107,7 +107,7 @@ def test_only_trained_models_are_mixed_with_their_start():
         ({"crop": 0}, "crop is 0; it must be a number above 0 and at most 1"),
         ({"crop": "big"}, "crop is 'big'; it must be a number above 0 and at most 1"),
         ({"validation_share": 0.6}, "validation_share is 0.6; it must be a number of at least 0 and at most 0.5"),
-        ({"tune": "words"}, "tune is 'words'; take one of both, image, text, heads"),
+        ({"tune": "words"}, "tune is 'words'; take one of auto, both, image, text, heads"),
         ({"image_blocks": -1}, "image_blocks is -1; it must be a whole number of at least 0"),
         (
             {"image_blocks": 1, "tune": "text"},
@@ -158,3 +158,22 @@ def test_only_what_changes_the_model_is_a_difference():
     assert one.differences(other) == ["epochs 3, not 5"]
     assert one.differences(TrainConfig(epochs=3, seed=1, learning_rate=0.1)) == []
     assert TrainConfig(learning_rate=0.2).differences(TrainConfig(learning_rate=0.1)) == ["learning_rate 0.2, not 0.1"]
+
+
+def test_few_pictures_train_of_a_trained_image_tower_what_is_behind_its_blocks():
+    """Unless more is asked for, the weights are random, or LoRA keeps what there was anyway."""
+    few, many = ({"weights": 10**7, "pictures": count} for count in (1999, 2000))
+
+    def tuned(config, facts):
+        fitted = config.complete().fitted(**facts)
+        return fitted.tune, fitted.image_blocks
+
+    assert tuned(TrainConfig(), few) == ("both", 0)
+    assert tuned(TrainConfig(), many) == ("both", None)
+    assert tuned(TrainConfig(image_blocks=2), few) == ("both", 2)
+    for asked in (TrainConfig(tune="both"), TrainConfig(model="small"), TrainConfig(lora_rank=4)):
+        assert tuned(asked, few) == ("both", None)
+    assert tuned(TrainConfig(tune="text"), few) == ("text", None)
+    begun = TrainConfig().complete().fitted(**few)
+    assert TrainConfig().complete().differences(begun) == []
+    assert TrainConfig().complete().filled(begun) == begun

@@ -48,10 +48,11 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
 @click.option(
     "--tune",
-    type=click.Choice(["both", "image", "text", "heads"]),
-    default="both",
+    type=click.Choice(["auto", "both", "image", "text", "heads"]),
+    default="auto",
     show_default=True,
-    help="What is trained. With text, every image vector of a catalog stays valid.",
+    help="What is trained; auto: both, but of the image tower only the head where pictures are few. With text, every"
+    " image vector of a catalog stays valid.",
 )
 @click.option("--image-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the image tower.")
 @click.option("--text-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the text tower.")

@@ -52,6 +52,7 @@ _FROM_PARTS: Final[Mapping[str, Any]] = {
 _LORA_RATE: Final = 2e-4
 _USUAL_WEIGHTS: Final = 150e6  # of ViT-B/32
 _ENOUGH_STEPS: Final = 100
+_FEW_PICTURES: Final = 2000
 _DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
@@ -62,7 +63,7 @@ pulled nor pushed, because a text that another picture of the same item came wit
 "share" shares the target out evenly among all that are right. "own" takes them for wrong, as plain losses do. Where
 right texts are equal to the letter, "share" is "own" in a contrastive loss: one pull, divided among equal rows."""
 _CHOICES: Final = {"loss": LOSSES, "positives": OTHERS, "precision": PRECISIONS}
-TUNES: Final = ("both", "image", "text", "heads")
+TUNES: Final = ("auto", "both", "image", "text", "heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,10 @@ class TrainConfig:
         warmup: The share of all steps in which the learning rate rises; 0.1.
         crop: The least share of a picture's area that is shown in training; 1 shows whole pictures. 0.7 from random
             weights, 0.9 from trained ones.
-        tune: What is trained: "both" towers; the "image" or the "text" tower, while the rows of the other's pictures or
-            texts stay as they are; or the "heads" alone, the projections into the shared space. What is not trained
-            is computed once and kept, and its pictures are shown whole.
+        tune: What is trained: "both" towers; "auto" is that too, but from trained weights on fewer than 2,000 pictures
+            with `image_blocks` of 0; the "image" or the "text" tower, while the rows of the other's pictures or texts
+            stay as they are; or the "heads" alone, the projections into the shared space. What is not trained is
+            computed once and kept, and its pictures are shown whole.
         image_blocks: How many of the image tower's last blocks are trained, or stages of a convolutional one; 0 leaves
             the head and the last norm; None trains all there is.
         text_blocks: The same of the text tower.
@@ -150,7 +152,7 @@ class TrainConfig:
     weight_decay: float | None = None
     warmup: float | None = None
     crop: float | None = None
-    tune: str = "both"
+    tune: str = "auto"
     image_blocks: int | None = None
     text_blocks: int | None = None
     layer_decay: float = 1.0
@@ -237,36 +239,44 @@ class TrainConfig:
         settings = {name: value for name, value in usual.items() if getattr(self, name) is None}
         if self.lora_rank and self.learning_rate is None and not self.from_random:
             settings["learning_rate"] = _LORA_RATE
+        if self.from_random and self.tune == "auto":
+            settings["tune"] = "both"
         return replace(self, **settings)
 
     def fitted(self, *, weights: int, pictures: int) -> "TrainConfig":
-        """The config with the learning rate and epochs that suit a trained model and the pictures, where it names none.
+        """The config with what suits a trained model and the pictures, where it names no learning rate, epochs or tune.
 
         1e-5 suits ViT-B/32 of 150 million weights; what is smaller bears more, in inverse proportion, up to 1e-4. Small
-        sets are shown more than 5 times, up to 20, so that there are about a hundred steps to learn in.
+        sets are shown more than 5 times, up to 20, so that there are about a hundred steps to learn in; and they teach
+        an image tower less than they make it forget, so that only what is behind its blocks learns.
         """
         rate, epochs = self.learning_rate, self.epochs
         if rate is None:
             rate = min(1e-4, max(1e-5, 1e-5 * _USUAL_WEIGHTS / weights))
         if epochs is None:
             epochs = min(20, max(5, round(_ENOUGH_STEPS * cast("int", self.batch_size) / pictures)))
-        return replace(self, learning_rate=rate, epochs=epochs)
+        return replace(self, learning_rate=rate, epochs=epochs, **self._tuned(pictures))
+
+    def _tuned(self, pictures: int) -> dict[str, Any]:
+        if self.tune != "auto":
+            return {}
+        few = pictures < _FEW_PICTURES and not self.lora_rank
+        return {"tune": "both", "image_blocks": 0 if few and self.image_blocks is None else self.image_blocks}
+
+    @property
+    def _open(self) -> list[str]:
+        """The settings that it leaves to what suits the model and the pictures."""
+        unnamed = [name for name in ("learning_rate", "epochs") if getattr(self, name) is None]
+        auto = ["tune"] if self.image_blocks is not None else ["tune", "image_blocks"]
+        return unnamed + (auto if self.tune == "auto" else [])
 
     def filled(self, begun: "TrainConfig") -> "TrainConfig":
-        """The config with the learning rate and epochs of the run that is resumed, where it names none itself."""
-        rate, epochs = self.learning_rate, self.epochs
-        return replace(
-            self,
-            learning_rate=begun.learning_rate if rate is None else rate,
-            epochs=begun.epochs if epochs is None else epochs,
-        )
+        """The config with what suited the run that is resumed, where it names nothing itself."""
+        return replace(self, **{name: getattr(begun, name) for name in self._open})
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
-        names = [field.name for field in fields(self) if field.name not in _COST_ONLY]
-        for name in ("learning_rate", "epochs"):
-            if getattr(self, name) is None:
-                names.remove(name)  # it is what suits model and pictures, as it was
+        names = [field.name for field in fields(self) if field.name not in {*_COST_ONLY, *self._open}]
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
         return [f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in changed]
 
@@ -301,7 +311,7 @@ def _check_tune(config: TrainConfig) -> None:
         raise TrainingError(f"tune is {config.tune!r}; take one of {', '.join(TUNES)}")
     for side in ("image", "text"):
         blocks = getattr(config, f"{side}_blocks")
-        if blocks is not None and config.tune not in {"both", side}:
+        if blocks is not None and config.tune not in {"auto", "both", side}:
             raise TrainingError(
                 f"{side}_blocks is {blocks}, but tune {config.tune!r} trains none of the {side} tower's"
             )

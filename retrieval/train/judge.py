@@ -1,11 +1,12 @@
 """How the model of a run does on the validation pairs, and what mix of its start and its end does best."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.train.averages import ALPHAS, Ema, Mix, Weights, best_mix, replaced
+from retrieval.train.averages import Ema, Mix, Weights, best_mix, replaced
 from retrieval.train.crew import Crew
 from retrieval.train.exam import Exam, Marks
 from retrieval.train.lora import plain_weights, spread_weights
@@ -36,14 +37,10 @@ class Judge:
         train_mode(self.model)
         return self._told(marks)
 
-    def best_mix(self, start: Weights, asked: str | float) -> tuple[Mix, dict[str, float]]:
-        """The mix of the start and the model as it is now that is to be kept, and its recall.
-
-        "auto" lets the marks decide among shares of the tuned weights; a number is the share.
-        """
+    def best_mix(self, start: Weights, alphas: Sequence[float]) -> tuple[Mix, dict[str, float]]:
+        """The mix of the start and the model as it is now that is to be kept, of these shares, and its recall."""
         with self.averaged():
             tuned = {name: tensor.clone() for name, tensor in plain_weights(self.model).items()}
-        alphas = ALPHAS if asked == "auto" else (float(asked),)
         if not self.crew.leads:
             share, *_ = self.crew.told([0.0])
             return Mix(share, {}, None), self._told(None)

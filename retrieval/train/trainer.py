@@ -16,7 +16,7 @@ from retrieval.errors import EvaluationError, TrainingError
 from retrieval.images import cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
-from retrieval.train.averages import Ema, Weights
+from retrieval.train.averages import Ema, Weights, alphas
 from retrieval.train.batches import Schedule
 from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
@@ -254,19 +254,26 @@ class Trainer:
     def _mix(self) -> None:
         """Keep a mix of the start and the end, unless the start is better; once, at the end of a run."""
         asked = cast("str | float", self.config.average)
-        if self.alpha is not None or asked == "off" or (asked == "auto" and not self.exam.pictures):
+        if self.alpha is not None or asked == "off":
             return
         start = load_file(self.folder.start, device=self.device)
         try:
-            mix, recalls = self.judge.best_mix(start, asked)
+            mix, recalls = self.judge.best_mix(start, self._alphas(asked))
         except EvaluationError as error:
             raise self._ruined(self.step) from error
-        if asked == "auto" and recalls["mean_recall"] < self.before["mean_recall"]:
+        if asked == "auto" and recalls and recalls["mean_recall"] < self.before["mean_recall"]:
             self.alpha, self.best, self.best_step = 0.0, self.before, 0
             self._keep_model(start)
         else:
             self.alpha, self.best, self.best_step = mix.alpha, recalls, self.step
             self._keep_model(mix.weights)
+
+    def _alphas(self, asked: str | float) -> tuple[float, ...]:
+        """The shares of the tuned weights to choose from; a careful one where nothing can be told of them."""
+        if asked != "auto":
+            return (float(asked),)
+        found = alphas(self.config)
+        return found if self.exam.pictures else found[1:2]
 
     def _keep_model(self, weights: Weights | None = None) -> None:
         if not self.crew.leads:

@@ -187,7 +187,7 @@ def _moves(place: Place, tune: str, blocks: int | None) -> bool:
         return True
     if tune == "heads":
         return place.head
-    return tune in {"both", place.side} and (blocks is None or place.rung >= place.top - blocks)
+    return tune in {"auto", "both", place.side} and (blocks is None or place.rung >= place.top - blocks)
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -210,6 +211,86 @@ def test_an_item_that_moves_to_another_source_is_dropped_with_that_one(shop, tmp
         csv.writer(file).writerows([["id", "image"], ["y", "photos/blue.png"]])
     report = shop.catalog.build(read_pairs(tmp_path / "one.csv"))
     assert (report.added, report.dropped, len(shop.catalog)) == (1, 0, 2)
+
+
+@pytest.fixture
+def years(tmp_path):
+    """Two folders with pictures of the same names: red ones and blue ones."""
+    for year, color in (("2023", "red"), ("2024", "blue")):
+        (tmp_path / year).mkdir()
+        for number in range(3):
+            draw(tmp_path / year / f"IMG_{number}.png", color, size=16 + number)
+    return tmp_path / "2023", tmp_path / "2024"
+
+
+def counts(report):
+    return (report.added, report.changed, report.dropped, report.unchanged, len(report.skipped))
+
+
+def shown_of(catalog):
+    """The file of each item's first picture by id."""
+    return {hit.id: Path(hit.image) for hit in catalog.search("x", k=99, target="images")}
+
+
+def test_equal_names_in_two_folders_do_not_replace_each_other_and_are_named(shop, years):
+    shop.catalog.build(read_pairs(years[0]))
+    draw(years[1] / "new.png", "green")
+    report = shop.catalog.build(read_pairs(years[1]))
+    assert counts(report) == (1, 0, 0, 0, 3)
+    assert [one.name for one in report.skipped] == [one.id for one in report.skipped] == [f"IMG_{n}.png" for n in "012"]
+    assert f"an item of {years[0]} with another picture" in report.skipped[0].reason
+    expected = {f"IMG_{n}.png": years[0] / f"IMG_{n}.png" for n in "012"} | {"new.png": years[1] / "new.png"}
+    assert shown_of(shop.catalog) == expected
+    assert counts(shop.catalog.build(read_pairs(years[0]))) == (0, 0, 0, 3, 0)
+    with pytest.raises(CatalogError, match=r"IMG_0\.png: its id is that of an item of"):
+        shop.catalog.build(read_pairs(years[1]), strict=True)
+
+
+def test_a_bad_picture_drops_no_item_of_another_source(shop, years):
+    shop.catalog.build(read_pairs(years[0]))
+    for number in range(3):
+        (years[1] / f"IMG_{number}.png").write_bytes(b"this is no picture")
+    report = shop.catalog.build(read_pairs(years[1]))
+    assert counts(report) == (0, 0, 0, 0, 3)
+    assert "is not an image" in report.skipped[0].reason
+    assert shown_of(shop.catalog) == {f"IMG_{n}.png": years[0] / f"IMG_{n}.png" for n in "012"}
+
+
+def test_items_of_a_folder_that_was_moved_or_copied_go_over_to_the_new_one(shop, years):
+    shop.catalog.build(read_pairs(years[0]))
+    copy = years[0].parent / "copy"
+    shutil.copytree(years[0], copy)
+    assert counts(shop.catalog.build(read_pairs(copy))) == (0, 3, 0, 0, 0)
+    moved = copy.rename(years[0].parent / "moved")
+    draw(moved / "IMG_0.png", "green")
+    (moved / "IMG_1.png").unlink()
+    assert counts(shop.catalog.build(read_pairs(moved))) == (0, 2, 0, 0, 0)
+    draw(moved / "IMG_0.png", "black")
+    (moved / "IMG_2.png").unlink()
+    assert counts(shop.catalog.build(read_pairs(moved))) == (0, 1, 1, 0, 0), "they are of the new folder by now"
+
+
+def test_a_table_takes_over_what_an_earlier_one_said_of_the_same_picture_file(shop, tmp_path):
+    """As the next day's export beside the last one's, even where the picture has changed since."""
+    for day, price in (("1", "5"), ("2", "6")):
+        with (tmp_path / f"{day}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "image", "price"], ["x", "photos/red.png", price]])
+    shop.catalog.build(read_pairs(tmp_path / "1.csv"))
+    draw(shop.folder / "red.png", "pink")
+    assert counts(shop.catalog.build(read_pairs(tmp_path / "2.csv"))) == (0, 1, 0, 0, 0)
+    assert [hit.id for hit in shop.catalog.search("pink", where={"price": 6})] == ["x"]
+
+
+def test_a_build_that_refuses_to_drop_has_tidied_up_after_what_it_committed(shop):
+    shop.build()
+    for color in COLORS[:2]:
+        draw(shop.folder / f"{color}.png", color, size=20)
+    for color in COLORS[2:]:
+        (shop.folder / f"{color}.png").write_bytes(b"this is no picture any more")
+    with pytest.raises(CatalogError, match="would drop 3 of the 5"):
+        shop.build()
+    assert not (shop.folder.parent / "c" / "images-1.f32").exists()
+    assert (shop.folder.parent / "c" / "images-2.f32").stat().st_size == 5 * DIMENSION * 4
 
 
 def test_a_deleted_item_stays_deleted_until_it_is_restored(shop):

@@ -121,7 +121,9 @@ class Catalog:
     ) -> SyncReport:
         """Make the catalog hold what `pairs` hold: add what is new, change what changed, drop what is gone.
 
-        Only items that came from the same PAIRS source are dropped. Batches are committed as they come: after a crash
+        Only items that came from the same PAIRS source are dropped. An item of another source that has the same id, and
+        a picture in common, goes over to this one, as all do whose source is gone; with other pictures it stays as it
+        is, and the new one is named in `skipped`. Batches are committed as they come: after a crash
         or Ctrl-C the next build goes on where this one was. Files are taken to be unchanged while their path, size and
         time of modification are.
 
@@ -144,7 +146,11 @@ class Catalog:
                 with self._database.writing() as records:
                     records.put_meta(index=index)
             options = sync.BuildOptions(prune=prune, restore=restore, strict=strict)
-            report = sync.build(self._database, self._encoder, pairs, options=options, progress=progress)
+            try:
+                report = sync.build(self._database, self._encoder, pairs, options=options, progress=progress)
+            except CatalogError:
+                self._tidy()  # after the batches that were committed before
+                raise
             self._keep_up()
         return report
 
@@ -403,10 +409,13 @@ class Catalog:
         with self._database.reading() as records:
             rows = sum(records.slots.side(side).rows for side in SIDES)
         if self._touched * 20 > rows:
-            try:
-                self._keep_up()
-            except CatalogError as error:
-                logger.warning("changes are made, but could not be tidied up after: %s", error)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        try:
+            self._keep_up()
+        except CatalogError as error:
+            logger.warning("changes are made, but could not be tidied up after: %s", error)
 
     def _keep_up(self) -> None:
         self._touched = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from retrieval.errors import ImageError
 from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
@@ -43,6 +44,7 @@ class Draft:
 
     Attributes:
         kept_captions: The stored captions with their vectors, where they stay; else those of `item` are embedded.
+        shares_file: Whether a picture of it is a file, or a member of one, that the stored item has too.
     """
 
     item: Item
@@ -51,6 +53,7 @@ class Draft:
     stored: StoredItem | None
     pictures: list[Picture] = field(default_factory=list)
     kept_captions: list[StoredCaption] | None = None
+    shares_file: bool = False
 
     @property
     def unread(self) -> list[Picture]:
@@ -88,6 +91,23 @@ def plan(records: Records, items: Iterable[Item], *, source: int | None) -> list
     return [_draft(item, stored.get(item.id), places, source=source) for item in items]
 
 
+def kept_by_others(records: Records, drafts: Iterable[Draft], *, source: int) -> dict[str, Path]:
+    """Return the other source by id of each draft whose id is that of another source's item: IMG_0.png of two folders.
+
+    It is the same item, and goes over to `source`, where both have a picture in common (the file, or its content:
+    another table of the same pictures, a copy), or where the other source is no longer there (it was moved).
+    """
+    drafts = [draft for draft in drafts if draft.stored is not None and draft.stored.source not in (None, source)]
+    owners = {draft.item.id: draft.stored.source for draft in drafts if draft.stored is not None}
+    places = {number: records.place(number) for number in owners.values() if number is not None}
+    there = {number: place for number, place in places.items() if place.exists()}
+    return {
+        draft.item.id: there[owner]
+        for draft in drafts
+        if (owner := owners[draft.item.id]) in there and not draft.shares_file and not _shares_content(draft)
+    }
+
+
 def in_chunks(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
     """Return the items in lists of at most `size`."""
     iterator = iter(items)
@@ -103,11 +123,26 @@ def _draft(item: Item, stored: StoredItem | None, places: Mapping[int, Path], *,
         stored=stored,
     )
     there = _locations(stored.images if stored else (), places)
+    draft.shares_file = any((str(image.path), image.member) in there for image in item.images)
     if item.image_vectors is not None:
         draft.pictures = _given(item, there)
     else:
         draft.pictures = [_picture(image, there) for image in item.images]
     return draft
+
+
+def _shares_content(draft: Draft) -> bool:
+    """Whether a picture has the content of a stored one; so has what cannot be read, whose reason its reader names."""
+    stored = {image.hash for image in draft.stored.images} if draft.stored else set()
+    contents = [content for image in draft.item.images if (content := _content(image))]
+    return not contents or not stored.isdisjoint(contents)
+
+
+def _content(image: ImageSource) -> str | None:
+    try:
+        return content_hash(image.read())
+    except ImageError:
+        return None
 
 
 def _locations(images: Sequence[StoredImage], places: Mapping[int, Path]) -> dict[Location, list[StoredImage]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.catalog.catalog_encoder import CatalogEncoder
-from retrieval.catalog.drafts import Draft, in_chunks, plan
+from retrieval.catalog.drafts import Draft, in_chunks, kept_by_others, plan
 from retrieval.catalog.ingest import Ingest
 from retrieval.catalog.patches import plan_patches
 from retrieval.catalog.pictures import keep_picture
@@ -22,6 +22,11 @@ from retrieval.records.items import Item, SyncReport, clean_captions, is_storabl
 
 BATCH_ITEMS = 1024
 BATCH_SECONDS = 5.0  # a slow encoder's work is on the disk at least this often
+
+_KEPT = (
+    "its id is that of an item of {} with another picture, which stays; give one of them another id, or build the "
+    "folder that holds both (once that source is gone, its items are taken over)"
+)
 
 Progress = Callable[[int, int], None]
 
@@ -47,7 +52,8 @@ def build(
     """Make the catalog hold these pairs; what it holds of other sources stays.
 
     An item none of whose pictures can be read is left out, and leaves the catalog where it was in it: a catalog that
-    was built in one go from the same pairs would not have it.
+    was built in one go from the same pairs would not have it. One whose id is that of another source's item, which it
+    is not, is left out as well: `kept_by_others` tells them apart.
     """
     run = _Build(database, encoder, pairs, options=options, progress=progress)
     run.check()
@@ -181,11 +187,11 @@ class _Build:
         rest: list[Item] = []
         done = 0
         for chunk in in_chunks(self._items):
-            drafts = self._plan(chunk)
+            drafts = self._without_others(self._plan(chunk))
             ready = [draft for draft in drafts if not draft.unread]
             rest += [draft.item for draft in drafts if draft.unread]
             self._write_ready(ready)
-            done += len(ready)
+            done += len(chunk) - sum(bool(draft.unread) for draft in drafts)
             self._progress(done, len(self._items))
         if rest:
             self._read(rest, done)
@@ -193,6 +199,16 @@ class _Build:
     def _plan(self, items: Iterable[Item]) -> list[Draft]:
         with self._database.reading() as records:
             return plan(records, items, source=self._source)
+
+    def _without_others(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Leave out, and name, what has the id of another item, which another source holds."""
+        with self._database.reading() as records:
+            kept = kept_by_others(records, drafts, source=self._source)
+        refused = [Skipped(shown(name), _KEPT.format(source), id=name) for name, source in kept.items()]
+        self._skipped += refused
+        if refused and self._options.strict:
+            raise _refused(refused[0])
+        return [draft for draft in drafts if draft.item.id not in kept]
 
     def _write_ready(self, drafts: Sequence[Draft]) -> None:
         same = [draft for draft in drafts if draft.same]
@@ -238,9 +254,8 @@ class _Build:
         """
         with self._database.reading() as records:
             there = records.ids_of_source(self._source)
-            unreadable = records.numbers_of(self._unreadable)
-        wanted = {item.id for item in self._items}
-        gone = {name: number for name, number in there.items() if name not in wanted} | unreadable
+        wanted = {item.id for item in self._items}.difference(self._unreadable)
+        gone = {name: number for name, number in there.items() if name not in wanted}
         if len(gone) * 2 > len(there) and gone and not self._options.prune:
             raise CatalogError(
                 f"This would drop {len(gone)} of the {len(there)} items of this source, such as {min(gone)!r}: "

@@ -81,6 +81,19 @@ def test_a_folder_that_was_emptied_is_synced_away_with_prune_and_refused_without
     )
 
 
+def test_what_a_bad_row_may_hide_is_kept_with_a_notice(run, model, tmp_path):
+    for color in ("red", "blue", "green"):
+        Image.new("RGB", (40, 40), color).save(tmp_path / f"{color}.png")
+    rows = ["image,title", "red.png,red", "blue.png,blue", "green.png,green"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    run("build", tmp_path / "t.csv", tmp_path / "c", "--model", model)
+    (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "blue.png,navy, dark", *rows[3:]]))
+    code, lines, err = run("build", tmp_path / "t.csv", tmp_path / "c")
+    assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 2, skipped 1"])
+    assert "skipped t.csv line 3: has 3 values where the header has 2" in err
+    assert "1 that PAIRS no longer names stay" in err
+
+
 def test_pictures_inside_a_shard_are_shown_on_the_page(run, model, tmp_path):
     file = BytesIO()
     Image.new("RGB", (40, 40), "red").save(file, "PNG")

@@ -293,6 +293,38 @@ def test_a_build_that_refuses_to_drop_has_tidied_up_after_what_it_committed(shop
     assert (shop.folder.parent / "c" / "images-2.f32").stat().st_size == 5 * DIMENSION * 4
 
 
+def test_rows_that_cannot_be_read_drop_nothing_until_they_are_mended_or_it_is_asked_for(shop, tmp_path):
+    def feed(*rows):
+        (tmp_path / "feed.csv").write_text("\n".join(["id,image,title", *rows]))
+        return read_pairs(tmp_path / "feed.csv")
+
+    rows = [f"{color},photos/{color}.png,{color}" for color in COLORS]
+    shop.catalog.build(feed(*rows))
+    bad = feed('red,photos/red.png,"stray', 'green,photos/green.png,"Hat, warm"', *rows[2:4])
+    report = shop.catalog.build(bad)
+    assert (counts(report), report.kept_hidden, len(shop.catalog)) == ((0, 0, 0, 2, 1), 3, 5)
+    report = shop.catalog.build(feed(*rows[:4]))
+    assert (counts(report), report.kept_hidden) == ((0, 0, 1, 4, 0), 0)
+    assert counts(shop.catalog.build(bad, prune=True)) == (0, 0, 2, 2, 1)
+
+
+def test_a_folder_that_cannot_be_read_drops_nothing(shop, monkeypatch):
+    (shop.folder / "inner").mkdir()
+    draw(shop.folder / "inner" / "pink.png", "pink")
+    shop.build()
+    scandir = os.scandir
+
+    def failing(path):
+        if Path(path).name == "inner":
+            raise OSError(5, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", failing)
+    counted, _, report = shop.build()
+    assert (counted, report.kept_hidden) == ((0, 0, 0, 5), 1)
+    assert [(one.name, one.reason) for one in report.skipped] == [("inner/", "cannot be read (Input/output error)")]
+
+
 def test_a_deleted_item_stays_deleted_until_it_is_restored(shop):
     shop.build()
     assert shop.catalog.delete(["red.png", "nobody"]) == 1

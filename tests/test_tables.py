@@ -149,7 +149,7 @@ def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path)
     pictures(tmp_path, "a.jpg", "b.jpg")
     long = "x" * 200_000
     good = f'file_name,text\na.jpg,"{long}"\n'
-    bad = 'b.jpg,too,many\n"b.jpg"x,bad quote\nb.jpg\n,nameless\nb.jpg,nul\0\nb.jpg,"open\na.jpg,lost\n'
+    bad = 'b.jpg,too,many\n"b.jpg"x,bad quote\nb.jpg\n,nameless\nb.jpg,nul\0\n'
     source = written(tmp_path / "t.csv", good + bad)
     limit = csv.field_size_limit()
     pairs = read_pairs(source)
@@ -159,8 +159,35 @@ def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path)
         "t.csv line 3": "has 3 values where the header has 2",
         "t.csv line 4": "is not CSV (',' expected after '\"')",
         "t.csv line 6": "names no image",
-        "t.csv line 8": "opens a quote that is never closed",
     }
+    assert [one.name for one in pairs.skipped if one.hides] == ["t.csv line 3", "t.csv line 4"]
+
+
+def test_a_quote_that_is_never_closed_refuses_the_file_and_names_its_line(tmp_path):
+    """All rows after it are inside the quote: to sync with those before would drop them from a catalog."""
+    pictures(tmp_path, "a.jpg")
+    rows = 'id,image,title\n1,a.jpg,"two\nlines"\n2,a.jpg,5" pipe\n3,a.jpg,"it\'s ""open""\n4,a.jpg,""""\n5,a.jpg,x\n'
+    assert reason(written(tmp_path / "t.csv", rows.replace('""""', 'a ""b""'))) == (
+        "t.csv line 5 opens a quote that is never closed, with all rows after it inside; "
+        "nothing of the file is taken, mend that line"
+    )
+
+
+def test_between_tabs_a_line_that_is_no_csv_is_taken_with_its_quotes(tmp_path):
+    pictures(tmp_path, "a.jpg")
+    lines = [
+        *["id\timage\ttitle\tsize", '1\ta.jpg\t"Best" shoe\tS', '2\ta.jpg\t"Open hat\tM', '3\ta.jpg\t"Two\nlines"\tL'],
+        *['4\ta.jpg\t5" pipe\t""', '5\ta.jpg\tlast\t"'],
+    ]
+    pairs = read_pairs(written(tmp_path / "t.tsv", "\r\n".join(lines)))
+    assert pairs.skipped == ()
+    assert [(pair.id, *pair.captions, pair.attributes.get("size")) for pair in pairs] == [
+        ("1", '"Best" shoe', "S"),
+        ("2", '"Open hat', "M"),
+        ("3", "Two lines", "L"),
+        ("4", '5" pipe', None),
+        ("5", "last", '"'),
+    ]
 
 
 def test_bad_lines_of_a_jsonl_are_named_by_their_number_and_the_others_read(tmp_path):

@@ -129,7 +129,7 @@ class Catalog:
 
         Args:
             pairs: What `read_pairs` returned.
-            prune: Let more than half of this source's items be dropped.
+            prune: Let more than half of this source's items be dropped, and any while rows of it cannot be read.
             restore: Take back items that were deleted by id.
             strict: Stop at the first picture that cannot be read.
             index: Kind of index from now on; None leaves it as it is, which in a new catalog is "auto".

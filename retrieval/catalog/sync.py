@@ -36,7 +36,7 @@ class BuildOptions:
     """How far a build may go.
 
     Attributes:
-        prune: More than half of the source's items may be dropped.
+        prune: More than half of the source's items may be dropped, and any while rows of it cannot be read.
         restore: Ids that were deleted come back.
         strict: The first picture or row that cannot be read is an error.
     """
@@ -152,6 +152,7 @@ class _Build:
         self._progress = progress or (lambda _done, _total: None)
         self._skipped = list(pairs.skipped)
         self._kept_deleted = 0
+        self._kept_hidden = 0
         self._items = self._wanted_items(pairs)
         self._dropped = 0
         self._unreadable: list[str] = []
@@ -247,7 +248,7 @@ class _Build:
             self._unreadable.append(draft.item.id)
 
     def _gone(self) -> dict[str, int]:
-        """Return id and number of this source's items that are to be dropped.
+        """Return id and number of this source's items that are to be dropped; none where a bad row may be one of them.
 
         Raises:
             CatalogError: that is more than half of them, and not asked for.
@@ -256,7 +257,12 @@ class _Build:
             there = records.ids_of_source(self._source)
         wanted = {item.id for item in self._items}.difference(self._unreadable)
         gone = {name: number for name, number in there.items() if name not in wanted}
-        if len(gone) * 2 > len(there) and gone and not self._options.prune:
+        if not gone or self._options.prune:
+            return gone
+        if any(one.hides for one in self._skipped):
+            self._kept_hidden = len(gone)
+            return {}
+        if len(gone) * 2 > len(there):
             raise CatalogError(
                 f"This would drop {len(gone)} of the {len(there)} items of this source, such as {min(gone)!r}: "
                 f"nothing was dropped. If they are really gone, say so with --prune (prune=True); "
@@ -282,6 +288,7 @@ class _Build:
             unchanged=counts["unchanged"],
             skipped=tuple(self._skipped),
             kept_deleted=self._kept_deleted,
+            kept_hidden=self._kept_hidden,
         )
 
 

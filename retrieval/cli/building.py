@@ -124,3 +124,8 @@ def _notice_build(synced: "SyncReport", *, told: int, report: Path | None) -> No
     notice_skipped(synced.skipped[told:], report)
     if synced.kept_deleted:
         notice(f"{synced.kept_deleted} deleted before stay deleted; --restore takes them back")
+    if synced.kept_hidden:
+        notice(
+            f"{synced.kept_hidden} that PAIRS no longer names stay, for they may be in what could not be read; "
+            f"mend that, or drop them with --prune"
+        )

@@ -40,12 +40,14 @@ class Skipped:
         reason: why, to stand behind the name.
         row: where the row stands that it is of: "products.csv line 7"; empty where it is of none.
         id: the row's id, where it has one.
+        hides: whether nobody knows what it holds: a row, folder or shard that cannot be read.
     """
 
     name: str
     reason: str
     row: str = ""
     id: str | None = None
+    hides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,16 @@ class Collector:
         *,
         row: str = "",
         id: str | None = None,  # noqa: A002
+        hides: bool = False,
     ) -> None:
         """Note what is no pair, under a name that can be printed."""
         shown, identity = _printable(name), None if id is None else _printable(id)
         key = (shown, row, reason if row else "")
-        self._skipped.setdefault(key, Skipped(shown, reason, row, identity))
+        self._skipped.setdefault(key, Skipped(shown, reason, row, identity, hides))
 
-    def skip_row(self, row: str, reason: str, *, id: str | None = None) -> None:  # noqa: A002
+    def skip_row(self, row: str, reason: str, *, id: str | None = None, hides: bool = False) -> None:  # noqa: A002
         """Note a row of a table that is no pair, under its place and id."""
-        self.skip(row if id is None else f"{row} ({id})", reason, row=row, id=id)
+        self.skip(row if id is None else f"{row} ({id})", reason, row=row, id=id, hides=hides)
 
     def pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
         """All that was taken in."""

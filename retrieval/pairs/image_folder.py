@@ -150,7 +150,7 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     root they are met at their own place, so that no loop can arise.
 
     Returns:
-        Paths relative to the root, with "/" between their parts.
+        Paths relative to the root, with "/" between their parts, and at the end of a folder that cannot be read.
     """
     folder = ImageFolder(root)
     files: list[str] = []
@@ -161,7 +161,7 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
         try:
             entries = list(os.scandir(folder.root / inner))
         except OSError as error:
-            others.append((inner or ".", f"cannot be read ({error.strerror})"))
+            others.append((inner or "./", f"cannot be read ({error.strerror})"))
             continue
         if inner and any(entry.name == CATALOG_FILE for entry in entries):
             continue  # a catalog that was built among the pictures is none of them

@@ -78,7 +78,7 @@ def _read_folder(root: Path, collector: "Collector", images: Path | None) -> tup
     if images is not None:
         raise PairsError(f"{root} holds its pictures itself; a folder of images goes with a table or a captions JSON")
     for name, reason in others:
-        collector.skip(name, reason)
+        collector.skip(name, reason, hides=name.endswith("/"))
     return root, _read_pictures(root, files, collector)
 
 
@@ -196,7 +196,7 @@ def _rows(table: Table, label: str, collector: "Collector") -> list[Record]:
 def _placed(rows: list[Record], table: Table, *, label: str, collector: "Collector") -> list[Record]:
     """The rows, their places named with the file's; what was refused is noted."""
     for bad in table.bad:
-        collector.skip_row(f"{label} {bad.place}", bad.reason, id=bad.id)
+        collector.skip_row(f"{label} {bad.place}", bad.reason, id=bad.id, hides=bad.hides)
     return [replace(row, place=f"{label} {row.place}") for row in rows]
 
 

@@ -45,7 +45,7 @@ def add_shard(path: Path, label: str, collector: "Collector") -> None:
             if tar.fileobj.read(_BLOCK).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        collector.skip(label, f"is a damaged tar file ({error}); what comes before is read")
+        collector.skip(label, f"is a damaged tar file ({error}); what comes before is read", hides=True)
     for key, sample in samples.items():
         identity, captions, attributes = describe(sample.row)
         if not sample.images:

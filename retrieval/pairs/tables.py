@@ -24,11 +24,12 @@ LONGEST_FIELD = 2**24  # Python's csv stops at 131,072 characters, which a page 
 
 
 class Refusal(NamedTuple):
-    """A row that is not taken, the reason, and its id where that is known."""
+    """A row that is not taken, the reason, its id where that is known, and whether any item may be hidden in it."""
 
     place: str
     reason: str
     id: str | None
+    hides: bool
 
 
 @dataclass(slots=True)
@@ -59,11 +60,15 @@ class Table:
         if isinstance(value, dict):
             self.rows.append((place, value))
         else:
-            self.refuse(place, f"is not a JSON object but {type(value).__name__}")
+            self.hide(place, f"is not a JSON object but {type(value).__name__}")
 
     def refuse(self, place: str, reason: str, *, id: str | None = None) -> None:  # noqa: A002 (what everyone calls it)
         """Name a row that is not taken, or what of it is not."""
-        self.bad.append(Refusal(place, reason, id))
+        self.bad.append(Refusal(place, reason, id, hides=False))
+
+    def hide(self, place: str, reason: str) -> None:
+        """Name a row that cannot be read, so that nobody knows which item it is of."""
+        self.bad.append(Refusal(place, reason, None, hides=True))
 
 
 def read_table(path: Path) -> Table:
@@ -125,12 +130,11 @@ def _read_csv(path: Path) -> Table:
     text = decode(path.read_bytes(), name=path.name)
     table = Table(path.name, typed=False)
     with _long_fields():
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, path), strict=True)
-        lines = _csv_lines(reader, table)
-        names = _distinct(next(lines, ("", []))[1])
-        for place, cells in lines:
+        rows = _csv_rows(_Lines(io.StringIO(text, newline="").readlines()), table, delimiter=_delimiter(text, path))
+        names = _distinct(next(rows, ("", []))[1])
+        for place, cells in rows:
             if any(cells[len(names) :]):
-                table.refuse(place, f"has {len(cells)} values where the header has {len(names)}")
+                table.hide(place, f"has {len(cells)} values where the header has {len(names)}")
             elif any(cells):  # the nameless column is a row index
                 table.rows.append((place, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
     return table
@@ -144,17 +148,56 @@ def _distinct(header: list[str]) -> list[str]:
     return names
 
 
-def _csv_lines(reader: Any, table: Table) -> Iterator[tuple[str, list[str]]]:
-    """Place and cells of each line that is well formed; the others are refused."""
+@dataclass(slots=True)
+class _Lines:
+    """Lines of a text, one after the other, and from any of them again."""
+
+    lines: list[str]
+    number: int = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self.number == len(self.lines):
+            raise StopIteration
+        self.number += 1
+        return self.lines[self.number - 1]
+
+
+def _csv_rows(lines: _Lines, table: Table, *, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Place and cells of each row that is well formed; the others are refused.
+
+    Between tabs, where few programs write quotes around a cell, a line that is no CSV is taken with its quotes as plain
+    characters: Google's `"Best" shoe`.
+
+    Raises:
+        PairsError: a quote is never closed: all rows after it are inside of it.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        place = f"line {reader.line_num + 1}"
+        start = lines.number
+        place = f"line {start + 1}"
         try:
             yield place, next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            reason = "opens a quote that is never closed" if "end of data" in str(error) else f"is not CSV ({error})"
-            table.refuse(place, reason)
+            if delimiter == "\t":
+                lines.number = start + 1
+                yield place, lines.lines[start].rstrip("\r\n").split(delimiter)
+            elif "end of data" in str(error):
+                raise PairsError(
+                    f"{table.name} line {_opened(lines.lines)} opens a quote that is never closed, with all rows after "
+                    f"it inside; nothing of the file is taken, mend that line"
+                ) from error
+            else:
+                table.hide(place, f"is not CSV ({error})")
+
+
+def _opened(lines: list[str]) -> int:
+    """Number of the line with the quote that is never closed: inside of it, all others are doubled."""
+    return max(number for number, line in enumerate(lines, 1) if '"' in line.replace('""', ""))
 
 
 @contextmanager
@@ -191,7 +234,7 @@ def _add_json_line(table: Table, place: str, line: bytes) -> None:
     try:
         table.add(place, parse_json(line.decode()))
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are children of it
-        table.refuse(place, f"is not JSON ({error})")
+        table.hide(place, f"is not JSON ({error})")
 
 
 def _read_parquet(path: Path) -> Table:

@@ -74,7 +74,7 @@ def _local(element: "Element") -> str:
 def _add(table: Table, place: str, item: "Element") -> None:
     row = _row(item)
     if any(isinstance(cell, str) and len(cell) > LONGEST_FIELD for cell in row.values()):
-        table.refuse(place, f"has a text of more than {LONGEST_FIELD:,} characters")
+        table.hide(place, f"has a text of more than {LONGEST_FIELD:,} characters")
     else:
         table.rows.append((place, row))
 

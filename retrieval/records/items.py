@@ -104,6 +104,8 @@ class SyncReport:
     Attributes:
         skipped: Each picture or row that was left out, with its reason.
         kept_deleted: Items left out because their id was deleted before; `restore=True` takes them back.
+        kept_hidden: Items that the source no longer names and that stay, for they may be in what could not be read of
+            it; `prune=True` drops them.
     """
 
     added: int = 0
@@ -112,6 +114,7 @@ class SyncReport:
     unchanged: int = 0
     skipped: tuple[Skipped, ...] = ()
     kept_deleted: int = 0
+    kept_hidden: int = 0
 
 
 def item_from(given: "Mapping[str, Any] | Item", *, root: Path, dimension: int | None) -> Item:

@@ -94,6 +94,17 @@ def test_what_a_bad_row_may_hide_is_kept_with_a_notice(run, model, tmp_path):
     assert "1 that PAIRS no longer names stay" in err
 
 
+def test_a_price_that_is_missing_leaves_the_others_numbers_and_an_odd_one_is_told(run, model, tmp_path):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    rows = [f"{number},red.png,{number},{number}" for number in range(50, 59)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,image,price,width", *rows, "59,red.png,n/a,9 cm"]))
+    code, _, err = run("build", tmp_path / "t.csv", tmp_path / "c", "--model", model)
+    assert (code, "column price" in err) == (0, False)
+    assert "t.csv: the column width is text, not numbers, for line 11 has '9 cm' in it" in err
+    _, lines, _ = run("search", tmp_path / "c", "--where", "price<52")
+    assert [line.split("\t")[1] for line in lines] == ["50", "51"]
+
+
 def test_pictures_inside_a_shard_are_shown_on_the_page(run, model, tmp_path):
     file = BytesIO()
     Image.new("RGB", (40, 40), "red").save(file, "PNG")

@@ -88,7 +88,12 @@ def test_a_shop_feed_is_typed_by_column(tmp_path):
         (["1", ""], [1, None]),
         (["12E45", "1"], ["12E45", "1"]),
         (["9" * 19, "1"], ["9" * 19, "1"]),
-        (["nan", "1"], ["nan", "1"]),
+        (["nan", "1"], [None, 1]),
+        (["1.5", "n/a", "N/A", "null", "NULL", "None", "-", "", "2"], [1.5, *[None] * 7, 2.0]),
+        (["n/a", "-"], ["n/a", "-"]),
+        (["n/a", "x"], ["n/a", "x"]),
+        (["true", "-"], ["true", "-"]),
+        (["1|2", "-"], [[1, 2], []]),
         (["a|b", "c"], [["a", "b"], ["c"]]),
         (["1|2", "3"], [[1, 2], [3]]),
         (["Hat | Shoe", "c|d"], ["Hat | Shoe", "c|d"]),
@@ -109,6 +114,23 @@ def test_numbers_written_as_text_come_back_equal(numbers):
     rows = [{"n": format(number, "f") if isinstance(number, float) else str(number)} for number in numbers]
     type_columns(rows)
     assert [row["n"] for row in rows] == pytest.approx(numbers)
+
+
+def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_them(tmp_path):
+    pictures(tmp_path, "a.jpg")
+    rows = [f"{n},a.jpg,{n}.5,{n:02d},{n},price=1,{n}" for n in range(1, 19)]
+    odd = ["19,a.jpg,about 60,19,XS,price=2,n/a", '20,a.jpg,"7,50",20,XL,price=ten,3']
+    source = written(
+        tmp_path / "t.csv", "\n".join(["id,image,cost,code,size,attributes,weight", *rows, *odd, "21,a.jpg,5,21,M,,4"])
+    )
+    pairs = read_pairs(source)
+    said = (
+        "t.csv: the column {} is text, not numbers, for line {} has {!r} in it; mend such cells to compare it by <, >"
+    )
+    assert pairs.notices == (said.format("price", 21, "ten"), said.format("cost", 20, "about 60"))
+    assert [pair.attributes.get("weight") for pair in pairs][16:] == [17, 18, None, 3, 4]
+    assert (pairs[0].attributes["cost"], pairs[0].attributes["code"]) == ("1.5", "01")
+    assert pairs.skipped == ()
 
 
 def test_packed_attributes():

@@ -73,6 +73,8 @@ def build(
         source = read_pairs(pairs, images=images, map=_mapped(fields), empty=prune)
     _write_refusals(report, source, source.skipped)
     notice_skipped(source.skipped, report)
+    for told in source.notices:
+        notice(told)
     if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
         notice(STARTER_NOTICE)
         model = STARTER

@@ -61,6 +61,7 @@ class Pairs:
             "shopify", "coco", "karpathy", "webdataset".
         pairs: sorted by name for a folder, else in the order of the source.
         skipped: what is no pair, with the reason.
+        notices: what was taken, but hardly as it was meant: a column of numbers that one cell makes text.
     """
 
     source: Path
@@ -68,6 +69,7 @@ class Pairs:
     layout: str
     pairs: tuple[Pair, ...]
     skipped: tuple[Skipped, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,6 +102,7 @@ class Collector:
         default_factory=dict
     )
     _skipped: dict[tuple[str, str, str], Skipped] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     def add(
         self,
@@ -137,7 +140,7 @@ class Collector:
     def pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
         """All that was taken in."""
         found = (Pair(key[0], image, tuple(texts), values) for key, (image, texts, values) in self._found.items())
-        return Pairs(source, root, layout, tuple(found), tuple(self._skipped.values()))
+        return Pairs(source, root, layout, tuple(found), tuple(self._skipped.values()), tuple(self.notices))
 
 
 def _printable(name: str) -> str:

@@ -2,9 +2,10 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from retrieval.errors import PairsError
 from retrieval.pairs.tables import Row, Table, Value, parse_json
@@ -63,9 +64,10 @@ def _records(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
     taken = {image, id_column, packed, *(captions or titles)}
     plain: list[Row] = [{name: value for name, value in row.items() if name not in taken} for _, row in table.rows]
     unpacked = [unpack(row.get(packed)) for _, row in table.rows]
-    type_columns(unpacked)
+    places = [place for place, _ in table.rows]
+    note_odd(type_columns(unpacked), table, places)
     if not table.typed:
-        type_columns(plain)
+        note_odd(type_columns(plain), table, places)
     for (place, row), more, attributes in zip(table.rows, unpacked, plain, strict=True):
         yield Record(
             place=place,
@@ -163,15 +165,51 @@ def _joined(value: Value) -> Value:
     return "|".join(line for line in value.splitlines() if line.strip()) if isinstance(value, str) else value
 
 
-def type_columns(rows: list[Row]) -> None:
-    """Turn texts into numbers, booleans and lists where all texts of their column allow it; empty ones into None."""
+class Odd(NamedTuple):
+    """A cell that makes a column text, of which at least nine in ten cells are numbers; `row` is its place, from 0."""
+
+    column: str
+    row: int
+    cell: str
+
+
+def type_columns(rows: list[Row]) -> list[Odd]:
+    """Turn texts into numbers, booleans and lists where all texts of their column allow it; empty ones into None.
+
+    Among numbers n/a, null, none, nan and - are empty too.
+
+    Returns:
+        The first odd cell of each column that is text for a few of its cells.
+    """
+    found = []
     for name in dict.fromkeys(name for row in rows for name in row):
         cells = [value for row in rows if isinstance(value := row.get(name), str) and value]
         convert = _converter(cells)
+        if convert is str and (odd := _odd(cells)) is not None:
+            found.append(Odd(name, next(place for place, row in enumerate(rows) if row.get(name) == odd), odd))
         for row in rows:
             value = row.get(name)
             if isinstance(value, str):
                 row[name] = convert(value) if value else None
+    return found
+
+
+def note_odd(found: Iterable[Odd], table: Table, places: Sequence[str]) -> None:
+    """Note in the table which cells keep columns from being numbers; the places are those of the rows."""
+    for odd in found:
+        table.notices.append(
+            f"the column {odd.column} is text, not numbers, for {places[odd.row]} has {odd.cell[:40]!r} in it; "
+            f"mend such cells to compare it by <, >"
+        )
+
+
+def _odd(cells: list[str]) -> str | None:
+    """The first that is no number, where few are none; article numbers, some with leading zeros, are text rightly."""
+    known = [cell for cell in cells if not _is_missing(cell)]
+    odd = [cell for cell in known if not _NUMBER.fullmatch(cell)]
+    if not odd or len(odd) * 10 > len(known) or any(cell.isdecimal() for cell in odd):
+        return None
+    return odd[0]
 
 
 def _converter(cells: list[str]) -> Callable[[str], Value]:
@@ -180,7 +218,7 @@ def _converter(cells: list[str]) -> Callable[[str], Value]:
         return parse_json
     if any("|" in cell for cell in cells) and not any(re.search(r"\s\||\|\s", cell) for cell in cells):
         inner = _single([part for cell in cells for part in cell.split("|") if part])
-        return lambda text: [inner(part) for part in text.split("|") if part]
+        return lambda text: [value for part in text.split("|") if part and (value := inner(part)) is not None]
     return _single(cells)
 
 
@@ -197,11 +235,18 @@ _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+([eE][+-]?\d\d?)?)?")
 
 
+_MISSING = frozenset(["n/a", "null", "none", "nan", "-"])
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.lower() in _MISSING
+
+
 def _single(cells: list[str]) -> Callable[[str], Value]:
-    if not cells:
-        return str
-    if all(cell.lower() in {"true", "false"} for cell in cells):
+    if cells and all(cell.lower() in {"true", "false"} for cell in cells):
         return lambda text: text.lower() == "true"
-    if all(map(_WHOLE.fullmatch, cells)):
-        return int
-    return float if all(map(_NUMBER.fullmatch, cells)) else str
+    known = [cell for cell in cells if not _is_missing(cell)]
+    if not known or not all(map(_NUMBER.fullmatch, known)):
+        return str
+    number = int if all(map(_WHOLE.fullmatch, known)) else float
+    return lambda text: None if _is_missing(text) else number(text)

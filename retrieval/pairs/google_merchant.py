@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from retrieval.pairs.cells import distinct, first, levels, one_or_all, parts, plain_text, price, slashed, truth
-from retrieval.pairs.columns import Record, column_key, image_names, type_columns
+from retrieval.pairs.columns import Record, column_key, image_names, note_odd, type_columns
 from retrieval.pairs.tables import Row, Table, Value
 
 LAYOUT = "google merchant"
@@ -34,7 +34,7 @@ def read_products(table: Table) -> list[Record]:
     told = _NO_ATTRIBUTES | _MEANINGS.keys()
     others = [{name: cell for name, cell in row.items() if name not in told} for _, row in rows]
     if not table.typed:
-        type_columns(others)
+        note_odd(type_columns(others), table, [place for place, _ in rows])
     kept = zip(_with_own_id(rows, table), others, strict=True)
     return [_record(identity, place, row | more, table=table) for (identity, place, row), more in kept if identity]
 

@@ -194,9 +194,10 @@ def _rows(table: Table, label: str, collector: "Collector") -> list[Record]:
 
 
 def _placed(rows: list[Record], table: Table, *, label: str, collector: "Collector") -> list[Record]:
-    """The rows, their places named with the file's; what was refused is noted."""
+    """The rows, their places named with the file's; what was refused, or is to be told, is noted."""
     for bad in table.bad:
         collector.skip_row(f"{label} {bad.place}", bad.reason, id=bad.id, hides=bad.hides)
+    collector.notices += [f"{label}: {notice}" for notice in table.notices]
     return [replace(row, place=f"{label} {row.place}") for row in rows]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from retrieval.pairs.cells import distinct, first, levels, one_or_all, plain_text, price, truth
-from retrieval.pairs.columns import Record, column_key, type_columns
+from retrieval.pairs.columns import Record, column_key, note_odd, type_columns
 from retrieval.pairs.tables import Row, Table, Value
 
 LAYOUT = "shopify"
@@ -83,7 +83,7 @@ def read_products(table: Table) -> list[Record]:
     """
     products = [product for product in _products(table) if not _is_withheld(product, table)]
     others = [_others(product) for product in products]
-    type_columns(others)
+    note_odd(type_columns(others), table, [product.rows[0][0] for product in products])
     return [record for product, more in zip(products, others, strict=True) for record in _records(product, more, table)]
 
 

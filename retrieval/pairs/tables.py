@@ -40,6 +40,7 @@ class Table:
         name: the file's name, for messages.
         rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
         bad: what could not be read.
+        notices: what is taken, but hardly as it was meant.
         typed: False where every value is text, so that types are to be found column by column.
         packed: name of the column whose cells hold pictures themselves; in the rows stands the place of their bytes, as
             ImageSource.member has it.
@@ -48,6 +49,7 @@ class Table:
     name: str
     rows: list[tuple[str, Row]] = field(default_factory=list)
     bad: list["Refusal"] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     typed: bool = True
     packed: str | None = None
 

@@ -81,6 +81,20 @@ def test_a_folder_that_was_emptied_is_synced_away_with_prune_and_refused_without
     )
 
 
+def test_a_catalog_may_be_built_into_an_empty_folder_and_into_no_other(run, model, tmp_path, monkeypatch):
+    """As an empty volume is mounted."""
+    monkeypatch.setattr("retrieval.encoder.STARTER", str(model))
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "photos" / "a.png")
+    (tmp_path / "c").mkdir()
+    code, lines, err = run("build", tmp_path / "photos", tmp_path / "c")
+    assert (code, lines) == (0, ["added 1, changed 0, dropped 0, unchanged 0"])
+    assert "no model named: the starter" in err
+    code, lines, err = run("build", tmp_path / "photos", tmp_path / "photos")
+    assert (code, lines) == (1, [])
+    assert "is not a catalog" in err
+
+
 def test_what_a_bad_row_may_hide_is_kept_with_a_notice(run, model, tmp_path):
     for color in ("red", "blue", "green"):
         Image.new("RGB", (40, 40), color).save(tmp_path / f"{color}.png")

@@ -64,7 +64,7 @@ def build(
     from retrieval.catalog import Catalog, is_catalog
     from retrieval.encoder import STARTER, load_encoder
     from retrieval.pairs import read_pairs
-    from retrieval.records.database import is_blank
+    from retrieval.records.database import is_new
 
     if is_catalog(pairs):
         raise click.UsageError(f"{pairs} is a catalog, not a source of pairs: build PAIRS CATALOG.")
@@ -75,7 +75,7 @@ def build(
     notice_skipped(source.skipped, report)
     for told in source.notices:
         notice(told)
-    if model is None and (not catalog.exists() or (is_catalog(catalog) and is_blank(catalog))):
+    if model is None and is_new(catalog):
         notice(STARTER_NOTICE)
         model = STARTER
     encoder = None if model is None else load_encoder(model, device=device)

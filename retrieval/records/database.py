@@ -36,6 +36,13 @@ def is_blank(folder: Path) -> bool:
         return schema.is_blank(connection)
 
 
+def is_new(folder: Path) -> bool:
+    """Whether a build would make the catalog: there is nothing yet, or an empty folder, as a new volume is."""
+    if is_catalog(folder):
+        return is_blank(folder)
+    return not folder.exists() or (folder.is_dir() and not _strangers(folder))
+
+
 def create_database(folder: Path) -> None:
     """Make an empty catalog in `folder`, which is made too; a catalog that is there stays as it is.
 
@@ -157,11 +164,15 @@ def guarded(folder: Path) -> Iterator[None]:
 def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CatalogFormatError(f"{folder} is a file; name a folder for the catalog.")
-    strangers = [] if not folder.exists() else [path.name for path in folder.iterdir() if path.name not in _OWN]
-    if strangers and not is_catalog(folder):
+    strangers = [] if not folder.exists() or is_catalog(folder) else _strangers(folder)
+    if strangers:
         raise CatalogFormatError(
             f"{folder} is not a catalog and not empty ({min(strangers)!r}, ...); name a new or an empty folder."
         )
+
+
+def _strangers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name not in _OWN]
 
 
 _OWN = {FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -191,6 +193,34 @@ def test_build_again_changes_nothing_and_deleted_items_stay_deleted(run, shop, m
     assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 5"])
     assert "1 deleted before stay deleted; --restore takes them back" in err
     assert run("build", shop, path, "--restore")[1] == ["added 1, changed 0, dropped 0, unchanged 5"]
+
+
+@pytest.fixture
+def older(catalog, tmp_path):
+    """The catalog as format 1 has it, without words."""
+    shutil.copytree(catalog, tmp_path / "older")
+    connection = sqlite3.connect(tmp_path / "older" / "catalog.sqlite")
+    for table in ("words", "vocabulary", "identifiers"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    return tmp_path / "older"
+
+
+def test_a_search_brings_a_catalog_of_an_older_format_to_this_one(run, older):
+    code, lines, err = run("search", older, "--words", "green")
+    assert (code, [line.split("\t")[1] for line in lines], err) == (0, ["P1"], "")
+
+
+def test_an_older_catalog_that_cannot_be_written_is_refused_with_the_command_that_mends_it(run, older, monkeypatch):
+    monkeypatch.setattr("os.access", lambda _, mode: mode != os.W_OK)
+    for words in (["search", older, "red"], ["info", older]):
+        code, lines, err = run(*words)
+        assert (code, lines) == (1, [])
+        assert f"has the older format 1. Run `retrieval info {older}` where it may be written" in err
+    monkeypatch.undo()
+    assert run("info", older)[0] == 0
+    assert run("search", older, "--words", "green")[0] == 0
 
 
 def test_info_tells_a_catalog_from_a_model(run, catalog, model):

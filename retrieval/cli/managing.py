@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, extra_named, notice
+from retrieval.cli.shared import DEVICES, FILE, PATH, extra_named, notice, reading
 from retrieval.errors import ServiceError
 
 
@@ -75,10 +75,10 @@ def info(thing: str, *, as_json: bool) -> None:
 
 
 def _describe(thing: str) -> Mapping[str, Any]:
-    from retrieval.catalog import Catalog, is_catalog
+    from retrieval.catalog import is_catalog
     from retrieval.encoder import describe_encoder
 
     if not is_catalog(Path(thing)):
         return describe_encoder(thing)
-    with Catalog.open(Path(thing), read_only=True) as opened:
+    with reading(Path(thing)) as opened:
         return opened.info()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, notice, usage
+from retrieval.cli.shared import DEVICES, FILE, PATH, notice, reading, usage
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
@@ -67,15 +67,13 @@ def search(
     device: str,
 ) -> None:
     """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them; or browse it by --where alone."""
-    from retrieval.catalog import Catalog
-
     words = " ".join(text) or None
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")
     with usage():
         where = _where(filters)
         weighted = dict(_weight(part) for part in weights)
-    with Catalog.open(catalog, device=device, read_only=True) as opened, usage():
+    with reading(catalog, device=device) as opened, usage():
         hits = opened.search(
             words,
             image=image,

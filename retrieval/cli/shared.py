@@ -13,6 +13,7 @@ from retrieval.errors import ColumnError, QueryError, RetrievalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from retrieval.catalog import Catalog
     from retrieval.pairs import Skipped
 
 DEVICES: Final = click.Choice(["auto", "cpu", "cuda"])
@@ -67,6 +68,17 @@ def interruptible(what_next: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail(f"interrupted. {what_next}")
+
+
+@contextmanager
+def reading(path: Path, *, device: str = "auto") -> "Iterator[Catalog]":
+    """The catalog, to be read only: once it has this release's format, to which an older one is brought."""
+    from retrieval.catalog import Catalog
+    from retrieval.records.database import upgrade
+
+    upgrade(path)
+    with Catalog.open(path, device=device, read_only=True) as opened:
+        yield opened
 
 
 def notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> None:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from retrieval.cli.shared import DEVICES, FOLDER, PATH, STARTER_NOTICE, bar, interruptible, notice, notice_skipped
+from retrieval.cli.shared import (
+    DEVICES,
+    FOLDER,
+    PATH,
+    STARTER_NOTICE,
+    bar,
+    interruptible,
+    notice,
+    notice_skipped,
+    reading,
+)
 from retrieval.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -270,11 +280,10 @@ class TrainingBar:
 @contextmanager
 def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[tuple[Any, Any]]:
     """The encoder to measure, and the search of the catalog that serves it."""
-    from retrieval.catalog import Catalog
     from retrieval.encoder import STARTER, load_encoder
 
     if catalog is None:
         yield load_encoder(model or STARTER, device=device), None
         return
-    with Catalog.open(catalog, device=device, read_only=True) as opened:
+    with reading(catalog, device=device) as opened:
         yield opened.encoder, opened.served

@@ -59,6 +59,17 @@ def create_database(folder: Path) -> None:
                 schema.create(connection)
 
 
+def upgrade(folder: Path) -> None:
+    """Bring a catalog of an older format to this one, where its folder may be written.
+
+    Raises:
+        CatalogFormatError: a newer format, or no catalog that is whole.
+        CatalogLockedError: another process is writing, to one of an older format.
+    """
+    if is_catalog(folder) and os.access(folder, os.W_OK):
+        Database(folder, read_only=False).close()
+
+
 class Database:
     """Transactions on one catalog's SQLite file."""
 
@@ -88,8 +99,8 @@ class Database:
     def _migrate(self, version: int) -> None:
         if self.read_only:
             raise CatalogFormatError(
-                f"{self.folder} has the older format {version}. Open it once for writing, which brings it to "
-                f"format {schema.FORMAT} and keeps its contents."
+                f"{self.folder} has the older format {version}. Run `retrieval info {self.folder}` where it may be "
+                f"written, or open it without read_only, which brings it to format {schema.FORMAT} with all it holds."
             )
         with writer_lock(self.folder / LOCK), self.writing() as records:
             # Another process may have done it between the look and the lock.

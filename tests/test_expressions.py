@@ -65,6 +65,26 @@ def test_what_has_no_form_is_refused_with_the_forms(expression):
 
 
 @pytest.mark.parametrize(
+    "expression",
+    [
+        *["price<=60 and x=1", "price<60 AND price>5", "date>=2024-01-31 or !brand", "price<60 && in_stock=true"],
+        *["color=gray and price<60", "color=gray|black or price>60"],
+    ],
+)
+def test_two_expressions_in_one_are_refused_with_what_to_write_instead(expression):
+    with pytest.raises(QueryError, match="holds several: give each its own --where") as caught:
+        parse_expression(expression)
+    assert repr(expression) in str(caught.value)
+
+
+def test_words_like_and_may_be_in_a_value():
+    assert parse_expression("name>Bread and butter") == {"name": {"$gt": "Bread and butter"}}
+    assert parse_expression("name='60 and x=1'") == {"name": {"$in": ["60 and x=1"]}}
+    assert parse_expression("name<'60 and x=1'") == {"name": {"$lt": "60 and x=1"}}
+    assert parse_expression("name=this and a=b") == {"name": {"$in": ["this and a=b"]}}
+
+
+@pytest.mark.parametrize(
     "text", ["a" + " " * 50_000 + '"', "a=" + " " * 50_000 + "<", '"' * 50_001, "a=" + "b " * 50_000 + "<"]
 )
 def test_long_nonsense_is_refused_without_a_search_through_all_readings(text):

@@ -18,6 +18,7 @@ _OPERATOR = re.compile(r"!=|<=|>=|==?|<|>")
 _VALUE = re.compile(rf"\s*(?P<value>{_QUOTED}|[^\s\"'<>=!|](?:[^<>|]*[^\s<>|])?)\s*(?P<more>\||$)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _BARE_KEY = re.compile(r"[\w.\-]+")
+_AND = re.compile(r"\s(?:and|or|&&)\s", re.IGNORECASE)
 _COMPARISONS = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 
@@ -41,9 +42,20 @@ def parse_expression(text: str) -> dict[str, Any]:
     if not operator or found["absent"]:
         raise _unreadable(text)
     values = _values(rest[operator.end() :])
+    if _holds_another(rest[operator.end() :]) and (operator[0] in _COMPARISONS or not values):
+        raise QueryError(
+            f"The filter {shown(text)} holds several: give each its own --where, all of which must hold; "
+            f"several values of one attribute are color=gray|black, and a text with and, or in it goes in quotes."
+        )
     if not values or (operator[0] in _COMPARISONS and len(values) > 1):
         raise _unreadable(text)
     return {_unquoted(key): _operation(operator[0], values)}
+
+
+def _holds_another(value: str) -> bool:
+    """Whether a value that is not in quotes goes on with another expression: 60 and color=gray."""
+    found = None if value.lstrip().startswith(('"', "'")) else _AND.search(value)
+    return found is not None and any(sign in value[found.end() :] for sign in "=<>!")
 
 
 def _unreadable(text: str) -> QueryError:

@@ -50,6 +50,11 @@ def test_what_does_not_suit_a_side_bar_is_left_out(counted, why, value):
     assert attributes_of(choice) == {"kind": "values"}, why
 
 
+def test_an_attribute_without_a_name_is_in_nobodys_way(counted):
+    choice = counted(*({"": n % 2, "color": n % 2, "size": {"": n % 2}} for n in range(8)))
+    assert attributes_of(choice) == {"color": "values", "size.": "values"}
+
+
 def test_what_most_items_have_comes_first(counted):
     choice = counted(*({"all": n % 3, "half": n % 4} if n % 2 else {"all": n % 3, "more": n} for n in range(40)))
     assert next(iter(attributes_of(choice))) == "all"

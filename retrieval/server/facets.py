@@ -92,7 +92,7 @@ def choose(counted: Mapping[str, Answer], items: int) -> Answer:
 
 
 def _counted(engine: Engine) -> tuple[dict[str, Answer], int]:
-    names = engine.attributes()
+    names = [name for name in engine.attributes() if name]  # JSON may have an empty one, which no facet takes
     pages = [names[start : start + MAX_FACETS] for start in range(0, len(names), MAX_FACETS)] or [[]]
     answers = engine.search_many([make_request(where={}, k=1, facets=page) for page in pages])
     for answer in answers:

@@ -684,6 +684,15 @@ def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
         pytest.fail(message)
 
 
+def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):
+    service = client.app.state.service
+    service.reads.waiting += service.settings.queue
+    assert "Too many reads" in told(client.get("/items/red"), 503)
+    assert client.get("/ready").json() == {"status": "ready", "items": 5}
+    assert 'retrieval_waiting{what="reads"} 256.0' in client.get("/metrics").text
+    service.reads.waiting -= service.settings.queue
+
+
 def test_figures_count_requests_by_route(client):
     client.get("/items/red")
     client.get("/items/nobody")

@@ -38,12 +38,12 @@ async def ready(served: Served) -> JSONResponse:
         raise Problem(503, problem_of(served.trouble, folder=served.engine.folder).message)
     if not served.ready:
         raise Problem(503, "The service is getting warm: try again in a second.", headers={"Retry-After": "1"})
-    return JSONResponse({"status": "ready", "items": await served.reads.run(served.engine.count)})
+    return JSONResponse({"status": "ready", "items": await served.checks.run(served.engine.count)})
 
 
 async def metrics(served: Served) -> Response:
     """Return the figures."""
-    return Response(await served.reads.run(served.metrics.text), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await served.checks.run(served.metrics.text), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def openapi(request: Request) -> JSONResponse:

@@ -37,6 +37,7 @@ class Service:
         searches: Collects searches into batches.
         reads: Threads that read items and pictures.
         writes: The one thread that changes items.
+        checks: A thread for who asks how the service fares: pictures that wait in `reads` do not make it look ill.
         bulks: How many bulk requests are under way.
         trouble: Why the service will not get ready.
     """
@@ -51,6 +52,7 @@ class Service:
         )
         self.reads = Lane("reads", threads=_READERS, queue=settings.queue)
         self.writes = Lane("changes", threads=1, queue=settings.queue)
+        self.checks = Lane("checks", threads=1, queue=settings.queue)
         self.bulks = 0
         self.ready = False
         self.trouble: BaseException | None = None
@@ -103,7 +105,7 @@ class Service:
         if self._warming is not None:
             self._warming.cancel()
         await self.searches.stop()
-        for lane in (self.reads, self.writes):
+        for lane in (self.reads, self.writes, self.checks):
             await asyncio.to_thread(lane.close)
 
 

@@ -29,6 +29,10 @@ class CatalogError(RetrievalError):
     """A catalog cannot be opened or changed as asked."""
 
 
+class ItemError(CatalogError):
+    """What was handed in as an item, or as a change of one, is not of that form."""
+
+
 class CatalogLockedError(CatalogError):
     """Another process is writing to the catalog."""
 

@@ -20,6 +20,7 @@ from retrieval.errors import (
     CatalogLockedError,
     EncoderError,
     ImageError,
+    ItemError,
     QueryError,
     ServiceError,
 )
@@ -273,6 +274,8 @@ def test_dates_are_counted_in_ranges(client):
         ({"images": [{"data": encoded(picture()[:100])}]}, "breaks off"),
         ({"images": [{"vector": [1.0, 2.0]}]}, "dimension"),
         ({"images": [{"vector": VECTOR}], "image_vectors": [[1.0]]}, "image_vectors"),
+        ({"images": [{"vector": VECTOR}], "captions": ["a", "b"], "caption_vectors": [VECTOR]}, "2 captions have 1"),
+        ({"images": [{"vector": [0.0] * DIMENSION}]}, "all zeros"),
     ],
 )
 def test_an_item_that_makes_no_sense_is_told_what_is_wrong(steady, item, word):
@@ -580,6 +583,7 @@ def test_a_flag_goes_before_its_variable():
         (QueryError("x"), 422),
         (ImageError("x"), 422),
         (CatalogError("x"), 409),
+        (ItemError("x"), 422),
         (CatalogLockedError("x"), 409),
         (CatalogFormatError("x"), 503),
         (EncoderError("x"), 503),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from retrieval.catalog.drafts import Draft, Picture, plan
-from retrieval.errors import CatalogError
+from retrieval.errors import ItemError
 from retrieval.pairs import Skipped
 from retrieval.records import Records, StoredItem
 from retrieval.records.items import Item, item_from
@@ -21,12 +21,12 @@ def plan_patches(
     """Return a draft of each item that is to change, and the changes of items that there are not.
 
     Raises:
-        CatalogError: a change is not of the form that `Catalog.patch` takes, or there are two of one item.
+        ItemError: a change is not of the form that `Catalog.patch` takes, or there are two of one item.
     """
     listed = list(changes)
     named = {_id(change): change for change in listed}
     if len(named) < len(listed):
-        raise CatalogError("two changes are of one item: put them into one, or patch twice")
+        raise ItemError("two changes are of one item: put them into one, or patch twice")
     stored = records.stored(list(named))
     items = [_patched(stored[name], change, root) for name, change in named.items() if name in stored]
     drafts = [_keeping(draft, named[draft.item.id]) for draft in plan(records, items, source=None)]
@@ -51,10 +51,10 @@ def merged(old: Any, change: Any) -> Any:
 
 def _id(change: Any) -> str:
     if not isinstance(change, Mapping) or not isinstance(change.get("id"), str):
-        raise CatalogError(f"a change is a mapping with the id of an item, not {change!r}")
+        raise ItemError(f"a change is a mapping with the id of an item, not {change!r}")
     name = str(change["id"])
     if unknown := sorted(map(str, set(change) - _FIELDS)):
-        raise CatalogError(f"the change of {name!r} has unknown fields {unknown}; known are {sorted(_FIELDS)}")
+        raise ItemError(f"the change of {name!r} has unknown fields {unknown}; known are {sorted(_FIELDS)}")
     return name
 
 
@@ -62,7 +62,7 @@ def _patched(stored: StoredItem, change: Mapping[str, Any], root: Path) -> Item:
     """The item as it shall be; where the change has no pictures, a vector that is not looked at stands for them."""
     attributes = change.get("attributes") or {}
     if not isinstance(attributes, Mapping):
-        raise CatalogError(f"item {stored.id!r}: attributes are a mapping, not {type(attributes).__name__}")
+        raise ItemError(f"item {stored.id!r}: attributes are a mapping, not {type(attributes).__name__}")
     fields: dict[str, Any] = {
         "id": stored.id,
         "captions": change.get("captions", [caption.text for caption in stored.captions]),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retrieval.errors import CatalogError, QueryError
+from retrieval.errors import ItemError, QueryError
 from retrieval.filters import Compare, Every, Exists, Filter, Not, OneOf, Scalar, Some, comparable, shown, storable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def flatten(attributes: Mapping[str, Any]) -> set[Row]:
     give none. Values are those of `filters.comparable`.
 
     Raises:
-        CatalogError: A value or a key is not of the kinds that JSON has.
+        ItemError: A value or a key is not of the kinds that JSON has.
     """
     rows: set[Row] = set()
     pending: list[tuple[str, Any]] = [(_key(key), value) for key, value in attributes.items()]
@@ -69,7 +69,7 @@ def flatten(attributes: Mapping[str, Any]) -> set[Row]:
 def _key(key: object) -> str:
     if isinstance(key, str):
         return storable(key)
-    raise CatalogError(f"Attributes have names that are text, not {shown(key)}.")
+    raise ItemError(f"Attributes have names that are text, not {shown(key)}.")
 
 
 def _row(key: str, value: object) -> set[Row]:
@@ -77,7 +77,7 @@ def _row(key: str, value: object) -> set[Row]:
         scalar = comparable(value)
     except TypeError:
         message = f"The attribute {shown(key)} is {shown(value)}; give text, numbers, booleans or lists of them."
-        raise CatalogError(message) from None
+        raise ItemError(message) from None
     return set() if scalar is None else {(key, _kind(scalar), scalar)}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
-from retrieval.errors import CatalogError
+from retrieval.errors import ItemError
 from retrieval.filters.facets import Facet
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Skipped
@@ -127,17 +127,17 @@ def item_from(given: "Mapping[str, Any] | Item", *, root: Path, dimension: int |
         dimension: What vectors must have; None takes any.
 
     Raises:
-        CatalogError: a field is missing, unknown or of a wrong type.
+        ItemError: a field is missing, unknown or of a wrong type.
     """
     if isinstance(given, Item):
         fields: Mapping[str, Any] = {name: getattr(given, name) for name in _FIELDS}
     elif isinstance(given, Mapping):
         fields = given
     else:
-        raise CatalogError(f"an item is a mapping with an id and images, not {type(given).__name__}")
+        raise ItemError(f"an item is a mapping with an id and images, not {type(given).__name__}")
     name = _id(fields)
     if unknown := set(fields) - _FIELDS:
-        raise CatalogError(
+        raise ItemError(
             f"item {name!r} has unknown fields {sorted(map(str, unknown))}; known are {sorted(_FIELDS)}. "
             f"Facts about the item belong into 'attributes'."
         )
@@ -147,7 +147,7 @@ def item_from(given: "Mapping[str, Any] | Item", *, root: Path, dimension: int |
     image_vectors = _vectors(fields, "image_vectors", name, dimension=dimension)
     caption_vectors = _vectors(fields, "caption_vectors", name, dimension=dimension)
     if caption_vectors is not None and len(texts) != len(caption_vectors):
-        raise CatalogError(f"item {name!r} has {len(texts)} captions and {len(caption_vectors)} caption_vectors")
+        raise ItemError(f"item {name!r} has {len(texts)} captions and {len(caption_vectors)} caption_vectors")
     item = Item(
         id=name,
         images=images,
@@ -163,7 +163,7 @@ def item_from(given: "Mapping[str, Any] | Item", *, root: Path, dimension: int |
 def plain_attributes(attributes: Any, name: str) -> dict[str, Any]:
     """Return the attributes as JSON says them: numpy scalars as numbers, tuples as lists, NaN and infinity as None."""
     if not isinstance(attributes, Mapping):
-        raise CatalogError(f"item {name!r}: attributes are a mapping, not {type(attributes).__name__}")
+        raise ItemError(f"item {name!r}: attributes are a mapping, not {type(attributes).__name__}")
     return {str(key): _plain(value, f"item {name!r}, attribute {key!r}") for key, value in attributes.items()}
 
 
@@ -182,7 +182,7 @@ def _id(fields: Mapping[str, Any]) -> str:
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     if not isinstance(name, str) or not name.strip():
-        raise CatalogError(f"an item needs an id, a text that is not empty, not {name!r}")
+        raise ItemError(f"an item needs an id, a text that is not empty, not {name!r}")
     return name
 
 
@@ -191,7 +191,7 @@ def _sequence(fields: Mapping[str, Any], key: str, name: str) -> list[Any]:
     if value is None:
         return []
     if isinstance(value, str | bytes | Path | ImageSource) or not isinstance(value, Iterable):
-        raise CatalogError(f"item {name!r}: {key} is a list, not {value!r}")
+        raise ItemError(f"item {name!r}: {key} is a list, not {value!r}")
     return list(value)
 
 
@@ -199,7 +199,7 @@ def _image(given: Any, root: Path, name: str) -> ImageSource:
     if isinstance(given, ImageSource):
         return given
     if not isinstance(given, str | Path):
-        raise CatalogError(f"item {name!r}: an image is a path, not {type(given).__name__}")
+        raise ItemError(f"item {name!r}: an image is a path, not {type(given).__name__}")
     under_root = root / given
     path = under_root if under_root.exists() else Path.cwd() / given
     return ImageSource(path=Path(os.path.normpath(path)), name=str(given))
@@ -208,7 +208,7 @@ def _image(given: Any, root: Path, name: str) -> ImageSource:
 def _captions(texts: list[Any], name: str) -> tuple[tuple[str, ...], list[int]]:
     """Return the clean captions, and which of the given texts each one is."""
     if any(not isinstance(text, str) for text in texts):
-        raise CatalogError(f"item {name!r}: captions are texts, not {texts!r}")
+        raise ItemError(f"item {name!r}: captions are texts, not {texts!r}")
     first = {text.strip(): number for number, text in reversed(list(enumerate(texts))) if text.strip()}
     captions = clean_captions(texts)
     return captions, [first[caption] for caption in captions]
@@ -220,15 +220,15 @@ def _vectors(fields: Mapping[str, Any], key: str, name: str, *, dimension: int |
     try:
         return unit_rows(fields[key], dimension=dimension)
     except VectorError as error:
-        raise CatalogError(f"item {name!r}: {key}: {error}") from error
+        raise ItemError(f"item {name!r}: {key}: {error}") from error
 
 
 def _check_counts(item: Item) -> None:
     vectors = item.image_vectors
     if not item.images and (vectors is None or len(vectors) == 0):
-        raise CatalogError(f"item {item.id!r} has no image; an item needs one, or its vector in 'image_vectors'")
+        raise ItemError(f"item {item.id!r} has no image; an item needs one, or its vector in 'image_vectors'")
     if item.images and vectors is not None and len(item.images) != len(vectors):
-        raise CatalogError(f"item {item.id!r} has {len(item.images)} images and {len(vectors)} image_vectors")
+        raise ItemError(f"item {item.id!r} has {len(item.images)} images and {len(vectors)} image_vectors")
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -242,7 +242,7 @@ def _plain(value: Any, where: str) -> Any:
         return {str(key): _plain(one, where) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         return [_plain(one, where) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    raise CatalogError(f"{where}: {value!r} is not text, number, boolean, list or mapping")
+    raise ItemError(f"{where}: {value!r} is not text, number, boolean, list or mapping")
 
 
 def is_storable(item: Item) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, TypeAlias
 
-from index.errors import VectorError
 from retrieval.errors import CatalogLockedError, ImageError
 from retrieval.images import check_picture
 from retrieval.server.engine import Engine, no_item
@@ -62,16 +61,10 @@ def _apply_run(engine: Engine, changes: Sequence[Change], together: _Apply) -> l
     try:
         return together(engine, changes)
     except Exception as error:  # noqa: BLE001 - each change is answered, whatever happens
-        problem = _problem_of(error, engine)
+        problem = problem_of(error, folder=engine.folder)
         if len(changes) == 1 or not _is_ones_fault(error, problem):
             return [Outcome(problem.status, problem)] * len(changes)
     return [outcome for change in changes for outcome in _apply_run(engine, [change], together)]
-
-
-def _problem_of(error: Exception, engine: Engine) -> Problem:
-    if isinstance(error.__cause__, VectorError):
-        return Problem(422, str(error))
-    return problem_of(error, folder=engine.folder)
 
 
 def _is_ones_fault(error: Exception, problem: Problem) -> bool:

@@ -16,7 +16,7 @@ _ABOUT = {
     401: "No key, or an unknown one.",
     403: "The key may not, or the service is read only.",
     404: "There is no such thing.",
-    409: "Another process is writing, or the catalog was built with another encoder.",
+    409: "Another process is writing, if Retry-After says when to come again; else the catalog lacks its encoder.",
     413: "The body is too large.",
     415: "A body of another media type.",
     422: "A field makes no sense.",

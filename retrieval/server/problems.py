@@ -19,6 +19,7 @@ from retrieval.errors import (
     CatalogLockedError,
     EncoderError,
     ImageError,
+    ItemError,
     QueryError,
     RetrievalError,
 )
@@ -31,6 +32,7 @@ _SHOWN = 300  # characters of a text of the client's in a message
 _STATUS: tuple[tuple[type[RetrievalError], int], ...] = (
     (QueryError, 422),
     (ImageError, 422),
+    (ItemError, 422),
     (CatalogLockedError, 409),
     (CatalogFormatError, 503),
     (EncoderError, 503),
@@ -111,7 +113,7 @@ async def _refused_by_form(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _status(error: RetrievalError) -> int:
-    if not isinstance(error, CatalogError):
+    if isinstance(error, ItemError) or not isinstance(error, CatalogError):
         return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     causes = list(_causes(error))
     if any(_is_full(cause) for cause in causes):

@@ -132,6 +132,8 @@ class ItemBody(Strict):
         for part in ("data", "vector"):
             if len({getattr(picture, part) is None for picture in self.images}) > 1:
                 raise ValueError(f"either all images of an item have {part}, or none")
+        if self.caption_vectors is not None and len(self.captions) != len(self.caption_vectors):
+            raise ValueError(f"{len(self.captions)} captions have {len(self.caption_vectors)} caption_vectors")
         return self
 
 

@@ -29,7 +29,7 @@ class Settings:
         max_pixels: Of a picture that is sent.
         max_results: Hits of a search, `offset` + `k`.
         max_lines: Lines of a bulk request.
-        queue: Requests that may wait, of each kind (searches, reads, changes, checks); the next one is told to come again.
+        queue: Requests that may wait, of searches, reads, changes and checks each; the next one is told to come again.
         batch: Searches that go through the encoder and the index together; 0 measures at the start what pays.
         timeout: Seconds that a request may take; of a bulk request, that each batch of lines may.
         slow: Seconds to wait for a client's next bytes.

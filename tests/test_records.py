@@ -490,6 +490,12 @@ def test_an_item_of_another_form_is_refused_with_the_reason(given, message, tmp_
         item_from(given, root=tmp_path, dimension=2)
 
 
+def test_the_first_item_of_a_catalog_has_vectors_of_one_dimension(tmp_path):
+    given = {"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": [[1, 0, 0]]}
+    with pytest.raises(CatalogError, match="caption_vectors: vectors of dimension 3 where 2"):
+        item_from(given, root=tmp_path, dimension=None)
+
+
 def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path):
     item = item_from(
         {

@@ -145,7 +145,8 @@ def item_from(given: "Mapping[str, Any] | Item", *, root: Path, dimension: int |
     texts = _sequence(fields, "captions", name)
     captions, picked = _captions(texts, name)
     image_vectors = _vectors(fields, "image_vectors", name, dimension=dimension)
-    caption_vectors = _vectors(fields, "caption_vectors", name, dimension=dimension)
+    known = dimension if image_vectors is None else image_vectors.shape[1]
+    caption_vectors = _vectors(fields, "caption_vectors", name, dimension=known)
     if caption_vectors is not None and len(texts) != len(caption_vectors):
         raise ItemError(f"item {name!r} has {len(texts)} captions and {len(caption_vectors)} caption_vectors")
     item = Item(

@@ -276,6 +276,35 @@ def test_sorting_browses_by_price_and_reorders_the_best_of_a_search(opened, addr
     assert ids(page) == [f"blue/{number}" for number in range(EACH)]
 
 
+def test_a_search_is_sorted_by_the_service_also_by_a_nested_attribute(opened, tmp_path):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        prices = [50, 20, 40, 10, 30, 60]
+        catalog.upsert(
+            {
+                "id": f"{price}",
+                "images": [picture_of("red", number)["buffer"]],
+                "attributes": {"offer": {"price": price / 8}},
+            }
+            for number, price in enumerate(prices * 3)
+        )
+        with served(catalog) as address:
+            page = opened(f"{address}/?q=red&sort=-offer.price")
+            assert ids(page) == ["60", "50", "40", "30", "20", "10"]
+
+
+def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
+    with served(shop, Settings(batch=8, max_results=10)) as address:
+        page = opened(f"{address}/?n=500")
+        assert ids(page) == asked(address, k=10)
+        assert page.locator("#more").is_hidden()
+        page.locator("#sort").select_option("price")
+        typed(page, "blue")
+        assert ids(page) == asked(address, text="blue", sort=["price"], k=10)
+        page.locator("#hits .card").first.click()
+        panel(page).get_by_role("button", name="Captions for this picture").click()
+        panel(page).locator("li a").first.wait_for()
+
+
 def test_variants_are_grouped_and_shown_apart_again(opened, address):
     page = opened(address)
     page.get_by_label("Group variants").click()

@@ -736,6 +736,13 @@ def test_head_is_get_without_a_body_and_options_lists_methods(steady):
     assert told(steady.options("/nothing"), 404)
 
 
+def test_the_page_knows_how_far_a_search_goes(shop, steady):
+    with serving(shop, Settings(max_results=77, batch=1)) as client:
+        assert 'data-most="77"' in client.get("/").text
+        assert client.get("/").headers["etag"] != steady.get("/").headers["etag"]
+    assert 'data-most="1000"' in steady.get("/").text
+
+
 def test_the_page_is_sent_once_and_runs_only_own_scripts(steady):
     answer = steady.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"

@@ -34,7 +34,7 @@ def add_routes(app: FastAPI) -> None:
 async def page(request: Request) -> Response:
     """Return a file of the page."""
     name = request.url.path.removeprefix("/") or "index.html"
-    data, tag = _file(name)
+    data, tag = _file(name, request.app.state.service.settings.max_results)
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -42,9 +42,9 @@ async def page(request: Request) -> Response:
 
 
 @cache
-def _file(name: str) -> tuple[bytes, str]:
+def _file(name: str, most: int) -> tuple[bytes, str]:
     path: Any = files("retrieval") / "server" / "web" / name
     if not path.is_file():
         raise Problem(404, "There is nothing at this address.")
-    data = path.read_bytes()
+    data = path.read_bytes().replace(b'data-most="1000"', b'data-most="%d"' % most)
     return data, f'"{content_hash(data)}"'

@@ -7,14 +7,14 @@ import { forget, rangeText, showFilters } from "./filters.js";
 import * as keyboard from "./keyboard.js";
 import * as panel from "./panel.js";
 import { pictureOf, watch } from "./pictures.js";
-import { PAGE, addressOf, isAsked, noParts, read, whereOf, withFilter, wordsOf } from "./state.js";
+import { MOST, PAGE, addressOf, isAsked, noParts, read, whereOf, withFilter, wordsOf } from "./state.js";
 
 const PAUSE = 60; // milliseconds without a key before what is typed is searched
 const ONE_ENTRY = 3000; // milliseconds: what is typed in one go is one entry of the history
-const SORTED = 120; // hits: a sorted search is about the best so many, not about all that are unlike
+const SORTED = Math.min(100, MOST); // hits: the service sorts the best so many, not all that are unlike
 
 let state = read();
-let about = { facets: [], group: null, most: 1000 };
+let about = { facets: [], group: null };
 let aboutIsKnown = false;
 let running = null; // the search under way
 let counting = null; // the counts of the side bar under way
@@ -78,7 +78,7 @@ function question() {
   if (minus && (text || state.like || sent)) body.minus = minus;
   if (text && (state.like || sent)) body.weights = weights(sent);
   if (about.group && state.group) body.group = about.group;
-  if (state.sort && !isAsked(state)) body.sort = [state.sort];
+  if (state.sort) body.sort = [state.sort];
   return body;
 }
 
@@ -87,19 +87,18 @@ function weights(sent) {
   return { text: words, ...(state.like ? { like: 1 - words } : {}), ...(sent ? { image: 1 - words } : {}) };
 }
 
-const isSortedHere = () => Boolean(state.sort && isAsked(state));
+const isBestSorted = () => Boolean(state.sort && isAsked(state));
 
 async function search({ append = false } = {}) {
   running?.abort();
   const control = (running = new AbortController());
   busy(true);
   const offset = append ? found.hits.length : 0;
-  const k = isSortedHere() ? SORTED : Math.min(append ? PAGE : state.n, about.most - offset);
+  const k = isBestSorted() ? SORTED : Math.min(append ? PAGE : state.n, MOST - offset);
   try {
     performance.mark("asked");
     const answer = await ask("/search", { ...question(), k, offset }, control.signal);
     if (running !== control) return;
-    if (isSortedHere()) answer.hits = sorted(answer.hits, state.sort);
     found = { hits: append ? [...found.hits, ...answer.hits] : answer.hits, total: answer.total, full: answer.hits.length === k };
     showFound(answer.hits, append);
   } catch (error) {
@@ -107,13 +106,6 @@ async function search({ append = false } = {}) {
     showProblem(error);
   }
   busy(false);
-}
-
-function sorted(hits, sort) {
-  const key = sort.replace(/^-/, "");
-  const sign = sort.startsWith("-") ? -1 : 1;
-  const value = (hit) => (typeof hit.attributes[key] === "number" ? sign * hit.attributes[key] : Infinity);
-  return [...hits].sort((one, other) => value(one) - value(other) || one.rank - other.rank);
 }
 
 function more() {
@@ -132,7 +124,7 @@ function showFound(hits, append) {
   showHits(hits, { append, addressOf: address, asked: isAsked(state), onLike: like });
   performance.mark("shown");
   $("count").replaceChildren(...countText());
-  $("more").hidden = isSortedHere() || !found.full || found.hits.length >= Math.min(found.total, about.most);
+  $("more").hidden = isBestSorted() || !found.full || found.hits.length >= Math.min(found.total, MOST);
   $("notice").hidden = found.hits.length > 0;
   if (!found.hits.length) showEmpty();
   else if (state.picture && !pictureOf(state.picture)) notice("The picture of this search was in another tab. Drop or paste it here again.");
@@ -140,7 +132,7 @@ function showFound(hits, append) {
 
 function countText() {
   if (!found.total) return ["No items"];
-  if (isSortedHere()) return [`The ${count(found.hits.length)} best of ${counted(found.total, "item")}`];
+  if (isBestSorted()) return [`${count(found.hits.length)} of the best matches, of ${counted(found.total, "item")}`];
   const order = isAsked(state) && found.total > 1 ? [make("span", { className: "wide" }, ", best match first")] : [];
   return [counted(found.total, "item"), ...order];
 }
@@ -329,7 +321,7 @@ async function start() {
     aboutIsKnown = true;
     showControls();
     panel.showItem(state.item, about.group);
-    if (state.group || isSortedHere()) await search();
+    if (state.group) await search();
     await countFacets();
   } catch {
     $("side").classList.add("empty");

@@ -3,8 +3,9 @@
 import { ask, picture } from "./api.js";
 import { hitOf } from "./cards.js";
 import { $, button, make, priceElement, shown, spoken, titleOf } from "./dom.js";
+import { MOST } from "./state.js";
 
-const CAPTIONS = 12;
+const CAPTIONS = Math.min(12, MOST);
 const LONGEST = 400; // characters of an attribute
 
 let current = "";

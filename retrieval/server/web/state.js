@@ -1,6 +1,7 @@
 // What the page shows, as its address says it: reload, back and a shared link bring the same.
 
-export const PAGE = 24;
+export const MOST = Number(document.documentElement.dataset.most); // hits that a search of this service reaches
+export const PAGE = Math.min(24, MOST);
 
 const DEFAULTS = { q: "", like: "", picture: "", item: "", sort: "", group: "", weight: 50, n: PAGE, filters: {} };
 
@@ -9,7 +10,7 @@ export function read(search = location.search) {
   const state = { ...DEFAULTS };
   for (const name of ["q", "like", "picture", "item", "sort", "group"]) state[name] = given.get(name) ?? "";
   state.weight = within(given.get("weight"), 5, 95, DEFAULTS.weight);
-  state.n = within(given.get("n"), PAGE, 1000, PAGE);
+  state.n = within(given.get("n"), PAGE, MOST, PAGE);
   state.filters = readFilters(given.get("filters"));
   return state;
 }

@@ -111,6 +111,17 @@ def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
     assert "SVG" in told(steady.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
 
 
+def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(client, shop, monkeypatch):
+    waiting, searches = [], client.app.state.service.searches
+    ask = searches.ask
+    monkeypatch.setattr(searches, "ask", lambda request: waiting.append(request) or ask(request))
+    large = picture("blue", size=(3000, 2000))
+    answer = client.post("/search", json={"image": encoded(large), "target": "images"})
+    assert [part.value.size for part in waiting[0].query.parts] == [(24, 16)]
+    same = [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in shop.search(image=large, target="images")]
+    assert [(hit["id"], hit["score"]) for hit in answer.json()["hits"]] == same
+
+
 def test_a_search_goes_no_further_than_the_service_allows(shop):
     with serving(shop, Settings(max_results=20, batch=1)) as client:
         assert found(client.post("/search", json={"text": "red", "k": 20}))

@@ -9,7 +9,7 @@ from PIL import Image
 from retrieval.catalog import Catalog, Hit, SyncReport
 from retrieval.catalog.request import Request, make_request
 from retrieval.filters.facets import Facet
-from retrieval.images import content_hash
+from retrieval.images import content_hash, open_image
 from retrieval.images.sources import ImageSource
 from retrieval.query import KINDS, Picture
 from retrieval.records.items import Hits
@@ -90,6 +90,15 @@ class Engine:
         if source is None:
             raise Problem(404, f"There is no picture {position} of an item {name!r}.")
         return StoredPicture(source, _version(source))
+
+    def opened(self, data: bytes, *, max_pixels: int) -> Image.Image:
+        """Return a picture to search with, as small as the encoder can do with.
+
+        Raises:
+            ImageError: it is no picture, damaged, or too large.
+            CatalogError: there is no encoder to search with it.
+        """
+        return open_image(data, size=self._catalog.encoder.image_size, max_pixels=max_pixels)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that there are."""

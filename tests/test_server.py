@@ -8,12 +8,13 @@ from io import BytesIO
 from urllib.parse import quote
 
 import pytest
-from fake_encoder import DIMENSION
+from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
 from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from retrieval.catalog import Catalog
 from retrieval.errors import (
     CatalogError,
     CatalogFormatError,
@@ -693,10 +694,26 @@ def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
 
     monkeypatch.setattr("retrieval.server.engine.Engine.warm", failing)
     with TestClient(make_app(shop), base_url="http://localhost") as client:
-        for _ in range(200):
-            if (message := told(client.get("/ready"), 503)) == "The model is gone":
-                return
-        pytest.fail(message)
+        until_told(client, "The model is gone")
+
+
+def test_a_service_whose_texts_another_tower_encodes_does_not_get_ready(shop, tmp_path):
+    shop.close()
+    retrained = FakeEncoder()
+    retrained.text_fingerprint = "another"
+    with (
+        Catalog.open(tmp_path / "c", encoder=lambda: retrained) as catalog,
+        TestClient(make_app(catalog), base_url="http://localhost") as client,
+    ):
+        until_told(client, "text towers text0123456789abcdef and another")
+
+
+def until_told(client, words):
+    """Wait until /ready says so."""
+    for _ in range(200):
+        if words in (message := told(client.get("/ready"), 503)):
+            return
+    pytest.fail(message)
 
 
 def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):

@@ -129,19 +129,18 @@ class Engine:
     # --- start
 
     def warm(self) -> Encode | None:
-        """Encode a text and a picture, and look into the catalog once; return what encodes texts.
+        """Encode a picture, and search by a text as most will; return what encodes texts.
 
         None where a catalog has only vectors, and no encoder is known.
 
         Raises:
-            RetrievalError: the encoder does not load.
+            RetrievalError: the encoder does not load, or one of its towers is not the one that the catalog has.
         """
         if self._catalog.info()["encoder"] is None and self._catalog.dimension is not None:
             return None
         encoder = self._catalog.encoder
-        rows = encoder.encode_texts(["warm"])
         encoder.encode_images([Image.new("RGB", (encoder.image_size, encoder.image_size))])
-        self._catalog.search(vector=rows[0], k=1)
+        self._catalog.search("warm", mode="hybrid", k=1)
         return encoder.encode_texts
 
 

@@ -353,6 +353,15 @@ def test_lines_that_cannot_be_read_stop_no_other(shop):
         assert statuses == {1: 400, 3: 400, 4: 413, 5: 400, 6: 400, 7: 200, 9: 400}
 
 
+def test_lines_that_find_too_much_waiting_are_told_each_by_its_number(client):
+    service = client.app.state.service
+    service.reads.waiting += service.settings.queue
+    answers = bulk(client, [{"delete": "red"}, {"delete": "blue"}])
+    service.reads.waiting -= service.settings.queue
+    assert [(one["line"], one["status"]) for one in answers] == [(1, 503), (2, 503)]
+    assert client.get("/items/red").status_code == 200
+
+
 def test_a_bulk_request_has_so_many_lines_and_those_before_are_answered(shop):
     with serving(shop, Settings(max_lines=3, batch=1)) as client:
         answers = bulk(client, [{"delete": color} for color in COLORS])

@@ -37,7 +37,7 @@ def delete(catalog: Path, ids: Sequence[str]) -> None:
 @click.option("--queue", type=click.IntRange(min=1), help="Requests of a kind that may wait (256).")
 @click.option("--batch", type=click.IntRange(min=0), help="Searches in one forward pass; 0 measures what pays.")
 @click.option("--timeout", type=click.FloatRange(min=1), help="Seconds that a request may take (30).")
-@click.option("--stop", type=click.FloatRange(min=1), help="Seconds to finish in once told to stop (20).")
+@click.option("--stop", type=click.FloatRange(min=1), help="Seconds for requests to end once told to stop (20).")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> None:
     """Serve CATALOG over HTTP. Flags are also variables: RETRIEVAL_PORT, RETRIEVAL_READ_KEYS, RETRIEVAL_WRITE_KEYS."""

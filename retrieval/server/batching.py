@@ -60,7 +60,7 @@ class Batcher(Generic[Asked, Found]):
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish the call that runs; whoever waits still is told to come again."""
+        """Wait for the call that runs; whoever waits for it, or for the next one, is told to come again."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

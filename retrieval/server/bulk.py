@@ -194,7 +194,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 
 async def _outcomes(served: Service, lines: Sequence[_Line]) -> list[dict[str, Any]]:
     """Return an answer for each line, once what it asks for is on the disk."""
-    read = [await served.reads.run(_read, line, served) for line in lines]
+    read = [await _in_lane(line, served) for line in lines]
     changes = [one for one in read if isinstance(one, Change)]
     done = iter(await _changed(served, changes))
     answers = []
@@ -209,6 +209,13 @@ async def _changed(served: Service, changes: Sequence[Change]) -> Sequence[Outco
         return await served.change(changes)
     except Problem as problem:
         return [Outcome(problem.status, problem)] * len(changes)
+
+
+async def _in_lane(line: _Line, served: Service) -> Change | Problem:
+    try:
+        return await served.reads.run(_read, line, served)
+    except BusyError as problem:
+        return problem
 
 
 def _read(line: _Line, served: Service) -> Change | Problem:

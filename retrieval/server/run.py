@@ -22,7 +22,7 @@ _MOST_CONNECTIONS = 1000
 
 
 def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; then finish what is under way, within the time that the settings give.
+    """Serve until SIGTERM or Ctrl-C; then answer what is under way, within the time that the settings give.
 
     Args:
         app: What `make_app` returned.

@@ -31,9 +31,10 @@ class Settings:
         max_lines: Lines of a bulk request.
         queue: Requests that may wait, of searches, reads, changes and checks each; the next one is told to come again.
         batch: Searches that go through the encoder and the index together; 0 measures at the start what pays.
-        timeout: Seconds that a request may take; of a bulk request, that each batch of lines may.
+        timeout: Seconds that a request may take; a bulk request may take as long as its lines do.
         slow: Seconds to wait for a client's next bytes.
-        stop: Seconds that requests under way have to finish once the service is told to stop.
+        stop: Seconds that requests under way have to finish once the service is told to stop. A change or a search that
+            runs by then is waited for, but no longer answered.
         thumbnails: Bytes of memory for small pictures.
     """
 

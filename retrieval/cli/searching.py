@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--image", type=FILE, help="Search with this picture.")
 @click.option("--like", metavar="ITEM", help="Search with the pictures of this item.")
 @click.option("--minus", metavar="TEXT", help="Away from these words.")
-@click.option("--weight", "weights", metavar="PART=X", multiple=True, help="Weight of text, image, like or minus.")
+@click.option(
+    "--weight",
+    "weights",
+    metavar="PART=X",
+    multiple=True,
+    help="Weight of text, image, like, minus; of words with --hybrid.",
+)
 @click.option(
     "--where", "filters", metavar="EXPR", multiple=True, help='Filter: "price<60", color=gray; repeat to and.'
 )
@@ -33,7 +39,13 @@ if TYPE_CHECKING:
 @click.option(
     "--captions", "target", flag_value="captions", default=None, help="Rank captions (default for an image alone)."
 )
-@click.option("--items", "target", flag_value="items", default=None, help="Rank items, pictures and captions together.")
+@click.option(
+    "--items",
+    "target",
+    flag_value="items",
+    default=None,
+    help="Rank items, pictures and captions together (default with --words or --hybrid).",
+)
 @click.option(
     "--words", "mode", flag_value="words", default=None, help="Rank by the text's words alone, not its meaning."
 )
@@ -66,7 +78,11 @@ def search(
     html: Path | None,
     device: str,
 ) -> None:
-    """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them; or browse it by --where alone."""
+    """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them; or browse it by --where alone.
+
+    A text is searched by its meaning, as in Python; with --words by its words, with --hybrid by both. The service takes
+    both where it is not told otherwise: an id or a SKU that is typed is found there, and here with --hybrid.
+    """
     words = " ".join(text) or None
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")

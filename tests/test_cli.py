@@ -18,6 +18,7 @@ from tiny_models import write_tiny_model
 
 from index.errors import DeviceError
 from retrieval import cli
+from retrieval.catalog import Catalog
 from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train
 
@@ -134,6 +135,36 @@ def test_pictures_inside_a_shard_are_shown_on_the_page(run, model, tmp_path):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('<img src="data:image/webp') == 1
     assert 'class="missing"' not in page
+
+
+def test_what_is_exported_is_read_back_by_upsert_and_by_build(run, catalog, shop, model, tmp_path):
+    code, lines, _ = run("export", catalog, "--vectors")
+    items = [json.loads(line) for line in lines]
+    assert (code, [item["id"] for item in items]) == (0, [f"P{number}" for number in range(6)])
+    assert items[2]["images"] == [str(shop.parent / "2.png")]
+    with Catalog.open(tmp_path / "copy", create=True) as copy:
+        assert copy.upsert(items).added == 6
+        found = copy.get(["P2"])["P2"]
+    plain = [json.loads(line) for line in run("export", catalog)[1]]
+    assert plain[2] == found == {name: items[2][name] for name in ("id", "images", "captions", "attributes")}
+    assert (found["captions"], found["attributes"]) == (["a blue square"], {"price": 20, "color": "blue"})
+
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, plain)), encoding="utf-8")
+    read = ("--images", shop.parent, "--map", "image=images")
+    built = run("build", tmp_path / "items.jsonl", tmp_path / "built", *read, "--model", model)
+    assert built[:2] == (0, ["added 6, changed 0, dropped 0, unchanged 0"])
+    assert [json.loads(line) for line in run("export", tmp_path / "built")[1]] == plain
+
+
+def test_an_item_without_pictures_is_exported_with_its_vectors_alone(run, tmp_path):
+    item = {"id": "a", "images": [], "captions": [], "attributes": {}, "image_vectors": [[0.6, 0.8]]}
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([item])
+    (line,) = run("export", tmp_path / "c", "--vectors")[1]
+    exported = json.loads(line)
+    assert exported == {**item, "image_vectors": [pytest.approx([0.6, 0.8])]}
+    with Catalog.open(tmp_path / "d", create=True) as copy:
+        assert copy.upsert([exported]).added == 1
 
 
 def test_a_search_prints_score_id_and_path_best_first(run, catalog, shop):

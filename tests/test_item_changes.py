@@ -11,7 +11,8 @@ from PIL import Image
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.patches import merged
-from retrieval.errors import CatalogError
+from retrieval.errors import CatalogError, QueryError
+from retrieval.records.vector_store import map_rows
 
 
 def picture(color):
@@ -70,6 +71,56 @@ def test_items_are_got_as_they_were_put(shop):
     assert found["blue"]["captions"] == ["a blue square", "blue"]
     assert found["blue"]["attributes"] == {"price": 5, "size": {"eu": 40, "us": 7}}
     assert Image.open(found["blue"]["images"][0]).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_ids_come_in_pages_in_the_order_of_their_characters(shop):
+    shop.upsert({"id": name, "images": [picture("white")]} for name in ("Z", "é", "10", "9"))
+    every = ["10", "9", "Z", "blue", "green", "red", "é"]
+    assert shop.ids() == every
+    assert shop.ids(limit=3) == every[:3]
+    assert shop.ids(after="Z", limit=3) == every[3:6]
+    assert shop.ids(after="a") == every[3:]  # which need not be there
+    assert shop.ids(after="é") == []
+    with pytest.raises(QueryError, match="not 0"):
+        shop.ids(limit=0)
+
+
+def test_items_are_got_with_their_vectors_and_put_into_another_catalog_with_them(shop, tmp_path):
+    shop.upsert([{"id": "two", "images": [picture("white"), picture("black")]}])
+    shop.delete(["red"])  # which compacts
+    two = shop.get(["two"], vectors=True)["two"]
+    np.testing.assert_allclose(two["image_vectors"], shop.encoder.encode_images([*opened(two)]), atol=1e-6)
+    assert two["caption_vectors"].shape == (0, DIMENSION)
+    found = shop.get(shop.ids(), vectors=True)
+    np.testing.assert_allclose(found["blue"]["caption_vectors"], shop.encoder.encode_texts(["a blue square", "blue"]))
+    with Catalog.open(tmp_path / "other", create=True) as other:
+        assert other.upsert(found.values()).added == 3
+        again = other.get(other.ids(), vectors=True)
+        assert again["two"]["images"] == two["images"]
+        for name, item in found.items():
+            np.testing.assert_allclose(again[name]["image_vectors"], item["image_vectors"], atol=1e-7)
+            np.testing.assert_allclose(again[name]["caption_vectors"], item["caption_vectors"], atol=1e-7)
+
+
+def opened(item):
+    return [Image.open(path) for path in item["images"]]
+
+
+def test_vectors_that_a_compaction_takes_away_are_looked_for_again_and_missing_ones_told(shop, monkeypatch, tmp_path):
+    begun = []
+
+    def compacted_first(*args, **options):
+        if not begun:
+            begun.append(True)
+            raise FileNotFoundError(2, "gone", "images-1.f32")
+        return map_rows(*args, **options)
+
+    monkeypatch.setattr("retrieval.catalog.answers.map_rows", compacted_first)
+    assert shop.get(["red"], vectors=True)["red"]["image_vectors"].shape == (1, DIMENSION)
+    for path in (tmp_path / "c").glob("images-*.f32"):
+        path.unlink()
+    with pytest.raises(CatalogError, match=r"images-.*are missing"):
+        shop.get(["red"], vectors=True)
 
 
 def test_a_patch_of_attributes_embeds_nothing_and_is_searched_at_once(shop):

@@ -175,6 +175,21 @@ def test_an_item_that_cannot_be_is_not_there(steady, segment):
     assert "no" in told(steady.get(f"/items/{segment}"), 404)
 
 
+def test_items_are_listed_page_by_page(steady):
+    whole = steady.get("/items").json()
+    assert whole == {"items": [steady.get(f"/items/{name}").json() for name in sorted(COLORS)], "next": None}
+    first = steady.get("/items", params={"limit": 3}).json()
+    assert (first["items"], first["next"]) == (whole["items"][:3], "green")
+    rest = steady.get("/items", params={"limit": 2, "after": first["next"]}).json()
+    assert rest == {"items": whole["items"][3:], "next": None}
+    assert steady.get("/items", params={"after": "zzz"}).json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"after": ""}])
+def test_a_page_of_items_that_makes_no_sense_is_told(steady, given):
+    assert next(iter(given)) in told(steady.get("/items", params=given), 422)
+
+
 def test_an_item_is_put_replaced_and_deleted(client):
     one = {"images": [{"vector": VECTOR}], "captions": ["one"], "caption_vectors": [VECTOR]}
     assert client.put("/items/a", json=one).status_code == 201

@@ -23,7 +23,7 @@ from retrieval.catalog.served_sides import ServedCatalog, ServedSide
 from retrieval.catalog.sides import Side
 from retrieval.catalog.weighing import learned_weight
 from retrieval.encoder import Encoder
-from retrieval.errors import CatalogError, CatalogFormatError, RetrievalError
+from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import Picture
@@ -345,10 +345,36 @@ class Catalog:
 
     # --- facts
 
-    def get(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return those of the items that there are: `id`, `images` as paths, `captions` and `attributes`, by id."""
+    def ids(self, *, after: str | None = None, limit: int = 1000) -> list[str]:
+        """Return the first ids in the order of their characters; with `after`, the last one of a page, the next page.
+
+        Raises:
+            QueryError: `limit` is less than 1.
+        """
+        if limit < 1:
+            raise QueryError(f"limit is a number of ids, at least 1, not {limit!r}.")
         with self._database.reading() as records:
-            return items_of(records, list(ids))
+            return records.ids_after(after or "", limit=limit)
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """Return those of the items that there are: `id`, `images` as paths, `captions` and `attributes`, by id.
+
+        Args:
+            ids: Of the items.
+            vectors: Also return `image_vectors` and `caption_vectors`, unit rows (n, d), one each; `upsert` takes them.
+
+        Raises:
+            CatalogError: the file of vectors is gone.
+        """
+        gone = None
+        while True:
+            with self._database.reading() as records:
+                try:
+                    return items_of(records, list(ids), vectors=vectors)
+                except FileNotFoundError as error:  # a compaction took it away after the records were read
+                    if error.filename == gone:
+                        raise CatalogError(f"The vectors {gone} are missing: put the file back from a copy.") from error
+                    gone = error.filename
 
     @property
     def encoder(self) -> Encoder:

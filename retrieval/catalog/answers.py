@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from index.vectors import Rows
 from retrieval.catalog.ranked import Ranked
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredImage, StoredItem
-from retrieval.records.items import Hit, Target
+from retrieval.records.items import Hit, SideName, Target
+from retrieval.records.slots import SIDES
+from retrieval.records.vector_store import map_rows, vector_path
 
 
 def hits_of(
@@ -45,16 +50,38 @@ def hits_of(
     ]
 
 
-def items_of(records: Records, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what is known of those of the items that there are, by id."""
+def items_of(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
+    """Return what is known of those of the items that there are, by id.
+
+    Raises:
+        FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
+    """
+    rows = {side: _rows(records, side) for side in SIDES} if vectors else None
     return {
-        item.id: {
-            "id": item.id,
-            "images": [None if source is None else shown(source) for source in _sources(records, item)],
-            "captions": [caption.text for caption in item.captions],
-            "attributes": json.loads(item.attributes),
-        }
+        item.id: _facts(records, item) | ({} if rows is None else _vectors(item, rows))
         for item in records.stored(ids).values()
+    }
+
+
+def _facts(records: Records, item: StoredItem) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "images": [None if source is None else shown(source) for source in _sources(records, item)],
+        "captions": [caption.text for caption in item.captions],
+        "attributes": json.loads(item.attributes),
+    }
+
+
+def _rows(records: Records, side: SideName) -> Rows:
+    state = records.slots.side(side)
+    path = vector_path(records.folder, side, state.generation)
+    return map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
+
+
+def _vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]:
+    return {
+        "image_vectors": np.array(rows["images"][[image.slot for image in item.images]]),
+        "caption_vectors": np.array(rows["captions"][[caption.slot for caption in item.captions]]),
     }
 
 

@@ -1,4 +1,4 @@
-"""`retrieval delete`, `serve` and `info`: what is done with a catalog that is there."""
+"""`retrieval delete`, `serve`, `export` and `info`: what is done with a catalog that is there."""
 
 import json
 import os
@@ -10,6 +10,9 @@ import click
 
 from retrieval.cli.shared import DEVICES, FILE, PATH, extra_named, notice, reading
 from retrieval.errors import ServiceError
+
+_EXPORTED = 256  # items that are in memory at once
+_VECTORS = ("image_vectors", "caption_vectors")
 
 
 @click.command()
@@ -58,6 +61,30 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> Non
     access = "keys needed" if settings.has_keys else "no keys: open to every program on this machine"
     with Catalog.open(catalog, device=device, read_only=settings.read_only) as opened:
         serve_app(make_app(opened, settings), on_ready=lambda url: notice(f"serving {catalog} at {url} ({access})"))
+
+
+@click.command()
+@click.argument("catalog", type=PATH)
+@click.option("--vectors", is_flag=True, help="Also the vectors of pictures and captions.")
+def export(catalog: Path, *, vectors: bool) -> None:
+    """Write the items of CATALOG as lines of JSON, in the order of their ids, as `Catalog.upsert` takes them."""
+    from retrieval.catalog import Catalog
+
+    with Catalog.open(catalog, read_only=True) as opened:
+        after = None
+        while names := opened.ids(after=after, limit=_EXPORTED):
+            found = opened.get(names, vectors=vectors)
+            for name in names:
+                if name in found:
+                    click.echo(json.dumps(_exported(found[name]), ensure_ascii=False))
+            after = names[-1]
+
+
+def _exported(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An item as JSON values; nothing stands for a picture of which only the vector is known, or for no vectors."""
+    vectors = {name: item[name].tolist() for name in _VECTORS if len(item.get(name, ()))}
+    facts = {name: value for name, value in item.items() if name not in _VECTORS}
+    return {**facts, "images": [path for path in item["images"] if path is not None], **vectors}
 
 
 @click.command()

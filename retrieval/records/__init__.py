@@ -150,6 +150,11 @@ class Records:
             found[item].captions.append(StoredCaption(*caption))
         return {item.id: item for item in found.values()}
 
+    def ids_after(self, name: str, *, limit: int) -> list[str]:
+        """Return the first ids that come after a name, in the order of their characters; after "" come all."""
+        rows = self.connection.execute("SELECT id FROM items WHERE id > ? ORDER BY id LIMIT ?", (name, limit))
+        return [found for (found,) in rows]
+
     def ids_of_source(self, source: int) -> dict[str, int]:
         """Return ids and numbers of the items that came from a source."""
         return dict(self.connection.execute("SELECT id, number FROM items WHERE source = ?", (source,)))

@@ -76,9 +76,17 @@ class Engine:
         found = self._catalog.get([name])
         if name not in found:
             raise no_item(name)
-        item = found[name]
-        images = [picture_addresses(name, None if path is None else place) for place, path in enumerate(item["images"])]
-        return {**item, "images": images}
+        return _item_answer(found[name])
+
+    def items(self, after: str | None, *, limit: int) -> Answer:
+        """Return a page of items in the order of their ids, as JSON values, and the id after which the next one begins.
+
+        `next` is None on the last page.
+        """
+        names = self._catalog.ids(after=after, limit=limit + 1)
+        found = self._catalog.get(names[:limit])
+        items = [_item_answer(found[name]) for name in names[:limit] if name in found]
+        return {"items": items, "next": names[limit - 1] if len(names) > limit else None}
 
     def picture(self, name: str, position: int) -> StoredPicture:
         """Return a picture of an item.
@@ -155,6 +163,12 @@ def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:
         return {"image": None, "thumbnail": None}
     address = picture_address(name, position)
     return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
+
+
+def _item_answer(item: Answer) -> Answer:
+    places = enumerate(item["images"])
+    images = [picture_addresses(item["id"], None if path is None else place) for place, path in places]
+    return {**item, "images": images}
 
 
 def _answer(hits: Hits) -> Answer:

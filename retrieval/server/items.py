@@ -1,9 +1,9 @@
 """The routes of items, one at a time."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from starlette.responses import JSONResponse
 
 from retrieval.server.addresses import id_of, item_address
@@ -12,11 +12,12 @@ from retrieval.server.changes import Change, check_pictures
 from retrieval.server.keys import READING, WRITING
 from retrieval.server.openapi import body, told
 from retrieval.server.problems import Problem
-from retrieval.server.schemas import ChangeAnswer, ItemAnswer, ItemBody, NamedPatch, PatchBody
+from retrieval.server.schemas import ChangeAnswer, Id, ItemAnswer, ItemBody, ItemsAnswer, NamedPatch, PatchBody
 from retrieval.server.service import Served, Service
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
+_MOST = 1000  # items of a page
 _REFUSED = (400, 401, 403, 404, 409, 413, 415, 422, 503, 504, 507)
 
 
@@ -24,9 +25,11 @@ def add_routes(app: FastAPI) -> None:
     """Add the routes of items."""
     add, address, changed = app.add_api_route, "/items/{id}", {200: {"model": ChangeAnswer}, **told(*_REFUSED)}
     got: dict[int | str, Any] = {200: {"model": ItemAnswer}, **told(401, 404, 503)}
+    listed: dict[int | str, Any] = {200: {"model": ItemsAnswer}, **told(401, 403, 422, 503)}
     created: dict[int | str, Any] = {201: {"model": ChangeAnswer, "description": "It is new."}}
     put_body, patch_body = body(json=ItemBody), body(json=PatchBody, merge_patch=PatchBody)
     add(address, get, methods=["GET"], dependencies=READING, responses=got, summary="An item")
+    add("/items", page, methods=["GET"], dependencies=READING, responses=listed, summary="A page of items")
     add(
         address,
         put,
@@ -51,6 +54,15 @@ def add_routes(app: FastAPI) -> None:
 async def get(served: Served, id: str) -> JSONResponse:  # noqa: A002 - as the address calls it
     """Return an item."""
     return JSONResponse(await served.reads.run(served.engine.item, id_of(id)))
+
+
+async def page(
+    served: Served,
+    after: Annotated[Id | None, Query(description="Id that the page before ended with: its `next`.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_MOST, description="Most items of a page.")] = 100,
+) -> JSONResponse:
+    """Return items in the order of their ids, page by page; what changes meanwhile is on the pages that come after."""
+    return JSONResponse(await served.reads.run(served.engine.items, after, limit=limit))
 
 
 async def put(request: Request, served: Served, id: str) -> JSONResponse:  # noqa: A002

@@ -220,6 +220,13 @@ class ItemAnswer(BaseModel):
     images: list[PictureAnswer]
 
 
+class ItemsAnswer(BaseModel):
+    """A page of items, in the order of their ids."""
+
+    items: list[ItemAnswer]
+    next: str | None = Field(description="Id to ask for the next page with; null on the last one.")
+
+
 class ChangeAnswer(BaseModel):
     """What became of a change; of a line of a bulk request, also which."""
 

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from numbers import Real
+from typing import Any, Literal, TypeAlias, get_args
 
 from index.errors import SpecError
 
@@ -148,15 +149,15 @@ def predicted_bytes(spec: IndexSpec, count: int, dimension: int, *, device: Lite
     return count * (stored + 2 * SLOT) + sized.lists * (row + 2 * SLOT) + tables
 
 
-def checked_effort(effort: float) -> float:
+def checked_effort(effort: Any) -> float:
     """Return the effort.
 
     Raises:
-        SpecError: it is not in [0, 1].
+        SpecError: it is no number in [0, 1].
     """
-    if not 0 <= effort <= 1:
-        raise SpecError(f"effort is {effort}: it goes from 0 (quick) to 1 (thorough)")
-    return effort
+    if not isinstance(effort, Real) or not 0 <= float(effort) <= 1:
+        raise SpecError(f"effort is {effort!r}: it goes from 0 (quick) to 1 (thorough)")
+    return float(effort)
 
 
 def _within(name: str, value: int, *, least: int, most: int) -> None:

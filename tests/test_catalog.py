@@ -160,6 +160,8 @@ def test_other_senseless_requests_are_query_errors(shop):
         shop.search(vector=[1.0, 0.0])
     with pytest.raises(QueryError, match="nothing to search for"):
         shop.search()
+    with pytest.raises(QueryError, match="effort is 'high'"):
+        shop.search("red", effort="high")
 
 
 def test_more_hits_than_items_are_all_items_each_once(shop):
@@ -471,6 +473,16 @@ def test_info_says_what_there_is(shop):
     assert info["attributes"] == ["color", "price"]
     assert "images: exact" in info["index"]
     assert info["bytes"] > 0
+
+
+def test_the_bytes_of_a_catalog_are_those_of_its_kept_pictures_too(shop, tmp_path):
+    picture = (tmp_path / "red.png").read_bytes()
+    before = shop.info()["bytes"]
+    kept = tmp_path / "c" / "pictures" / "ab" / "abc"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(picture)
+    (kept.parent / "gone").symlink_to("nothing")  # as a file that is deleted while they are counted
+    assert shop.info()["bytes"] == before + len(picture)
 
 
 @pytest.mark.usefixtures("shop")

@@ -25,6 +25,7 @@ MIB = 1 << 20
     [
         ({"kind": "flat"}, "'flat': take one of exact, hnsw, ivf, ivfpq"),
         ({"effort": 1.1}, "effort is 1.1"),
+        ({"effort": "high"}, "effort is 'high'"),
         ({"effort": float("nan")}, "effort is nan"),
         ({"links": 1}, "links is 1"),
         ({"lists": -1}, "lists is -1"),

@@ -1,5 +1,6 @@
 """What a catalog says about itself."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,4 +51,12 @@ def _index(records: Records, side: SideName, device: str) -> str:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    """Of all its files, the kept pictures too; one that goes while they are counted counts nothing."""
+    return sum(_size(Path(parent, name)) for parent, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -233,7 +233,9 @@ def _check_counts(item: Item) -> None:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and not isinstance(
+        value, np.datetime64 | np.timedelta64
+    ):  # nanoseconds are an int
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -242,8 +244,15 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one, where) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        return [_plain(one, where) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    raise ItemError(f"{where}: {value!r} is not text, number, boolean, list or mapping")
+        return [_plain(one, where) for one in (_sorted(value, where) if isinstance(value, set | frozenset) else value)]
+    raise ItemError(f"{where}: {value!r} is not text, number, boolean, list or mapping; a date is text: 2026-01-31")
+
+
+def _sorted(values: set[Any] | frozenset[Any], where: str) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:
+        raise ItemError(f"{where}: {values!r} has no order, being of several types; give a list") from None
 
 
 def is_storable(item: Item) -> bool:

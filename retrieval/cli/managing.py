@@ -68,9 +68,7 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> Non
 @click.option("--vectors", is_flag=True, help="Also the vectors of pictures and captions.")
 def export(catalog: Path, *, vectors: bool) -> None:
     """Write the items of CATALOG as lines of JSON, in the order of their ids, as `Catalog.upsert` takes them."""
-    from retrieval.catalog import Catalog
-
-    with Catalog.open(catalog, read_only=True) as opened:
+    with reading(catalog) as opened:
         after = None
         while names := opened.ids(after=after, limit=_EXPORTED):
             found = opened.get(names, vectors=vectors)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -15,7 +14,7 @@ from PIL.Image import Image
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.images import open_image
+from retrieval.images import open_image, upright_image
 from retrieval.images.sources import ImageSource
 
 Kind: TypeAlias = Literal["text", "image", "like", "minus", "vector"]
@@ -127,9 +126,7 @@ def opened_picture(picture: Picture, *, size: int) -> Image:
     try:
         if isinstance(picture, bytes | Path | ImageSource):
             return open_image(picture, size=size)
-        buffer = BytesIO()
-        picture.save(buffer, "PNG")  # so that alpha, palette and depth are treated as in a file
-        return open_image(buffer.getvalue(), size=size)
+        return upright_image(picture, size=size)
     except ImageError as error:
         raise ImageError(f"The query's picture {_named(picture)}: {error}") from error
 

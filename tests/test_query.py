@@ -131,6 +131,30 @@ def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
         assert (opened.mode, opened.size, opened.getpixel((0, 0))) == ("RGB", (20, 10), (255, 255, 255))
 
 
+def test_a_pillow_picture_is_turned_upright_as_its_file_is_and_stays_as_it_was(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as given_picture:
+        from_file, opened = opened_picture(tmp_path / "a.jpg", size=64), opened_picture(given_picture, size=64)
+        assert (from_file.mode, from_file.size) == (opened.mode, opened.size) == ("RGB", (20, 40))
+        assert np.array_equal(np.asarray(from_file), np.asarray(opened))
+        assert (given_picture.mode, given_picture.size, given_picture.getexif()[0x0112]) == ("L", (40, 20), 6)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "F", "I", "PA", "La", "RGBa"])
+def test_a_pillow_picture_of_any_usual_mode_is_read_whether_or_not_a_file_could_hold_it(mode):
+    white = Image.new("L", (4, 4), 255)
+    image = white.convert("LA").convert(mode) if mode in {"La", "PA"} else white.convert("RGBA").convert(mode)
+    assert opened_picture(image, size=2).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["LAB", "HSV"])
+def test_a_pillow_picture_of_colours_that_are_not_read_is_a_bad_image_that_names_them(mode):
+    with pytest.raises(ImageError, match=f"kind {mode}, which is not read; convert it to RGB"):
+        opened_picture(Image.new(mode, (4, 4)), size=2)
+
+
 def test_a_picture_that_cannot_be_read_is_a_bad_image_with_its_name_and_reason(tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
     with pytest.raises(ImageError, match=r"no\.png: is not an image"):

@@ -34,7 +34,16 @@ from retrieval.errors import ImageError, RetrievalError
 from retrieval.images.checks import check_scans, checked_png, gif_size
 from retrieval.images.sources import ImageSource, picture_format
 
-__all__ = ["MAX_PIXELS", "ImageSource", "ahead", "check_picture", "content_hash", "cores", "open_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageSource",
+    "ahead",
+    "check_picture",
+    "content_hash",
+    "cores",
+    "open_image",
+    "upright_image",
+]
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -96,8 +105,20 @@ def open_image(
     """
     if not isinstance(data, bytes):
         data = (ImageSource(data, data.name) if isinstance(data, Path) else data).read()
-    with _reasons_of(data, max_pixels) as kind:
+    kind = picture_format(data[:1024])
+    with _reasons_given(kind, max_pixels):
         return _decode(data, kind, size=size, max_pixels=max_pixels)
+
+
+def upright_image(image: Image.Image, *, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """What `open_image` returns, of a picture that Pillow has open; that one stays as it is.
+
+    Raises:
+        ImageError: its file is damaged, it is too large, or of colours that are not read; the message is the reason.
+    """
+    with _reasons_given(image.format or "picture", max_pixels):
+        _check_pixels(image.size, max_pixels)
+        return _prepared(image, size)
 
 
 def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -106,16 +127,16 @@ def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
     Raises:
         ImageError: as `open_image` does.
     """
-    with _reasons_of(data, max_pixels) as kind:
+    kind = picture_format(data[:1024])
+    with _reasons_given(kind, max_pixels):
         _check_pixels(_open(data, kind, max_pixels=max_pixels).size, max_pixels)
 
 
 @contextmanager
-def _reasons_of(data: bytes, max_pixels: int) -> Iterator[str]:
-    """Give the kind of a picture, and turn what its decoder raises into reasons."""
-    kind = picture_format(data[:1024])
+def _reasons_given(kind: str, max_pixels: int) -> Iterator[None]:
+    """Turn what the decoder of a picture raises into reasons."""
     try:
-        yield kind
+        yield
     except ImageError:
         raise
     except MemoryError as error:
@@ -177,6 +198,11 @@ def _decode(data: bytes, kind: str, *, size: int | None, max_pixels: int) -> Ima
     _check_pixels(image.size, max_pixels)
     if size is not None and isinstance(image, ImageFile.ImageFile):
         image.draft(None, (_MARGIN * size, _MARGIN * size))  # JPEG alone heeds it
+    return _prepared(image, size)
+
+
+def _prepared(image: Image.Image, size: int | None) -> Image.Image:
+    """The picture upright, RGB and no larger than `size` needs, as another one."""
     with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
         image.load()
         orientation = _orientation(image)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from index.exact import exact_search
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, is_catalog, search, sides
+from retrieval.catalog import Catalog, is_catalog, make_request, search, sides
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
 from retrieval.images import content_hash, open_image
 from retrieval.pairs import Pairs, read_pairs
@@ -42,6 +42,12 @@ def shop(tmp_path):
             for price, color in enumerate(COLORS)
         )
         yield catalog
+
+
+def picture_of(color):
+    file = BytesIO()
+    Image.new("RGB", (16, 16), color).save(file, "PNG")
+    return file.getvalue()
 
 
 def ids(hits):
@@ -173,6 +179,58 @@ def test_an_empty_catalog_answers_nothing(tmp_path):
         assert catalog.search(vector=[1.0, 2.0]) == []
         assert catalog.search(vector=[1.0, 2.0], where={"a": 1}) == []
         assert len(catalog) == 0
+
+
+@pytest.mark.parametrize("target", ["images", "captions", "items"])
+def test_a_search_of_an_empty_catalog_loads_and_records_no_encoder_and_any_may_come_after(
+    tmp_path, monkeypatch, target
+):
+    monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", None)
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        requests = [make_request(target=target, **part) for part in ({"text": "red"}, {"vector": [1.0, 2.0]})]
+        assert catalog.search_many(requests) == [[], []]
+        assert (
+            catalog.search("red", image=b"none is looked at", target=target)
+            == catalog.search("red", mode="hybrid")
+            == []
+        )
+        assert (catalog.info()["encoder"], catalog.dimension) == (None, None)
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        assert catalog.search("red", target=target) == []
+        assert catalog.info()["encoder"] is None
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="fake/two", fingerprint="ffff")) as catalog:
+        catalog.upsert([{"id": "a", "captions": ["red"], "image_vectors": np.eye(DIMENSION)[:1]}])
+        assert catalog.info()["encoder"] == "fake/two"
+        assert ids(catalog.search("red", target=target)) == ["a"]
+
+
+def test_an_encoder_loaded_over_an_empty_catalog_is_not_taken_for_vectors_that_come_from_elsewhere(
+    tmp_path, monkeypatch
+):
+    loads = []
+    monkeypatch.setattr(
+        "retrieval.catalog.catalog_encoder.load_encoder", lambda name, **_: loads.append(name) or FakeEncoder()
+    )
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        assert catalog.encoder.name == "fake/one"
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
+        assert (catalog.info()["encoder"], loads) == (None, ["starter"])
+        with pytest.raises(CatalogError, match="no encoder yet, only vectors"):
+            catalog.search("red")
+    with Catalog.open(tmp_path / "d", create=True) as catalog:
+        assert catalog.encoder.name == "fake/one"
+        catalog.upsert([{"id": "a", "images": [picture_of("red")]}])
+        assert ids(catalog.search("red")) == ["a"]
+        assert (catalog.info()["encoder"], loads) == ("fake/one", ["starter", "starter"])
+    with (
+        Catalog.open(tmp_path / "e", create=True) as catalog,
+        Catalog.open(tmp_path / "e", encoder=FakeEncoder(name="fake/two", fingerprint="ffff")) as other,
+    ):
+        assert catalog.encoder.name == "fake/one"
+        other.upsert([{"id": "a", "images": [picture_of("red")]}])
+        monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", lambda *_, **__: other.encoder)
+        assert catalog.search("red")[0].id == "a"
+        assert catalog.encoder is other.encoder
 
 
 def test_equal_pictures_of_several_items_are_all_found_and_an_equal_caption_once(tmp_path):
@@ -457,6 +515,8 @@ def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
         Catalog.open(tmp_path / "c", encoder=wide)
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         assert ids(catalog.search("red")) == ["a"]
+        assert catalog.info()["encoder"] is None
+        catalog.upsert([{"id": "b", "image_vectors": np.eye(DIMENSION)[1:2]}])
         assert catalog.info()["encoder"] == "fake/one"
 
 

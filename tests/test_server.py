@@ -190,6 +190,15 @@ def test_a_page_of_items_that_makes_no_sense_is_told(steady, given):
     assert next(iter(given)) in told(steady.get("/items", params=given), 422)
 
 
+def test_an_empty_catalog_that_was_served_and_searched_takes_vectors_of_any_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", lambda *_, **__: FakeEncoder())
+    with Catalog.open(tmp_path / "c", create=True) as catalog, serving(catalog) as client:
+        assert client.post("/search", json={"text": "red"}).json()["hits"] == []
+        assert client.put("/items/a", json={"images": [{"vector": [1, 0]}]}).status_code == 201
+        assert client.post("/search", json={"vector": [1, 0]}).json()["hits"][0]["id"] == "a"
+        assert (catalog.info()["encoder"], catalog.dimension) == (None, 2)
+
+
 def test_an_item_is_put_replaced_and_deleted(client):
     one = {"images": [{"vector": VECTOR}], "captions": ["one"], "caption_vectors": [VECTOR]}
     assert client.put("/items/a", json=one).status_code == 201

@@ -423,6 +423,7 @@ class Catalog:
     def _as_writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
         """Be the only writer: among the threads, which wait for each other, and the processes, which hardly do."""
         with self._writing, self._database.writer(patience=patience):
+            self._encoder.record_given()
             yield
 
     def _keep_up_after(self, touched: int) -> None:

@@ -1,4 +1,4 @@
-"""The encoder of a catalog: recorded at its first use, loaded when a query or a picture needs it, never another one."""
+"""The encoder of a catalog: recorded by the first writer, loaded when it is needed, never another one."""
 
 import os
 import threading
@@ -49,7 +49,7 @@ class CatalogEncoder:
             self._loaded = cast("Encoder | None", given)
         else:
             self._loader = given
-        self._was_given = self.given
+        self._was_given = given is not None
         if self._loaded is not None:
             self.images()
             self.texts()
@@ -62,7 +62,7 @@ class CatalogEncoder:
     @property
     def given(self) -> bool:
         """Whether an encoder, or a way to load one, was handed in."""
-        return self._loaded is not None or self._loader is not None
+        return self._was_given
 
     @property
     def recorded(self) -> Recorded | None:
@@ -104,19 +104,48 @@ class CatalogEncoder:
         """
         return self._checked_encoder("text")
 
+    def for_writing(self, tower: Tower) -> Encoder:
+        """Return what `images` or `texts` does, written down where the catalog has no encoder yet; for the one writer.
+
+        Vectors that were handed in before are taken to be its own.
+
+        Raises:
+            CatalogError: as there.
+        """
+        encoder = self._checked_encoder(tower)
+        if self.recorded is None:
+            facts = facts_to_record(encoder, self._database.folder)
+            with self._lock, self._database.writing() as records:
+                records.put_meta(encoder=facts, dimension=encoder.dimension)
+                self._checked.clear()
+        return encoder
+
+    def record_given(self) -> None:
+        """Write down an encoder that was handed in, where the catalog has none yet; for the one writer.
+
+        Raises:
+            CatalogError: it does not fit the vectors that there are.
+        """
+        if self._was_given and self._loaded is not None:
+            self.for_writing("image")
+
     def _checked_encoder(self, tower: Tower) -> Encoder:
         with self._lock:
-            if self._loaded is None or self._is_outdated(tower):
+            if self._loaded is None or self._is_outdated():
                 self._loaded = self._load()
-            if self._checked.get(tower) != self.fingerprint(tower) or tower not in self._checked:
+                self._checked.clear()
+            if self._checked.get(tower) != self.fingerprint(tower) or not self.fingerprint(tower):
                 self._check(self._loaded, tower)
                 self._checked[tower] = self.fingerprint(tower)
             return self._loaded
 
-    def _is_outdated(self, tower: Tower) -> bool:
-        """Whether another process has adopted another encoder since this one was loaded by its recorded name."""
-        changed = tower in self._checked and self._checked[tower] != self.fingerprint(tower)
-        return changed and not self._was_given
+    def _is_outdated(self) -> bool:
+        """Whether nobody handed the encoder in, and another one is the catalog's since it was loaded."""
+        if self._was_given:
+            return False
+        if self.recorded is None:
+            return self.dimension is not None  # vectors came whose encoder nobody knows
+        return any(was != self.fingerprint(tower) for tower, was in self._checked.items())
 
     def adopt(self, encoder: Encoder) -> None:
         """Take an encoder that has just been recorded."""
@@ -148,7 +177,7 @@ class CatalogEncoder:
     def _check(self, encoder: Encoder, tower: Tower) -> None:
         recorded = self.recorded
         if recorded is None:
-            self._record(encoder)
+            self._check_dimension(encoder)
         elif recorded.dimension != encoder.dimension:
             raise self._other(recorded, encoder, f"{recorded.dimension} and {encoder.dimension} dimensions")
         else:
@@ -163,19 +192,13 @@ class CatalogEncoder:
             f"or build a new catalog with {encoder.name}."
         )
 
-    def _record(self, encoder: Encoder) -> None:
-        """Write down the first encoder; vectors that were handed in before are taken to be its own."""
+    def _check_dimension(self, encoder: Encoder) -> None:
         dimension = self.dimension
         if dimension is not None and dimension != encoder.dimension:
             raise CatalogError(
                 f"{self._database.folder} holds vectors of {dimension} dimensions; {encoder.name} makes "
                 f"{encoder.dimension}. Open it with the encoder that the vectors come from."
             )
-        if self._database.read_only:
-            return
-        facts = facts_to_record(encoder, self._database.folder)
-        with self._database.writing() as records:
-            records.put_meta(encoder=facts, dimension=encoder.dimension)
 
 
 def facts_to_record(encoder: Encoder, catalog: Path) -> dict[str, Any]:

@@ -20,10 +20,15 @@ Failure: TypeAlias = RetrievalError | IndexingError
 FAILURES: Final = (RetrievalError, IndexingError)
 
 
-def encoded(encoder: CatalogEncoder, requests: Sequence[Request]) -> list[Encoded | Failure]:
-    """Return each request's parts as rows, (1, d) each, but for items, whose vectors are there; or why it cannot be."""
+def encoded(encoder: CatalogEncoder, requests: Sequence[Request], *, dimension: int | None) -> list[Encoded | Failure]:
+    """Return each request's parts as rows, (1, d) each, but for items, whose vectors are there; or why it cannot be.
+
+    Where there are no vectors yet (`dimension` is None), nothing is there to find and no encoder is asked.
+    """
     parts = [_parts(request) for request in requests]
-    rows = _texts(encoder, parts) | _pictures(encoder, parts) | _vectors(encoder, parts)
+    rows = _vectors(parts, dimension)
+    if dimension is not None:
+        rows |= _texts(encoder, parts) | _pictures(encoder, parts)
     return [_gathered(request, rows) for request in parts]
 
 
@@ -81,11 +86,11 @@ def _pictures(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[
     return answers | {part: rows[place : place + 1] for place, part in enumerate(opened)}
 
 
-def _vectors(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[int, Rows | Failure]:
+def _vectors(parts: Sequence[Sequence[Part]], dimension: int | None) -> dict[int, Rows | Failure]:
     answers: dict[int, Rows | Failure] = {}
     for part in _of_kind(parts, "vector"):
         try:
-            answers[id(part)] = vector_row(part.value, dimension=encoder.dimension)
+            answers[id(part)] = vector_row(part.value, dimension=dimension)
         except RetrievalError as error:
             answers[id(part)] = error
     return answers

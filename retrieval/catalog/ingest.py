@@ -77,7 +77,7 @@ class Ingest:
         new = shelf.find(records, list(texts))
         missing = [key for key in new if key not in vectors]
         if missing:
-            rows = self._encoder.texts().encode_texts([texts[key] for key in missing])
+            rows = self._encoder.for_writing("text").encode_texts([texts[key] for key in missing])
             vectors.update(zip(missing, rows, strict=True))
         shelf.put({key: vectors[key] for key in new})
         return shelf

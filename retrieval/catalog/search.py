@@ -137,6 +137,8 @@ class Search:
         if query.like is not None:
             number, row = _item_row(self._records, self._sides["images"], query.like)
             self._without, rows = number, {**rows, "like": row}
+        if self._records.meta("dimension") is None:  # there are no vectors to compare with, and maybe no encoder
+            return np.zeros((1, 1), np.float32)
         return mix(query, rows)
 
     def _candidates(self, depth: int) -> Ranked:

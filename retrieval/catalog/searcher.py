@@ -33,10 +33,10 @@ class Searcher:
         """Return the hits of each request, or why there are none; what can be done for many at once is."""
         while True:
             start = perf_counter()
-            recorded = self._encoder.recorded
-            rows = encoded(self._encoder, requests)
+            recorded, dimension = self._encoder.recorded, self._encoder.dimension
+            rows = encoded(self._encoder, requests, dimension=dimension)
             seconds = perf_counter() - start
-            answers = self._answers(requests, rows, recorded)
+            answers = self._answers(requests, rows, recorded=recorded, dimension=dimension)
             if answers is not None:
                 for answer in answers:
                     if isinstance(answer, Hits):
@@ -44,15 +44,22 @@ class Searcher:
                 return answers
 
     def _answers(
-        self, requests: Sequence[Request], rows: Sequence[Encoded | Failure], recorded: Recorded | None
+        self,
+        requests: Sequence[Request],
+        rows: Sequence[Encoded | Failure],
+        *,
+        recorded: Recorded | None,
+        dimension: int | None,
     ) -> list[Hits | Failure] | None:
-        """Return the answers; None where another process has adopted another encoder since `rows` were encoded."""
+        """Return the answers; None where another encoder, or the first vectors, came since `rows` were encoded."""
         answers: dict[int, Hits | Failure] = {}
         targets = [self._target(request) for request in requests]
         for target in dict.fromkeys(targets):
             places = [place for place, one in enumerate(targets) if one == target]
             with self._reading(self._needed(target, [requests[place] for place in places])) as records:
                 if recorded is not None and records.meta("encoder") != asdict(recorded):
+                    return None
+                if dimension is None and records.meta("dimension") is not None:
                     return None
                 searches = {
                     place: self._search(requests[place], rows[place], target=target, records=records)

@@ -90,7 +90,7 @@ def _written(
     ingest = Ingest(database, encoder, root=root)
     new = [draft for draft in drafts if not draft.same]
     if any(draft.unread for draft in new):
-        new = list(ingest.reader.read(encoder.images(), new))
+        new = list(ingest.reader.read(encoder.for_writing("image"), new))
     ingest.commit([draft for draft in new if len(draft.good) == len(draft.pictures)])
     failures = [failure for draft in new for failure in _failures(draft)]
     unchanged = ingest.counts["unchanged"] + len(drafts) - len(new)
@@ -228,7 +228,7 @@ class _Build:
         drafts = (draft for chunk in in_chunks(items) for draft in self._plan(chunk))
         ready: list[Draft] = []
         since = time.monotonic()
-        for draft in self._ingest.reader.read(self._encoder.images(), drafts):
+        for draft in self._ingest.reader.read(self._encoder.for_writing("image"), drafts):
             done += 1
             self._note_failures(draft)
             if draft.good:
@@ -324,7 +324,7 @@ def _prepare(database: Database, encoder: CatalogEncoder, items: Sequence[Item])
     if encoder.dimension is not None:
         return
     if encoder.given:
-        encoder.images()
+        encoder.for_writing("image")
         return
     dimension = next((item.image_vectors.shape[1] for item in items if item.image_vectors is not None), None)
     if dimension is not None:

@@ -720,6 +720,30 @@ def test_a_catalog_in_a_folder_that_cannot_be_written_is_searched(tmp_path, monk
         catalog.delete(["a"])
 
 
+def test_a_reader_that_may_not_write_follows_each_change_whether_its_writer_is_open_or_closed(tmp_path, monkeypatch):
+    def answers(reader, expected):
+        with monkeypatch.context() as patched:
+            patched.setattr("retrieval.records.database.os.access", lambda _path, _mode: False)
+            assert ids(reader.search(vector=[1.0, 0.0])) == expected
+
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
+    monkeypatch.setattr("retrieval.records.database.os.access", lambda _path, _mode: False)
+    reader = Catalog.open(tmp_path / "c", read_only=True)
+    monkeypatch.undo()
+    with reader:
+        answers(reader, ["a"])
+        with Catalog.open(tmp_path / "c") as writer:
+            writer.upsert([{"id": "b", "image_vectors": [[1.0, 0.1]]}])
+        answers(reader, ["a", "b"])
+        with Catalog.open(tmp_path / "c") as writer:
+            writer.delete(["a"])
+            answers(reader, ["b"])
+            writer.upsert([{"id": "c", "image_vectors": [[1.0, 0.2]]}])
+            answers(reader, ["b", "c"])
+        answers(reader, ["b", "c"])
+
+
 def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pictures(tmp_path, monkeypatch):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
 

@@ -9,7 +9,8 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,6 +71,18 @@ def upgrade(folder: Path) -> None:
         Database(folder, read_only=False).close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A connection, and the stamp of the file that it takes to be as it was; None where it looks itself."""
+
+    connection: sqlite3.Connection
+    stamp: tuple[int, ...] | None = None
+
+    def sees(self, folder: Path) -> bool:
+        """Whether the file is what this connection takes it for, so that it answers as of now."""
+        return self.stamp is None or (self.stamp == _stamp(folder) and not _has_log(folder))
+
+
 class Database:
     """Transactions on one catalog's SQLite file."""
 
@@ -81,7 +94,7 @@ class Database:
         """
         self.folder = folder
         self.read_only = read_only
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[_Opened] = deque()
         self._closed = False
         with _reported(folder):
             self._open_checked()
@@ -139,23 +152,29 @@ class Database:
         """Close the connections; the last one of all processes folds the log into the file."""
         self._closed = True
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().connection.close()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
             raise CatalogError(f"{self.folder} was closed; open it again.")
+        opened = self._take()
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = _open(self.folder)
-        try:
-            yield connection
+            yield opened.connection
         finally:
-            self._put_back(connection)
+            self._put_back(opened)
 
-    def _put_back(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
+    def _take(self) -> _Opened:
+        with suppress(IndexError):
+            while True:
+                opened = self._idle.pop()
+                if opened.sees(self.folder):
+                    return opened
+                opened.connection.close()
+        return _open(self.folder)
+
+    def _put_back(self, opened: _Opened) -> None:
+        self._idle.append(opened)
         if self._closed:
             self.close()
 
@@ -202,11 +221,28 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _open(folder: Path) -> sqlite3.Connection:
-    """Connect also where the folder cannot be written to, which leaves no place for the log's own index."""
-    if os.access(folder, os.W_OK) or (folder / f"{FILE}-wal").exists():
-        return _connect(folder / FILE, "rw")
-    return _connect(folder / FILE, "ro&immutable=1")
+def _open(folder: Path) -> _Opened:
+    """Connect also where the folder cannot be written to, which leaves no place for the log's own index.
+
+    There the file is said never to change, so SQLite would answer for good what it said when it was opened.
+    """
+    stamp = _stamp(folder)
+    if os.access(folder, os.W_OK) or _has_log(folder):
+        return _Opened(_connect(folder / FILE, "rw"))
+    return _Opened(_connect(folder / FILE, "ro&immutable=1"), stamp)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """What is another when the file is: a log is folded into it when its last writer closes."""
+    try:
+        status = (folder / FILE).stat()
+    except OSError:  # SQLite says why
+        return ()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _has_log(folder: Path) -> bool:
+    return (folder / f"{FILE}-wal").exists()
 
 
 @contextmanager

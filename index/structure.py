@@ -22,7 +22,8 @@ from index.errors import StoredIndexError
 from index.spec import GPU_LIST_LIMIT, IndexSpec
 from index.vectors import Ids, Rows
 
-CHUNK = 8192  # rows added at once: searches wait no longer than for these
+CHUNK = 128  # rows added at once: searches wait no longer than for these
+BUILD_CHUNK = 8192  # where nobody searches yet
 GPU_CHUNK = 1 << 20  # a GPU copies what it has at each addition
 POINTS_A_LIST = 128  # rows that train one centroid; FAISS would take up to 256
 POINTS_A_CODE = 64
@@ -80,13 +81,21 @@ class Structure:
     mapped: bool = False
     gate: Gate = field(default_factory=Gate)
 
-    def add(self, rows: Rows, slots: Ids) -> None:
-        """Index rows[slots] too; searches go on between chunks and may see the first of them."""
+    def add(self, rows: Rows, slots: Ids, *, chunk: int | None = None) -> None:
+        """Index rows[slots] too, by one thread at a time; searches go on between chunks and may see the first of them.
+
+        Args:
+            rows: all of them, (n, d).
+            slots: ascending, after the last one known.
+            chunk: rows at once; None for what searches can wait for.
+        """
         if self.mapped:  # FAISS ends the process when a memory map is to grow
             faiss = load_faiss()
+            with self.gate.shared():
+                index = faiss.deserialize_index(faiss.serialize_index(self.index))
             with self.gate.alone():
-                self.index, self.mapped = faiss.deserialize_index(faiss.serialize_index(self.index)), False
-        chunk = CHUNK if self.device == "cpu" else GPU_CHUNK
+                self.index, self.mapped = index, False
+        chunk = GPU_CHUNK if self.device == "cuda" else chunk or CHUNK
         for start in range(0, len(slots), chunk):
             part = slots[start : start + chunk]
             block = _taken(rows, part)
@@ -151,7 +160,7 @@ def build_structure(rows: Rows, slots: Ids, *, spec: IndexSpec, device: Device) 
     with errors_of(device):
         index.train(_taken(rows, _sample(slots, sized)))
     structure = Structure(index, sized, slots[:0], len(slots), device)
-    structure.add(rows, slots)
+    structure.add(rows, slots, chunk=BUILD_CHUNK)
     return structure
 
 

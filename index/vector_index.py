@@ -39,7 +39,8 @@ class VectorIndex:
         self._snapshot = snapshot
         self._spec = spec
         self._device = device
-        self._changing = Lock()
+        self._changing = Lock()  # for a moment, to show searches something else
+        self._tidying = Lock()  # while the structure grows, is built or is written
         self._buffer: Rows = np.empty((0, snapshot.rows.shape[1]), np.float32)
 
     @classmethod
@@ -68,6 +69,8 @@ class VectorIndex:
     def load(cls, path: Path, rows: Rows, *, device: Wish = "auto") -> "VectorIndex":
         """Return the index that `save` wrote, of the same rows; rows that were appended since are searched too.
 
+        Those are read whole until the next change, or `tidy`, takes them into the structure.
+
         The structure is memory-mapped on a CPU; of it and of the rows only what the searches need is read.
 
         Raises:
@@ -77,7 +80,7 @@ class VectorIndex:
         rows = checked_matrix(rows)
         stored = read_stored(path, rows)
         index = _at_home(device, partial(cls._loaded, path, rows[: len(stored.live)], stored=stored))
-        index.extend(rows)
+        index.follow(rows, dead=index.dead)
         return index
 
     @property
@@ -154,7 +157,8 @@ class VectorIndex:
         rows = checked_rows(rows, dimension=self.dimension)
         with self._changing:
             first = self.slots
-            self._grow(self._appended(rows))
+            self._show(self._appended(rows))
+        self.tidy()
         return np.arange(first, first + len(rows))
 
     def extend(self, rows: Rows) -> None:
@@ -163,15 +167,8 @@ class VectorIndex:
         Raises:
             VectorError: it is shorter, starts with other rows, or its new rows are not unit rows.
         """
-        rows = checked_matrix(rows, dimension=self.dimension)
-        with self._changing:
-            known = self._snapshot.rows
-            if len(rows) < len(known) or rows_checksum(rows[: len(known)]) != rows_checksum(known):
-                raise VectorError(
-                    f"{len(rows):,} rows do not start with the {len(known):,} of the index: build it again"
-                )
-            checked_rows(rows[len(known) :])
-            self._grow(rows)
+        self._take_over(rows)
+        self.tidy()
 
     def remove(self, ids: Ids) -> None:
         """Answer these ids no more; removed ids may come again. Past a fifth dead the structure is built anew.
@@ -179,14 +176,43 @@ class VectorIndex:
         Raises:
             SpecError: ids that are no slots.
         """
-        with self._changing:
+        self._bury(ids)
+        self.tidy()
+
+    def follow(self, rows: Rows, *, dead: Ids) -> None:
+        """Do what `extend` and `remove` do but leave the structure alone: quick, until `tidy` does the rest.
+
+        Raises:
+            VectorError, SpecError: as there.
+        """
+        self._take_over(rows)
+        self._bury(dead)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many rows came by `follow` that reading them takes longer than a search of the structure."""
+        return self.slots - self._snapshot.covered > TAIL
+
+    def tidy(self) -> None:
+        """Take in the rows that came, or build the structure anew where it has outgrown itself or is a fifth dead.
+
+        Searches and changes go on meanwhile; what they see is what they would have seen without.
+
+        Raises:
+            DeviceError: as in `build`.
+        """
+        with self._tidying:
             snapshot = self._snapshot
-            live = snapshot.live.copy()
-            live[checked_ids(ids, len(live))] = False
-            self._snapshot = snapshot = replace(snapshot, live=live, count=int(np.count_nonzero(live)))
-            structure = snapshot.structure
-            if structure is not None and np.mean(~live[structure.slots]) > DEAD_SHARE:
-                self._snapshot = self._rebuilt(snapshot)
+            rows, live, structure = snapshot.rows, np.flatnonzero(snapshot.live), snapshot.structure
+            behind = len(rows) - snapshot.covered > TAIL
+            if behind and structure is not None and not structure.outgrown(len(live), GROWTH):
+                structure.add(rows, structure.missing(live))
+            elif behind or _is_fifth_dead(snapshot):
+                structure = build_structure(rows, live, spec=self._spec, device=self._device)
+            else:
+                return
+            with self._changing:
+                self._snapshot = replace(self._snapshot, structure=structure, covered=len(rows))
 
     def save(self, path: Path) -> None:
         """Write the structure, the dead and the spec to one file, whole or not at all; the rows stay the caller's.
@@ -194,12 +220,12 @@ class VectorIndex:
         Raises:
             StoredIndexError: the folder or the disk does not take it.
         """
-        with self._changing:
+        with self._tidying:
             snapshot = self._snapshot
             structure = snapshot.structure if self._spec.kind != "exact" else None
             stored = Stored(self._spec, snapshot.live, np.zeros_like(snapshot.live), None, 0, 0)
             if structure is not None:
-                inside = mask_of(structure.slots, self.slots)
+                inside = mask_of(structure.slots, len(snapshot.live))
                 stored = Stored(self._spec, snapshot.live, inside, structure.spec, structure.trained, snapshot.covered)
             write_stored(path, stored, snapshot.rows, structure=None if structure is None else structure.write)
 
@@ -230,23 +256,33 @@ class VectorIndex:
         self._buffer[len(known) : count] = rows
         return self._buffer[:count]
 
-    def _grow(self, rows: Rows) -> None:
-        """Show the longer matrix to searches at once, as a tail that is searched exactly; then take a long tail in."""
-        snapshot = self._snapshot
-        live = np.concatenate([snapshot.live, np.ones(len(rows) - len(snapshot.live), np.bool_)])
-        self._snapshot = snapshot = replace(snapshot, rows=rows, live=live, count=int(np.count_nonzero(live)))
-        structure, tail = snapshot.structure, len(rows) - snapshot.covered
-        if tail <= TAIL:
-            return
-        if structure is None or structure.outgrown(snapshot.count, GROWTH):
-            self._snapshot = self._rebuilt(snapshot)
-        else:
-            structure.add(rows, structure.missing(np.flatnonzero(live)))
-            self._snapshot = replace(snapshot, covered=len(rows))
+    def _take_over(self, rows: Rows) -> None:
+        rows = checked_matrix(rows, dimension=self.dimension)
+        with self._changing:
+            known = self._snapshot.rows
+            if len(rows) < len(known) or rows_checksum(rows[: len(known)]) != rows_checksum(known):
+                raise VectorError(
+                    f"{len(rows):,} rows do not start with the {len(known):,} of the index: build it again"
+                )
+            checked_rows(rows[len(known) :])
+            self._show(rows)
 
-    def _rebuilt(self, snapshot: Snapshot) -> Snapshot:
-        structure = build_structure(snapshot.rows, np.flatnonzero(snapshot.live), spec=self._spec, device=self._device)
-        return replace(snapshot, structure=structure, covered=0 if structure is None else len(snapshot.rows))
+    def _show(self, rows: Rows) -> None:
+        """Show the longer matrix to searches at once, as a tail that is searched exactly."""
+        live = self._snapshot.live
+        live = np.concatenate([live, np.ones(len(rows) - len(live), np.bool_)])
+        self._snapshot = replace(self._snapshot, rows=rows, live=live, count=int(np.count_nonzero(live)))
+
+    def _bury(self, ids: Ids) -> None:
+        with self._changing:
+            live = self._snapshot.live.copy()
+            live[checked_ids(ids, len(live))] = False
+            self._snapshot = replace(self._snapshot, live=live, count=int(np.count_nonzero(live)))
+
+
+def _is_fifth_dead(snapshot: Snapshot) -> bool:
+    structure = snapshot.structure
+    return structure is not None and bool(np.mean(~snapshot.live[structure.slots]) > DEAD_SHARE)
 
 
 def _at_home(wish: Wish, make: Callable[[Device], VectorIndex]) -> VectorIndex:

@@ -16,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from index import vector_index
+from index.errors import DeviceError
 from index.exact import exact_search
+from index.vector_index import VectorIndex
 from index.vectors import unit_rows
 from retrieval.catalog import Catalog, is_catalog, make_request, search, sides
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
@@ -655,6 +658,117 @@ def test_another_kind_takes_the_place_of_the_one_before(tmp_path, many, pairs_of
         assert catalog.served.images.kind == "ivf"
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         assert reader.served.images.kind == "ivf"
+
+
+@pytest.fixture
+def without_index(tmp_path, many, pairs_of_nothing):
+    """A folder of a catalog whose index of kind hnsw was deleted."""
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(many)
+        catalog.build(pairs_of_nothing, index="hnsw")
+    (saved,) = (tmp_path / "c").glob("images-*.faiss")
+    saved.unlink()
+    return tmp_path / "c"
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Indexes of kind hnsw are built, and then handed over when the second event is set; the first says they are."""
+    begun, may_end = threading.Event(), threading.Event()
+    build = VectorIndex.build
+
+    def built(rows, *, spec, **options):
+        made = build(rows, spec=spec, **options)
+        if spec == "hnsw":
+            begun.set()
+            assert may_end.wait(60)
+        return made
+
+    monkeypatch.setattr(sides.VectorIndex, "build", built)
+    return begun, may_end
+
+
+def test_searches_and_changes_go_on_while_an_index_is_built_and_are_all_in_it(without_index, many, late):
+    begun, may_end = late
+    with Catalog.open(without_index) as catalog:
+        assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
+        assert begun.wait(60)
+        catalog.delete(["item 7"])
+        catalog.upsert([{"id": "late", "image_vectors": many[7]["image_vectors"]}])
+        assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["late"]
+        may_end.set()
+        served = catalog.served.images
+        assert served.kind == "hnsw"
+        assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["late"]
+        assert ids(catalog.search(vector=many[8]["image_vectors"], k=1)) == ["item 8"]
+    assert list(without_index.glob("images-*.faiss"))
+
+
+def test_an_index_that_is_built_while_a_compaction_moves_its_slots_is_not_searched(without_index, many, late):
+    begun, may_end = late
+    with Catalog.open(without_index) as catalog:
+        catalog.search(vector=many[0]["image_vectors"])
+        assert begun.wait(60)
+        deleting = threading.Thread(target=catalog.delete, args=([item["id"] for item in many[:600]],))
+        deleting.start()
+        while not list(without_index.glob("images-2.f32")):
+            assert deleting.is_alive()
+        for number in (600, 999):
+            assert ids(catalog.search(vector=many[number]["image_vectors"], k=1)) == [f"item {number}"]
+        may_end.set()
+        deleting.join()
+        assert catalog.served.images.kind == "hnsw"
+        for number in (600, 999):
+            assert ids(catalog.search(vector=many[number]["image_vectors"], k=1)) == [f"item {number}"]
+    assert [path.name for path in without_index.glob("images-*.faiss")] == ["images-2.faiss"]
+
+
+def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without_index, many):
+    query = many[7]["image_vectors"]
+    with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
+        with writer._as_writer():
+            assert ids(other.search(vector=query, k=1)) == ["item 7"]
+            other._sides["images"].close()
+            assert not list(without_index.glob("images-*.faiss"))
+        writer.served  # noqa: B018 - builds it
+        (saved,) = without_index.glob("images-*.faiss")
+        before = saved.stat()
+        assert ids(other.search(vector=query, k=1)) == ["item 7"]
+        other._sides["images"].close()
+        assert other._sides["images"].index.spec.kind == "hnsw"
+        assert saved.stat() == before
+
+
+def test_an_index_that_cannot_be_built_is_named_once_and_search_stays_exact(without_index, many, monkeypatch, caplog):
+    build = VectorIndex.build
+
+    def failing(rows, *, spec, **options):
+        if spec == "hnsw":
+            raise DeviceError("there is no FAISS")
+        return build(rows, spec=spec, **options)
+
+    monkeypatch.setattr(sides.VectorIndex, "build", failing)
+    with Catalog.open(without_index) as catalog:
+        for _ in range(3):
+            assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
+            catalog._sides["images"].close()
+    (line,) = caplog.messages
+    assert "the index of the images could not be made: there is no FAISS" in line
+
+
+def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, monkeypatch, pairs_of_nothing):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(many[:1000])
+        catalog.build(pairs_of_nothing, index="hnsw")
+        catalog.search(vector=many[0]["image_vectors"])
+        monkeypatch.setattr(vector_index, "TAIL", 20)
+        monkeypatch.setattr(catalog, "_keep_up_after", lambda _touched: None)
+        catalog.upsert(many[1000:1030])
+        index = catalog._sides["images"].index
+        assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
+        catalog._sides["images"].close()
+        assert (index.slots, index.is_behind) == (1030, False)
+        assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 
 
 def recall(found, true):

@@ -393,6 +393,7 @@ class Catalog:
         return ServedCatalog(images=served["images"], captions=served["captions"])
 
     def _served(self, side: SideName) -> ServedSide | None:
+        self._sides[side].settle(self._database)
         with self._sides[side].reading(self._database):
             if not len(self._sides[side]):
                 return None
@@ -453,7 +454,9 @@ class Catalog:
                 self._sides[side].save(self._database)
 
     def close(self) -> None:
-        """Let go of the files; searches that are under way finish."""
+        """Let go of the files; searches that are under way finish, and so does the building of an index."""
+        for side in self._sides.values():
+            side.close()
         self._database.close()
 
     def __enter__(self) -> Self:

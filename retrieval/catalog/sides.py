@@ -1,6 +1,8 @@
 """One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
 
+import logging
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -9,16 +11,16 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from index.errors import DeviceError, StoredIndexError, VectorError
+from index.errors import DeviceError, IndexingError, StoredIndexError, VectorError
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
 from retrieval.catalog.ranked import Ranked, nothing
-from retrieval.errors import CatalogError
+from retrieval.errors import CatalogError, RetrievalError
 from retrieval.records import Records
-from retrieval.records.database import Database
+from retrieval.records.database import LOCK, Database
 from retrieval.records.entries import Entries
 from retrieval.records.items import SideName
-from retrieval.records.locks import SharedLock
+from retrieval.records.locks import SharedLock, is_locked
 from retrieval.records.slots import SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from index.spec import Kind
 
 _TRIES = 3
+
+logger = logging.getLogger("retrieval.catalog")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Side:
             folder: The catalog's.
             side: "images" or "captions".
             device: Where the index lives.
-            may_build: Whether a missing index is built and saved; else the search is exact meanwhile.
+            may_build: Whether a missing index is built and saved; the search is exact until it is there.
         """
         self._lock = SharedLock()
         self._folder = folder
@@ -63,6 +67,10 @@ class Side:
         self._revision = -1
         self._state: SideState | None = None
         self._entries = Entries.none()
+        self._tending = threading.Lock()
+        self._starting = threading.Lock()
+        self._tender: threading.Thread | None = None
+        self._hopeless: SideState | None = None  # which no index could be built for
         self.index: VectorIndex | None = None
         self.rows: Rows = np.empty((0, 0), np.float32)
 
@@ -70,9 +78,18 @@ class Side:
     def reading(self, database: Database) -> Iterator[Records]:
         """Give records of one moment, this side being as of the same moment while they are held.
 
+        Where the index lags behind, the search is exact, and the index is tended in another thread.
+
         Raises:
             CatalogError: the file of vectors is gone.
         """
+        with self._reading(database) as records:
+            if self._lags():
+                self._start_tending(database)
+            yield records
+
+    @contextmanager
+    def _reading(self, database: Database) -> Iterator[Records]:
         for _ in range(_TRIES):
             with self._lock.shared(), database.reading() as records:
                 if self.fits(records):
@@ -107,7 +124,7 @@ class Side:
         """Whether nothing has changed since the last refresh."""
         if self._state is None or records.revision() != self._revision:
             return False
-        return _continues(self._state, records.slots.side(self.target))
+        return _is_of(self._state, records.slots.side(self.target))
 
     def refresh(self, records: Records) -> None:
         """Take over what has changed, or read everything the first time and after a compaction.
@@ -121,7 +138,7 @@ class Side:
         rows = map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
         before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
         with _damage_reported(path):
-            if before >= 0 and self._state is not None and _continues(self._state, state):
+            if before >= 0 and self._state is not None and _is_of(self._state, state):
                 self._update(records, rows, since=before)
             else:
                 self._load(records, rows, state)
@@ -202,19 +219,15 @@ class Side:
     def _update(self, records: Records, rows: Rows, *, since: int) -> None:
         now = records.slots.entries(self.target, since=since)
         self._entries = self._entries.changed(records.slots.changed_items(since), now)
-        grown, self.rows = len(rows) > len(self.rows), rows
+        self.rows = rows
         if self.index is None:
             self.index = self._exact() if len(rows) else None
-        elif grown:
-            self.index.extend(rows)
-        self._bury()
+        else:
+            self._catch_up(self.index)
 
-    def _bury(self) -> None:
-        """Tell the index of the slots that died since it last heard; none of them will live again."""
-        if self.index is not None:
-            gone = np.setdiff1d(self._entries.dead(len(self.rows)), self.index.dead, assume_unique=True)
-            if len(gone):
-                self.index.remove(gone)
+    def _catch_up(self, index: VectorIndex) -> None:
+        """Tell an index of the slots that came or died since it last heard; none of these will live again."""
+        index.follow(self.rows, dead=self._entries.dead(len(self.rows)))
 
     def live(self) -> Ids:
         """Return the slots that an image or a caption has, sorted."""
@@ -223,22 +236,22 @@ class Side:
     # --- the index
 
     def _open_index(self, state: SideState) -> VectorIndex:
-        """The saved index with what came since; where there is none, a new one, or exact search for the time being."""
+        """The saved index with what came since; where there is none, exact search for the time being."""
         if state.kind == "exact":
             return self._exact()
         try:
-            self.index = self._saved(state)
+            index = self._saved(state, self.rows)
         except StoredIndexError:
-            return self._rebuilt(state) if self._may_build else self._exact()
+            return self._exact()
         except DeviceError:  # FAISS is not installed
             if self._device == "cuda":
                 raise
             return self._exact()
-        self._bury()
-        return self.index
+        self._catch_up(index)
+        return index
 
-    def _saved(self, state: SideState) -> VectorIndex:
-        index = VectorIndex.load(self._index_path(state), self.rows, device=self._device)
+    def _saved(self, state: SideState, rows: Rows) -> VectorIndex:
+        index = VectorIndex.load(self._index_path(state), rows, device=self._device)
         if index.spec.kind != state.kind:  # a kill came between the choice of another kind and its index
             raise StoredIndexError(f"{self._index_path(state)} is of kind {index.spec.kind}, not {state.kind}")
         return index
@@ -248,37 +261,103 @@ class Side:
         device = "cpu" if self._device == "auto" else self._device
         return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead(len(self.rows)))
 
-    def _rebuilt(self, state: SideState) -> VectorIndex:
-        dead = self._entries.dead(len(self.rows))
-        index = VectorIndex.build(self.rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
-        with suppress(StoredIndexError):  # the disk is full: the next process builds it again
-            index.save(self._index_path(state))
-        return index
-
     def save(self, database: Database) -> None:
-        """Save the index as it is now, unless that is what is saved: the next process then has nothing to add.
+        """Save the index as it is to be now, unless that is what is saved: the next process has nothing to add.
 
         For the writer alone, who records which revision was saved.
 
         Raises:
             CatalogError: the disk is full; everything but the index is there.
         """
-        with self.reading(database) as records:
-            state, revision = records.slots.side(self.target), records.revision()
-            if self.index is None or state.saved == revision:
+        with self._tending:
+            is_new = self._tend(database, may_build=True) is not None
+            with self._reading(database) as records:
+                index, state, revision = self.index, records.slots.side(self.target), records.revision()
+            if index is None or (state.saved == revision and not is_new):
                 return
             with _full_disk_reported(self._folder):
-                self.index.save(self._index_path(state))
+                index.save(self._index_path(state))
         with database.writing() as records:
             records.slots.put_side(self.target, replace(state, saved=revision))
+
+    # --- tending it, beside the searches
+
+    def settle(self, database: Database) -> None:
+        """Make the index what it is to be before this returns, where this catalog may build one."""
+        self._tend_and_save(database, may_build=self._may_build)
+
+    def close(self) -> None:
+        """Wait for an index that is being built."""
+        if self._tender is not None:
+            self._tender.join()
+
+    def _lags(self) -> bool:
+        """Whether the index is to be of another kind, or has too much to read beside its structure."""
+        index, state = self.index, self._state
+        if index is None or state is None or state.kind == "exact" or _is_of(state, self._hopeless):
+            return False
+        if index.spec.kind == state.kind:
+            return index.is_behind
+        return self._may_build or self._index_path(state).exists()
+
+    def _start_tending(self, database: Database) -> None:
+        with self._starting:
+            if self._tender is None or not self._tender.is_alive():
+                self._tender = threading.Thread(target=self._tend_aside, args=(database,), name=f"tend {self.target}")
+                self._tender.start()
+
+    def _tend_aside(self, database: Database) -> None:
+        """Tend the index; who is writing now builds a missing one: two processes need not."""
+        may_build = self._may_build and not is_locked(self._folder / LOCK)
+        try:
+            self._tend_and_save(database, may_build=may_build)
+        except (IndexingError, RetrievalError, MemoryError) as error:
+            self._hopeless = self._state
+            logger.warning("%s: the index of the %s could not be made: %s", self._folder, self.target, error)
+
+    def _tend_and_save(self, database: Database, *, may_build: bool) -> None:
+        with self._tending:
+            built = self._tend(database, may_build=may_build)
+            if built is not None:
+                with suppress(StoredIndexError):  # the disk is full: the next process builds it again
+                    index, path = built
+                    index.save(path)
+
+    def _tend(self, database: Database, *, may_build: bool) -> tuple[VectorIndex, Path] | None:
+        """Load or build the index, or take in what came, for who holds `_tending`; return what was built, and its path.
+
+        Only the first and the last moment keep searches waiting.
+        """
+        with self._reading(database):
+            index, state, rows, dead = self.index, self._state, self.rows, self._entries.dead(len(self.rows))
+        if index is None or state is None or state.kind == "exact":
+            return None
+        if index.spec.kind == state.kind:
+            index.tidy()
+            return None
+        try:
+            self._swap(self._saved(state, rows), state)
+        except StoredIndexError:
+            if may_build:
+                made = VectorIndex.build(rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
+                self._swap(made, state)
+                return made, self._index_path(state)
+        return None
+
+    def _swap(self, index: VectorIndex, state: SideState) -> None:
+        """Search in this index, made as of `state`, from now on; unless a compaction gave its slots other numbers."""
+        with self._lock.alone():
+            if _is_of(state, self._state):
+                self._catch_up(index)
+                self.index = index
 
     def _index_path(self, state: SideState) -> Path:
         return index_path(self._folder, self.target, state.generation)
 
 
-def _continues(before: SideState, now: SideState) -> bool:
+def _is_of(before: SideState, now: SideState | None) -> bool:
     """Whether what is known of the one holds for the other, but for vectors that came since."""
-    return (before.generation, before.kind) == (now.generation, now.kind)
+    return now is not None and (before.generation, before.kind) == (now.generation, now.kind)
 
 
 @contextmanager

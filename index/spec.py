@@ -1,6 +1,7 @@
 """IndexSpec: the kind and sizes of an index, as data; one chosen by count, dimension and memory; its size foretold."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
@@ -128,6 +129,16 @@ def choose_spec(
             f"no index of {count:,} rows of {dimension} fits in {_size(memory)} of the GPU: use device='cpu'"
         )
     return replace(exact, reason=f"no structure over {count:,} rows of {dimension} fits in {_size(memory)}")
+
+
+def spec_for_here(count: int, dimension: int, *, device: Literal["cpu", "cuda"] = "cpu") -> IndexSpec:
+    """Return the spec that `choose_spec` chooses within half of this machine's memory; a GPU says itself what it holds.
+
+    Raises:
+        SpecError: as there.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if device == "cpu" else None
+    return choose_spec(count, dimension, memory=memory, device=device)
 
 
 def predicted_bytes(spec: IndexSpec, count: int, dimension: int, *, device: Literal["cpu", "cuda"] = "cpu") -> int:

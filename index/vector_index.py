@@ -1,6 +1,5 @@
 """VectorIndex: rows in, Neighbors out, whatever kind of structure finds them."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,7 @@ from index.device import Device, Wish, chosen_device
 from index.errors import DeviceError, VectorError
 from index.exact import checked_count, mask_of
 from index.snapshot import Allowed, Snapshot, checked_ids
-from index.spec import IndexSpec, Kind, checked_effort, choose_spec
+from index.spec import IndexSpec, Kind, checked_effort, spec_for_here
 from index.stored import Stored, read_stored, rows_checksum, write_stored
 from index.structure import build_structure, read_structure
 from index.vectors import Ids, Mask, Neighbors, Rows, checked_matrix, checked_rows
@@ -300,6 +299,5 @@ def _chosen_spec(wish: Wanted, device: Device, *, count: int, dimension: int) ->
     if isinstance(wish, IndexSpec):
         return wish
     if wish == "auto":
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if device == "cpu" else None
-        return choose_spec(count, dimension, memory=memory, device=device)
+        return spec_for_here(count, dimension, device=device)
     return IndexSpec(wish)

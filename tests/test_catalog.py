@@ -21,10 +21,11 @@ from index.errors import DeviceError
 from index.exact import exact_search
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, is_catalog, make_request, search, sides
+from retrieval.catalog import Catalog, is_catalog, make_request, search, sides, upkeep
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
 from retrieval.images import content_hash, open_image
 from retrieval.pairs import Pairs, read_pairs
+from retrieval.records.slots import SideState
 
 COLORS = ("red", "green", "blue", "white", "black")
 
@@ -769,6 +770,19 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         catalog._sides["images"].close()
         assert (index.slots, index.is_behind) == (1030, False)
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
+
+
+def test_the_kind_that_auto_picks_fits_half_of_the_machines_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("index.spec.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4 << 20}.__getitem__)
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(512)[:1]}])
+        with catalog._database.reading() as records:
+            few, many, most = (
+                upkeep.wanted_kind(records, SideState(generation=1, rows=count, kind="exact"), device="cpu")
+                for count in (1, 1_000_000, 60_000_000)
+            )
+    assert [few[0], many[0], most[0]] == ["exact", "hnsw", "ivfpq"]
+    assert most[1].endswith("of 8,192 MiB")
 
 
 def recall(found, true):

@@ -13,7 +13,7 @@ from oracles import (
 )
 
 from index.errors import SpecError
-from index.spec import KINDS, IndexSpec, choose_spec, predicted_bytes
+from index.spec import KINDS, IndexSpec, choose_spec, predicted_bytes, spec_for_here
 from index.structure import build_structure
 
 EFFORTS = st.floats(0, 1)
@@ -89,6 +89,13 @@ def test_less_memory_gives_lists_then_codes_then_exact_search_which_needs_none()
     assert graph > lists > codes
     kinds = [choose_spec(1_000_000, 512, memory=memory).kind for memory in (graph, graph - 1, lists - 1, codes - 1, 0)]
     assert kinds == ["hnsw", "ivf", "ivfpq", "exact", "exact"]
+
+
+def test_a_machine_gives_an_index_half_of_its_memory(monkeypatch):
+    monkeypatch.setattr("index.spec.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 20}.__getitem__)
+    assert spec_for_here(1_000_000, 512) == choose_spec(1_000_000, 512, memory=2048 * MIB)
+    assert spec_for_here(1_000_000, 512).kind == "ivf"
+    assert spec_for_here(100_000_000, 512, device="cuda").kind == "ivf"
 
 
 def test_a_gpu_holds_no_graph_and_must_hold_the_rows_of_exact_search():

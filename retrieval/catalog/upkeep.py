@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from index.spec import choose_spec
+from index.spec import spec_for_here
 from retrieval.catalog.pictures import drop_pictures
 from retrieval.records import Records
 from retrieval.records.database import Database, guarded
@@ -64,5 +64,5 @@ def wanted_kind(records: Records, state: SideState, *, device: str) -> tuple[str
         return wanted, "asked for"
     if not state.rows:
         return "exact", "no vectors yet"
-    spec = choose_spec(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
+    spec = spec_for_here(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
     return spec.kind, spec.reason

@@ -379,6 +379,36 @@ def test_a_floor_under_items_as_wholes_leaves_none_out(tmp_path):
 # --- items as wholes
 
 
+@pytest.mark.parametrize(
+    "asked", [{"vector": [1, 0]}, {"vector": [1, 0], "floor": -1}, {"like": "five"}, {"where": {}}]
+)
+def test_captions_are_counted_as_they_are_hit_each_text_once(tmp_path, asked):
+    """Seven items share a text, one has five, one none; a filter lets two of the seven through."""
+    texts = [[0, "shared"]] * 7 + [[number, f"own {number}"] for number in range(1, 6)]
+    owners = [f"{number}" for number in range(7)] + ["five"] * 5
+    items = {name: {"id": name, "image_vectors": [[1.0, 2.0]], "attributes": {"n": name}} for name in [*owners, "none"]}
+    for (number, text), owner in zip(texts, owners, strict=True):
+        items[owner].setdefault("captions", []).append(text)
+        items[owner].setdefault("caption_vectors", []).append([1.0, float(number)])
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert(list(items.values()))
+        catalog.delete(["0"])
+        search = partial(catalog.search, target="captions", **asked)
+        own = [] if "like" in asked else [f"own {number}" for number in range(1, 6)]
+        for k in (1, 3, 50):
+            hits = search(k=k)
+            assert (hits.total, [hit.caption for hit in hits]) == (1 + len(own), ["shared", *own][:k])
+        assert [hit.caption for hit in search(k=2, offset=1)] == own[:2]
+        for where, expected in [
+            ({"n": {"$in": ["3", "2"]}}, ["shared"]),
+            ({"n": {"$in": ["3", "five"]}}, ["shared", *own]),
+            ({"n": "none"}, []),
+        ]:
+            hits = search(where=where)
+            assert (hits.total, [hit.caption for hit in hits]) == (len(expected), expected)
+            assert all(hit.id == "2" for hit in hits if hit.caption == "shared" and "2" in str(where))
+
+
 def test_an_items_pictures_and_captions_make_one_score(tmp_path):
     generator = np.random.default_rng(3)
     items = [

@@ -144,7 +144,7 @@ class Search:
     def _candidates(self, depth: int) -> Ranked:
         request = self.request
         if request.query is None:
-            return self._all_items()
+            return self._everything()
         if request.words is None:
             return self._by_vector(depth)
         named, worded = self._by_words(request.words, depth)
@@ -154,8 +154,10 @@ class Search:
         ranked, self._parts = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
         return ranked
 
-    def _all_items(self) -> Ranked:
-        """Every item that the filter lets through fits a request that asks for nothing in particular."""
+    def _everything(self) -> Ranked:
+        """Every item, or text, that the filter lets through fits a request that asks for nothing in particular."""
+        if self.target == "captions":
+            return self.side.every_text(self._items())
         items = np.flatnonzero(self._items())
         return Ranked(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
@@ -223,12 +225,12 @@ class Search:
 
     def _total(self, found: Ranked) -> int:
         if self._counts_found:
-            return len(self._found_items(found))
+            return len(found if self.target == "captions" else self._found_items(found))
         if self._without is None:
-            return self.side.count_items(self._mask)
+            return self.side.count(self._mask)
         mask = self._items().copy()
         mask[self._without] = False
-        return self.side.count_items(mask)
+        return self.side.count(mask)
 
     @property
     def _counts_found(self) -> bool:

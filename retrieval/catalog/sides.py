@@ -147,10 +147,17 @@ class Side:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def count_items(self, mask: Mask | None) -> int:
-        """Return how many items of the mask (by item number; None is all) have an image, or a caption."""
+    def count(self, mask: Mask | None) -> int:
+        """Return how many of these items (by item number; None is all) have images, or how many texts they have."""
+        if self.target == "captions":
+            return len(self._entries.live() if mask is None else self.every_text(mask))
         items = self._entries.first_items()
         return len(items) if mask is None else int(np.count_nonzero(mask[items]))
+
+    def every_text(self, mask: Mask) -> Ranked:
+        """Return the texts of the mask's items, each once and of the first of these, in slot order."""
+        places = self._entries.firsts(mask)
+        return Ranked(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
 
     def items_of(self, mask: Mask) -> Mask:
         """Return the items of the mask that have an image, or a caption."""

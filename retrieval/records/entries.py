@@ -63,6 +63,12 @@ class Entries:
         firsts: Ids = self.item[self.position == 0]
         return firsts
 
+    def firsts(self, items: Mask) -> Ids:
+        """Return the place of each slot's first entry among those of `items` (by item number)."""
+        places = np.flatnonzero(items[self.item])
+        slots = self.slot[places]
+        return places[np.flatnonzero(np.diff(slots, prepend=-1))]
+
     def live(self) -> Ids:
         """Return the slots that an entry has, sorted."""
         return np.unique(self.slot)

@@ -77,9 +77,10 @@ class Hits(list[Hit]):
     """The hits of a search, best first, and what else was asked for.
 
     Attributes:
-        total: How many items can be paged through: those that pass the filter, and the floor where there is one, and
-            are on the side that is ranked; in the mode "words" those that have one of the words.
-        facets: Counts of attributes among these items.
+        total: How many items, or texts where captions are ranked, can be paged through: those that pass the filter, and
+            the floor where there is one, and are on the side that is ranked; in the mode "words" those that have one of
+            the words.
+        facets: Counts of attributes among these items, or those that have these texts.
         seconds: What the search took, by "encode", "search" and "records"; of a batch, all of it together.
     """
 

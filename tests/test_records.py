@@ -16,6 +16,7 @@ from retrieval.filters.attributes import filter_sql
 from retrieval.filters.mirror import Mirror
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
+from retrieval.records.entries import Entries
 from retrieval.records.items import attributes_json, item_from
 from retrieval.records.locks import SharedLock, writer_lock
 from retrieval.records.slots import Vector
@@ -126,6 +127,27 @@ def test_the_number_of_a_dropped_item_is_not_given_to_another(database):
 
 def rows_of_entries(entries):
     return list(zip(*(column.tolist() for column in (entries.slot, entries.item, entries.position)), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_changed_entries_are_those_that_sorting_all_gives_and_are_counted(seed):
+    """Slots are shared by items, an item has several and one of them twice; items come, change and go."""
+    generator = np.random.default_rng(seed)
+
+    def entries_of(items):
+        return [(int(generator.integers(12)), item, place) for item in items for place in range(generator.integers(4))]
+
+    def made(rows):
+        return Entries.sorted(*np.array(rows, np.int64).reshape(-1, 3).T)
+
+    before = entries_of(range(15))
+    changed = generator.choice(20, generator.integers(8), replace=False)
+    now = entries_of(changed.tolist())
+    expected = sorted([row for row in before if row[1] not in changed] + now)
+    found = made(before).changed(changed, made(now))
+    assert rows_of_entries(found) == expected
+    assert (found.items, found.slots) == (len({row[1] for row in expected}), len({row[0] for row in expected}))
+    assert found.live().tolist() == sorted({row[0] for row in expected})
 
 
 def test_what_changed_since_a_revision_is_what_was_touched_since(database):

@@ -150,9 +150,8 @@ class Side:
     def count(self, mask: Mask | None) -> int:
         """Return how many of these items (by item number; None is all) have images, or how many texts they have."""
         if self.target == "captions":
-            return len(self._entries.live() if mask is None else self.every_text(mask))
-        items = self._entries.first_items()
-        return len(items) if mask is None else int(np.count_nonzero(mask[items]))
+            return self._entries.slots if mask is None else len(self.every_text(mask))
+        return self._entries.items if mask is None else int(np.count_nonzero(mask[self._entries.first_items()]))
 
     def every_text(self, mask: Mask) -> Ranked:
         """Return the texts of the mask's items, each once and of the first of these, in slot order."""
@@ -234,7 +233,8 @@ class Side:
 
     def _catch_up(self, index: VectorIndex) -> None:
         """Tell an index of the slots that came or died since it last heard; none of these will live again."""
-        index.follow(self.rows, dead=self._entries.dead(len(self.rows)))
+        gone = np.setdiff1d(self._entries.dead(len(self.rows)), index.dead, assume_unique=True)
+        index.follow(self.rows, dead=gone)
 
     def live(self) -> Ids:
         """Return the slots that an image or a caption has, sorted."""

@@ -602,6 +602,7 @@ def test_a_deleted_or_damaged_index_file_is_made_again_and_hits_are_the_same(
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         assert ids(reader.search(vector=query, k=10)) == [name for name, _ in best_images(many, query, 10)]
         assert reader.served.images.kind == "exact"
+        assert not reader._sides["images"]._lags()
     with Catalog.open(tmp_path / "c") as catalog:
         assert catalog.search(vector=query, k=10, effort=1.0) == before
         assert catalog.served.images.kind == "hnsw"
@@ -729,18 +730,20 @@ def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without
     with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
         with writer._as_writer():
             assert ids(other.search(vector=query, k=1)) == ["item 7"]
-            other._sides["images"].close()
+            other._sides["images"].wait()
             assert not list(without_index.glob("images-*.faiss"))
         writer.served  # noqa: B018 - builds it
         (saved,) = without_index.glob("images-*.faiss")
         before = saved.stat()
         assert ids(other.search(vector=query, k=1)) == ["item 7"]
-        other._sides["images"].close()
+        other._sides["images"].wait()
         assert other._sides["images"].index.spec.kind == "hnsw"
         assert saved.stat() == before
 
 
-def test_an_index_that_cannot_be_built_is_named_once_and_search_stays_exact(without_index, many, monkeypatch, caplog):
+def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_changes_made(
+    without_index, many, monkeypatch, caplog
+):
     build = VectorIndex.build
 
     def failing(rows, *, spec, **options):
@@ -752,9 +755,11 @@ def test_an_index_that_cannot_be_built_is_named_once_and_search_stays_exact(with
     with Catalog.open(without_index) as catalog:
         for _ in range(3):
             assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
-            catalog._sides["images"].close()
-    (line,) = caplog.messages
+            catalog._sides["images"].wait()
+        assert catalog.upsert(random_items(np.random.default_rng(6), 100, dimension=16, images=1)[:100]).changed == 100
+    line, other = caplog.messages
     assert "the index of the images could not be made: there is no FAISS" in line
+    assert "changes are made, but could not be tidied up after: there is no FAISS" in other
 
 
 def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, monkeypatch, pairs_of_nothing):
@@ -767,7 +772,7 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         catalog.upsert(many[1000:1030])
         index = catalog._sides["images"].index
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
-        catalog._sides["images"].close()
+        catalog._sides["images"].wait()
         assert (index.slots, index.is_behind) == (1030, False)
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 

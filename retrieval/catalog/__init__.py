@@ -393,10 +393,10 @@ class Catalog:
         return ServedCatalog(images=served["images"], captions=served["captions"])
 
     def _served(self, side: SideName) -> ServedSide | None:
-        self._sides[side].settle(self._database)
         with self._sides[side].reading(self._database):
             if not len(self._sides[side]):
                 return None
+        self._sides[side].wait()
         fingerprint = self._encoder.fingerprint("image" if side == "images" else "text")
         return ServedSide(self._sides[side], self._database, fingerprint)
 
@@ -431,7 +431,7 @@ class Catalog:
         """Tidy up after many small changes as after a large one: looking costs a scan.
 
         What was changed is on the disk by now: it is not said to have failed because a full disk leaves no room to
-        tidy up. That is tried again after as many changes.
+        tidy up, or FAISS is not there to. That is tried again after as many changes.
         """
         self._touched += touched
         with self._database.reading() as records:
@@ -442,7 +442,7 @@ class Catalog:
     def _tidy(self) -> None:
         try:
             self._keep_up()
-        except CatalogError as error:
+        except (CatalogError, IndexingError) as error:
             logger.warning("changes are made, but could not be tidied up after: %s", error)
 
     def _keep_up(self) -> None:
@@ -456,7 +456,7 @@ class Catalog:
     def close(self) -> None:
         """Let go of the files; searches that are under way finish, and so does the building of an index."""
         for side in self._sides.values():
-            side.close()
+            side.wait()
         self._database.close()
 
     def __enter__(self) -> Self:

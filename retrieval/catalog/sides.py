@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -289,12 +289,8 @@ class Side:
 
     # --- tending it, beside the searches
 
-    def settle(self, database: Database) -> None:
-        """Make the index what it is to be before this returns, where this catalog may build one."""
-        self._tend_and_save(database, may_build=self._may_build)
-
-    def close(self) -> None:
-        """Wait for an index that is being built."""
+    def wait(self) -> None:
+        """Wait for an index that is being made."""
         if self._tender is not None:
             self._tender.join()
 
@@ -317,18 +313,16 @@ class Side:
         """Tend the index; who is writing now builds a missing one: two processes need not."""
         may_build = self._may_build and not is_locked(self._folder / LOCK)
         try:
-            self._tend_and_save(database, may_build=may_build)
+            with self._tending:
+                built = self._tend(database, may_build=may_build)
+                if built is not None:
+                    index, path = built
+                    index.save(path)
+        except StoredIndexError:
+            return  # the disk is full: the next process builds it again
         except (IndexingError, RetrievalError, MemoryError) as error:
             self._hopeless = self._state
             logger.warning("%s: the index of the %s could not be made: %s", self._folder, self.target, error)
-
-    def _tend_and_save(self, database: Database, *, may_build: bool) -> None:
-        with self._tending:
-            built = self._tend(database, may_build=may_build)
-            if built is not None:
-                with suppress(StoredIndexError):  # the disk is full: the next process builds it again
-                    index, path = built
-                    index.save(path)
 
     def _tend(self, database: Database, *, may_build: bool) -> tuple[VectorIndex, Path] | None:
         """Load or build the index, or take in what came, for who holds `_tending`; return what was built, and its path.
@@ -349,6 +343,8 @@ class Side:
                 made = VectorIndex.build(rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
                 self._swap(made, state)
                 return made, self._index_path(state)
+            if not self._may_build:  # what is saved is damaged, and will not be read at each search
+                self._hopeless = state
         return None
 
     def _swap(self, index: VectorIndex, state: SideState) -> None:

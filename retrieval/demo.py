@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.catalog import Catalog, is_catalog
 from retrieval.encoder import STARTER, load_encoder
-from retrieval.errors import TrainingError
+from retrieval.errors import OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
 from retrieval.evaluate.report import KS
 from retrieval.evaluate.report_table import WAYS
@@ -45,6 +45,7 @@ _RECALL: Final = (
     "The share of queries with at least one right answer among the first K, ranked among those products alone."
 )
 _SHOWN: Final = ("price", "size", "stock")  # what the captions do not say
+_MARKER: Final = ".retrieval-demo"  # in a folder that the demo made: nowhere else does it delete anything
 _TOLD: Final = 5  # hits of each query that are told; the page shows twice as many
 
 
@@ -81,14 +82,18 @@ def run_demo(
     `folder/demo.html`. What is there already is used again.
 
     Args:
-        folder: is made where it is missing.
+        folder: new, empty, or an earlier demo's.
         say: is handed the story, a few lines at a time.
         count: how many products there are.
         held_out: how many of them are kept out of training, each of a combination of kind, color and pattern of its
             own.
         config: of the training.
+
+    Raises:
+        RetrievalError: the folder holds something that is not the demo's.
     """
     started = time.perf_counter()
+    _claim(folder)
     shop = read_pairs(_drawn(folder / "shop", count=count, say=say))
     training, unseen = (replace(shop, pairs=tuple(part)) for part in split_unseen(shop.pairs, count=held_out))
     before = _first_searches(unseen, folder, say=say)
@@ -105,6 +110,17 @@ def run_demo(
     summary = _summary(report, held_out=len(unseen), seconds=time.perf_counter() - started)
     say(f"\nThe same with pictures: {page}\n\n{_next_steps()}\n\n{json.dumps(summary)}")
     return summary
+
+
+def _claim(folder: Path) -> None:
+    """Mark a new or an empty folder as the demo's own, which may delete there what an earlier release's left."""
+    if (folder / _MARKER).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if others:
+        raise RetrievalError(f"{others[0]} is not the demo's; name a new or an empty folder")
+    (folder / _MARKER).touch()
 
 
 def _drawn(folder: Path, *, count: int, say: Say) -> Path:
@@ -126,21 +142,18 @@ def _titles(table: Path) -> list[str | None]:
 
 def _trained(training: Pairs, folder: Path, *, config: TrainConfig | None, say: Say) -> Encoder:
     from retrieval.train import TrainConfig, train
-    from retrieval.train.run import RunFolder
 
     # The heads learn in a minute what the towers would learn in ten. Nothing has to be kept of what they knew before.
     recipe = TrainConfig(
         model=STARTER, tune="heads", epochs=40, learning_rate=2e-3, average="off", validation_share=0.0
     )
-    config = (config or recipe).complete()
+    config = config or recipe
     say(f"\nFine-tuning its heads on the {len(training)} other products into {folder} ...")
-    run = RunFolder(folder)
     try:
-        run.check(config, resume=True)
-    except TrainingError:
-        if run.config.is_file():  # that of another release's demo
-            shutil.rmtree(folder)
-    result = train(training, folder, config=config, resume=True, progress=_told(say))
+        result = train(training, folder, config=config, resume=True, progress=_told(say))
+    except OtherRunError:  # that of another release's demo
+        shutil.rmtree(folder)
+        result = train(training, folder, config=config, resume=True, progress=_told(say))
     say(result.summary())
     return load_encoder(folder)
 

@@ -45,6 +45,10 @@ class TrainingError(RetrievalError):
     """Training cannot start, go on or be resumed."""
 
 
+class OtherRunError(TrainingError):
+    """A run was begun with other settings or pairs than it is to be resumed with."""
+
+
 class EvaluationError(RetrievalError):
     """There is nothing to measure, or what was handed in does not fit together."""
 

@@ -8,6 +8,7 @@ from tiny_models import tiny_config
 
 from retrieval.catalog import Catalog
 from retrieval.demo import run_demo
+from retrieval.errors import RetrievalError
 from retrieval.train.config import TrainConfig
 
 
@@ -86,6 +87,29 @@ def test_a_catalog_of_other_weights_is_made_anew(folder, tmp_path):
     shutil.rmtree(copy / "run")
     told, _ = demonstrate(copy, seed=7)
     assert any("added 60, unchanged 0" in piece for piece in told)
+
+
+def test_what_is_not_the_demo_s_is_refused_and_stays(tmp_path):
+    """A project with a run of the user's own: its folder is named, and nothing in it is touched."""
+    kept = tmp_path / "run" / "training" / "config.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(TrainConfig(seed=9).to_json())
+    with pytest.raises(RetrievalError, match=f"{tmp_path / 'run'} is not the demo's; name a new or an empty folder"):
+        demonstrate(tmp_path)
+    assert TrainConfig.from_json(kept.read_text()).seed == 9
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+@pytest.mark.usefixtures("first")
+def test_a_run_on_other_products_is_made_anew(folder, tmp_path):
+    """As another release draws them: the settings are equal."""
+    copy = tmp_path / "demo"
+    shutil.copytree(folder, copy)
+    told = []
+    config = TrainConfig(model=tiny_config(), epochs=1, threads=1)
+    summary = run_demo(copy, say=told.append, count=48, held_out=12, config=config)
+    assert summary["held_out"] == 12
+    assert any("1 steps on 36 pictures" in piece for piece in told)
 
 
 @pytest.mark.usefixtures("first")

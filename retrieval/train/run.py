@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from retrieval.errors import TrainingError
+from retrieval.errors import OtherRunError, TrainingError
 from retrieval.files import write_aside
 from retrieval.train.config import TrainConfig
 from retrieval.train.run_lock import LOCK_FILE
@@ -67,6 +67,7 @@ class RunFolder:
         """Pass where the folder is new or empty or, on resuming, holds a run of the same config.
 
         Raises:
+            OtherRunError: it holds a run of another config.
             TrainingError: anything else; the message says what to do.
         """
         if self.config.is_file():
@@ -79,7 +80,7 @@ class RunFolder:
             raise TrainingError(f"{self.path} holds a training run; resume it, or name another folder")
         changed = config.differences(TrainConfig.from_json(self.config.read_text(encoding="utf-8")).complete())
         if changed:
-            raise TrainingError(
+            raise OtherRunError(
                 f"{self.path} was begun with other settings: {'; '.join(changed)}; resume with the old ones"
             )
 

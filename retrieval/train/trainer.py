@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
-from retrieval.errors import EvaluationError, TrainingError
+from retrieval.errors import EvaluationError, OtherRunError, TrainingError
 from retrieval.images import cores
 from retrieval.train.album import Album
 from retrieval.train.augmentation import Looks
@@ -102,12 +102,13 @@ class Trainer:
         """Go back to the last checkpoint.
 
         Raises:
-            TrainingError: it cannot be read, or was made on other pairs.
+            OtherRunError: it was made on other pairs.
+            TrainingError: it cannot be read.
         """
         average = self.ema.weights if self.ema else None
         facts = load_state(self.folder.state, model=self.model, optimizer=self.optimizer, average=average)
         if facts["pairs"] != self._digests():
-            raise TrainingError(
+            raise OtherRunError(
                 f"{self.folder.path} was begun with other pictures or texts; resume with those, or name another folder"
             )
         self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]

@@ -294,6 +294,18 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
     assert len(run("search", tmp_path / "c", "red")[1]) == 6
 
 
+@pytest.mark.parametrize("flag", ["--images", "--validation-images"])
+def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_path, flag):
+    """In the folder of --images unless they have one of their own; a row of them without a picture is told."""
+    asked = tmp_path / "asked.csv"
+    asked.write_text("image,title\n0.png,a red square\n1.png,a green square\nx.png,lost", encoding="utf-8")
+    graded = ["--validation", asked, flag, shop.parent]
+    code, lines, err = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *graded)
+    assert code == 0
+    assert "on 2 held-out pictures" in lines[0]
+    assert "skipped x.png: " in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -18,7 +18,7 @@ from tiny_models import random_model, tiny_config, write_model
 from retrieval.encoder import load_encoder
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate import evaluate
-from retrieval.pairs import read_pairs
+from retrieval.pairs import Skipped, read_pairs
 from retrieval.train import TrainConfig, train, trainer
 from retrieval.train import step as step_file
 from retrieval.train.run import RECALLS, RunFolder
@@ -241,9 +241,25 @@ def test_bad_pictures_are_named_and_left_out(tmp_path):
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (folder / "broken.txt").write_text("a broken picture")
     (folder / "silent.png").write_bytes((folder / "0.png").read_bytes())
-    result = train(read_pairs(folder), tmp_path / "run", config=QUICK)
+    pairs = read_pairs(folder)
+    missing, other = (Skipped(name, "there is no such file") for name in ("gone.png", "lost.png"))
+    asked = replace(pairs, skipped=(other,))
+    result = train(replace(pairs, skipped=(missing,)), tmp_path / "run", config=QUICK, validation=asked)
     assert result.pictures == 8
-    assert {skipped.name for skipped in result.skipped} == {"broken.png", "silent.png"}
+    names = [skipped.name for skipped in result.skipped]
+    assert names == ["gone.png", "lost.png", "broken.png", "silent.png", "broken.png"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert all(page.count(name) for name in names)
+
+
+def test_validation_pairs_that_cannot_validate_are_an_error(squares, tmp_path):
+    """They would turn validation off otherwise, and with it the choice of the model that is kept."""
+    missing = replace(squares, pairs=(), skipped=(Skipped("7.png", "there is no such file"),))
+    with pytest.raises(TrainingError, match=r"to validate on; .* left out, 7\.png, there is no such file"):
+        train(squares, tmp_path / "run", config=QUICK, validation=missing)
+    silent = replace(squares, pairs=tuple(replace(pair, captions=()) for pair in squares))
+    with pytest.raises(TrainingError, match="has no readable pictures with a caption to validate on"):
+        train(squares, tmp_path / "run", config=QUICK, validation=silent)
 
 
 def test_without_anything_to_tell_apart_there_is_no_training(squares, tmp_path):

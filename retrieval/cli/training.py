@@ -49,6 +49,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--validation", type=PATH, metavar="PAIRS", help="Pairs to validate on; else a tenth is split off by item."
 )
+@click.option("--validation-images", type=FOLDER, help="Folder of the images which those name; that of --images.")
 @click.option(
     "--image-weights", metavar="FILE", help="Safetensors of the image tower, where --model is an architecture."
 )
@@ -127,6 +128,7 @@ def train(
     *,
     images: Path | None,
     validation: Path | None,
+    validation_images: Path | None,
     resume: bool,
     **settings: Any,
 ) -> None:
@@ -143,13 +145,13 @@ def train(
         except TrainingError as error:
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
-        held_out = None if validation is None else read_pairs(validation)
+        held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
         if "model" not in given and not resume and leads():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
         watch = Watch(progress=bar.progress, opened=bar.opened, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
     if leads():
-        notice_skipped((*source.skipped, *result.skipped))
+        notice_skipped(result.skipped)
         notice(f"wrote {run / 'report.html'}")
         click.echo(result.summary())
 

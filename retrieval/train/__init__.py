@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder
 from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
-from retrieval.pairs import Pairs
+from retrieval.pairs import Pairs, Skipped
 from retrieval.train.album import Album, open_album
 from retrieval.train.bias import with_bias
 from retrieval.train.config import TrainConfig
@@ -58,14 +58,15 @@ def train(
         pairs: what to learn from. Pictures that cannot be read, and those without a caption, are left out and named.
         run: a new or empty folder; or with `resume`, one that an earlier call left.
         config: defaults to `TrainConfig()`.
-        validation: defaults to a share of `pairs`, held out by item where there are enough.
+        validation: pairs to validate on; defaults to a share of `pairs`, held out by item where there are enough.
         resume: go on from the last checkpoint in `run`; from the start where there is none yet.
         progress: called after each step with (step, steps, loss, pairs per second).
         watch: further calls, while pictures are opened and after each validation.
 
     Raises:
         TrainingError: the folder holds something else or a run of other settings or pairs; there is nothing to learn
-            from; or the loss is no longer finite. The last checkpoint and the best model stay.
+            from, or in `validation` nothing to validate on; or the loss is no longer finite. The last checkpoint and
+            the best model stay.
         EncoderError: there is no such model.
         KeyboardInterrupt: on Ctrl-C, after the step in hand and a checkpoint. A second one does not wait.
     """
@@ -108,7 +109,8 @@ def train(
         with _stop_request() as stop, _repeatable(trainer.device):
             trainer.go_on(stop)
         exams = Exams.of(trainer) if crew.leads else None
-        result = result_of(trainer, exams, seconds=time.perf_counter() - started)
+        refused = pairs.skipped if validation is None else (*pairs.skipped, *validation.skipped)
+        result = result_of(trainer, exams, refused=refused, seconds=time.perf_counter() - started)
         if crew.leads:
             write_report(trainer, result, exams)
     return result
@@ -147,6 +149,9 @@ def _prepared(
         pairs.pairs, learned, twins=album.twins, balance=config.balance, weight=config.weight_attribute
     )
     _check_enough(lessons, pairs, album)
+    exam = Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened)
+    if validation is not None:
+        _check_exam(exam, validation)
     weights = sum(weight.numel() for weight in checkpoint.model.parameters())
     config = config.fitted(weights=weights, pictures=len(lessons.pictures))
     return Trainer(
@@ -158,7 +163,7 @@ def _prepared(
         crops=crops,
         held_out=[pair.id for pair, out in zip(pairs, held, strict=True) if out],
         crew=crew,
-        exam=Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened),
+        exam=exam,
         watch=watch,
     )
 
@@ -166,11 +171,23 @@ def _prepared(
 def _check_enough(lessons: Lessons, pairs: Pairs, album: Album) -> None:
     """Two pictures at least: one alone has nothing to be told apart from."""
     if len(lessons.pictures) < 2:  # noqa: PLR2004 (see above)
-        first = f"; the first left out, {album.skipped[0].name}, {album.skipped[0].reason}" if album.skipped else ""
         raise TrainingError(
             f"{pairs.source} has {len(lessons.pictures)} readable pictures with a caption, and training needs two"
-            f" at least{first}"
+            f" at least{_first((*pairs.skipped, *album.skipped))}"
         )
+
+
+def _check_exam(exam: Exam, validation: Pairs) -> None:
+    """Who hands in validation pairs would not have none of them validate."""
+    if not exam.pictures:
+        raise TrainingError(
+            f"{validation.source} has no readable pictures with a caption to validate on; name other pairs, or none to"
+            f" hold a share out{_first((*validation.skipped, *exam.skipped))}"
+        )
+
+
+def _first(skipped: Sequence[Skipped]) -> str:
+    return f"; the first left out, {skipped[0].name}, {skipped[0].reason}" if skipped else ""
 
 
 @contextmanager

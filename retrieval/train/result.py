@@ -31,7 +31,7 @@ class TrainResult:
         best_step: when that was.
         alpha: the share of the tuned weights in the model that was kept, where it is a mix of them and the start's.
         seconds: that this call took.
-        skipped: pictures and rows that could not be learned from.
+        skipped: rows and pictures that could not be learned from or validate, and why.
         changes: what became of each recall from the start to the kept model, with intervals, by the same names; empty
             without validation.
         leakage: what validation shares with training.
@@ -103,8 +103,8 @@ class Exams:
         return cls(before, cast("Places", exam.places(pictures=pictures, texts=texts)), pictures, texts)
 
 
-def result_of(trainer: "Trainer", exams: Exams | None, *, seconds: float) -> TrainResult:
-    """The result of a run that is at its end."""
+def result_of(trainer: "Trainer", exams: Exams | None, *, refused: tuple[Skipped, ...], seconds: float) -> TrainResult:
+    """The result of a run that is at its end; `refused` is what the reader of its pairs left out already."""
     collection = trainer.exam.collection
     return TrainResult(
         run=trainer.folder.path,
@@ -117,7 +117,7 @@ def result_of(trainer: "Trainer", exams: Exams | None, *, seconds: float) -> Tra
         best_step=trainer.best_step,
         alpha=trainer.alpha,
         seconds=seconds,
-        skipped=(*trainer.album.skipped, *trainer.exam.skipped),
+        skipped=(*refused, *trainer.album.skipped, *trainer.exam.skipped),
         changes={} if exams is None else changes(exams.before, exams.after, collection),
         leakage=Leakage.of(trainer.exam, trainer.lessons, trainer.album),
     )

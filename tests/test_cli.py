@@ -294,6 +294,22 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
     assert len(run("search", tmp_path / "c", "red")[1]) == 6
 
 
+def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_path):
+    """Two epochs of two steps, with a loss and a seed that are not the usual ones."""
+    settings = ["--model", model, "--epochs", "2", "--batch-size", "3", "--loss", "sigmoid", "--seed", "5"]
+    folder = tmp_path / "run"
+    assert run("train", shop, folder, *settings)[0] == 0
+    (folder / "training" / "state.safetensors").unlink()  # as a kill before the first checkpoint leaves it
+    code, lines, _ = run("train", shop, folder, "--resume")
+    assert code == 0
+    assert "4 steps on 6 pictures" in lines[0]
+    config = json.loads((folder / "training" / "config.json").read_text(encoding="utf-8"))
+    assert [config[name] for name in ("epochs", "loss", "seed")] == [2, "sigmoid", 5]
+    code, _, err = run("train", shop, folder, "--resume", "--epochs", "3")
+    assert code == 1
+    assert "was begun with epochs 2, now 3" in err
+
+
 @pytest.mark.parametrize("flag", ["--images", "--validation-images"])
 def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_path, flag):
     """In the folder of --images unless they have one of their own; a row of them without a picture is told."""

@@ -35,7 +35,7 @@ def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_pat
     run.begin(CONFIG, step=0)
     with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
         run.check(CONFIG, resume=False)
-    with pytest.raises(TrainingError, match="was begun with other settings: epochs 3, not 2; resume with the old ones"):
+    with pytest.raises(TrainingError, match="was begun with epochs 2, now 3; resume with the old settings"):
         run.check(TrainConfig(epochs=3).complete(), resume=True)
     run.check(TrainConfig(epochs=2, device="cpu", threads=4).complete(), resume=True)
 

@@ -197,7 +197,7 @@ def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
     train(squares, tmp_path / "run", config=QUICK)
     with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
         train(squares, tmp_path / "run", config=QUICK)
-    with pytest.raises(TrainingError, match="was begun with other settings: seed 2, not 1"):
+    with pytest.raises(TrainingError, match="was begun with seed 1, now 2; resume"):
         train(squares, tmp_path / "run", config=replace(QUICK, seed=2), resume=True)
     fewer = replace(squares, pairs=squares.pairs[:-1])
     with pytest.raises(TrainingError, match="was begun with other pictures or texts"):

@@ -155,9 +155,9 @@ def test_json_that_is_no_config_is_refused_with_the_reason(text, message):
 
 def test_only_what_changes_the_model_is_a_difference():
     one, other = TrainConfig(epochs=3, seed=1, device="cpu"), TrainConfig(epochs=5, seed=1, checkpoint_seconds=1)
-    assert one.differences(other) == ["epochs 3, not 5"]
+    assert one.differences(other) == ["epochs 5, now 3"]
     assert one.differences(TrainConfig(epochs=3, seed=1, learning_rate=0.1)) == []
-    assert TrainConfig(learning_rate=0.2).differences(TrainConfig(learning_rate=0.1)) == ["learning_rate 0.2, not 0.1"]
+    assert TrainConfig(learning_rate=0.2).differences(TrainConfig(learning_rate=0.1)) == ["learning_rate 0.1, now 0.2"]
 
 
 def test_few_pictures_train_of_a_trained_image_tower_what_is_behind_its_blocks():

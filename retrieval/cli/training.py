@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
+from click.core import ParameterSource
 
 from retrieval.cli.shared import (
     DEVICES,
@@ -121,7 +122,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--cache-folder", type=click.Path(file_okay=False), help="Where pictures that memory does not hold go; RUN."
 )
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into RUN/training/tensorboard.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN, as it was set.")
 def train(
     pairs: Path,
     run: Path,
@@ -138,10 +139,13 @@ def train(
         from retrieval.train import TrainConfig, Watch
         from retrieval.train import train as train_encoder
         from retrieval.train.crew import leads
+        from retrieval.train.run import RunFolder
 
-        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        given = {name: value for name, value in settings.items() if _is_named(name)}
+        folder = RunFolder(run)
+        begun = folder.begun() if resume and folder.config.is_file() else TrainConfig()
         try:
-            config = TrainConfig(**given)
+            config = replace(begun, **given)
         except TrainingError as error:
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
@@ -236,6 +240,11 @@ def demo(folder: Path) -> None:
     from retrieval.demo import run_demo
 
     run_demo(folder, say=click.echo)
+
+
+def _is_named(name: str) -> bool:
+    """Whether an option stands on the command line; what does not is as the run was begun."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 class TrainingBar:

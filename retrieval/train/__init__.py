@@ -57,7 +57,7 @@ def train(
     Args:
         pairs: what to learn from. Pictures that cannot be read, and those without a caption, are left out and named.
         run: a new or empty folder; or with `resume`, one that an earlier call left.
-        config: defaults to `TrainConfig()`.
+        config: defaults to `TrainConfig()`; with `resume` to the one that the run was begun with.
         validation: pairs to validate on; defaults to a share of `pairs`, held out by item where there are enough.
         resume: go on from the last checkpoint in `run`; from the start where there is none yet.
         progress: called after each step with (step, steps, loss, pairs per second).
@@ -73,7 +73,8 @@ def train(
     started, folder = time.perf_counter(), RunFolder(Path(run))
     watch = watch or Watch()
     watch = watch if progress is None else replace(watch, progress=progress)
-    config = (config or TrainConfig()).complete()
+    resumes = resume and folder.config.is_file()
+    config = (config or (folder.begun() if resumes else TrainConfig())).complete()
     cache = Path(config.cache_folder or folder.config.parent)
     if config.tensorboard:
         check_events()
@@ -85,7 +86,7 @@ def train(
         during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         if resume and folder.config.is_file():
-            config = config.filled(TrainConfig.from_json(folder.config.read_text(encoding="utf-8")))
+            config = config.filled(folder.begun())
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)

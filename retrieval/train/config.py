@@ -275,10 +275,10 @@ class TrainConfig:
         return replace(self, **{name: getattr(begun, name) for name in self._open})
 
     def differences(self, other: "TrainConfig") -> list[str]:
-        """What would make the two give different models, each as "epochs 5, not 3" with this one's value first."""
+        """What would make the two give different models, each as "epochs 3, now 5" with this one's value last."""
         names = [field.name for field in fields(self) if field.name not in {*_COST_ONLY, *self._open}]
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
-        return [f"{name} {getattr(self, name)!r}, not {getattr(other, name)!r}" for name in changed]
+        return [f"{name} {getattr(other, name)!r}, now {getattr(self, name)!r}" for name in changed]
 
     def to_json(self) -> str:
         """The config as a JSON object; `from_json` reads it."""

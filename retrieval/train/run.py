@@ -78,11 +78,23 @@ class RunFolder:
     def _check_run(self, config: TrainConfig, *, resume: bool) -> None:
         if not resume:
             raise TrainingError(f"{self.path} holds a training run; resume it, or name another folder")
-        changed = config.differences(TrainConfig.from_json(self.config.read_text(encoding="utf-8")).complete())
+        changed = config.differences(self.begun().complete())
         if changed:
             raise OtherRunError(
-                f"{self.path} was begun with other settings: {'; '.join(changed)}; resume with the old ones"
+                f"{self.path} was begun with {'; with '.join(changed)}; resume with the old settings, which need not be"
+                " named, or name another folder"
             )
+
+    def begun(self) -> TrainConfig:
+        """The config that the run was begun with.
+
+        Raises:
+            TrainingError: it cannot be read.
+        """
+        try:
+            return TrainConfig.from_json(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"the settings in {self.config} cannot be read: {error}") from error
 
     def begin(self, config: TrainConfig, *, step: int) -> None:
         """Write the config, and leave of the log what came up to this step, so that what follows is not there twice."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import random_model, tiny_config
 
-from retrieval.train import step
+from retrieval.train import precision, step
 from retrieval.train.chance import ItemChance, drops, keys_of
 from retrieval.train.config import TrainConfig
 from retrieval.train.crew import Crew
@@ -242,3 +242,23 @@ def test_half_precision_leaves_the_loss_near_and_in_single_precision():
     assert results[0].dtype == results[1].dtype == torch.float32
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)
     assert results[1].item() != results[0].item()
+
+
+class Follower(Crew):
+    """The second of two processes, whose leading one says the same each time."""
+
+    said = 0.0
+
+    def told(self, values):
+        """What the leading process has."""
+        return [self.said] * len(values)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_all_processes_try_both_kinds_of_number_or_none_does(monkeypatch, said):
+    """A try waits for all processes, and each may find its products otherwise: the leading one decides."""
+    monkeypatch.setattr(precision, "fastest_kind", lambda _: torch.float32 if said else torch.bfloat16)
+    monkeypatch.setattr(Follower, "said", float(said))
+    tried = []
+    precision.fitting_kind("cpu", weights=10**8, try_step=tried.append, crew=Follower(1, 2))
+    assert sorted(set(tried)) == (["bfloat16", "float32"] if said else [])

@@ -147,7 +147,7 @@ class Gradients:
             optimizer.zero_grad()
 
         weights = sum(parameter.numel() for parameter in model.parameters())
-        kind = fitting_kind(self._towers.device, weights=weights, try_step=try_step)
+        kind = fitting_kind(self._towers.device, weights=weights, try_step=try_step, crew=self._crew)
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)  # of batch normalisation
         return PRECISIONS[int(self._crew.told([PRECISIONS.index(kind)])[0])]

@@ -22,6 +22,8 @@ from retrieval.train import TrainConfig, train
 from retrieval.train.crew import Crew, joined
 from retrieval.train.run import RunFolder
 
+CONVOLUTIONS = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "patch_size": None}
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -80,10 +82,15 @@ def launched(folder: Path, command: list[str], *, processes: int) -> subprocess.
     return subprocess.CompletedProcess(launcher.args, launcher.returncode, told, noticed)
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
-    """Uneven shares (batches of 9 and 8), a part size of its own, weights, and texts that several pictures share."""
+@pytest.mark.parametrize(("vision", "micro_batch"), [({}, None), (CONVOLUTIONS, 4)])
+def test_two_processes_learn_what_one_does(tmp_path, vision, micro_batch):
+    """Uneven shares (batches of 9 and 8), a part size of its own, weights, and texts that several pictures share.
+
+    With batch normalisation, one process alone has to take its batches in parts too, to keep its statistics.
+    """
     pairs = write_shapes(tmp_path / "pairs")
     model = {"model_cfg": tiny_config(width=16, image_size=32, context_length=12)}
+    model["model_cfg"]["vision_cfg"] |= vision
     (tmp_path / "tiny.json").write_text(json.dumps(model))
     config = TrainConfig(
         model=str(tmp_path / "tiny.json"),
@@ -93,6 +100,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
         precision="float32",
         weight_attribute="weight",
         validation_share=0.0,
+        micro_batch=micro_batch,
     )
     train(read_pairs(pairs), tmp_path / "one", config=config)
     options = ["--model", config.model, "--epochs", "3", "--batch-size", "9", "--weight-attribute", "weight"]

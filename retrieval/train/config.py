@@ -113,7 +113,7 @@ class TrainConfig:
         weight_attribute: An attribute of the pairs, a number of at least 0, by which they count in the loss.
         micro_batch: Pictures that go through the towers at once; None for the whole batch. Smaller needs less memory
             and takes a third more time; gradients are the same, but for batch normalisation, whose statistics stay as
-            they are then, as they do with several processes.
+            they are then, as they do with several processes; from random weights they are those of the first pictures.
         hard_negatives: The share of each batch that is hard for the rest of it: before every epoch the wrong texts that
             come nearest to each picture are mined, and batches arranged so that they meet.
         precision: "float32", "bfloat16", "float16", or "auto" for what is fast here: a half one on GPUs.

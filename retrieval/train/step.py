@@ -4,7 +4,8 @@ In parts: every picture and text is encoded without keeping what gradients need,
 then each part is encoded once more, to carry the gradient of its rows on into the tower: Gao et al. 2021, "Scaling Deep
 Contrastive Learning Batch Size under Memory Limited Setup" (arXiv 2101.06983). Several processes have a share of the
 batch each; rows go round, the loss is taken over all of them in every process, and what reaches the weights is added
-up. Dropout is keyed by item (`chance`), and batch normalisation keeps its statistics wherever a batch is not whole.
+up. Dropout is keyed by item (`chance`), and batch normalisation keeps its statistics wherever a batch is not whole:
+those that the model came with or, from random weights, those of the first pictures.
 """
 
 import math
@@ -20,7 +21,7 @@ from retrieval.train.config import PRECISIONS
 from retrieval.train.crew import Crew
 from retrieval.train.losses.choice import batch_loss
 from retrieval.train.precision import Precision, fitting_kind
-from retrieval.train.tuning import tower_of
+from retrieval.train.tuning import tower_of, train_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
 _SIDES: Final = ("image", "text")
+_MEASURED: Final = 64  # pictures: the usual batch, and memory for it is little without gradients
 
 
 class Gradients:
@@ -54,6 +56,28 @@ class Gradients:
         kept = crew.size > 1 or config.micro_batch is not None or config.keep_statistics
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
+        new = config.from_random and not (config.keep_statistics or config.image_weights or towers.keeps("image"))
+        of_pictures = set(towers.model.visual.modules())
+        self._new_norms = [norm for norm in self._frozen_norms if new and norm in of_pictures]
+
+    @property
+    def measures(self) -> bool:
+        """Whether batch normalisation has to be given the statistics that it keeps, by `measure`."""
+        return bool(self._new_norms)
+
+    @torch.no_grad()
+    def measure(self, exercise: "Exercise") -> None:
+        """Let batch normalisation keep the statistics of a batch's first pictures: random weights come without any.
+
+        With mean 0 and variance 1 throughout all pictures would begin as nearly the same row.
+        """
+        self._towers.model.eval()
+        for norm in self._new_norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = 1.0  # what is measured is kept as it is
+        self._towers.image_rows(exercise, slice(_MEASURED))
+        train_mode(self._towers.model)
 
     def clipped(self, exercise: "Exercise", optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
         """Put the gradients in place, scaled down to the config's length; return the loss, and whether all is finite.

@@ -119,6 +119,8 @@ class Trainer:
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, the starting model included."""
+        if self.step == 0 and self.crew.leads and self.gradients.measures:
+            self._measure()
         self.crew.same(self.model.state_dict().values())
         self.crew.meet()  # whoever leads may change the folder from here on
         if self.crew.leads:
@@ -131,6 +133,12 @@ class Trainer:
             if self.config.average != "off" and self.crew.leads:
                 save_weights(self.folder.start, plain_weights(self.model))
             self._keep_model()
+
+    def _measure(self) -> None:
+        """Give batch normalisation its statistics; the other processes get them with the rest of the model."""
+        self.gradients.measure(self._teacher(Crew()).exercise(0))
+        if self.ema is not None:
+            self.ema = self.judge.ema = Ema(self.model, decay=self.ema.decay)
 
     def go_on(self, stop: threading.Event) -> None:
         """Take the steps that are left.
@@ -153,7 +161,7 @@ class Trainer:
         return self.step == self.steps or not patient
 
     def _take_steps(self, stop: threading.Event) -> None:
-        teacher = self._teacher()
+        teacher = self._teacher(self.crew)
         self._keep_frozen(teacher)
         exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), **self._threads())
         with closing(exercises):
@@ -167,7 +175,7 @@ class Trainer:
                     break
                 since = time.perf_counter()
 
-    def _teacher(self) -> Teacher:
+    def _teacher(self, crew: Crew) -> Teacher:
         flip, jitter = cast("float", self.config.flip), cast("float", self.config.color_jitter)
         return Teacher(
             self.lessons,
@@ -177,7 +185,7 @@ class Trainer:
             tokenizer=self.checkpoint.tokenizer,
             looks=Looks.of(self.lessons, flip=flip, jitter=jitter),
             word_dropout=0.0 if self.towers.keeps("text") else self.config.word_dropout,
-            crew=self.crew,
+            crew=crew,
         )
 
     def _keep_frozen(self, teacher: Teacher) -> None:

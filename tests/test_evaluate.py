@@ -1,6 +1,7 @@
 """evaluate, its report and the gap of an index: what is asked, what is right, and what each figure then is."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_known_ranks_give_known_figures(picture):
     # Every image gives its three texts one score each: the right one is among three tied.
     assert figures["image_to_text_recall@1"] == pytest.approx(1 / 3)
     assert figures["image_to_text_median_rank"] == 2.0
+
+
+def test_one_item_has_figures_but_no_intervals(picture):
+    """Every resample would be that item again."""
+    encoder, pairs = perfect(picture)
+    report = evaluate(encoder, replace(pairs, pairs=pairs.pairs[:1]), resamples=50)
+    assert report.as_json()["intervals"] == {}
+    line = next(line for line in report.table().splitlines() if line.startswith("R@1 "))
+    assert line.split() == ["R@1", *["100.0", "%", "100.0", "%"] * 2]
 
 
 def test_a_collapsed_encoder_reports_exactly_its_chance(picture):
@@ -280,10 +290,10 @@ def test_the_same_seed_gives_the_same_report_and_no_resamples_no_intervals(pictu
 
 
 def test_samples_that_hold_no_query_leave_valid_json(picture):
-    """One caption among six items and one resample, which misses it."""
+    """Two captions among six items and one resample, which may miss both."""
     encoder, pairs = perfect(picture)
-    lone = pairs_of(pairs[0], *(Pair(f"other {n}", picture(n)) for n in range(1, 6)))
-    shown = [evaluate(encoder, lone, resamples=1, seed=seed).as_json() for seed in range(8)]
+    few = pairs_of(*pairs.pairs[:2], *(Pair(f"other {n}", picture(n)) for n in range(2, 6)))
+    shown = [evaluate(encoder, few, resamples=1, seed=seed).as_json() for seed in range(30)]
     assert {len(one["intervals"]) for one in shown} == {0, 13}
     assert all(json.dumps(one, allow_nan=False) for one in shown)
 

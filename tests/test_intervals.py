@@ -45,7 +45,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
         values = (random.random((80, 5)) < easy[:, None]).astype(float).reshape(-1)
         items = np.repeat(np.arange(80), 5)
         means = resampled_means(values, items, count=80, resamples=200, seed=1)
-        one = estimate(float(values.mean()), means)
+        one = estimate(float(values.mean()), means, items=items)
         covered += one.low <= 0.5 <= one.high
     assert 180 <= covered <= 198
 
@@ -53,7 +53,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
 def test_intervals_of_single_captions_are_as_wide_as_their_standard_error():
     values = np.repeat([0.0, 1.0], 500)
     means = resampled_means(values, np.arange(1000), count=1000, resamples=2000, seed=0)
-    one = estimate(0.5, means)
+    one = estimate(0.5, means, items=np.arange(1000))
     assert one.high - one.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
 
 
@@ -77,11 +77,19 @@ def test_the_seed_decides_the_draws():
 
 
 def test_a_sample_without_any_query_counts_for_nothing():
-    """One item of two has queries: samples that miss it are NaN and the interval comes from the others."""
-    means = resampled_means(np.array([0.25, 0.75]), np.array([1, 1]), count=2, resamples=50, seed=0)
+    """Two items of three have queries: samples that miss both are NaN and the interval comes from the others."""
+    items = np.array([1, 2])
+    means = resampled_means(np.array([0.5, 0.5]), items, count=3, resamples=50, seed=0)
     assert 0 < np.isnan(means).sum() < 50
-    one = estimate(0.5, means)
+    one = estimate(0.5, means, items=items)
     assert (one.value, one.low, one.high) == (0.5, 0.5, 0.5)
+
+
+def test_one_item_alone_has_no_interval_however_many_queries_it_has():
+    """Every sample is that item again, so a width of zero would say that any other item does the same."""
+    difference = paired_difference(np.zeros(3), np.ones(3), items=np.array([4, 4, 4]))
+    assert difference.value == 1
+    assert np.isnan([difference.low, difference.high]).all()
 
 
 def test_a_paired_difference_of_different_queries_is_refused():

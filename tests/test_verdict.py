@@ -63,6 +63,10 @@ UNTOLD = (
     "It cannot be told whether training helped: text→image R@1 41.2 → 41.6, +0.4 (95 % interval -0.2 to +1.0): "
     "the interval holds zero"
 )
+ALONE = (
+    "It cannot be told whether training helped: text→image R@1 41.2 → 100.0, +58.8 (no interval): "
+    "one item alone validates"
+)
 KEPT = (
     "Training did not help: no model on the way was better than the start, which is kept: "
     "text→image R@1 41.2 → 41.2, +0.0 (95 % interval +0.0 to +0.0)"
@@ -77,6 +81,7 @@ UNMEASURED = "It cannot be told whether training helped: nothing was held out"
         (change(0.004, -0.002, 0.01), 7, UNTOLD),
         (change(-0.1, -0.15, -0.05), 7, HARMED),
         (change(0.0, 0.0, 0.0), 0, KEPT),
+        (change(0.588, np.nan, np.nan), 7, ALONE),
         ({}, 7, UNMEASURED),
     ],
 )

@@ -149,7 +149,7 @@ def bootstrap(
         samples[f"{way}_median_rank"] = resampled_medians(direction.ranks.first(), direction.items, **draw)
     samples["rsum"] = 100 * np.sum([samples[name] for name in _recall_names()], axis=0)
     measured = figures(text_to_image.ranks, image_to_text.ranks)
-    return {name: estimate(measured[name], sample) for name, sample in samples.items()}
+    return {name: estimate(measured[name], sample, items=text_to_image.items) for name, sample in samples.items()}
 
 
 def _values(ranks: Ranks) -> dict[str, Floats]:

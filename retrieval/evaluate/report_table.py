@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def _range(report: Report, name: str) -> str:
     if not report.intervals:
         return ""
     one = report.intervals[name]
+    if math.isnan(one.low):  # of one item alone
+        return " " * RANGE
     factor = 1 if name.endswith("_rank") or name == "rsum" else 100
     return f"{f'{_number(factor * one.low)} – {_number(factor * one.high)}':>{RANGE}}"
 

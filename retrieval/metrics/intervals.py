@@ -24,7 +24,7 @@ DRAW_BLOCK = 1 << 19  # draws held at once: 4 MB of counts
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured value with the interval that holds the true one in 95 of 100 samples of items."""
+    """A measured value with the interval that holds the true one in 95 of 100 samples of items; NaN for none."""
 
     value: float
     low: float
@@ -52,7 +52,8 @@ def paired_difference(before: Floats, after: Floats, *, items: Ids, resamples: i
         raise EvaluationError(f"A paired difference needs values and items of the same queries, got {lengths} of them.")
     values = after - before
     count = int(items.max()) + 1
-    return estimate(float(values.mean()), resampled_means(values, items, count=count, resamples=resamples, seed=seed))
+    sample = resampled_means(values, items, count=count, resamples=resamples, seed=seed)
+    return estimate(float(values.mean()), sample, items=items)
 
 
 def resampled_means(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
@@ -84,10 +85,13 @@ def resampled_medians(values: Floats, items: Ids, *, count: int, resamples: int,
     return np.concatenate(medians)
 
 
-def estimate(value: float, sample: Floats) -> Estimate:
-    """The value with the percentile interval of its resampled values; NaN where there are none."""
+def estimate(value: float, sample: Floats, *, items: Ids) -> Estimate:
+    """The value with the percentile interval of its resampled values; NaN where there are none.
+
+    Nor is there one where all queries belong to one item (q,): each sample is that item, whatever others would do.
+    """
     known = sample[~np.isnan(sample)]
-    if not len(known):
+    if not len(known) or (items == items[0]).all():
         return Estimate(value, float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high))

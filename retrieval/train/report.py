@@ -1,5 +1,6 @@
 """RUN/report.html: did training help, how did it go, and what does the model get right and wrong, as one page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.files import write_aside
 from retrieval.html import Panel, Picture, ReportPage, Table, training_report
+from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
 from retrieval.train.lessons import LEAST_HELD_OUT
 from retrieval.train.run import RECALL_AT
@@ -95,14 +97,15 @@ def _recall_table(changed: Mapping[str, Change]) -> Table:
     for way, name in WAYS.items():
         for k in RECALL_AT:
             one = changed[f"{way}_recall@{k}"]
-            cells = (
-                f"{100 * each.value:.1f} ({100 * each.low:.1f} to {100 * each.high:.1f})"
-                for each in (one.before, one.after)
-            )
-            difference = one.difference
-            told = f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-            rows.append((f"{name} R@{k}", *cells, told))
+            cells = (_cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
+            rows.append((f"{name} R@{k}", *cells))
     return Table(header=("recall in %, with 95 % intervals", "before", "after", "difference"), rows=tuple(rows))
+
+
+def _cell(one: Estimate, form: str) -> str:
+    """A figure in percent with its interval, where it has one."""
+    value, low, high = (format(100 * bound, form) for bound in (one.value, one.low, one.high))
+    return value if math.isnan(one.low) else f"{value} ({low} to {high})"
 
 
 def _panels(rows: Sequence[Mapping[str, str]], before: Mapping[str, float]) -> list[Panel]:

@@ -65,10 +65,10 @@ class Change:
 
     def __str__(self) -> str:
         difference = self.difference
-        return (
-            f"{100 * self.before.value:.1f} → {100 * self.after.value:.1f}, {100 * difference.value:+.1f}"
-            f" (95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-        )
+        told = f"{100 * self.before.value:.1f} → {100 * self.after.value:.1f}, {100 * difference.value:+.1f}"
+        if math.isnan(difference.low):
+            return f"{told} (no interval)"
+        return f"{told} (95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def changes(before: Places, after: Places, collection: "Collection") -> dict[str, Change]:
@@ -90,7 +90,7 @@ def _change(before: Floats, after: Floats, items: Ids) -> Change:
 
 def _estimated(values: Floats, items: Ids) -> Estimate:
     sample = resampled_means(values, items, count=int(items.max()) + 1, resamples=_RESAMPLES, seed=0)
-    return estimate(float(values.mean()), sample)
+    return estimate(float(values.mean()), sample, items=items)
 
 
 def verdict(changed: Mapping[str, Change], *, best_step: int, why_not: str = "") -> str:

@@ -49,12 +49,12 @@ def test_changes_are_paired_differences_with_their_intervals():
     assert changed["image_to_text_recall@5"].difference == Estimate(0, 0, 0)
 
 
-def change(value, low, high):
-    return {
-        "text_to_image_recall@1": Change(
-            Estimate(0.412, 0, 1), Estimate(0.412 + value, 0, 1), Estimate(value, low, high)
-        )
-    }
+def one_change(value, low, high):
+    return Change(Estimate(0.412, 0, 1), Estimate(0.412 + value, 0, 1), Estimate(value, low, high))
+
+
+def change(*there, back=(0.0, -0.1, 0.1)):
+    return {"text_to_image_recall@1": one_change(*there), "image_to_text_recall@1": one_change(*back)}
 
 
 HELPED = "Training helped: text→image R@1 41.2 → 46.8, +5.6 (95 % interval +3.9 to +7.4)"
@@ -63,6 +63,8 @@ UNTOLD = (
     "It cannot be told whether training helped: text→image R@1 41.2 → 41.6, +0.4 (95 % interval -0.2 to +1.0): "
     "the interval holds zero"
 )
+LOSS = (-0.08, -0.12, -0.04)
+LOST = "image→text R@1 41.2 → 33.2, -8.0 (95 % interval -12.0 to -4.0)"
 ALONE = (
     "It cannot be told whether training helped: text→image R@1 41.2 → 100.0, +58.8 (no interval): "
     "one item alone validates"
@@ -80,6 +82,9 @@ UNMEASURED = "It cannot be told whether training helped: nothing was held out"
         (change(0.056, 0.039, 0.074), 7, HELPED),
         (change(0.004, -0.002, 0.01), 7, UNTOLD),
         (change(-0.1, -0.15, -0.05), 7, HARMED),
+        (change(0.056, 0.039, 0.074, back=LOSS), 7, f"{HELPED}, but {LOST}"),
+        (change(0.004, -0.002, 0.01, back=LOSS), 7, f"{UNTOLD}, but {LOST}"),
+        (change(-0.1, -0.15, -0.05, back=LOSS), 7, f"{HARMED}, and {LOST}"),
         (change(0.0, 0.0, 0.0), 0, KEPT),
         (change(0.588, np.nan, np.nan), 7, ALONE),
         ({}, 7, UNMEASURED),

@@ -94,7 +94,7 @@ def _estimated(values: Floats, items: Ids) -> Estimate:
 
 
 def verdict(changed: Mapping[str, Change], *, best_step: int, why_not: str = "") -> str:
-    """In words, on one line, whether training helped.
+    """In words, on one line, whether training helped: by text→image R@1, with image→text R@1 where that surely fell.
 
     Args:
         changed: what `changes` returns; empty where nothing was measured.
@@ -106,11 +106,13 @@ def verdict(changed: Mapping[str, Change], *, best_step: int, why_not: str = "")
     first = changed["text_to_image_recall@1"]
     told = f"text→image R@1 {first}"
     low, high = first.difference.low, first.difference.high
+    back = changed["image_to_text_recall@1"]
+    lost = f", {'and' if high < 0 else 'but'} image→text R@1 {back}" if back.difference.high < 0 else ""
     if best_step == 0:
         return f"Training did not help: no model on the way was better than the start, which is kept: {told}"
     if low > 0:
-        return f"Training helped: {told}"
+        return f"Training helped: {told}{lost}"
     if high < 0:
-        return f"Training did harm: {told}"
+        return f"Training did harm: {told}{lost}"
     why = "one item alone validates" if math.isnan(low) else "the interval holds zero"
-    return f"It cannot be told whether training helped: {told}: {why}"
+    return f"It cannot be told whether training helped: {told}: {why}{lost}"

@@ -480,9 +480,10 @@ def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begu
     assert weights(tmp_path / "run") == before
 
 
-def test_a_ruined_model_is_not_kept_where_nothing_validates(tmp_path, squares):
+@pytest.mark.parametrize("validates", [False, True])
+def test_a_ruined_model_is_not_kept_whether_or_not_pairs_validate(tmp_path, squares, validates):
     """The last step alone ruins it: its loss was still finite."""
     config = replace(QUICK, epochs=1, batch_size=32, learning_rate=1e38, warmup=0.0, validation_share=0.0)
-    with pytest.raises(TrainingError, match="no longer finite"):
-        train(squares, tmp_path / "run", config=config)
+    with pytest.raises(TrainingError, match=r"no longer finite at step 1 of 1; .* a learning rate below"):
+        train(squares, tmp_path / "run", config=config, validation=squares if validates else None)
     assert np.isfinite(load_encoder(tmp_path / "run", device="cpu").encode_texts(["a"])).all()

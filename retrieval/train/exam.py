@@ -1,8 +1,8 @@
 """The validation pairs of a training run: read once, and ranked by the model as it is after each epoch."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -118,6 +118,9 @@ class Exam:
         """How the model as it is now does, counted as `evaluate` counts it; None without pairs.
 
         The model is to be in eval mode. Rows that are handed in are not computed again.
+
+        Raises:
+            EvaluationError: it gives no direction for something, as one does whose weights have overflowed.
         """
         if not self.pictures:
             return None
@@ -134,11 +137,9 @@ class Exam:
             EvaluationError: it gives no direction, as one does whose weights have overflowed.
         """
         gray = Image.new("RGB", (self.encoder.image_size, self.encoder.image_size), "gray")
-        try:
+        with _graded():
             self.encoder.encode_texts(["a"])
             self.encoder.encode_images([gray] * images)
-        except EncoderError as error:
-            raise EvaluationError(str(error)) from error
 
     def marked(self, places: Places) -> Marks:
         """The marks for right answers that came at these places."""
@@ -153,11 +154,13 @@ class Exam:
 
     def picture_rows(self) -> "Rows":
         """Rows of the pictures, by the model as it is now."""
-        return self.encoder.encode_prepared(self.pictures)
+        with _graded():
+            return self.encoder.encode_prepared(self.pictures)
 
     def text_rows(self) -> "Rows":
         """Rows of the texts, by the model as it is now."""
-        return self.encoder.encode_texts(self.collection.texts)
+        with _graded():
+            return self.encoder.encode_texts(self.collection.texts)
 
     def digest(self) -> str:
         """Hash of what is asked: equal where the same model gets the same grade."""
@@ -167,6 +170,15 @@ class Exam:
         for picture in self.pictures:
             digest.update(picture.data)
         return digest.hexdigest()
+
+
+@contextmanager
+def _graded() -> Iterator[None]:
+    """What an encoder refuses to say is no error of the encoder's but a grade that there is not."""
+    try:
+        yield
+    except EncoderError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, Prints, Any]:

@@ -10,9 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_models import random_model, tiny_config, write_model
 
+from retrieval import train as training
 from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train
+from retrieval.train.album import open_album
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import freeze
 
@@ -96,6 +98,21 @@ def test_frozen_pictures_are_encoded_once(pairs, tmp_path, monkeypatch, tune):
     train(pairs, tmp_path / "run", config=config_of(start, tune=tune, epochs=5))
     probes = 6 if tune == "heads" else 0  # one grey picture at the start and after each epoch: nothing validates
     assert sum(counted) == 24 + probes
+
+
+@pytest.mark.parametrize(("tune", "memory"), [("text", 0), ("heads", 0), ("image", 24), ("both", 24)])
+def test_pictures_that_are_shown_once_take_no_memory(pairs, tmp_path, monkeypatch, tune, memory):
+    start = write_model(tmp_path / "start", TINY)
+    albums = []
+
+    def opening(*given, **named):
+        albums.append(open_album(*given, **named))
+        return albums[0]
+
+    monkeypatch.setattr(training, "open_album", opening)
+    train(pairs, tmp_path / "run", config=config_of(start, tune=tune, epochs=1))
+    assert len(albums[0].framed) == memory
+    assert (albums[0].disk is None) == (memory == 0)
 
 
 @pytest.mark.parametrize("kind", MODELS)

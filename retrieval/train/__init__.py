@@ -31,6 +31,7 @@ from retrieval.train.run import RunFolder
 from retrieval.train.run_lock import run_lock
 from retrieval.train.starts import starting_model
 from retrieval.train.trainer import Trainer
+from retrieval.train.tuning import head_attribute
 from retrieval.train.watch import Progress, Watch
 
 __all__ = ["TrainConfig", "TrainResult", "Watch", "train"]
@@ -134,8 +135,7 @@ def _prepared(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
-    twice = config.tune == "text"  # that is how often each picture is looked at in all: nothing is worth keeping
-    cache_bytes, kept = (0, None) if twice else (config.cache_bytes, disk)
+    cache_bytes, kept = (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes, disk)
     album = open_album(
         pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
     )
@@ -167,6 +167,11 @@ def _prepared(
         exam=exam,
         watch=watch,
     )
+
+
+def _shows_nothing(config: TrainConfig, checkpoint: Checkpoint) -> bool:
+    """Whether each picture is looked at twice in all, once to see it and once to encode it: none is worth keeping."""
+    return config.tune == "text" or (config.tune == "heads" and head_attribute(checkpoint.model.visual) is not None)
 
 
 def _check_enough(lessons: Lessons, pairs: Pairs, album: Album) -> None:

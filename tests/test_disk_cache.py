@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +36,16 @@ def test_the_budget_is_kept(tmp_path):
             cache.keep(seed, picture(seed))
         assert len(cache) == 2
         assert os.fstat(cache._file.fileno()).st_size == 3600
+
+
+def test_processes_of_one_machine_share_the_budget_and_half_of_what_is_free(tmp_path, monkeypatch):
+    """Four of them: a quarter of the budget each, or an eighth of what is free."""
+    for free, kept in ((10**9, 2), (8 * 1800, 1)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with closing(DiskCache(tmp_path, 4 * 2 * 1800, sharers=4)) as cache:
+            for seed in range(3):
+                cache.keep(seed, picture(seed))
+            assert len(cache) == kept
 
 
 @pytest.mark.parametrize("half", [True, False])

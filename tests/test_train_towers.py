@@ -115,6 +115,20 @@ def test_pictures_that_are_shown_once_take_no_memory(pairs, tmp_path, monkeypatc
     assert (albums[0].disk is None) == (memory == 0)
 
 
+def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path, monkeypatch):
+    start = write_model(tmp_path / "start", TINY)
+    budgets = []
+
+    def opening(*given, **named):
+        budgets.append(named["cache_bytes"])
+        return open_album(*given, **named)
+
+    monkeypatch.setattr(training, "open_album", opening)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    train(pairs, tmp_path / "run", config=config_of(start, epochs=1, cache_bytes=8000))
+    assert budgets == [1000]
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("tune", ["text", "image", "heads"])
 def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):

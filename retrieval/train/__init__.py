@@ -19,7 +19,7 @@ from retrieval.pairs import Pairs, Skipped
 from retrieval.train.album import Album, open_album
 from retrieval.train.bias import with_bias
 from retrieval.train.config import TrainConfig
-from retrieval.train.crew import Crew, joined
+from retrieval.train.crew import Crew, joined, neighbours
 from retrieval.train.crops import Crops
 from retrieval.train.disk_cache import DiskCache
 from retrieval.train.events import Events, check_events
@@ -83,7 +83,7 @@ def train(
         folder.check(config, resume=resume)
         if crew.leads:
             during.enter_context(run_lock(folder.path))
-        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes)))
+        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, sharers=neighbours())))
         during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         if resume and folder.config.is_file():
@@ -135,7 +135,7 @@ def _prepared(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
-    cache_bytes, kept = (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes, disk)
+    cache_bytes, kept = (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // neighbours(), disk)
     album = open_album(
         pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
     )

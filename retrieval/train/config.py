@@ -133,8 +133,9 @@ class TrainConfig:
         seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
         device: "auto", "cpu" or "cuda".
         threads: How many read and crop pictures ahead; as many as suit the device where it is None.
-        cache_bytes: Memory for pictures that are decoded once and kept.
-        disk_cache_bytes: Room on disk for those that memory does not hold, never more than half of what is free.
+        cache_bytes: Memory for pictures that are decoded once and kept, of all processes on a machine together.
+        disk_cache_bytes: Room on disk for those that memory does not hold, of all processes together likewise, never
+            more than half of what is free.
         cache_folder: Where that is; the run's own folder where it is empty.
         checkpoint_seconds: A killed run loses at most the work of so long.
         tensorboard: Whether TensorBoard's package, which has to be there, writes the log too, to training/tensorboard.

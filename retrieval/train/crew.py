@@ -117,6 +117,11 @@ def joined(device: str) -> Iterator[Crew]:
             distributed.destroy_process_group()
 
 
+def neighbours() -> int:
+    """How many processes that train together `torchrun` started on this machine, this one counted."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def leads() -> bool:
     """Whether this process is to print: the first of those that `torchrun` started, or one that stands alone."""
     return os.environ.get("RANK", "0") == "0"

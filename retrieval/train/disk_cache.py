@@ -21,8 +21,10 @@ class DiskCache:
     One thread keeps pictures, any number of them look. A disk that is full only ends the keeping: what is there stays.
     """
 
-    def __init__(self, folder: Path, budget: int) -> None:
+    def __init__(self, folder: Path, budget: int, *, sharers: int = 1) -> None:
         """An empty cache in a folder, which is made, for at most so many bytes and half of what is free there.
+
+        Processes of one machine that have a cache each, so many `sharers`, have no more than that together.
 
         Raises:
             TrainingError: there can be no file in the folder.
@@ -34,7 +36,7 @@ class DiskCache:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._budget = min(budget, int(_MOST_OF_FREE * shutil.disk_usage(folder).free))
+            self._budget = min(budget, int(_MOST_OF_FREE * shutil.disk_usage(folder).free)) // sharers
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this object)
         except OSError as error:
             raise TrainingError(f"no cache of pictures can be in {folder}: {error.strerror}; name another") from error

@@ -163,16 +163,19 @@ def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(square
     assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
 
 
-def test_ctrl_c_ends_after_the_step_in_hand_with_a_checkpoint(squares, tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_after_the_step_in_hand_with_a_checkpoint(squares, tmp_path, kind):
+    """A machine that is taken away says so by SIGTERM."""
+
     def press(step, *_):
         if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), kind)
 
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(kind)
     config = replace(QUICK, checkpoint_seconds=1000)
     with pytest.raises(KeyboardInterrupt):
         train(squares, tmp_path / "run", config=config, progress=press)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(kind) is handler
     assert [row["step"] for row in RunFolder(tmp_path / "run").logged()] == ["1", "2"]
     later = []
     train(squares, tmp_path / "run", config=config, resume=True, progress=lambda step, *_: later.append(step))

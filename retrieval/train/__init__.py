@@ -69,7 +69,7 @@ def train(
             from, or in `validation` nothing to validate on; or the loss is no longer finite. The last checkpoint and
             the best model stay.
         EncoderError: there is no such model.
-        KeyboardInterrupt: on Ctrl-C, after the step in hand and a checkpoint. A second one does not wait.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in hand and a checkpoint. A second one does not wait.
     """
     started, folder = time.perf_counter(), RunFolder(Path(run))
     watch = watch or Watch()
@@ -219,7 +219,7 @@ def _repeatable(device: str) -> Iterator[None]:
 
 @contextmanager
 def _stop_request() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts at once. Only the main thread hears them."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once. Only the main thread hears."""
     stop = threading.Event()
 
     def request(*_: object) -> None:
@@ -230,8 +230,9 @@ def _stop_request() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, request)
+    before = {one: signal.signal(one, request) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

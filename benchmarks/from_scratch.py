@@ -16,7 +16,8 @@ from common import write_results
 
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
-from retrieval.evaluate.report import KS, Report
+from retrieval.evaluate.report import Report
+from retrieval.metrics import KS
 from retrieval.pairs import read_pairs
 from retrieval.sample_shop import draw_shop, split_unseen
 from retrieval.train import TrainConfig, train

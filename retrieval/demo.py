@@ -16,10 +16,10 @@ from retrieval.catalog import Catalog, is_catalog
 from retrieval.encoder import STARTER, load_encoder
 from retrieval.errors import OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
-from retrieval.evaluate.report import KS
 from retrieval.evaluate.report_table import WAYS
 from retrieval.filters.expressions import parse_expression
 from retrieval.html import Section, Table, contact_sheet
+from retrieval.metrics import KS
 from retrieval.metrics.intervals import paired_difference
 from retrieval.pairs import read_pairs
 from retrieval.plots import recall_plot

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.evaluate.report_table import table_of
+from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate, estimate, resampled_means, resampled_medians
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from retrieval.metrics import Floats, Ids, Ranks
     from retrieval.pairs import Skipped
 
-KS = (1, 5, 10)
 CURVE_KS = (1, 2, 3, 5, 10, 20, 50, 100)
 THEIRS = {"text_to_image": "image_retrieval", "image_to_text": "text_retrieval"}  # CLIP_benchmark names what is found
 

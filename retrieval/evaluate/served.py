@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from retrieval.metrics import KS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
     from index.vectors import Neighbors
     from retrieval.metrics import Ids, Relevance, Rows
-
-KS = (1, 5, 10)
 
 
 class ServedSide(Protocol):

@@ -23,6 +23,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Ids: TypeAlias = NDArray[np.int64]
 Rows: TypeAlias = NDArray[np.float32]
 
+KS = (1, 5, 10)  # what recall is taken at wherever nothing else is asked
 BLOCK_BYTES = 16 << 20  # scores held at once; a smaller block starves the matrix product, a larger one leaves the cache
 
 
@@ -197,7 +198,7 @@ def _rank_block(scores: Rows, right: Relevance) -> tuple[Ids, Ids, Ids, Floats]:
 
 
 def recall_from_rows(
-    image_rows: Rows, text_rows: Rows, image_of_text: ArrayLike, *, ks: Sequence[int] = (1, 5, 10)
+    image_rows: Rows, text_rows: Rows, image_of_text: ArrayLike, *, ks: Sequence[int] = KS
 ) -> dict[str, float]:
     """Recall@K both ways as fractions: `text_to_image_recall@1`, `image_to_text_recall@1`..., and their `mean_recall`.
 
@@ -213,7 +214,7 @@ def recall_from_rows(
 
 
 def recall_both_ways(
-    image_rows: Rows, text_rows: Rows, right: Relevance, *, ks: Sequence[int] = (1, 5, 10)
+    image_rows: Rows, text_rows: Rows, right: Relevance, *, ks: Sequence[int] = KS
 ) -> dict[str, float]:
     """`recall_from_rows` for any relevance: texts are the queries of `right`, images its targets."""
     back = right.swapped()

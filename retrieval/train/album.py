@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import RetrievalError
+from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, ahead, content_hash, cores, open_image
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.twins import Prints, print_of, twin_groups
@@ -54,11 +54,22 @@ class Album:
         return len(self.framed) + (0 if self.disk is None else len(self.disk)) == len(self.sources)
 
     def cut(self, number: int, crops: "Crops", chance: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """A crop of a picture, bytes (height, width, 3)."""
+        """A crop of a picture, bytes (height, width, 3).
+
+        Raises:
+            TrainingError: it can no longer be read.
+        """
         framed = self.framed.get(number)
         if framed is None and self.disk is not None:
             framed = self.disk.get(number)
-        return crops.cut(_framed(self.sources[number].read(), crops) if framed is None else framed, chance)
+        return crops.cut(self._framed(number, crops) if framed is None else framed, chance)
+
+    def _framed(self, number: int, crops: "Crops") -> "Image.Image":
+        source = self.sources[number]
+        try:
+            return crops.frame(_decoded(source.read(), crops))
+        except RetrievalError as error:
+            raise gone(source, error) from error
 
 
 def open_album(
@@ -112,6 +123,11 @@ def open_album(
     )
 
 
+def gone(source: ImageSource, error: RetrievalError) -> TrainingError:
+    """What there is to say of a picture that could be read when the album was opened."""
+    return TrainingError(f"{source.name} could be read at first, but now {error}; put it back and resume")
+
+
 class _Found:
     """Numbers the pictures as they are opened; equal bytes are one picture."""
 
@@ -150,10 +166,6 @@ def _opened(source: ImageSource, crops: "Crops") -> "tuple[str, Prints, Image.Im
     data = source.read()
     image = _decoded(data, crops)
     return content_hash(data), print_of(image), crops.frame(image)
-
-
-def _framed(data: bytes, crops: "Crops") -> "Image.Image":
-    return crops.frame(_decoded(data, crops))
 
 
 def _decoded(data: bytes, crops: "Crops") -> "Image.Image":

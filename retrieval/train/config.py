@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from retrieval.encoder import STARTER
+from retrieval.encoder import DEVICES, STARTER
 from retrieval.errors import TrainingError
 from retrieval.train.checks import check_range, check_whole
 
@@ -53,7 +53,6 @@ _LORA_RATE: Final = 2e-4
 _USUAL_WEIGHTS: Final = 150e6  # of ViT-B/32
 _ENOUGH_STEPS: Final = 100
 _FEW_PICTURES: Final = 2000
-_DEVICES: Final = ("auto", "cpu", "cuda")
 LOSSES: Final = ("contrastive", "sigmoid", "triplet")
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
 Others: TypeAlias = Literal["mask", "share", "own"]
@@ -219,8 +218,8 @@ class TrainConfig:
             check_range(self, "average", low=0.0, high=1.0, above=True)
         if not self.model:
             raise TrainingError(f"model is {self.model!r}; it must be a name or an open_clip config")
-        if self.device not in _DEVICES:
-            raise TrainingError(f"there is no device {self.device!r}; take one of {', '.join(_DEVICES)}")
+        if self.device not in DEVICES:
+            raise TrainingError(f"there is no device {self.device!r}; take one of {', '.join(DEVICES)}")
 
     @property
     def from_random(self) -> bool:

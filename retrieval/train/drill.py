@@ -3,12 +3,12 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 import torch
 
-from retrieval.errors import RetrievalError, TrainingError
+from retrieval.errors import RetrievalError
 from retrieval.images import ahead
 from retrieval.train.mining import Hard, mined
 from retrieval.train.tuning import train_mode
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.train.lessons import Exercise, Lessons, Teacher
     from retrieval.train.towers import Towers
 
+Output = TypeVar("Output")
 _TOGETHER: Final = 1024  # pictures that are cropped ahead of their encoding: memory stays bounded
 
 
@@ -62,10 +63,7 @@ class Drill:
             teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
             prepared = ahead(teacher.exercise, part, **threads)
             with closing(cast("Generator[Exercise | RetrievalError, None, None]", prepared)):
-                for exercise in prepared:
-                    if isinstance(exercise, RetrievalError):
-                        raise exercise
-                    yield exercise
+                yield from map(_sound, prepared)
             steps = steps[len(part) :]
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -112,14 +110,12 @@ def _of_pictures(numbers: Sequence[int], album: "Album", *, crops: "Crops", enco
 
     rows = [np.empty((0, encoder.dimension), np.float32)]
     for start in range(0, len(numbers), _TOGETHER):
-        part = numbers[start : start + _TOGETHER]
-        pairs = zip(part, ahead(shown, part), strict=True)
-        rows.append(encoder.encode_prepared([_readable(album, *one) for one in pairs]))
+        part = ahead(shown, numbers[start : start + _TOGETHER])
+        rows.append(encoder.encode_prepared([_sound(one) for one in part]))
     return np.concatenate(rows)
 
 
-def _readable(album: "Album", number: int, shown: Any) -> Any:
-    if isinstance(shown, RetrievalError):
-        name = album.sources[number].name
-        raise TrainingError(f"{name} could be read at first, but now {shown}; put it back and resume")
-    return shown
+def _sound(outcome: Output | RetrievalError) -> Output:
+    if isinstance(outcome, RetrievalError):
+        raise outcome
+    return outcome

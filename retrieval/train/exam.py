@@ -13,9 +13,9 @@ from PIL import Image
 from retrieval.errors import EncoderError, EvaluationError, RetrievalError
 from retrieval.evaluate.collection import Collection, collect
 from retrieval.images import ImageSource, ahead, content_hash, open_image
-from retrieval.metrics import rank
+from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
-from retrieval.train.run import RECALL_AT, RECALLS
+from retrieval.train.run import RECALLS
 from retrieval.train.twins import Prints, print_of
 from retrieval.train.verdict import Places
 
@@ -33,7 +33,7 @@ class Marks:
 
     Attributes:
         ways: from texts to pictures, and from pictures to texts: recall of each query (q, 3), one column for each of
-            `RECALL_AT`; and (q,) the number of the item that the query belongs to.
+            `metrics.KS`; and (q,) the number of the item that the query belongs to.
     """
 
     ways: "tuple[tuple[Floats, Ids], ...]"
@@ -146,10 +146,7 @@ class Exam:
         asked = self.collection.item_texts, self.collection.item_images
         ways = zip((places.text_to_image, places.image_to_text), asked, strict=True)
         return Marks(
-            tuple(
-                (np.stack([ranks.recall(k) for k in RECALL_AT], axis=1), queries.query_of_pair())
-                for ranks, queries in ways
-            )
+            tuple((np.stack([ranks.recall(k) for k in KS], axis=1), queries.query_of_pair()) for ranks, queries in ways)
         )
 
     def picture_rows(self) -> "Rows":

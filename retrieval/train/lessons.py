@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate.collection import Collection, collect
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
@@ -253,15 +252,8 @@ class Teacher:
     def _shown(self, batch: Batch, place: int, crops: "Crops") -> NDArray[np.uint8]:
         """A picture of the batch as it is shown."""
         picture = int(batch.pictures[place])
-        pixels = self._cut(self._lessons.pictures[picture], batch.crops[place], crops)
+        pixels = self._album.cut(self._lessons.pictures[picture], crops, batch.crops[place])
         return pixels if self._looks is None else self._looks.change(picture, pixels, batch.looks[place])
-
-    def _cut(self, number: int, chance: NDArray[np.float64], crops: "Crops") -> NDArray[np.uint8]:
-        try:
-            return self._album.cut(number, crops, chance)
-        except RetrievalError as error:
-            name = self._album.sources[number].name
-            raise TrainingError(f"{name} could be read at first, but now {error}; put it back and resume") from error
 
     def _said(self, text: int, batch: Batch, place: int) -> Ids:
         """Tokens of a text of the batch as it is shown, perhaps without some of its words."""

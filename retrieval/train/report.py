@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from retrieval.files import write_aside
 from retrieval.html import Panel, Picture, ReportPage, Table, training_report
+from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
 from retrieval.train.lessons import LEAST_HELD_OUT
-from retrieval.train.run import RECALL_AT
 from retrieval.train.verdict import WAYS, Change
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _notes(result: "TrainResult") -> list[str]:
 def _recall_table(changed: Mapping[str, Change]) -> Table:
     rows = []
     for way, name in WAYS.items():
-        for k in RECALL_AT:
+        for k in KS:
             one = changed[f"{way}_recall@{k}"]
             cells = (_cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
             rows.append((f"{name} R@{k}", *cells))

@@ -9,11 +9,11 @@ from typing import Final
 
 from retrieval.errors import OtherRunError, TrainingError
 from retrieval.files import write_aside
+from retrieval.metrics import KS
 from retrieval.train.config import TrainConfig
 from retrieval.train.run_lock import LOCK_FILE
 
-RECALL_AT: Final = (1, 5, 10)
-RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in RECALL_AT)
+RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in KS)
 LOG_COLUMNS: Final = ("step", "epoch", "loss", "learning_rate", "scale", "pairs_per_second", *RECALLS, "mean_recall")
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
-from retrieval.errors import RetrievalError, TrainingError
+from retrieval.errors import RetrievalError
 from retrieval.images import ImageSource, ahead, open_image
+from retrieval.train.album import gone
 from retrieval.train.chance import of_items
 from retrieval.train.tuning import Side, head_attribute, is_frozen, tower_of, train_mode
 
@@ -156,7 +157,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 def _readable(source: ImageSource, outcome: Any) -> Any:
     if isinstance(outcome, RetrievalError):
-        raise TrainingError(f"{source.name} could be read at first, but now {outcome}; put it back and resume")
+        raise gone(source, outcome)
     return outcome
 
 

@@ -10,9 +10,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from retrieval.files import write_aside
-from retrieval.metrics import Floats, Ids, Ranks
+from retrieval.metrics import KS, Floats, Ids, Ranks
 from retrieval.metrics.intervals import Estimate, estimate, paired_difference, resampled_means
-from retrieval.train.run import RECALL_AT
 
 if TYPE_CHECKING:
     from retrieval.evaluate.collection import Collection
@@ -80,7 +79,7 @@ def changes(before: Places, after: Places, collection: "Collection") -> dict[str
     return {
         f"{way}_recall@{k}": _change(getattr(before, way).recall(k), getattr(after, way).recall(k), items[way])
         for way in WAYS
-        for k in RECALL_AT
+        for k in KS
     }
 
 

@@ -1,6 +1,8 @@
 """Frozen towers: what they make of pictures and texts is computed once, is right, and stays as it was."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,8 @@ from tiny_models import random_model, tiny_config, write_model
 from retrieval import train as training
 from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
-from retrieval.train import TrainConfig, train
+from retrieval.train import TrainConfig, Watch, train
+from retrieval.train import towers as towers_file
 from retrieval.train.album import open_album
 from retrieval.train.towers import Towers
 from retrieval.train.tuning import freeze
@@ -98,6 +101,25 @@ def test_frozen_pictures_are_encoded_once(pairs, tmp_path, monkeypatch, tune):
     train(pairs, tmp_path / "run", config=config_of(start, tune=tune, epochs=5))
     probes = 6 if tune == "heads" else 0  # one grey picture at the start and after each epoch: nothing validates
     assert sum(counted) == 24 + probes
+
+
+@pytest.mark.parametrize("tune", ["text", "heads"])
+def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(pairs, tmp_path, monkeypatch, tune):
+    """24 pictures in batches of 5: after the second one nothing more is encoded, and the run can go on."""
+    start = write_model(tmp_path / "start", TINY)
+    monkeypatch.setattr(towers_file, "_KEPT_BATCH", 5)
+    told = []
+
+    def kept(done, total):
+        told.append((done, total))
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(pairs, tmp_path / "run", config=config_of(start, tune=tune), watch=Watch(kept=kept))
+    assert told == [(5, 24), (10, 24)]
+    result = train(pairs, tmp_path / "run", config=config_of(start, tune=tune), resume=True)
+    assert result.steps == 9
 
 
 @pytest.mark.parametrize(("tune", "memory"), [("text", 0), ("heads", 0), ("image", 24), ("both", 24)])

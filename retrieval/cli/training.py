@@ -152,7 +152,7 @@ def train(
         held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
         if "model" not in given and not resume and leads():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
-        watch = Watch(progress=bar.progress, opened=bar.opened, graded=bar.graded)
+        watch = Watch(progress=bar.progress, opened=bar.opened, kept=bar.kept, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
     if leads():
         notice_skipped(result.skipped)
@@ -248,7 +248,7 @@ def _is_named(name: str) -> bool:
 
 
 class TrainingBar:
-    """A progress bar on stderr from the first second on: of pictures that are opened, then of steps."""
+    """A progress bar on stderr from the first second on: of pictures opened, perhaps of inputs encoded, then steps."""
 
     def __init__(self) -> None:
         self._bar, self._unit, self._recall = self._of(" pictures"), " pictures", ""
@@ -268,7 +268,11 @@ class TrainingBar:
 
     def opened(self, done: int, total: int) -> None:
         """So many of the pictures are opened."""
-        self._move(done, total)
+        self._move(" pictures", done, total)
+
+    def kept(self, done: int, total: int) -> None:
+        """So many inputs of a frozen tower are encoded."""
+        self._move(" encoded", done, total)
 
     def graded(self, recalls: Mapping[str, float]) -> None:
         """The validation pairs were ranked, where there are any."""
@@ -277,13 +281,13 @@ class TrainingBar:
 
     def progress(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
         """A step was taken."""
-        if self._unit != " steps":
-            self._bar.close()
-            self._bar, self._unit = self._of(" steps"), " steps"
-        self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}", refresh=False)
-        self._move(step, total)
+        self._move(" steps", step, total, told=f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}")
 
-    def _move(self, done: int, total: int) -> None:
+    def _move(self, unit: str, done: int, total: int, *, told: str = "") -> None:
+        if self._unit != unit:
+            self._bar.close()
+            self._bar, self._unit = self._of(unit), unit
+        self._bar.set_postfix_str(told, refresh=False)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

@@ -1,7 +1,7 @@
 """Both sides of a model as training runs them: what is frozen is computed once for the whole run, and kept."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,6 +19,8 @@ from retrieval.train.chance import of_items
 from retrieval.train.tuning import Side, head_attribute, is_frozen, tower_of, train_mode
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.lessons import Exercise
@@ -27,6 +29,11 @@ _EVEN_TEXTS: Final = 32  # texts that are encoded together at least, so that sho
 _KEPT_BATCH: Final = 64  # pictures or texts that are computed together for keeping
 
 Encode = Callable[[Any], Tensor]
+Done = Callable[[int], None]
+
+
+def _nobody(_done: int) -> None:
+    """Nobody waits to hear how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +95,10 @@ class Towers:
             rows: Rows = kept.rows(np.arange(len(kept.features))).float().cpu().numpy()
         return rows
 
-    def keep_images(self, sources: Sequence[ImageSource], encoder: "OpenClipEncoder", *, threads: int | None) -> None:
-        """Compute what the frozen tower makes of these pictures.
+    def keep_images(
+        self, sources: Sequence[ImageSource], encoder: "OpenClipEncoder", *, threads: int | None, kept: Done = _nobody
+    ) -> None:
+        """Compute what the frozen tower makes of these pictures; `kept` is told after each few how many are done.
 
         Raises:
             TrainingError: one of them can no longer be read.
@@ -98,23 +107,28 @@ class Towers:
         def prepared(source: ImageSource) -> NDArray[np.uint8]:
             return encoder.prepare(open_image(source.read(), size=encoder.image_size))
 
-        opened = zip(sources, ahead(prepared, sources, threads=threads), strict=True)
-        pictures = (_readable(source, outcome) for source, outcome in opened)
-        self._keep("image", pictures, lambda batch: self.model.encode_image(self.pixels(np.stack(batch))))
+        outcomes = ahead(prepared, sources, threads=threads)
+        with closing(cast("Generator[Any, None, None]", outcomes)):
+            pictures = (_readable(source, outcome) for source, outcome in zip(sources, outcomes, strict=True))
+            self._keep(
+                "image", pictures, lambda batch: self.model.encode_image(self.pixels(np.stack(batch))), kept=kept
+            )
 
-    def keep_texts(self, tokens: Iterator[NDArray[np.int64]]) -> None:
-        """Compute what the frozen tower makes of these texts."""
-        self._keep("text", tokens, lambda batch: encode_texts(self.model, np.stack(batch), device=self.device))
+    def keep_texts(self, tokens: Iterator[NDArray[np.int64]], *, kept: Done = _nobody) -> None:
+        """Compute what the frozen tower makes of these texts; `kept` is told after each few how many are done."""
+        self._keep(
+            "text", tokens, lambda batch: encode_texts(self.model, np.stack(batch), device=self.device), kept=kept
+        )
 
-    def _keep(self, side: Side, inputs: Iterator[Any], encode: Encode) -> None:
+    def _keep(self, side: Side, inputs: Iterator[Any], encode: Encode, *, kept: Done = _nobody) -> None:
         whole = is_frozen(self.model, side)
         self.model.eval()
         with torch.no_grad():
             if whole:
-                head, features = None, [encode(batch) for batch in _batches(inputs)]
+                head, features = None, list(_encoded(inputs, encode, kept))
             else:
                 with _headless(tower_of(self.model, side)) as head:
-                    features = [encode(batch) for batch in _batches(inputs)]
+                    features = list(_encoded(inputs, encode, kept))
         train_mode(self.model)
         self._kept[side] = Kept(torch.cat(features), head)
 
@@ -159,6 +173,14 @@ def _readable(source: ImageSource, outcome: Any) -> Any:
     if isinstance(outcome, RetrievalError):
         raise gone(source, outcome)
     return outcome
+
+
+def _encoded(inputs: Iterator[Any], encode: Encode, kept: Done) -> Iterator[Tensor]:
+    done = 0
+    for batch in _batches(inputs):
+        yield encode(batch)
+        done += len(batch)
+        kept(done)
 
 
 def _batches(inputs: Iterator[Any]) -> Iterator[list[Any]]:

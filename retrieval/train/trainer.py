@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 import torch
@@ -162,7 +163,7 @@ class Trainer:
 
     def _take_steps(self, stop: threading.Event) -> None:
         teacher = self._teacher(self.crew)
-        self._keep_frozen(teacher)
+        self._keep_frozen(teacher, stop)
         exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), **self._threads())
         with closing(exercises):
             since = time.perf_counter()
@@ -188,13 +189,21 @@ class Trainer:
             crew=crew,
         )
 
-    def _keep_frozen(self, teacher: Teacher) -> None:
-        """Compute what does not change once, instead of at every step."""
+    def _keep_frozen(self, teacher: Teacher, stop: threading.Event) -> None:
+        """Compute what does not change once, instead of at every step; no step is lost when that is stopped."""
+
+        def kept(done: int, total: int) -> None:
+            self.watch.kept(done, total)
+            if self.crew.any(flag=stop.is_set()):
+                raise KeyboardInterrupt
+
         if self.towers.keeps("image"):
             sources = [self.album.sources[number] for number in self.lessons.pictures]
-            self.towers.keep_images(sources, self.exam.encoder, threads=self.config.threads)
+            told = partial(kept, total=len(sources))
+            self.towers.keep_images(sources, self.exam.encoder, threads=self.config.threads, kept=told)
         if self.towers.keeps("text"):
-            self.towers.keep_texts(map(teacher.tokens, range(len(self.lessons.texts))))
+            texts = range(len(self.lessons.texts))
+            self.towers.keep_texts(map(teacher.tokens, texts), kept=partial(kept, total=len(texts)))
 
     def _threads(self) -> dict[str, int]:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""

@@ -14,10 +14,12 @@ class Watch:
         progress: after each step, with (step, steps, loss, pairs per second).
         opened: while pictures are opened before the first step, with (done, total); the ones to learn from first, then
             those that validate.
+        kept: while pictures, and then texts, of frozen towers are encoded for the whole run, with (done, total).
         graded: before the first step and after each epoch, with the recalls by the names of
             `metrics.recall_both_ways`; empty without validation.
     """
 
     progress: Progress = lambda _step, _steps, _loss, _rate: None
     opened: Callable[[int, int], None] = lambda _done, _total: None
+    kept: Callable[[int, int], None] = lambda _done, _total: None
     graded: Callable[[Mapping[str, float]], None] = lambda _recalls: None

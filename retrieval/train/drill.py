@@ -10,6 +10,7 @@ import torch
 
 from retrieval.errors import RetrievalError
 from retrieval.images import ahead
+from retrieval.train.crew import neighbours
 from retrieval.train.mining import Hard, mined
 from retrieval.train.tuning import train_mode
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from retrieval.train.towers import Towers
 
 Output = TypeVar("Output")
+_AHEAD_BYTES: Final = 4 * 2**30  # of pictures in prepared batches, of all processes of a machine together
 _TOGETHER: Final = 1024  # pictures that are cropped ahead of their encoding: memory stays bounded
 
 
@@ -46,7 +48,7 @@ class Drill:
     hard: Hard | None = None
 
     def exercises(
-        self, teacher: "Teacher", schedule: "Schedule", steps: range, **threads: int
+        self, teacher: "Teacher", schedule: "Schedule", steps: range, *, threads: int
     ) -> "Generator[Exercise, None, None]":
         """The exercises of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
 
@@ -61,10 +63,16 @@ class Drill:
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mined()
             teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
-            prepared = ahead(teacher.exercise, part, **threads)
+            prepared = ahead(teacher.exercise, part, threads=threads, depth=self._depth(schedule, threads))
             with closing(cast("Generator[Exercise | RetrievalError, None, None]", prepared)):
                 yield from map(_sound, prepared)
             steps = steps[len(part) :]
+
+    def _depth(self, schedule: "Schedule", threads: int) -> int:
+        """How many batches are prepared ahead."""
+        shown = 0 if self.towers.keeps("image") else max(schedule.sizes) // self.crew.size
+        room = _AHEAD_BYTES // neighbours()
+        return depth_of(threads, batch_bytes=shown * self.crops.height * self.crops.width * 3, room=room)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps."""
@@ -113,6 +121,12 @@ def _of_pictures(numbers: Sequence[int], album: "Album", *, crops: "Crops", enco
         part = ahead(shown, numbers[start : start + _TOGETHER])
         rows.append(encoder.encode_prepared([_sound(one) for one in part]))
     return np.concatenate(rows)
+
+
+def depth_of(threads: int, *, batch_bytes: int, room: int) -> int:
+    """How many batches to prepare ahead: enough for all threads, as many as fit in the room, two in any case."""
+    fitting = room // batch_bytes if batch_bytes else threads + 2
+    return max(2, min(threads + 2, fitting))
 
 
 def _sound(outcome: Output | RetrievalError) -> Output:

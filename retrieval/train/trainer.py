@@ -164,7 +164,7 @@ class Trainer:
     def _take_steps(self, stop: threading.Event) -> None:
         teacher = self._teacher(self.crew)
         self._keep_frozen(teacher, stop)
-        exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), **self._threads())
+        exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), threads=self._threads())
         with closing(exercises):
             since = time.perf_counter()
             for exercise in exercises:
@@ -205,10 +205,10 @@ class Trainer:
             texts = range(len(self.lessons.texts))
             self.towers.keep_texts(map(teacher.tokens, texts), kept=partial(kept, total=len(texts)))
 
-    def _threads(self) -> dict[str, int]:
+    def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
-        threads = self.config.threads or (1 if self.album.all_kept and self.device == "cpu" else cores())
-        return {"threads": threads, "depth": threads + 2}
+        nothing_to_decode = self.album.all_kept or self.towers.keeps("image")
+        return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else cores())
 
     def _learn(self, exercise: Exercise) -> None:
         """Take one step; what chance there is in it depends on the seed and the step alone."""

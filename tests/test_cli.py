@@ -310,6 +310,16 @@ def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_pa
     assert "was begun with epochs 2, now 3" in err
 
 
+def test_settings_without_a_flag_are_set_by_name(run, shop, model, tmp_path):
+    """A number, a word of JSON's, and a text; all come back from the run's folder."""
+    words = ["weight_decay=0.25", "keep_statistics=false", f"cache_folder={tmp_path / 'cache'}", "threads=null"]
+    settings = [part for word in words for part in ("--set", word)]
+    assert run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *settings)[0] == 0
+    config = json.loads((tmp_path / "run" / "training" / "config.json").read_text(encoding="utf-8"))
+    names = ("weight_decay", "keep_statistics", "cache_folder", "threads", "epochs")
+    assert [config[name] for name in names] == [0.25, False, str(tmp_path / "cache"), None, 1]
+
+
 @pytest.mark.parametrize("flag", ["--images", "--validation-images"])
 def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_path, flag):
     """In the folder of --images unless they have one of their own; a row of them without a picture is told."""
@@ -339,6 +349,10 @@ def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_p
         (["build", "SHOP", "NEW", "--map", "id=id", "--map", "id=title"], "names id twice"),
         (["build", "SHOP", "NEW", "--report", "SHOP"], "is PAIRS itself"),
         (["build", "SHOP", "NEW", "--report", "/nowhere/x.csv"], "/nowhere"),
+        (["train", "SHOP", "NEW", "--set", "weight_decays=1"], "do you mean weight_decay?"),
+        (["train", "SHOP", "NEW", "--set", "warmup=2"], "warmup is 2; it must be a number of at least 0 and at most 1"),
+        (["train", "SHOP", "NEW", "--set", "keep_statistics=no"], "keep_statistics is 'no'; it must be true or false"),
+        (["train", "SHOP", "NEW", "--set", "warmup"], "'warmup' is not NAME=VALUE"),
         (["delete", "CATALOG"], "ID"),
         (["no-such-command"], "no-such-command"),
     ],

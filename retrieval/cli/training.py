@@ -38,6 +38,21 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r} is neither auto, off, nor a number") from None
 
 
+def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    return dict(_setting(word) for word in words)
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    """A name and its value: what JSON can read as JSON says, everything else as the text that it is."""
+    name, equals, text = word.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{word!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(text)
+    except json.JSONDecodeError:
+        return name, text
+
+
 @click.command()
 @click.argument("pairs", type=PATH)
 @click.argument("run", type=PATH)
@@ -55,9 +70,19 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--image-weights", metavar="FILE", help="Safetensors of the image tower, where --model is an architecture."
 )
 @click.option("--text-weights", metavar="PATH", help="Safetensors of the text tower, or a folder of transformers.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the pairs.")
-@click.option("--batch-size", type=click.IntRange(min=2), help="Pairs in a batch.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak of the learning rate.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    show_default="5 to 20, the more the fewer pictures; 30 from scratch",
+    help="How often each picture is shown, with one of its texts each time.",
+)
+@click.option("--batch-size", type=click.IntRange(min=2), show_default="64", help="Pairs in a batch.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    show_default="1e-5 to 1e-4 by the model's size; 1e-3 from scratch",
+    help="Peak of the learning rate.",
+)
 @click.option(
     "--tune",
     type=click.Choice(["auto", "both", "image", "text", "heads"]),
@@ -87,7 +112,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     show_default=True,
     help="InfoNCE as in CLIP, SigLIP's, or VSE++'s with the hardest of the batch.",
 )
-@click.option("--margin", type=click.FloatRange(0, 2), help="Of the triplet loss, a cosine.")
+@click.option("--margin", type=click.FloatRange(0, 2), show_default="0.2", help="Of the triplet loss, a cosine.")
 @click.option(
     "--positives",
     type=click.Choice(["mask", "share", "own"]),
@@ -113,6 +138,7 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--average",
     metavar="auto|off|X",
     callback=_share,
+    show_default="auto; off from scratch",
     help="Share of the tuned weights in their mix with the start's; auto picks it on the validation pairs.",
 )
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better recall.")
@@ -122,6 +148,14 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--cache-folder", type=click.Path(file_okay=False), help="Where pictures that memory does not hold go; RUN."
 )
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into RUN/training/tensorboard.")
+@click.option(
+    "--set",
+    "others",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_settings,
+    help="Any other setting of TrainConfig: weight_decay=0.2, say, or crop=1.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN, as it was set.")
 def train(
     pairs: Path,
@@ -130,6 +164,7 @@ def train(
     images: Path | None,
     validation: Path | None,
     validation_images: Path | None,
+    others: dict[str, Any],
     resume: bool,
     **settings: Any,
 ) -> None:
@@ -138,13 +173,15 @@ def train(
         from retrieval.pairs import read_pairs
         from retrieval.train import TrainConfig, Watch
         from retrieval.train import train as train_encoder
+        from retrieval.train.config import check_names
         from retrieval.train.crew import leads
         from retrieval.train.run import RunFolder
 
-        given = {name: value for name, value in settings.items() if _is_named(name)}
+        given = {name: value for name, value in settings.items() if _is_named(name)} | others
         folder = RunFolder(run)
         begun = folder.begun() if resume and folder.config.is_file() else TrainConfig()
         try:
+            check_names(given)
             config = replace(begun, **given)
         except TrainingError as error:
             raise click.UsageError(str(error)) from error

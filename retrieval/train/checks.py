@@ -14,6 +14,14 @@ def check_whole(settings: object, *, least: Mapping[str, int]) -> None:
             raise TrainingError(f"{name} is {value!r}; it must be a whole number of at least {low}")
 
 
+def check_flags(settings: object, *names: str) -> None:
+    """Refuse settings that are neither true nor false; None passes."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not isinstance(value, bool):
+            raise TrainingError(f"{name} is {value!r}; it must be true or false")
+
+
 def check_range(settings: object, name: str, *, low: float, high: float, above: bool = False) -> None:
     """Refuse a setting that is no number from `low`, or above it, to `high`; None passes."""
     value = getattr(settings, name)

@@ -3,14 +3,14 @@
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from retrieval.encoder import DEVICES, STARTER
 from retrieval.errors import TrainingError
-from retrieval.train.checks import check_range, check_whole
+from retrieval.train.checks import check_flags, check_range, check_whole
 
 SMALL: Final = "small"
 """The built-in architecture for small sets: it learns from scratch on a CPU in minutes."""
@@ -212,6 +212,7 @@ class TrainConfig:
             raise TrainingError("hard_negatives and balance both say what meets in a batch; take one of them")
         if self.label_smoothing and self.loss != "contrastive":
             raise TrainingError(f"label_smoothing goes with the contrastive loss, not with {self.loss}")
+        check_flags(self, "compile", "keep_statistics", "tensorboard")
         check_range(self, "ema", low=0.0, high=0.99999)
         _check_tune(self)
         if self.average not in {"auto", "off"}:
@@ -297,13 +298,22 @@ class TrainConfig:
             raise TrainingError(f"this training config is no JSON ({error}): {text[:60]!r}") from error
         if not isinstance(values, dict):
             raise TrainingError(f"a training config is a JSON object, not {text[:60]!r}")
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-                raise TrainingError(f"there is no training setting {name!r}{hint}")
+        check_names(values)
         return cls(**values)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Pass where each of these is a setting of `TrainConfig`.
+
+    Raises:
+        TrainingError: one is not; the message has the nearest that is.
+    """
+    known = [field.name for field in fields(TrainConfig)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise TrainingError(f"there is no training setting {name!r}{hint}")
 
 
 def _check_tune(config: TrainConfig) -> None:

@@ -40,7 +40,7 @@ class Schedule:
     An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes
     differ by one at most and never exceed `batch_size`: a short tail would teach little and upset batch normalisation.
     With `hard` pictures and captions that are hard for each other meet in a batch: see `mining.arranged`.
-    With `classes` an epoch has as many showings, but each class has its equal share of them: see `balance.turns`.
+    With `classes` an epoch has as many showings, but each class has its equal share of them: see `balance.balanced`.
     """
 
     caption_counts: Sequence[int]  # of each picture, at least 1

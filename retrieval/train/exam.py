@@ -115,7 +115,9 @@ class Exam:
         )
 
     def places(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> Places | None:
-        """How the model as it is now does, counted as `evaluate` counts it; None without pairs.
+        """How the model as it is now does; None without pairs.
+
+        It is counted as `evaluate` counts it, but that pictures without a caption are not ranked among the others.
 
         The model is to be in eval mode. Rows that are handed in are not computed again.
 

@@ -1,6 +1,7 @@
 """Searching a catalog: every answer against a plain scan of everything, whatever happened to the catalog before."""
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -889,3 +890,35 @@ def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pic
         pytest.raises(CatalogError, match="disk is failing"),
     ):
         catalog.upsert([{"id": "a", "images": [tmp_path / "a.png"]}])
+
+
+def test_a_catalog_is_not_used_beyond_a_fork(tmp_path):
+    """Locks that another thread held at that moment would never be let go of in the child."""
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            told = []
+            for use in (
+                lambda: catalog.search(vector=[1.0, 0.0]),
+                lambda: catalog.get(["a"]),
+                lambda: catalog.delete(["a"]),
+            ):
+                try:
+                    use()
+                except CatalogError as error:
+                    told.append("opened in the process" in str(error))
+            os.write(writer, str(told).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(reader, 100) == b"[True, True, True]"
+        assert catalog.search(vector=[1.0, 0.0])[0].id == "a"
+
+
+def test_an_empty_folder_is_told_from_one_that_is_no_catalog(tmp_path):
+    with pytest.raises(CatalogError, match="is empty: build a catalog there first"):
+        Catalog.open(tmp_path)
+    (tmp_path / "other.txt").write_text("x")
+    with pytest.raises(CatalogFormatError, match="is not a catalog"):
+        Catalog.open(tmp_path)

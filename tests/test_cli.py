@@ -163,6 +163,7 @@ def test_an_item_without_pictures_is_exported_with_its_vectors_alone(run, tmp_pa
     (line,) = run("export", tmp_path / "c", "--vectors")[1]
     exported = json.loads(line)
     assert exported == {**item, "image_vectors": [pytest.approx([0.6, 0.8])]}
+    assert "only the vectors are known in 1 of the items: --vectors" in run("export", tmp_path / "c")[2]
     with Catalog.open(tmp_path / "d", create=True) as copy:
         assert copy.upsert([exported]).added == 1
 

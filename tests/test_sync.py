@@ -20,7 +20,7 @@ from tiny_models import write_tiny_model
 
 from retrieval.catalog import Catalog, SyncReport, sync
 from retrieval.encoder import load_encoder
-from retrieval.errors import CatalogError, CatalogLockedError
+from retrieval.errors import CatalogError, CatalogLockedError, ItemError
 from retrieval.pairs import read_pairs
 
 COLORS = ("red", "green", "blue", "white", "black")
@@ -377,8 +377,18 @@ def test_texts_that_are_not_unicode_are_skipped_not_a_crash(shop):
     assert (report.added, len(report.skipped)) == (3, 2)
     assert report.skipped[0].name == "caf\\udce9"
     assert "not valid Unicode" in report.skipped[0].reason
-    with pytest.raises(CatalogError, match="not valid Unicode"):
+    with pytest.raises(ItemError, match="not valid Unicode"):
         shop.catalog.upsert([{"id": "x", "images": [shop.folder / "red.png"], "attributes": {"a": "\udce9"}}])
+
+
+def test_an_id_with_a_nul_is_refused_and_finds_nothing(shop):
+    """SQLite cuts a name short there: it stood for the item of what is before it."""
+    shop.catalog.upsert([{"id": "a", "images": [shop.folder / "red.png"]}])
+    with pytest.raises(ItemError, match=r"item 'a\\x00b': .* has a NUL"):
+        shop.catalog.upsert([{"id": "a\0b", "images": [shop.folder / "red.png"]}])
+    assert shop.catalog.get(["a\0b"]) == {}
+    assert shop.catalog.delete(["a\0b"]) == 0
+    assert list(shop.catalog.get(["a"])) == ["a"]
 
 
 def test_progress_ends_at_all_items_also_of_a_build_without_changes(shop):

@@ -116,6 +116,16 @@ def test_numbers_written_as_text_come_back_equal(numbers):
     assert [row["n"] for row in rows] == pytest.approx(numbers)
 
 
+@pytest.mark.parametrize(("odd", "told"), [(["on request"], True), (["on request"] * 4, True), (["S", "M"], False)])
+def test_one_word_among_a_few_numbers_is_told(tmp_path, odd, told):
+    """Whatever its share below a half: sizes are of several words."""
+    pictures(tmp_path, "a.jpg")
+    cells = [*odd, "9.5", "5", "6", "7", "8"]
+    rows = [f"{place},a.jpg,{cell}" for place, cell in enumerate(cells)]
+    pairs = read_pairs(written(tmp_path / "t.csv", "\n".join(["id,image,price", *rows])))
+    assert [repr(odd[0]) in notice for notice in pairs.notices] == [True] * told
+
+
 def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_them(tmp_path):
     pictures(tmp_path, "a.jpg")
     rows = [f"{n},a.jpg,{n}.5,{n:02d},{n},price=1,{n}" for n in range(1, 19)]
@@ -167,6 +177,15 @@ def test_a_table_without_types_may_name_a_caption_column_twice_and_number_them(t
     assert pair.attributes == {"color": "r", "color_2": "g"}
 
 
+def test_a_stray_quote_takes_no_good_rows_with_it(tmp_path):
+    """The quote of line 3 runs on to that of line 5, and what comes after that is no CSV."""
+    pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    rows = 'file_name,text\na.jpg,one\nb.jpg,"broken\nc.jpg,three\nd.jpg,"fine, really"\n'
+    pairs = read_pairs(written(tmp_path / "t.csv", rows))
+    assert by_name(pairs) == {"a.jpg": ("one",), "c.jpg": ("three",), "d.jpg": ("fine, really",)}
+    assert [one.name for one in pairs.skipped] == ["t.csv line 3"]
+
+
 def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path):
     pictures(tmp_path, "a.jpg", "b.jpg")
     long = "x" * 200_000
@@ -179,7 +198,8 @@ def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path)
     assert by_name(pairs) == {"a.jpg": (long,), "b.jpg": ("nul",)}
     assert skipped(pairs) == {
         "t.csv line 3": "has 3 values where the header has 2",
-        "t.csv line 4": "is not CSV (',' expected after '\"')",
+        "t.csv line 4": "is not CSV (',' expected after '\"'); "
+        "a quote inside of a cell is doubled, and such a cell quoted",
         "t.csv line 6": "names no image",
     }
     assert [one.name for one in pairs.skipped if one.hides] == ["t.csv line 3", "t.csv line 4"]

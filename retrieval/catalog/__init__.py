@@ -27,7 +27,7 @@ from retrieval.errors import CatalogError, CatalogFormatError, QueryError, Retri
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import Picture
-from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog
+from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog, is_new
 from retrieval.records.items import Hit, Hits, Item, SideName, SyncReport, Target
 from retrieval.records.slots import SIDES
 
@@ -423,6 +423,7 @@ class Catalog:
     @contextmanager
     def _as_writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
         """Be the only writer: among the threads, which wait for each other, and the processes, which hardly do."""
+        self._database.check_process()  # before any lock
         with self._writing, self._database.writer(patience=patience):
             self._encoder.record_given()
             yield
@@ -470,5 +471,7 @@ class Catalog:
 
 def _no_catalog(folder: Path) -> CatalogError:
     if folder.exists():
+        if is_new(folder):
+            return CatalogError(f"{folder} is empty: build a catalog there first.")
         return CatalogFormatError(f"{folder} is not a catalog: name the folder that `build` wrote.")
     return CatalogError(f"There is no catalog at {folder}: build one there, with an encoder.")

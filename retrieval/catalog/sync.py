@@ -15,7 +15,7 @@ from retrieval.catalog.drafts import Draft, in_chunks, kept_by_others, plan
 from retrieval.catalog.ingest import Ingest
 from retrieval.catalog.patches import plan_patches
 from retrieval.catalog.pictures import keep_picture
-from retrieval.errors import CatalogError, ImageError
+from retrieval.errors import CatalogError, ImageError, ItemError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import Database, guarded
 from retrieval.records.items import Item, SyncReport, clean_captions, is_storable, item_from, plain_attributes, shown
@@ -80,7 +80,7 @@ def patch(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[s
     with database.reading() as records:
         drafts, unknown = plan_patches(records, kept, root=root)
     if not all(is_storable(draft.item) for draft in drafts):
-        raise CatalogError("an item's text is not valid Unicode")
+        raise ItemError("an item's text is not valid Unicode")
     return _written(database, encoder, drafts, root=root, skipped=[*skipped, *unknown])
 
 
@@ -169,7 +169,8 @@ class _Build:
             if is_storable(item):
                 items.append(item)
             else:
-                self._skipped.append(Skipped(shown(item.id), "its name or a text is not valid Unicode; rename it"))
+                reason = "its name or a text is not valid Unicode, or its name has a NUL; rename it"
+                self._skipped.append(Skipped(shown(item.id), reason))
         if self._options.restore:
             return items
         with self._database.reading() as records:
@@ -312,7 +313,7 @@ def _checked(given: Iterable[Mapping[str, Any] | Item], root: Path, dimension: i
     for one in given:
         item = item_from(one, root=root, dimension=dimension)
         if not is_storable(item):
-            raise CatalogError(f"item {shown(item.id)}: its name or a text is not valid Unicode")
+            raise ItemError(f"item {item.id!r}: its name or a text is not valid Unicode, or its name has a NUL")
         for vectors in (item.image_vectors, item.caption_vectors):
             dimension = vectors.shape[1] if vectors is not None else dimension
         items[item.id] = item

@@ -68,14 +68,18 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> Non
 @click.option("--vectors", is_flag=True, help="Also the vectors of pictures and captions.")
 def export(catalog: Path, *, vectors: bool) -> None:
     """Write the items of CATALOG as lines of JSON, in the order of their ids, as `Catalog.upsert` takes them."""
+    unseen = 0
     with reading(catalog) as opened:
         after = None
         while names := opened.ids(after=after, limit=_EXPORTED):
             found = opened.get(names, vectors=vectors)
             for name in names:
                 if name in found:
+                    unseen += None in found[name]["images"]
                     click.echo(json.dumps(_exported(found[name]), ensure_ascii=False))
             after = names[-1]
+    if unseen and not vectors:
+        notice(f"of pictures only the vectors are known in {unseen} of the items: --vectors takes them along")
 
 
 def _exported(item: Mapping[str, Any]) -> Mapping[str, Any]:

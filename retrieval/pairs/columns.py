@@ -204,10 +204,11 @@ def note_odd(found: Iterable[Odd], table: Table, places: Sequence[str]) -> None:
 
 
 def _odd(cells: list[str]) -> str | None:
-    """The first that is no number, where few are none; article numbers, some with leading zeros, are text rightly."""
+    """The first that is no number, where most are and few kinds are not; sizes and article numbers are text rightly."""
     known = [cell for cell in cells if not _is_missing(cell)]
     odd = [cell for cell in known if not _NUMBER.fullmatch(cell)]
-    if not odd or len(odd) * 10 > len(known) or any(cell.isdecimal() for cell in odd):
+    few = max(1, len(known) // 10)
+    if not odd or len(odd) * 2 >= len(known) or len(set(odd)) > few or any(cell.isdecimal() for cell in odd):
         return None
     return odd[0]
 

@@ -168,7 +168,7 @@ class _Lines:
 
 
 def _csv_rows(lines: _Lines, table: Table, *, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Place and cells of each row that is well formed; the others are refused.
+    """Place and cells of each row that is well formed; the others are refused, up to the end of their first line.
 
     Between tabs, where few programs write quotes around a cell, a line that is no CSV is taken with its quotes as plain
     characters: Google's `"Best" shoe`.
@@ -194,7 +194,8 @@ def _csv_rows(lines: _Lines, table: Table, *, delimiter: str) -> Iterator[tuple[
                     f"it inside; nothing of the file is taken, mend that line"
                 ) from error
             else:
-                table.hide(place, f"is not CSV ({error})")
+                lines.number = start + 1  # what a stray quote has run into may be good rows
+                table.hide(place, f"is not CSV ({error}); a quote inside of a cell is doubled, and such a cell quoted")
 
 
 def _opened(lines: list[str]) -> int:

@@ -128,7 +128,7 @@ class Records:
 
     def stored(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Return the items that have these ids, by id."""
-        wanted = (json.dumps(list(ids)),)
+        wanted = (_names(ids),)
         found = {
             number: StoredItem(name, number, attributes, source, [], [])
             for number, name, attributes, source in self.connection.execute(
@@ -163,7 +163,7 @@ class Records:
         """Return the numbers of those ids that exist."""
         return dict(
             self.connection.execute(
-                "SELECT id, number FROM items WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+                "SELECT id, number FROM items WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
             )
         )
 
@@ -184,7 +184,7 @@ class Records:
     def deleted(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that were deleted and not taken back."""
         rows = self.connection.execute(
-            "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+            "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
         )
         return {name for (name,) in rows}
 
@@ -257,3 +257,8 @@ class Records:
         self.connection.executemany(
             "UPDATE images SET size = ?3, modified = ?4 WHERE item = ?1 AND position = ?2", list(images)
         )
+
+
+def _names(ids: Sequence[str]) -> str:
+    """Return ids for `json_each`, but those with a NUL: it cuts them short there, and no item has one."""
+    return json.dumps([name for name in ids if "\0" not in name])

@@ -94,6 +94,7 @@ class Database:
         """
         self.folder = folder
         self.read_only = read_only
+        self._process = os.getpid()
         self._idle: deque[_Opened] = deque()
         self._closed = False
         with _reported(folder):
@@ -154,8 +155,18 @@ class Database:
         while self._idle:
             self._idle.pop().connection.close()
 
+    def check_process(self) -> None:
+        """Refuse to be used after a fork: locks that a thread of the parent holds would never be let go of.
+
+        Raises:
+            CatalogError: another process opened it.
+        """
+        if os.getpid() != self._process:
+            raise CatalogError(f"{self.folder} was opened in the process {self._process}; open it again in this one.")
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
+        self.check_process()
         if self._closed:
             raise CatalogError(f"{self.folder} was closed; open it again.")
         opened = self._take()

@@ -257,7 +257,9 @@ def _sorted(values: set[Any] | frozenset[Any], where: str) -> list[Any]:
 
 
 def is_storable(item: Item) -> bool:
-    """Whether a database can spell the item: file names of other encodings reach Python as lone surrogates."""
+    """Whether a database can spell the item: a file name of another encoding has lone surrogates, an odd id a NUL."""
+    if "\0" in item.id:
+        return False
     texts = (item.id, *item.captions, *(text for image in item.images for text in (str(image.path), image.name)))
     try:
         "".join(texts).encode()

@@ -529,7 +529,7 @@ def test_a_service_that_is_gone_is_told_and_asked_again(opened, address):
     page.unroute("**/search")
     page.get_by_role("button", name="Try again").click()
     page.locator("#hits > li").first.wait_for()
-    assert ids(page) == asked(address, text="red", k=PAGE)
+    assert ids(page)[:PAGE] == asked(address, text="red", k=PAGE)  # more may come where there is room below
 
 
 def test_the_page_is_small(chromium, address):

@@ -119,7 +119,9 @@ def _claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if others:
-        raise RetrievalError(f"{others[0]} is not known to be the demo's: delete it if it is, or name a new or an empty folder")
+        raise RetrievalError(
+            f"{others[0]} is not known to be the demo's: delete it if it is, or name a new or an empty folder"
+        )
     (folder / _MARKER).touch()
 
 

@@ -94,7 +94,7 @@ def test_what_is_not_the_demo_s_is_refused_and_stays(tmp_path):
     kept = tmp_path / "run" / "training" / "config.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(TrainConfig(seed=9).to_json())
-    with pytest.raises(RetrievalError, match=f"{tmp_path / 'run'} is not known to be the demo's: delete it if it is, or name"):
+    with pytest.raises(RetrievalError, match=f"{tmp_path / 'run'} is not known to be the demo's: delete it if it is"):
         demonstrate(tmp_path)
     assert TrainConfig.from_json(kept.read_text()).seed == 9
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]

@@ -54,8 +54,8 @@ def train(
     From random weights, of the models after each epoch and the one at the start that with the highest mean recall on
     the validation pairs is kept (R@1, R@5 and R@10, both ways). From trained weights it is a mix of the last model and
     the start, or the start where that does better: `TrainConfig.average` says which. Without validation pairs the last
-    model is kept, or a careful mix. A run on the CPU that was killed at any moment and resumed on the same machine ends in the same
-    weights, bit for bit, as one that was not; on a GPU the two differ by rounding.
+    model is kept, or a careful mix. A run on the CPU that was killed at any moment and resumed on the same machine ends
+    in the same weights, bit for bit, as one that was not; on a GPU the two differ by rounding.
 
     Args:
         pairs: what to learn from. Pictures that cannot be read, and those without a caption, are left out and named.

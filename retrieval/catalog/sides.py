@@ -341,9 +341,7 @@ class Side:
             self._swap(self._saved(state, rows), state)
         except StoredIndexError:
             if may_build:
-                logger.info(
-                    "%s: building the index of the %s, which `close` waits for", self._folder, self.target
-                )
+                logger.info("%s: building the index of the %s, which `close` waits for", self._folder, self.target)
                 made = VectorIndex.build(rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
                 self._swap(made, state)
                 return made, self._index_path(state)

@@ -136,7 +136,8 @@ def test_rows_of_a_google_feed_are_refused_each_with_its_line_id_and_reason(tmp_
         "gone.jpg": f"there is no such file in {tmp_path} (f.csv line 7)",
         "f.csv line 8 (5)": f"has sale_price in EUR where its price is in USD; {without}",
         "f.csv line 9": "has 8 values where the header has 7",
-        "f.csv line 10": "is not CSV (',' expected after '\"')",
+        "f.csv line 10": "is not CSV (',' expected after '\"'); "
+        "a quote inside of a cell is doubled, and such a cell quoted",
     }
     lost = next(one for one in pairs.skipped if one.name.endswith("lost.jpg"))
     assert (lost.row, lost.id) == ("f.csv line 6", "3")

@@ -146,9 +146,12 @@ class Soak:
     def search(self, number: int) -> None:
         """Search until the writer has finished."""
         client, random_ = Client(self.port), random.Random(number)
+        born = self.generation
         while not self.over.is_set():
             self.up.wait()
             generation = self.generation
+            if generation != born:  # a connection to the one that was killed breaks, which is no error of this one
+                client, born = Client(self.port), generation
             gone = frozenset(self.notes.deleted[-200:])
             deleted = random_.choice(sorted(gone)) if gone and random_.random() < 0.5 else None
             chosen = deleted if deleted is not None else self._standing_put(random_)

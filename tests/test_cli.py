@@ -282,6 +282,9 @@ def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
     assert "held 24 of these 60 pairs out of its training; --held-out measures them alone" in err
     _, lines, err = run(*measure, "--held-out")
     assert (json.loads(lines[0])["items"], "--held-out" in err) == (24, False)
+    (tmp_path / "run" / "training" / "held_out.json").write_text("[")
+    code, _, err = run(*measure)
+    assert (code, "held_out.json is damaged" in err, "Traceback" in err) == (1, True, False)
     for wrong in ("--model", model), ("--model", tmp_path / "none"), ():
         code, _, err = run("evaluate", tmp_path, *wrong, "--held-out")
         assert (code, "--held-out goes with a run" in err) == (2, True)

@@ -244,8 +244,10 @@ def evaluate(
     if model is None and catalog is None:
         notice(STARTER_NOTICE)
     source = read_pairs(pairs, images=images)
-    if held_out or model is not None:
-        source = _unlearned(source, str(model), alone=held_out)
+    if held_out and model is None:
+        raise click.UsageError("--held-out goes with a run: name it by --model.")
+    if model is not None:
+        source = _unlearned(source, model, alone=held_out)
     with _measured(model, catalog, device) as (encoder, served), bar("pictures and texts") as progress:
         report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
     notice_skipped(report.skipped)

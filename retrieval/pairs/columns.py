@@ -166,7 +166,7 @@ def _joined(value: Value) -> Value:
 
 
 class Odd(NamedTuple):
-    """A cell that makes a column text, of which at least nine in ten cells are numbers; `row` is its place, from 0."""
+    """A cell that makes a column text, of which most cells are numbers; `row` is its place, from 0."""
 
     column: str
     row: int

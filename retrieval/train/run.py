@@ -109,9 +109,17 @@ class RunFolder:
         write_aside(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def held_out_ids(self) -> frozenset[str]:
-        """The ids of the pairs that were kept out of training; empty where none were, or where pairs were handed in."""
-        text = self.held_out.read_text(encoding="utf-8") if self.held_out.is_file() else "[]"
-        return frozenset(json.loads(text))
+        """The ids of the pairs that were kept out of training; empty where none were, or where pairs were handed in.
+
+        Raises:
+            TrainingError: what the run wrote of them is damaged.
+        """
+        if not self.held_out.is_file():
+            return frozenset()
+        try:
+            return frozenset(json.loads(self.held_out.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(f"{self.held_out} is damaged ({error}); without it all pairs are measured") from error
 
     def logged(self) -> list[dict[str, str]]:
         """The log's rows; empty strings where a step has no recall. A last line that a kill cut short is left out."""

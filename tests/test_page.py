@@ -210,6 +210,24 @@ def test_a_stale_answer_is_not_shown(opened, address):
     assert ids(page) == asked(address, text="red", k=PAGE)
 
 
+def test_what_is_typed_while_an_answer_comes_is_waited_for(opened, address):
+    page = opened(address)
+    page.clock.install()
+    page.clock.pause_at(time.time() + 3600)  # what is typed is searched after a pause, which now does not end by itself
+    held = []
+    page.route("**/search", lambda route: route.continue_() if held else held.append(route))
+    page.locator("#sort").select_option("-price")
+    comes(lambda: page.wait_for_timeout(10) or held)
+    page.locator("#q").press_sequentially("blue")
+    with page.expect_response("**/search"):
+        held[0].continue_()
+    shows(page, asked(address, sort=["-price"], k=PAGE))
+    assert page.locator("main").get_attribute("aria-busy") == "true"
+    page.clock.resume()
+    settled(page)
+    assert ids(page) == asked(address, text="blue", sort=["-price"], k=100)
+
+
 def test_words_with_a_minus_lead_away(opened, address):
     page = opened(address)
     typed(page, "white -blue")
@@ -411,7 +429,7 @@ def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
     panel(page).get_by_text("a green square, number 3").wait_for()
     panel(page).get_by_role("button", name="Close").click()
     panel(page).wait_for(state="hidden")
-    assert urlsplit(page.url).query == ""
+    comes(lambda: urlsplit(page.url).query == "")  # the event of a closed dialog comes after it is hidden
     page.locator("#hits .card").first.click()
     panel(page).wait_for()
     page.go_back()
@@ -536,7 +554,7 @@ def test_a_service_that_is_gone_is_told_and_asked_again(opened, address):
 
 def test_the_page_is_small(chromium, address):
     page, answers = chromium.new_page(), []
-    page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright marks what it is given
+    page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - a builtin cannot be given
     page.goto(address)
     settled(page)
     sizes = {path: len(one.body()) for one in answers if not (path := urlsplit(one.url).path).startswith("/items/")}

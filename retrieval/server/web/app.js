@@ -16,10 +16,10 @@ const SORTED = Math.min(100, MOST); // hits: the service sorts the best so many,
 let state = read();
 let about = { facets: [], group: null };
 let aboutIsKnown = false;
-let running = null; // the search under way
+let running = null; // the search under way, null where none is
 let counting = null; // the counts of the side bar under way
 let found = { hits: [], total: 0 };
-let waiting = 0; // the timer of what is typed
+let waiting = 0; // the timer of what is typed, 0 where nothing waits
 let leaving = null; // the way back to an entry of the history: what is done meanwhile is done there
 let typed = -Infinity; // when an entry of the history was typed last
 
@@ -58,7 +58,7 @@ async function show(before) {
 addEventListener("popstate", async (event) => {
   const before = state;
   state = read();
-  clearTimeout(waiting);
+  stopWaiting();
   $("q").value = state.q;
   await show(before);
   scrollTo(0, event.state?.scroll ?? 0);
@@ -92,7 +92,7 @@ const isBestSorted = () => Boolean(state.sort && isAsked(state));
 async function search({ append = false } = {}) {
   running?.abort();
   const control = (running = new AbortController());
-  busy(true);
+  showBusy();
   const offset = append ? found.hits.length : 0;
   const k = isBestSorted() ? SORTED : Math.min(append ? PAGE : state.n, MOST - offset);
   try {
@@ -105,7 +105,8 @@ async function search({ append = false } = {}) {
     if (error.name === "AbortError" || running !== control) return;
     showProblem(error);
   }
-  busy(false);
+  running = null;
+  showBusy();
 }
 
 function more() {
@@ -117,7 +118,7 @@ function more() {
 
 // --- showing
 
-const busy = (is) => ($("main").ariaBusy = String(is));
+const showBusy = () => ($("main").ariaBusy = String(Boolean(running || waiting || leaving)));
 
 function showFound(hits, append) {
   const address = (id) => addressOf({ ...state, item: id });
@@ -240,10 +241,16 @@ function clearAll() {
   go(noParts);
 }
 
-function takeTyped() {
+function stopWaiting() {
   clearTimeout(waiting);
+  waiting = 0;
+  showBusy();
+}
+
+function takeTyped() {
+  stopWaiting();
   const q = $("q").value;
-  if (q.trim() === state.q.trim()) return busy(false);
+  if (q.trim() === state.q.trim()) return;
   const isSame = performance.now() - typed < ONE_ENTRY;
   go({ q }, { replace: isSame });
   typed = performance.now();
@@ -262,7 +269,12 @@ function closeItem() {
 }
 
 function goBack() {
-  leaving = new Promise((resolve) => addEventListener("popstate", resolve, { once: true })).then(() => (leaving = null));
+  const back = new Promise((resolve) => addEventListener("popstate", resolve, { once: true }));
+  leaving = back.then(() => {
+    leaving = null;
+    showBusy();
+  });
+  showBusy();
   history.back();
 }
 
@@ -272,9 +284,9 @@ function openItem(id, { replace = false } = {}) {
 
 function prepareControls() {
   $("q").oninput = () => {
-    busy(true);
     clearTimeout(waiting);
     waiting = setTimeout(takeTyped, PAUSE);
+    showBusy();
   };
   $("form").onsubmit = (event) => {
     event.preventDefault();

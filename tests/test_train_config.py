@@ -79,6 +79,17 @@ def test_trained_models_are_tuned_gently():
     assert fresh.fitted(weights=10**9, pictures=9) == fresh
 
 
+def test_a_text_tower_alone_learns_four_times_as_fast():
+    for weights in (10**9, 10**8, 10**6):
+        alone, with_images = (
+            TrainConfig(model="a/b", tune=tune).complete().fitted(weights=weights, pictures=9)
+            for tune in ("text", "both")
+        )
+        assert alone.learning_rate == 4 * with_images.learning_rate
+    low_rank = TrainConfig(model="a/b", tune="text", lora_rank=4).complete()
+    assert low_rank.fitted(weights=10**8, pictures=9).learning_rate == low_rank.learning_rate == 2e-4
+
+
 def test_small_sets_are_shown_more_often_so_that_there_are_enough_steps():
     tuned = TrainConfig(model="a/b").complete()
     shown = {pictures: tuned.fitted(weights=10**8, pictures=pictures).epochs for pictures in (100, 640, 10**6)}

@@ -80,7 +80,7 @@ def _setting(word: str) -> tuple[str, Any]:
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    show_default="1e-5 to 1e-4 by the model's size; 1e-3 from scratch",
+    show_default="1e-5 to 1e-4 by the model's size, four times that with --tune text; 1e-3 from scratch",
     help="Peak of the learning rate.",
 )
 @click.option(

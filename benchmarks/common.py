@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 REST = 0.03  # seconds
 RESULTS = Path(__file__).parent / "results"
@@ -30,6 +31,12 @@ def write_results(name: str, results: object) -> Path:
     text = json.dumps({**environment(), "results": results}, indent=2, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Return what `write_results` wrote; empty where it wrote nothing yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import write_results
+from common import read_results, write_results
 
 from retrieval.catalog import Catalog
 from retrieval.encoder import load_encoder
@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds luma, dishes_zh and coco_open")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--epochs", type=int, help="of both tunings; the trainer's own number where not given")
+    parser.add_argument("--tune", action="append", choices=TUNED, help="what to tune; all of these where not given")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that were written already")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "device": arguments.device}
@@ -61,16 +63,27 @@ def main() -> None:
         ("luma", clothes, lambda pair: pair.id.partition("-")[0]),
         ("dishes_zh", dishes, lambda pair: str(pair.attributes["title"])),
     ]
-    results: dict[str, Any] = {}
-    rows: list[list[str]] = []
+    results: dict[str, Any] = read_results("fine_tune") if arguments.resume else {}
+    results = {name: found for name, found in results.items() if name != "table"}
     for name, pairs, product in products:
         splits = [split for draw in range(DRAWS) for split in fifths(pairs, product, seed=draw)]
-        for tune in ("auto", "text"):
-            found = tuned(splits, photos, arguments.model, tune=tune, settings=settings)
-            results.setdefault(name, {})[tune] = found
-            rows.append([f"{name} ({found['learned'][0]} / {found['graded']})", TUNED[tune], *shown(found)])
-            print(*rows[-1], sep=" | ", flush=True)
-    print("wrote", write_results("fine_tune", {"table": {"columns": COLUMNS, "rows": rows}, **results}))
+        for tune in arguments.tune or TUNED:
+            if tune not in results.setdefault(name, {}):
+                results[name][tune] = tuned(splits, photos, arguments.model, tune=tune, settings=settings)
+                print(*row(name, tune, results[name][tune]), sep=" | ", flush=True)
+                save(results)
+    print("wrote", save(results))
+
+
+def save(results: dict[str, Any]) -> Path:
+    """Write what is known so far, and the README's table of it."""
+    rows = [row(name, tune, results[name][tune]) for name in results for tune in TUNED if tune in results[name]]
+    return write_results("fine_tune", {"table": {"columns": COLUMNS, "rows": rows}, **results})
+
+
+def row(name: str, tune: str, found: dict[str, Any]) -> list[str]:
+    """A row of the table."""
+    return [f"{name} ({found['learned'][0]} / {found['graded']})", TUNED[tune], *shown(found)]
 
 
 def fifths(pairs: Pairs, product: Callable[[Pair], str], *, seed: int) -> list[Split]:

@@ -96,6 +96,21 @@ def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # n
     assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALLS})
 
 
+@pytest.mark.parametrize(
+    ("settings", "boldest"),
+    [
+        ({"tune": "both", "image_blocks": 0}, 0.6),
+        ({"tune": "heads"}, 0.6),
+        ({"tune": "both"}, 0.4),
+        ({"tune": "both", "image_blocks": 1}, 0.4),
+        ({"tune": "image"}, 0.4),
+        ({"tune": "text"}, 0.4),
+    ],
+)
+def test_the_more_is_learned_the_more_careful_are_the_mixes(settings, boldest):
+    assert max(alphas(TrainConfig(**settings))) == boldest
+
+
 def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F811
     """Of few pictures nothing is held out, and few pictures make a model forget most."""
     start = write_model(tmp_path / "start", TINY)

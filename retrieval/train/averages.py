@@ -87,11 +87,11 @@ def _between(start: Tensor, tuned: Tensor, alpha: float) -> Tensor:
 def alphas(config: "TrainConfig") -> tuple[float, ...]:
     """Return how much of the tuned weights there is in each mix that is graded; 1 would be the tuned model.
 
-    What more costs elsewhere the validation pairs cannot tell. The starter tuned on clothes has had 78 and 74 % of R@10
-    on photos of other things: where the blocks of its image tower stay, 2 points are lost at .6 and 2.4 at 1; where
-    they are tuned too, 1 point at .3, 3 at .5, and 8 and 4 at 1.
+    What more costs elsewhere the validation pairs cannot tell. A model whose image tower is tuned, blocks and all,
+    forgets several times as much as one whose blocks stay, and a text tower that learns fast, alone, forgets more than
+    a slow one; `benchmarks/fine_tune.py` shows what the defaults cost.
     """
-    return _CAREFUL if config.tune in {"both", "image"} and config.image_blocks != 0 else _BOLD
+    return _BOLD if config.tune == "heads" or config.image_blocks == 0 else _CAREFUL
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,10 +124,10 @@ class TrainConfig:
             does, rather than by each batch's own. From trained weights yes, from random ones no.
         ema: The decay of an exponential moving average of the weights, graded and kept in their place; 0 is none.
         average: At the end the tuned weights are mixed with those at the start, which keeps what the model knew
-            (WiSE-FT). A number is their share; "auto" takes the greatest of a few, up to 0.6 where the image tower's
-            blocks stay and 0.4 where not, that is, within the noise, as good on the validation pairs as the best, and a
-            small one where there are no such pairs; "off" keeps the best epoch's weights. "auto" from trained weights,
-            "off" from random ones.
+            (WiSE-FT). A number is their share; "auto" takes the greatest of a few that is, within the noise, as good on
+            the validation pairs as the best: up to 0.4, or 0.6 of heads, and of both towers where the image tower's
+            blocks stay; a small one where there are no such pairs. "off" keeps the best epoch's weights. "auto" from
+            trained weights, "off" from random ones.
         patience: Stop after so many epochs without a better mean recall on the validation pairs; None goes on.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.

@@ -424,6 +424,34 @@ def test_the_panel_shows_an_item_its_likes_and_its_captions(opened, address):
     assert first not in ids(page)
 
 
+def test_captions_that_come_before_the_rest_of_an_item_stay(opened, address):
+    page = opened(address)
+    held = []
+    page.route("**/items/*", lambda route: held.append(route))  # noqa: PLW0108 - a builtin cannot be given
+    page.locator("#hits .card").first.click()
+    panel(page).get_by_role("button", name="Captions for this picture").click()
+    panel(page).locator("li a").first.wait_for()
+    held[0].continue_()
+    panel(page).locator(".told > p", has_text="seen from the").wait_for()
+    assert panel(page).locator("li a").count() > 0
+
+
+def test_an_item_that_is_opened_before_the_last_one_is_closed_stays(opened, address):
+    page = opened(address)
+    page.locator("#hits .card").first.click()
+    panel(page).wait_for()
+    page.evaluate(
+        """() => new Promise(closed => {  // the event of a closed dialog comes after it is hidden
+            const panel = document.getElementById("panel");
+            panel.addEventListener("close", () => setTimeout(closed, 100));
+            panel.close();
+            document.querySelectorAll("#hits .card")[1].click();
+        })"""
+    )
+    panel(page).get_by_text("red/1", exact=True).wait_for()
+    assert urlsplit(page.url).query == "item=red%2F1"
+
+
 def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
     page = opened(f"{address}/?item=green%2F3")
     panel(page).get_by_text("a green square, number 3").wait_for()

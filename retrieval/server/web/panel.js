@@ -16,6 +16,7 @@ export function prepare(does) {
   actions = does;
   const panel = $("panel");
   panel.onclose = () => {
+    if (panel.open) return; // another item was opened before this event came
     if (current) actions.close();
     current = "";
   };
@@ -32,12 +33,13 @@ export async function showItem(id, group) {
     return;
   }
   const hit = hitOf(id);
-  $("panel-body").replaceChildren(...(hit ? content({ ...hit, images: [hit] }, group) : [make("p", { className: "soft" }, "Loading…")]));
+  const list = make("div", { className: "captions", "aria-live": "polite" }); // stays, once all of the item is known
+  $("panel-body").replaceChildren(...(hit ? content({ ...hit, images: [hit] }, { group, list }) : [make("p", { className: "soft" }, "Loading…")]));
   if (!panel.open) panel.showModal();
   panel.scrollTop = 0;
   try {
     const item = await ask(`/items/${encodeURIComponent(id)}`);
-    if (current === id) $("panel-body").replaceChildren(...content({ ...item, variants: hit?.variants }, group));
+    if (current === id) $("panel-body").replaceChildren(...content({ ...item, variants: hit?.variants }, { group, list }));
   } catch (error) {
     if (current === id) $("panel-body").replaceChildren(make("h2", { id: "panel-title" }, id), make("p", {}, error.message));
   }
@@ -59,8 +61,8 @@ export async function describe(url) {
 /** The id of the item that the panel shows, empty where it is closed. */
 export const itemShown = () => current;
 
-function content(item, group) {
-  return [make("div", { className: "shown" }, ...pictures(item)), make("div", { className: "told" }, ...told(item, group))];
+function content(item, parts) {
+  return [make("div", { className: "shown" }, ...pictures(item)), make("div", { className: "told" }, ...told(item, parts))];
 }
 
 function pictures(item) {
@@ -79,9 +81,8 @@ function pictures(item) {
 
 const sized = (address, size) => address && `${address}?size=${size}`;
 
-function told(item, group) {
+function told(item, { group, list }) {
   const [, ...others] = item.captions ?? [];
-  const list = make("div", { className: "captions", "aria-live": "polite" });
   const value = group && item.attributes[group];
   const buttons = make(
     "p",

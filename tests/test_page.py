@@ -260,6 +260,16 @@ def test_a_facet_narrows_to_as_many_as_it_counts(opened, address):
     assert page.locator("#count").inner_text() == "60 items"
 
 
+def test_a_choice_that_is_taken_back_while_it_is_counted_is_unticked(opened, address):
+    page = opened(address)
+    page.route("**/search", lambda route: route.continue_() if '"facets"' not in route.request.post_data else None)
+    page.locator("#filters").get_by_label("Blue").click()
+    page.get_by_label("Remove Color: Blue").click()
+    page.unroute("**/search")
+    settled(page)
+    assert not page.locator("#filters").get_by_label("Blue").is_checked()
+
+
 def test_back_forward_and_reload_bring_what_was_there(opened, address):
     page = opened(address)
     typed(page, "green")

@@ -23,6 +23,7 @@ export function facetsAsked(known, filters, without) {
 export async function showFilters(known, filters, onChange, signal) {
   const key = JSON.stringify([known, filters]);
   if (key === counted || !known.length) return;
+  counted = ""; // until they are shown: a choice that is taken back meanwhile is to be unticked
   const { facets, total } = await counts(known, filters, signal);
   counted = key;
   const shownFacets = known.filter(({ attribute }) => {

@@ -356,6 +356,11 @@ def test_the_rest_comes_with_scrolling(opened, address):
     shows(page, asked(address, k=60))
 
 
+def test_a_tall_screen_is_filled_without_scrolling(opened, address):
+    page = opened(address, viewport={"width": 1280, "height": 4000})
+    shows(page, asked(address, k=60))
+
+
 def picture_of(color, number=0):
     file = BytesIO()
     Image.new("RGB", (900, 600), shade(COLORS[color], number)).save(file, "PNG")

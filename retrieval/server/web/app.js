@@ -118,7 +118,15 @@ function more() {
 
 // --- showing
 
-const showBusy = () => ($("main").ariaBusy = String(Boolean(running || waiting || leaving)));
+/** Whether more has come into view, or is in view still: an observer tells of changes only, and once. */
+const below = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && more(), { rootMargin: "600px" });
+
+function showBusy() {
+  const isBusy = Boolean(running || waiting || leaving);
+  $("main").ariaBusy = String(isBusy);
+  below.unobserve($("more"));
+  if (!isBusy) below.observe($("more"));
+}
 
 function showFound(hits, append) {
   const address = (id) => addressOf({ ...state, item: id });
@@ -301,7 +309,6 @@ function prepareControls() {
     event.preventDefault();
     openItem(link.parentElement.dataset.id);
   };
-  new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && more(), { rootMargin: "600px" }).observe($("more"));
   panel.prepare({
     like,
     open: openItem,

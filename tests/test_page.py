@@ -228,6 +228,25 @@ def test_what_is_typed_while_an_answer_comes_is_waited_for(opened, address):
     assert ids(page) == asked(address, text="blue", sort=["-price"], k=100)
 
 
+def test_what_is_typed_while_the_panel_closes_is_searched(opened, address):
+    page = opened(address)
+    page.locator("#hits .card").first.click()
+    panel(page).wait_for()
+    page.evaluate(
+        """() => {
+            const [panel, q] = [document.getElementById("panel"), document.getElementById("q")];
+            panel.addEventListener("close", () => {  // the page is on its way back, but not yet there
+                q.focus();
+                q.value = "blue";
+                q.dispatchEvent(new Event("input"));
+            });
+            panel.close();
+        }"""
+    )
+    shows(page, asked(address, text="blue", k=PAGE))
+    assert page.locator("#q").input_value() == "blue"
+
+
 def test_words_with_a_minus_lead_away(opened, address):
     page = opened(address)
     typed(page, "white -blue")

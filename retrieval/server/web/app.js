@@ -57,11 +57,13 @@ async function show(before) {
 
 addEventListener("popstate", async (event) => {
   const before = state;
-  state = read();
-  stopWaiting();
-  $("q").value = state.q;
+  const now = (state = read());
+  if (!leaving) {
+    stopWaiting(); // but what is typed while the panel closes is searched
+    $("q").value = state.q;
+  }
   await show(before);
-  scrollTo(0, event.state?.scroll ?? 0);
+  if (state === now) scrollTo(0, event.state?.scroll ?? 0);
 });
 
 const nameOf = (id) => (hitOf(id) ? titleOf(hitOf(id)) : id);

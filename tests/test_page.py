@@ -61,7 +61,10 @@ def shop(tmp_path_factory):
 
 @contextmanager
 def served(catalog, settings=None):
-    """Serve a catalog on a free port of this machine, and give its address."""
+    """Serve a catalog on a free port of this machine, and give its address.
+
+    Its pages are to be closed before it ends: one whose pictures are still on their way complains of a refused one.
+    """
     server = uvicorn.Server(uvicorn.Config(make_app(catalog, settings or Settings(batch=8)), log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
@@ -337,6 +340,7 @@ def test_a_search_is_sorted_by_the_service_also_by_a_nested_attribute(opened, tm
         with served(catalog) as address:
             page = opened(f"{address}/?q=red&sort=-offer.price")
             assert ids(page) == ["60", "50", "40", "30", "20", "10"]
+            page.context.close()
 
 
 def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
@@ -350,6 +354,7 @@ def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
         page.locator("#hits .card").first.click()
         panel(page).get_by_role("button", name="Captions for this picture").click()
         panel(page).locator("li a").first.wait_for()
+        page.context.close()
 
 
 def test_variants_are_grouped_and_shown_apart_again(opened, address):
@@ -579,6 +584,7 @@ def test_texts_of_a_catalog_are_texts(opened, tmp_path):
             assert HOSTILE in page.locator("#parts").inner_text()
             assert page.locator("[onerror]").count() == 0
             assert page.title() != "run"
+            page.context.close()
 
 
 def test_a_key_is_asked_for_once_and_opens_pictures_too(opened, shop):
@@ -599,6 +605,7 @@ def test_a_key_is_asked_for_once_and_opens_pictures_too(opened, shop):
         page.reload()
         settled(page)
         assert len(ids(page)) == PAGE
+        page.context.close()
 
 
 def test_a_service_that_is_gone_is_told_and_asked_again(opened, address):

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -72,10 +73,15 @@ def serving(catalog, settings=None, **options):
 
 def wait_until_ready(client):
     """Wait until the service is warm."""
-    for _ in range(500):
-        if client.get("/ready").status_code == 200:
-            return
-    raise AssertionError(client.get("/ready").text)
+    until(lambda: client.get("/ready").status_code == 200)
+
+
+def until(true):
+    """Wait for something to come true; half a minute is only waited where something hangs."""
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.005)
 
 
 def bulk(client, changes, **options):
@@ -104,10 +110,10 @@ def served(catalog, settings):
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         assert not failed
         yield address[0]
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()

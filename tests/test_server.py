@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
-from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving
+from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving, until
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -743,10 +743,7 @@ def test_a_service_whose_texts_another_tower_encodes_does_not_get_ready(shop, tm
 
 def until_told(client, words):
     """Wait until /ready says so."""
-    for _ in range(200):
-        if words in (message := told(client.get("/ready"), 503)):
-            return
-    pytest.fail(message)
+    until(lambda: words in told(client.get("/ready"), 503))
 
 
 def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from serving import CountingEncoder, make_shop
+from serving import until as comes
 
 from retrieval.catalog.request import make_request
 from retrieval.errors import QueryError
@@ -20,11 +21,13 @@ class Gate:
     def __init__(self):
         """Begin closed, with nothing asked."""
         self.open = threading.Event()
+        self.begun = 0
         self.batches = []
 
     def __call__(self, asked):
         """Wait, then answer; errors where errors were asked for."""
-        self.open.wait(10)
+        self.begun += 1
+        self.open.wait(30)
         self.batches.append(list(asked))
         if "break" in asked:
             raise RuntimeError("broken")
@@ -41,11 +44,7 @@ async def settled(tasks):
 
 
 async def until(condition):
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not come")
+    await asyncio.to_thread(comes, condition)
 
 
 def test_what_comes_while_a_call_runs_goes_together_in_the_next():
@@ -53,9 +52,9 @@ def test_what_comes_while_a_call_runs_goes_together_in_the_next():
         gate, batcher = collected(size=4)
         batcher.start()
         first = asyncio.create_task(batcher.ask("a"))
-        await asyncio.sleep(0.02)  # nothing else was there: it goes alone
+        await until(lambda: gate.begun == 1)  # nothing else was there: it goes alone
         rest = [asyncio.create_task(batcher.ask(one)) for one in "bcdefg"]
-        await asyncio.sleep(0.02)
+        await until(lambda: batcher.waiting == 6)
         gate.open.set()
         assert await settled([first, *rest]) == list("ABCDEFG")
         assert gate.batches == [["a"], list("bcde"), ["f", "g"]]
@@ -101,12 +100,12 @@ def test_who_goes_away_takes_no_other_along_and_is_not_asked_for():
         gate, batcher = collected()
         batcher.start()
         tasks = [asyncio.create_task(batcher.ask("a"))]
-        await asyncio.sleep(0.02)
+        await until(lambda: gate.begun == 1)
         tasks += [asyncio.create_task(batcher.ask(one)) for one in "bcd"]
-        await asyncio.sleep(0.02)
+        await until(lambda: batcher.waiting == 3)
         tasks[0].cancel()  # its call runs
         tasks[2].cancel()  # its call has not begun
-        await asyncio.sleep(0.02)
+        await until(lambda: batcher.waiting == 2)
         gate.open.set()
         assert [type(answer) for answer in await settled(tasks)][::2] == [asyncio.CancelledError] * 2
         assert gate.batches == [["a"], ["b", "d"]]
@@ -121,7 +120,7 @@ def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
         gate, batcher = collected(size=1, queue=2)
         batcher.start()
         tasks = [asyncio.create_task(batcher.ask("a"))]
-        await asyncio.sleep(0.02)
+        await until(lambda: gate.begun == 1)
         tasks += [asyncio.create_task(batcher.ask(one)) for one in "bc"]
         await until(lambda: batcher.waiting == 2)
         with pytest.raises(BusyError):
@@ -136,8 +135,8 @@ def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
 def test_a_lane_bounds_what_waits_and_goes_on_after_who_went_away():
     async def main():
         lane, gate = Lane("reads", threads=1, queue=2), threading.Event()
-        tasks = [asyncio.create_task(lane.run(gate.wait, 10)) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        tasks = [asyncio.create_task(lane.run(gate.wait, 30)) for _ in range(2)]
+        await until(lambda: lane.waiting == 2)
         with pytest.raises(BusyError, match="reads"):
             await lane.run(gate.wait)
         tasks[1].cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,19 +11,22 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from fake_encoder import DIMENSION
-from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, serving
+from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, serving, until
 
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.server import Settings, make_app
 from retrieval.server.run import _listening, serve
 
 VECTOR = [1.0] * DIMENSION
-SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, timeout=2.0, stop=5.0, queue=4)
+SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, queue=4)
+post, get = partial(httpx2.post, timeout=30), partial(httpx2.get, timeout=30)
 
 
 class HeldEncoder(CountingEncoder):
@@ -33,11 +37,13 @@ class HeldEncoder(CountingEncoder):
         super().__init__()
         self.free = threading.Event()
         self.free.set()
+        self.begun = []
         self.sizes = []
 
     def encode_texts(self, texts):
         """Wait, then one row for each text."""
-        self.free.wait(20)
+        self.begun.append(len(texts))
+        self.free.wait(30)
         self.sizes.append(len(texts))
         return super().encode_texts(texts)
 
@@ -61,10 +67,10 @@ def url(shop):
         yield url
 
 
-def raw(url, data, *, wait=5.0):
+def raw(url, data):
     """Send bytes, and return what comes until the other side closes, and whether it did."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=wait) as connection:
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(data)
         parts = []
         try:
@@ -79,6 +85,11 @@ def raw(url, data, *, wait=5.0):
 
 def port_of(url):
     return int(url.rpartition(":")[2])
+
+
+def waiting(url):
+    """How many searches wait for the one that is under way."""
+    return float(re.search(r'retrieval_waiting\{what="searches"\} (.*)', get(f"{url}/metrics").text)[1])
 
 
 def head(line, **headers):
@@ -97,11 +108,12 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(url):
 
 def test_a_body_in_chunks_is_refused_once_it_is_too_large(url):
     chunk = b"1000\r\n" + b" " * 0x1000 + b"\r\n"
-    request = head("POST /search HTTP/1.1", Content_Type="application/json", Transfer_Encoding="chunked")
+    kind = {"Content_Type": "application/json", "Transfer_Encoding": "chunked", "Connection": "close"}
+    request = head("POST /search HTTP/1.1", **kind)
     data, closed = raw(url, request + chunk * 6)
     assert data.startswith(b"HTTP/1.1 413 ")
     assert closed
-    fits, _ = raw(url, request + chunk * 3 + b'd\r\n{"like":"red"\r\n1\r\n}\r\n0\r\n\r\n', wait=1.0)
+    fits, _ = raw(url, request + chunk * 3 + b'd\r\n{"like":"red"\r\n1\r\n}\r\n0\r\n\r\n')
     assert fits.startswith(b"HTTP/1.1 200 ")
 
 
@@ -138,19 +150,21 @@ def test_a_second_request_that_does_not_get_going_is_not_waited_for_either(url):
     assert closed
 
 
-def test_lines_are_answered_while_more_are_sent(url):
+def test_lines_are_answered_while_more_are_sent(shop):
     def lines():
         for color in COLORS[:2]:
             yield json.dumps({"delete": color}).encode() + b"\n"
             time.sleep(0.8)  # longer than a batch waits for more
 
-    answer = httpx2.post(f"{url}/items", content=lines(), headers=LINES)
+    with served(shop, replace(SMALL, slow=15.0)) as url:
+        answer = post(f"{url}/items", content=lines(), headers=LINES)
     assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [200, 200]
 
 
 def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
-    request = head("POST /items HTTP/1.1", Content_Type="application/x-ndjson", Content_Length=1000)
-    data, _ = raw(url, request + b'{"delete": "red"}\n{"delete": "bl', wait=2.0)
+    kind = {"Content_Type": "application/x-ndjson", "Content_Length": 1000, "Connection": "close"}
+    request = head("POST /items HTTP/1.1", **kind)
+    data, _ = raw(url, request + b'{"delete": "red"}\n{"delete": "bl')
     assert b'"status": 200' in data
     assert b'"status": 408' in data
     with socket.create_connection(("127.0.0.1", port_of(url))) as connection:
@@ -161,16 +175,15 @@ def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
 
 def test_bodies_that_wait_take_bounded_memory(shop):
     """Each may have 1,000 bytes, and all together 16 times as much."""
-    with served(shop, Settings(port=0, batch=8, max_body=1000, slow=5.0)) as url:
+    with served(shop, Settings(port=0, batch=8, max_body=1000, slow=60.0)) as url:
         request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=1000) + b" " * 999
         with ExitStack() as stack:
             for _ in range(17):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)))).sendall(request)
-            time.sleep(0.3)
-            answer = httpx2.post(f"{url}/search", json={"like": "red" + " " * 500})
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        time.sleep(0.3)
-        assert httpx2.post(f"{url}/search", json={"like": "red"}).status_code == 200
+            large = {"like": "red" + " " * 500}
+            until(lambda: post(f"{url}/search", json=large).status_code == 503)  # once all of it came
+            assert post(f"{url}/search", json=large).headers["retry-after"] == "1"
+        until(lambda: post(f"{url}/search", json={"like": "red"}).status_code == 200)
 
 
 # --- time and queues
@@ -180,10 +193,11 @@ def test_searches_that_come_together_share_a_forward_pass(url, encoder):
     async def ask(texts):
         async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
             tasks = [asyncio.create_task(client.post("/search", json={"text": text, "k": 1})) for text in texts]
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(until, lambda: sum(encoder.begun) + waiting(url) == 4)
             encoder.free.set()
             return [(await task).json()["hits"][0]["id"] for task in tasks]
 
+    encoder.begun.clear()
     encoder.sizes.clear()
     encoder.free.clear()
     assert asyncio.run(ask(["red", "blue", "white", "black"])) == ["red", "blue", "white", "black"]
@@ -191,20 +205,22 @@ def test_searches_that_come_together_share_a_forward_pass(url, encoder):
     assert len(encoder.sizes) <= 2  # the first may have gone alone
 
 
-def test_too_many_that_wait_and_too_long_a_wait_are_told(url, encoder):
-    async def ask():
+def test_too_many_that_wait_and_too_long_a_wait_are_told(shop, encoder):
+    async def ask(url):
         async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
             first = asyncio.create_task(client.post("/search", json={"text": "red"}))
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(until, lambda: encoder.begun)
             tasks = [asyncio.create_task(client.post("/search", json={"text": "red"})) for _ in range(6)]
             return [await task for task in (first, *tasks)]
 
-    encoder.free.clear()
-    answers = asyncio.run(ask())
-    assert sorted(answer.status_code for answer in answers) == [503, 503, 504, 504, 504, 504, 504]
-    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
-    encoder.free.set()
-    assert httpx2.post(f"{url}/search", json={"text": "red", "k": 1}).json()["hits"][0]["id"] == "red"
+    with served(shop, replace(SMALL, timeout=3.0)) as url:
+        encoder.begun.clear()
+        encoder.free.clear()
+        answers = asyncio.run(ask(url))
+        assert sorted(answer.status_code for answer in answers) == [503, 503, 504, 504, 504, 504, 504]
+        assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
+        encoder.free.set()
+        assert post(f"{url}/search", json={"text": "red", "k": 1}).json()["hits"][0]["id"] == "red"
 
 
 def test_who_hangs_up_breaks_no_batch(url, encoder):
@@ -216,7 +232,7 @@ def test_who_hangs_up_breaks_no_batch(url, encoder):
             connection.sendall(request)
             time.sleep(0.05)
     encoder.free.set()
-    assert httpx2.post(f"{url}/search", json={"text": "blue", "k": 1}).json()["hits"][0]["id"] == "blue"
+    assert post(f"{url}/search", json={"text": "blue", "k": 1}).json()["hits"][0]["id"] == "blue"
 
 
 def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_larger(shop):
@@ -254,7 +270,7 @@ def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeyp
 
 
 PROGRAM = """
-import sys, time
+import sys
 sys.path.insert(0, {tests!r})
 from fake_encoder import FakeEncoder
 from retrieval.catalog import Catalog
@@ -263,7 +279,9 @@ from retrieval.server.run import _listening, serve
 
 class Slow(FakeEncoder):
     def encode_texts(self, texts):
-        time.sleep(1.0 if "slow" in texts else 0)
+        if "slow" in texts:
+            print("asked", flush=True)
+            sys.stdin.readline()
         return super().encode_texts(texts)
 
 with Catalog.open(sys.argv[1], encoder=Slow()) as catalog:
@@ -272,24 +290,35 @@ print("closed", flush=True)
 """
 
 
+def refuses(url):
+    """Whether nobody listens any more; who comes while the service stops listening may also be cut off."""
+    try:
+        get(f"{url}/health")
+    except httpx2.ConnectError:
+        return True
+    except httpx2.TransportError:
+        return False
+    return False
+
+
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_finishes_what_is_under_way_and_succeeds(tmp_path, kind):
     make_shop(tmp_path).close()
     program = PROGRAM.format(tests=str(Path(__file__).parent))
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(tmp_path / "c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         url = process.stdout.readline().strip()
         answers = []
         asking = threading.Thread(
-            target=lambda: answers.append(httpx2.post(f"{url}/search", json={"text": "slow"}, timeout=20))
+            target=lambda: answers.append(post(f"{url}/search", json={"text": "slow"}, timeout=60))
         )
         asking.start()
-        time.sleep(0.4)
+        assert process.stdout.readline() == "asked\n"
         os.kill(process.pid, kind)
-        time.sleep(0.3)
-        with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{url}/health")
+        until(lambda: refuses(url))
+        process.stdin.write("go on\n")
+        process.stdin.flush()
         asking.join()
         assert answers[0].status_code == 200
         assert process.stdout.read() == "closed\n"
@@ -307,7 +336,7 @@ def test_the_command_says_where_it_serves_and_who_may_ask(tmp_path):
         url = line.split()[3]
         assert line.startswith("serving ")
         assert "no keys: open to every program on this machine" in line
-        assert httpx2.post(f"{url}/search", json={"vector": [1, 0]}).json()["hits"][0]["id"] == "a"
+        assert post(f"{url}/search", json={"vector": [1, 0]}).json()["hits"][0]["id"] == "a"
         process.terminate()
         assert process.stderr.read() == ""
     assert process.returncode == 0

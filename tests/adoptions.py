@@ -59,7 +59,7 @@ def killed(catalog: Path, *, step: str | None = None, delay: float | None = None
         if delay is not None:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) in {-signal.SIGKILL, 0} if step is None else {-signal.SIGKILL}
+        assert process.wait(timeout=300) in {-signal.SIGKILL, 0} if step is None else {-signal.SIGKILL}
 
 
 def held(path: Path) -> tuple[Any, Contents]:

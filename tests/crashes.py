@@ -199,7 +199,7 @@ def _killed(
             time.sleep(moment.delay)
             process.send_signal(signal.SIGKILL)
         said += process.stdout.readlines()
-        assert process.wait(timeout=60) == -signal.SIGKILL, said[-3:]
+        assert process.wait(timeout=300) == -signal.SIGKILL, said[-3:]
     return [json.loads(line) for line in said if line.endswith("\n")]
 
 

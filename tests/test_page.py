@@ -146,7 +146,10 @@ def shows(page, expected):
 
 
 def comes(true):
-    """Wait until something is true; the page's policy forbids Playwright's own way, which is eval."""
+    """Wait until something is true; the page's policy forbids Playwright's own way, which is eval.
+
+    What it looks at is to be asked of the page: Playwright hears of events, and of a new `page.url`, only in its calls.
+    """
     until = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < until
@@ -473,6 +476,7 @@ def test_captions_that_come_before_the_rest_of_an_item_stay(opened, address):
     page.locator("#hits .card").first.click()
     panel(page).get_by_role("button", name="Captions for this picture").click()
     panel(page).locator("li a").first.wait_for()
+    comes(lambda: page.wait_for_timeout(10) or held)
     held[0].continue_()
     panel(page).locator(".told > p", has_text="seen from the").wait_for()
     assert panel(page).locator("li a").count() > 0
@@ -491,7 +495,7 @@ def test_an_item_that_is_opened_before_the_last_one_is_closed_stays(opened, addr
         })"""
     )
     panel(page).get_by_text("red/1", exact=True).wait_for()
-    assert urlsplit(page.url).query == "item=red%2F1"
+    assert page.evaluate("location.search") == "?item=red%2F1"
 
 
 def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
@@ -499,7 +503,7 @@ def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
     panel(page).get_by_text("a green square, number 3").wait_for()
     panel(page).get_by_role("button", name="Close").click()
     panel(page).wait_for(state="hidden")
-    comes(lambda: urlsplit(page.url).query == "")  # the event of a closed dialog comes after it is hidden
+    comes(lambda: page.evaluate("location.search") == "")  # the event of a closed dialog comes after it is hidden
     page.locator("#hits .card").first.click()
     panel(page).wait_for()
     page.go_back()

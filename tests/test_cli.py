@@ -314,6 +314,15 @@ def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_pa
     assert "was begun with epochs 2, now 3" in err
 
 
+def test_resuming_where_nothing_was_begun_says_that_a_run_is_begun(run, shop, model, tmp_path):
+    """So torchrun may name --resume from the start, and a mistyped folder is seen before hours of training."""
+    settings = ["--model", model, "--epochs", "1", "--batch-size", "3", "--resume"]
+    told = f"{tmp_path / 'run'} holds no run to go on with: one is begun"
+    for begins in (True, False):
+        code, _, err = run("train", shop, tmp_path / "run", *settings)
+        assert (code, told in err) == (0, begins)
+
+
 def test_settings_without_a_flag_are_set_by_name(run, shop, model, tmp_path):
     """A number, a word of JSON's, and a text; all come back from the run's folder."""
     words = ["weight_decay=0.25", "keep_statistics=false", f"cache_folder={tmp_path / 'cache'}", "threads=null"]

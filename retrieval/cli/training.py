@@ -179,7 +179,8 @@ def train(
 
         given = {name: value for name, value in settings.items() if _is_named(name)} | others
         folder = RunFolder(run)
-        begun = folder.begun() if resume and folder.config.is_file() else TrainConfig()
+        goes_on = resume and folder.config.is_file()
+        begun = folder.begun() if goes_on else TrainConfig()
         try:
             check_names(given)
             config = replace(begun, **given)
@@ -187,7 +188,9 @@ def train(
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
         held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
-        if "model" not in given and not resume and leads():
+        if resume and not goes_on and leads():
+            notice(f"{run} holds no run to go on with: one is begun")
+        if "model" not in given and not goes_on and leads():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
         watch = Watch(progress=bar.progress, opened=bar.opened, kept=bar.kept, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)

@@ -288,6 +288,7 @@ def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
     for wrong in ("--model", model), ("--model", tmp_path / "none"), ():
         code, _, err = run("evaluate", tmp_path, *wrong, "--held-out")
         assert (code, "--held-out goes with a run" in err) == (2, True)
+        assert "no model named" not in err
 
 
 def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run, shop, model, tmp_path):

@@ -244,11 +244,11 @@ def evaluate(
 
     if model is not None and catalog is not None:
         raise click.UsageError("Name one of --model and --catalog, not both.")
-    if model is None and catalog is None:
-        notice(STARTER_NOTICE)
-    source = read_pairs(pairs, images=images)
     if held_out and model is None:
         raise click.UsageError("--held-out goes with a run: name it by --model.")
+    source = read_pairs(pairs, images=images)
+    if model is None and catalog is None:
+        notice(STARTER_NOTICE)
     if model is not None:
         source = _unlearned(source, model, alone=held_out)
     with _measured(model, catalog, device) as (encoder, served), bar("pictures and texts") as progress:

@@ -207,6 +207,14 @@ def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
     )
 
 
+def test_an_attribute_that_no_item_has_is_named_where_hits_are_sorted_or_grouped_by_it(run, catalog):
+    for option in ("--sort", "-prise"), ("--group", "prise"):
+        code, lines, err = run("search", catalog, "square", *option)
+        assert (code, bool(lines)) == (0, True)
+        assert "no item has an attribute 'prise'; there are color, price" in err
+    assert "no item has" not in run("search", catalog, "square", "--sort", "-price", "--group", "color")[2]
+
+
 def test_the_page_holds_the_words_and_every_hit(run, catalog, tmp_path):
     code, _, err = run("search", catalog, "a red square", "-k", "3", "--html", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

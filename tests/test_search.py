@@ -334,6 +334,12 @@ def test_one_request_without_an_answer_is_an_error_in_its_place_alone(shop):
         catalog.search_many([make_request(**one) for one in asked])
 
 
+def test_what_is_no_request_is_told_what_makes_one(shop):
+    catalog, _ = shop
+    with pytest.raises(QueryError, match=r"a request is what make_request returns, not \{'text': 'red'\}"):
+        catalog.search_many([make_request(text="red"), {"text": "red"}])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

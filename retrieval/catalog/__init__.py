@@ -326,6 +326,9 @@ class Catalog:
     def search_many(self, requests: Sequence[Request]) -> list[Hits]:
         """Return the hits of each request: texts are embedded in one forward pass, an index is searched once for all.
 
+        Args:
+            requests: As `make_request` makes them, from the arguments of `search`.
+
         Raises:
             QueryError, ImageError, CatalogError: the first of what one of them cannot be answered for.
         """
@@ -340,7 +343,7 @@ class Catalog:
         return self._searcher.search_each(requests)
 
     async def asearch(self, request: Request) -> Hits:
-        """Return the hits of a request; the search runs in another thread, and this one goes on meanwhile."""
+        """Return the hits of a request, as `make_request` makes it; the search runs in another thread meanwhile."""
         return (await asyncio.to_thread(self.search_many, [request]))[0]
 
     # --- facts

@@ -12,6 +12,8 @@ from retrieval.catalog.catalog_encoder import CatalogEncoder, Recorded
 from retrieval.catalog.encoding import FAILURES, Encoded, Failure, encoded
 from retrieval.catalog.request import Request
 from retrieval.catalog.search import Search, Sides
+from retrieval.errors import QueryError
+from retrieval.filters import shown
 from retrieval.filters.mirror import Mirror
 from retrieval.records import Records
 from retrieval.records.database import Database
@@ -30,7 +32,14 @@ class Searcher:
         self._words = WordSearch()
 
     def search_each(self, requests: Sequence[Request]) -> list[Hits | Failure]:
-        """Return the hits of each request, or why there are none; what can be done for many at once is."""
+        """Return the hits of each request, or why there are none; what can be done for many at once is.
+
+        Raises:
+            QueryError: one is no request.
+        """
+        for request in requests:
+            if not isinstance(request, Request):
+                raise QueryError(f"a request is what make_request returns, not {shown(request)}")
         while True:
             start = perf_counter()
             recorded, dimension = self._encoder.recorded, self._encoder.dimension

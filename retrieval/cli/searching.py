@@ -109,6 +109,8 @@ def search(
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
         if not hits:
             notice(_why_nothing(where, opened.info()["attributes"]))
+        elif named := [*(name.removeprefix("-") for name in sort), *([group] if group else [])]:
+            _tell_unknown(named, opened.info()["attributes"])
         if html is not None:
             query = {"text": words, "image": image, "like": like, "minus": minus, "filters": tuple(filters)}
             _write_sheet(html, hits, pictures=[opened.image_source(hit.id, hit.position) for hit in hits], query=query)
@@ -147,7 +149,18 @@ def _why_nothing(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> 
     unknown = sorted(filter_keys(parse_filter(where)) - set(attributes))
     if not unknown:
         return "nothing found that the filter lets through"
-    return f"nothing found: no item has an attribute {unknown[0]!r}; there are {', '.join(attributes) or 'none'}"
+    return f"nothing found: {_no_attribute(unknown[0], attributes)}"
+
+
+def _tell_unknown(named: Sequence[str], attributes: Sequence[str]) -> None:
+    """Say which of the attributes to sort or group by no item has: without a word the order would look meant."""
+    for name in dict.fromkeys(named):
+        if name not in attributes:
+            notice(_no_attribute(name, attributes))
+
+
+def _no_attribute(name: str, attributes: Sequence[str]) -> str:
+    return f"no item has an attribute {name!r}; there are {', '.join(attributes) or 'none'}"
 
 
 def _hit_record(hit: "Hit") -> Mapping[str, Any]:

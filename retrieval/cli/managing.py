@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from retrieval.cli.shared import DEVICES, FILE, PATH, extra_named, notice, reading
-from retrieval.errors import ServiceError
+from retrieval.errors import EncoderError, ServiceError
 
 _EXPORTED = 256  # items that are in memory at once
 _VECTORS = ("image_vectors", "caption_vectors")
@@ -108,6 +108,9 @@ def _describe(thing: str) -> Mapping[str, Any]:
     from retrieval.encoder import describe_encoder
 
     if not is_catalog(Path(thing)):
-        return describe_encoder(thing)
+        try:
+            return describe_encoder(thing)
+        except EncoderError as error:
+            raise EncoderError(f"{thing} is no catalog; and taken for a model: {error}") from error
     with reading(Path(thing)) as opened:
         return opened.info()

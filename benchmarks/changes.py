@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from catalog import CHUNK, SEED
-from common import write_results
+from common import seconds_of, write_results
 
 from retrieval.catalog import Catalog
 from retrieval.pairs import Pairs
@@ -74,31 +74,28 @@ def changing(catalog: Catalog, queries: np.ndarray, generator: np.random.Generat
     for number in range(CHANGES):
         query = queries[number]
         item = {"id": str(number), "image_vectors": generator.normal(size=(1, DIMENSION)).astype(np.float32)}
-        times["search"].append(milliseconds(partial(catalog.search, vector=query, k=K)))
-        times["change"].append(milliseconds(partial(catalog.upsert, [item])))
-        times["search_after_change"].append(milliseconds(partial(catalog.search, vector=query, k=K)))
+        times["search"].append(seconds_of(partial(catalog.search, vector=query, k=K)))
+        times["change"].append(seconds_of(partial(catalog.upsert, [item])))
+        times["search_after_change"].append(seconds_of(partial(catalog.search, vector=query, k=K)))
     return {name: told(each) for name, each in times.items()}
 
 
 def searches(catalog: Catalog, queries: np.ndarray, *, enough: Callable[[int], bool]) -> list[float]:
-    """Search for one query after the other until it is enough; milliseconds of each."""
+    """Search for one query after the other until it is enough; seconds of each."""
     taken: list[float] = []
     while not enough(len(taken)):
         query = queries[len(taken) % len(queries)]
-        taken.append(milliseconds(partial(catalog.search, vector=query, k=K)))
+        taken.append(seconds_of(partial(catalog.search, vector=query, k=K)))
     return taken
 
 
-def milliseconds(act: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
-    act()
-    return 1000 * (time.perf_counter() - began)
-
-
 def told(taken: list[float]) -> dict[str, float]:
-    """The median and the worst."""
-    return {"count": len(taken), "median": round(float(np.median(taken)), 2), "worst": round(max(taken), 1)}
+    """The median and the worst, in milliseconds."""
+    return {
+        "count": len(taken),
+        "median": round(1000 * float(np.median(taken)), 2),
+        "worst": round(1000 * max(taken), 1),
+    }
 
 
 def table_of(results: dict[str, Any]) -> dict[str, object]:

@@ -54,7 +54,7 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             time.sleep(REST)
-            seconds[name].append(_seconds(functions[name]))
+            seconds[name].append(seconds_of(functions[name]))
     return seconds
 
 
@@ -63,7 +63,8 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds_of(function: Callable[[], object]) -> float:
+    """How long a function takes, once."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start

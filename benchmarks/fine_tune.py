@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("--model", default="starter")
     parser.add_argument("--epochs", type=int, help="of both tunings; the trainer's own number where not given")
     parser.add_argument("--tune", action="append", choices=TUNED, help="what to tune; all of these where not given")
-    parser.add_argument("--resume", action="store_true", help="keep the rows that were written already")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the rows that measure the same and were written already"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args()
     settings = {"epochs": arguments.epochs, "device": arguments.device}
@@ -63,16 +65,26 @@ def main() -> None:
         ("luma", clothes, lambda pair: pair.id.partition("-")[0]),
         ("dishes_zh", dishes, lambda pair: str(pair.attributes["title"])),
     ]
-    results: dict[str, Any] = read_results("fine_tune") if arguments.resume else {}
-    results = {name: found for name, found in results.items() if name != "table"}
+    asked = {"model": arguments.model, "epochs": arguments.epochs, "draws": DRAWS}
+    results = rows_of(asked) if arguments.resume else {}
     for name, pairs, product in products:
         splits = [split for draw in range(DRAWS) for split in fifths(pairs, product, seed=draw)]
         for tune in arguments.tune or TUNED:
             if tune not in results.setdefault(name, {}):
-                results[name][tune] = tuned(splits, photos, arguments.model, tune=tune, settings=settings)
+                found = tuned(splits, photos, arguments.model, tune=tune, settings=settings)
+                results[name][tune] = {"asked": asked, **found}
                 print(*row(name, tune, results[name][tune]), sep=" | ", flush=True)
                 save(results)
     print("wrote", save(results))
+
+
+def rows_of(asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows that were written already and measure the same: a table is never of two models or settings."""
+    written = {name: tunes for name, tunes in read_results("fine_tune").items() if name != "table"}
+    return {
+        name: {tune: found for tune, found in tunes.items() if found.get("asked") == asked}
+        for name, tunes in written.items()
+    }
 
 
 def save(results: dict[str, Any]) -> Path:

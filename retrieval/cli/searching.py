@@ -109,8 +109,10 @@ def search(
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
         if not hits:
             notice(_why_nothing(where, opened.info()["attributes"]))
-        elif named := [*(name.removeprefix("-") for name in sort), *([group] if group else [])]:
-            _tell_unknown(named, opened.info()["attributes"])
+        named = dict.fromkeys([*(name.removeprefix("-") for name in sort), *([group] if group else [])])
+        unseen = [name for name in named if not any(name in hit.attributes for hit in hits)]
+        if hits and unseen:
+            _tell_unknown(unseen, opened.info()["attributes"])
         if html is not None:
             query = {"text": words, "image": image, "like": like, "minus": minus, "filters": tuple(filters)}
             _write_sheet(html, hits, pictures=[opened.image_source(hit.id, hit.position) for hit in hits], query=query)
@@ -154,7 +156,7 @@ def _why_nothing(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> 
 
 def _tell_unknown(named: Sequence[str], attributes: Sequence[str]) -> None:
     """Say which of the attributes to sort or group by no item has: without a word the order would look meant."""
-    for name in dict.fromkeys(named):
+    for name in named:
         if name not in attributes:
             notice(_no_attribute(name, attributes))
 

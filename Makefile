@@ -21,7 +21,8 @@ check: $(READY)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/pytest -q --durations=0 tests/test_layers.py
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q --durations=0 tests/test_imports.py
 	$(BIN)/python benchmarks/readme.py --check
 
 format: $(READY)

@@ -27,8 +27,8 @@ from retrieval.encoder import load_encoder
 from retrieval.metrics.intervals import Estimate, paired_difference
 from retrieval.pairs import Pair, Pairs, read_pairs
 from retrieval.train import TrainConfig, train
-from retrieval.train.exam import Exam, Marks
-from retrieval.train.run import RECALLS
+from retrieval.train.run_folder import RECALLS
+from retrieval.train.validation.validator import Exam, Marks
 
 FIFTHS = 5
 ENOUGH = 280

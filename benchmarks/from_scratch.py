@@ -14,12 +14,12 @@ from pathlib import Path
 
 from common import write_results
 
+from retrieval.demo.sample_shop import draw_shop, split_unseen
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.evaluate.report import Report
 from retrieval.metrics import KS
 from retrieval.pairs import read_pairs
-from retrieval.sample_shop import draw_shop, split_unseen
 from retrieval.train import TrainConfig, train
 
 

@@ -23,10 +23,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from serving import near, serving
 
 from retrieval.catalog import Catalog
+from retrieval.demo.sample_shop import COLOR_WORDS, KINDS, Product, draw_shop, invent
 from retrieval.encoder import load_encoder
 from retrieval.images import open_image
 from retrieval.pairs import read_pairs
-from retrieval.sample_shop import COLOR_WORDS, KINDS, Product, draw_shop, invent
 
 SHOWN = 400  # products on the screenshots
 PRODUCTS = 90  # drawn ones, whose pictures all items share

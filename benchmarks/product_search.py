@@ -21,9 +21,9 @@ import numpy as np
 from common import write_results
 
 from retrieval.catalog import Catalog
+from retrieval.demo.sample_shop import draw_shop
 from retrieval.metrics.intervals import paired_difference
 from retrieval.pairs import Pair, read_pairs
-from retrieval.sample_shop import draw_shop
 
 SEED = 0
 K = 10

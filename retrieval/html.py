@@ -25,7 +25,7 @@ _SHOWN_TEXT: Final = 400  # characters of a caption or an attribute's value
 
 
 class ShownHit(Protocol):
-    """What the page needs of a hit (see retrieval.records.items.Hit)."""
+    """What the page needs of a hit (see retrieval.types.Hit)."""
 
     @property
     def score(self) -> float:

@@ -23,8 +23,9 @@ import numpy as np
 from fake_encoder import FakeEncoder
 from PIL import Image
 
-from retrieval.catalog import Catalog, shelf, sync, upkeep
-from retrieval.catalog.ingest import Ingest
+from retrieval.catalog import Catalog
+from retrieval.catalog.write import maintenance, sync, vector_appender
+from retrieval.catalog.write.commit import Ingest
 from retrieval.pairs import Pairs, read_pairs
 from retrieval.records import slots, vector_store
 
@@ -243,11 +244,11 @@ def _die() -> None:
 def _die_at(step: str) -> None:
     """Kill this process at the third time that the step is reached."""
     places = {
-        "the vectors are not synced yet": (shelf, "append_rows"),
-        "the vectors are written": (shelf.Shelf, "record"),
+        "the vectors are not synced yet": (vector_appender, "append_rows"),
+        "the vectors are written": (vector_appender.Shelf, "record"),
         "the compacted vectors are written": (slots.Slots, "renumber"),
-        "the compacted vectors are not synced yet": (upkeep, "copy_rows"),
-        "the old vectors are not yet removed": (upkeep, "remove_other_generations"),
+        "the compacted vectors are not synced yet": (maintenance, "copy_rows"),
+        "the old vectors are not yet removed": (maintenance, "remove_other_generations"),
     }
     owner, name = places[step]
     original = getattr(owner, name)
@@ -255,7 +256,7 @@ def _die_at(step: str) -> None:
 
     def dying(*arguments: Any, **options: Any) -> Any:
         reached.append(1)
-        if len(reached) >= (3 if owner in (shelf, shelf.Shelf) else 1) and _is_due(step, arguments):
+        if len(reached) >= (3 if owner in (vector_appender, vector_appender.Shelf) else 1) and _is_due(step, arguments):
             if step.endswith("not synced yet"):
                 vector_store.os.fsync = lambda _descriptor: _die()
             else:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from retrieval.catalog import Catalog
 from retrieval.server import Settings, make_app
-from retrieval.server.run import serve
+from retrieval.server.uvicorn_server import serve
 
 COLORS = ("red", "green", "blue", "white", "black")
 READ = {"Authorization": "Bearer a-key-that-reads-0123456789"}

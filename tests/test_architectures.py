@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from test_train_towers import config_of, one_thread, pairs, weights  # noqa: F401 (fixtures)
+from test_towers import config_of, one_thread, pairs, weights  # noqa: F401 (fixtures)
 from tiny_models import tiny_config
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -20,8 +20,8 @@ from retrieval.encoder.architectures import LstmText, build_model
 from retrieval.encoder.open_clip_models import open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train import TrainConfig, train
-from retrieval.train.starts import starting_model
-from retrieval.train.tuning import places
+from retrieval.train.model.create import starting_model
+from retrieval.train.model.param_groups import places
 
 LSTM = {"context_length": 12, "vocab_size": 49408, "lstm": {"width": 24, "embedding": 8}}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "picture", "the", "of", "all", "a", *map(str, range(40))]

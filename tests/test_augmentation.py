@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.train.augmentation import Looks, recolored, with_words_left_out
-from retrieval.train.lessons import Lessons
-from retrieval.train.words import bars_mirroring, names_colors, pieces
+from retrieval.train.data.augmentation import Looks, recolored, with_words_left_out
+from retrieval.train.data.caption_words import bars_mirroring, names_colors, pieces
+from retrieval.train.data.dataset import Lessons
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 chances = st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4).map(np.array)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from retrieval.errors import TrainingError
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair
-from retrieval.train.balance import classes_of, dealt, expectations
-from retrieval.train.batches import Schedule
+from retrieval.train.data.balance import classes_of, dealt, expectations
+from retrieval.train.data.sampler import Schedule
 
 schedules = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
     lambda classes: st.builds(

@@ -22,7 +22,9 @@ from index.errors import DeviceError
 from index.exact import exact_search
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, is_catalog, make_request, search, sides, upkeep
+from retrieval.catalog import Catalog, is_catalog, make_request, side
+from retrieval.catalog.search import single
+from retrieval.catalog.write import maintenance
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
 from retrieval.images import content_hash, open_image
 from retrieval.pairs import Pairs, read_pairs
@@ -190,7 +192,7 @@ def test_an_empty_catalog_answers_nothing(tmp_path):
 def test_a_search_of_an_empty_catalog_loads_and_records_no_encoder_and_any_may_come_after(
     tmp_path, monkeypatch, target
 ):
-    monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", None)
+    monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", None)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         requests = [make_request(target=target, **part) for part in ({"text": "red"}, {"vector": [1.0, 2.0]})]
         assert catalog.search_many(requests) == [[], []]
@@ -213,9 +215,7 @@ def test_an_encoder_loaded_over_an_empty_catalog_is_not_taken_for_vectors_that_c
     tmp_path, monkeypatch
 ):
     loads = []
-    monkeypatch.setattr(
-        "retrieval.catalog.catalog_encoder.load_encoder", lambda name, **_: loads.append(name) or FakeEncoder()
-    )
+    monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda name, **_: loads.append(name) or FakeEncoder())
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         assert catalog.encoder.name == "fake/one"
         catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
@@ -233,7 +233,7 @@ def test_an_encoder_loaded_over_an_empty_catalog_is_not_taken_for_vectors_that_c
     ):
         assert catalog.encoder.name == "fake/one"
         other.upsert([{"id": "a", "images": [picture_of("red")]}])
-        monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", lambda *_, **__: other.encoder)
+        monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda *_, **__: other.encoder)
         assert catalog.search("red")[0].id == "a"
         assert catalog.encoder is other.encoder
 
@@ -385,14 +385,14 @@ def compacted(tmp_path):
 def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(compacted, monkeypatch):
     """Vectors that were compacted between the look at the records and the look at the file are not missing."""
     reader, compact = compacted
-    before, times = sides.map_rows, iter(range(6))
+    before, times = side.map_rows, iter(range(6))
 
     def late(path, **facts):
         if next(times, None) is not None:
             compact()
         return before(path, **facts)
 
-    monkeypatch.setattr(sides, "map_rows", late)
+    monkeypatch.setattr(side, "map_rows", late)
     assert {hit.id for hit in reader.search(vector=[1.0, 0.0])} == {"it", "other"}
     assert next(times, None) is None
 
@@ -400,13 +400,13 @@ def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(comp
 @pytest.mark.parametrize("target", ["images", "captions", "items"])
 def test_a_search_like_an_item_holds_its_vectors_while_a_compaction_takes_the_file_away(compacted, monkeypatch, target):
     reader, compact = compacted
-    before = search._item_row
+    before = single._item_row
 
     def late(*given):
         compact()
         return before(*given)
 
-    monkeypatch.setattr(search, "_item_row", late)
+    monkeypatch.setattr(single, "_item_row", late)
     assert [hit.id for hit in reader.search(like="it", target=target)] == ["other"]
 
 
@@ -687,7 +687,7 @@ def late(monkeypatch):
             assert may_end.wait(60)
         return made
 
-    monkeypatch.setattr(sides.VectorIndex, "build", built)
+    monkeypatch.setattr(side.VectorIndex, "build", built)
     return begun, may_end
 
 
@@ -752,7 +752,7 @@ def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_chan
             raise DeviceError("there is no FAISS")
         return build(rows, spec=spec, **options)
 
-    monkeypatch.setattr(sides.VectorIndex, "build", failing)
+    monkeypatch.setattr(side.VectorIndex, "build", failing)
     with Catalog.open(without_index) as catalog:
         for _ in range(3):
             assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
@@ -784,7 +784,7 @@ def test_the_kind_that_auto_picks_fits_half_of_the_machines_memory(tmp_path, mon
         catalog.upsert([{"id": "a", "image_vectors": np.eye(512)[:1]}])
         with catalog._database.reading() as records:
             few, many, most = (
-                upkeep.wanted_kind(records, SideState(generation=1, rows=count, kind="exact"), device="cpu")
+                maintenance.wanted_kind(records, SideState(generation=1, rows=count, kind="exact"), device="cpu")
                 for count in (1, 1_000_000, 60_000_000)
             )
     assert [few[0], many[0], most[0]] == ["exact", "hnsw", "ivfpq"]
@@ -884,7 +884,7 @@ def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pic
     def failing(_self, _contents):
         raise CatalogError("the disk is failing")
 
-    monkeypatch.setattr("retrieval.catalog.reading.Reader._known", failing)
+    monkeypatch.setattr("retrieval.catalog.write.embed.Reader._known", failing)
     with (
         Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog,
         pytest.raises(CatalogError, match="disk is failing"),

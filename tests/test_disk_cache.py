@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from retrieval.errors import TrainingError
-from retrieval.train.disk_cache import DiskCache
+from retrieval.train.data.disk_cache import DiskCache
 
 
 def picture(seed, width=30, height=20):

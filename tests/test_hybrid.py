@@ -11,7 +11,7 @@ from retrieval.catalog import Catalog
 from retrieval.errors import QueryError
 from retrieval.filters import parse_filter
 from retrieval.filters.mirror import Mirror
-from retrieval.records.word_search import WordSearch
+from retrieval.words.search import WordSearch
 
 WORDS = ("red", "blue", "warm", "cold", "hat", "coat", "灰色", "外套")
 
@@ -118,7 +118,7 @@ def test_what_is_counted_by_words_is_no_question_of_how_many_are_ranked(shop, mo
     """Also with more items that have the words than are ranked."""
     every = shop.search("red hat", k=80, where=where, facets=["n"], **asked)
     assert every.total == len(every)
-    monkeypatch.setattr("retrieval.catalog.search.WINDOW", 5)
+    monkeypatch.setattr("retrieval.catalog.search.single.WINDOW", 5)
     few = shop.search("red hat", k=2, where=where, facets=["n"], **asked)
     assert (few.total, few.facets) == (every.total, every.facets)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.catalog import Catalog
-from retrieval.catalog.patches import merged
+from retrieval.catalog.write.patches import merged
 from retrieval.errors import CatalogError, QueryError
 from retrieval.records.vector_store import map_rows
 
@@ -115,7 +115,7 @@ def test_vectors_that_a_compaction_takes_away_are_looked_for_again_and_missing_o
             raise FileNotFoundError(2, "gone", "images-1.f32")
         return map_rows(*args, **options)
 
-    monkeypatch.setattr("retrieval.catalog.answers.map_rows", compacted_first)
+    monkeypatch.setattr("retrieval.catalog.search.hits.map_rows", compacted_first)
     assert shop.get(["red"], vectors=True)["red"]["image_vectors"].shape == (1, DIMENSION)
     for path in (tmp_path / "c").glob("images-*.f32"):
         path.unlink()

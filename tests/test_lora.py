@@ -7,18 +7,18 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_towers import CONVOLUTIONAL, TINY, config_of, one_thread, pairs, weights  # noqa: F401 (fixtures)
+from test_towers import CONVOLUTIONAL, TINY, config_of, one_thread, pairs, weights  # noqa: F401 (fixtures)
 from tiny_models import random_model, write_model
 
 from retrieval.encoder import load_encoder
 from retrieval.encoder.open_clip_models import save_run
 from retrieval.pairs import Pairs
 from retrieval.train import train
-from retrieval.train.averages import replaced
 from retrieval.train.config import TrainConfig
-from retrieval.train.lora import is_lora, plain_weights, spread_weights
-from retrieval.train.run import RunFolder
-from retrieval.train.tuning import freeze, is_frozen, train_mode
+from retrieval.train.model.averaging import replaced
+from retrieval.train.model.lora import is_lora, plain_weights, spread_weights
+from retrieval.train.model.param_groups import freeze, is_frozen, train_mode
+from retrieval.train.run_folder import RunFolder
 
 CONFIG = TrainConfig(model="a/b", lora_rank=3).complete()
 MODELS = {"vit": TINY, "timm": CONVOLUTIONAL}

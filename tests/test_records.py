@@ -17,11 +17,11 @@ from retrieval.filters.mirror import Mirror
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
 from retrieval.records.entries import Entries
-from retrieval.records.items import attributes_json, item_from
 from retrieval.records.locks import SharedLock, writer_lock
 from retrieval.records.slots import Vector
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
-from retrieval.records.word_search import WordSearch
+from retrieval.types import attributes_json, item_from
+from retrieval.words.search import WordSearch
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval.demo.sample_shop import draw_product, draw_shop, invent, split_unseen
+from retrieval.demo.sample_shop.pen import PATTERNS, SIDE, box, circle, heart, mirrored, smooth, star
+from retrieval.demo.sample_shop.scenes import BACKGROUNDS
+from retrieval.demo.sample_shop.texts import COLOR_WORDS, KINDS, PATTERN_WORDS
+from retrieval.demo.sample_shop.things import THINGS
+from retrieval.demo.sample_shop.wear import WEAR
 from retrieval.errors import PairsError
-from retrieval.sample_shop import draw_product, draw_shop, invent, split_unseen
-from retrieval.sample_shop.pen import PATTERNS, SIDE, box, circle, heart, mirrored, smooth, star
-from retrieval.sample_shop.scenes import BACKGROUNDS
-from retrieval.sample_shop.texts import COLOR_WORDS, KINDS, PATTERN_WORDS
-from retrieval.sample_shop.things import THINGS
-from retrieval.sample_shop.wear import WEAR
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from retrieval.errors import (
 from retrieval.records.database import LOCK
 from retrieval.records.locks import writer_lock
 from retrieval.server import Settings, make_app, read_settings
-from retrieval.server.addresses import id_of, item_address
-from retrieval.server.keys import Keys, read_key_file
-from retrieval.server.page import ADDRESSES
-from retrieval.server.problems import problem_of
+from retrieval.server.auth import Keys, read_key_file
+from retrieval.server.errors import problem_of
+from retrieval.server.paths import id_of, item_address
+from retrieval.server.routes.page import ADDRESSES
 from retrieval.server.thumbnails import SIZES, Shown, Thumbnails
 
 VECTOR = [1.0] * DIMENSION
@@ -191,7 +191,7 @@ def test_a_page_of_items_that_makes_no_sense_is_told(steady, given):
 
 
 def test_an_empty_catalog_that_was_served_and_searched_takes_vectors_of_any_encoder(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.catalog.catalog_encoder.load_encoder", lambda *_, **__: FakeEncoder())
+    monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda *_, **__: FakeEncoder())
     with Catalog.open(tmp_path / "c", create=True) as catalog, serving(catalog) as client:
         assert client.post("/search", json={"text": "red"}).json()["hits"] == []
         assert client.put("/items/a", json={"images": [{"vector": [1, 0]}]}).status_code == 201
@@ -725,7 +725,7 @@ def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.engine.Engine.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.Engine.warm", failing)
     with TestClient(make_app(shop), base_url="http://localhost") as client:
         until_told(client, "The model is gone")
 

@@ -7,12 +7,12 @@ import pytest
 from serving import CountingEncoder, make_shop
 from serving import until as comes
 
-from retrieval.catalog.request import make_request
+from retrieval.catalog.search.request import make_request
 from retrieval.errors import QueryError
 from retrieval.server.batching import Batcher, measured_size
-from retrieval.server.engine import Engine
-from retrieval.server.lanes import Lane
-from retrieval.server.problems import BusyError
+from retrieval.server.catalog_api import Engine
+from retrieval.server.errors import BusyError
+from retrieval.server.executors import Lane
 
 
 class Gate:

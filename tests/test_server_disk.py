@@ -11,7 +11,8 @@ import pytest
 from fake_encoder import FakeEncoder
 from serving import bulk, encoded, picture, serving
 
-from retrieval.catalog import Catalog, upkeep
+from retrieval.catalog import Catalog
+from retrieval.catalog.write import maintenance
 from retrieval.records import locks, vector_store
 from retrieval.records.vector_store import append_rows, copy_rows
 
@@ -107,7 +108,7 @@ def test_vectors_that_find_no_room_are_told_with_507_and_searches_go_on(client, 
 
 
 def test_a_deletion_that_is_made_says_so_also_where_there_is_no_room_to_compact(client, monkeypatch):
-    monkeypatch.setattr(upkeep, "copy_rows", partial(_raise, FULL))
+    monkeypatch.setattr(maintenance, "copy_rows", partial(_raise, FULL))
     for number in range(3):
         assert client.delete(f"/items/{number}").status_code == 200
     assert client.delete("/items/0").status_code == 404

@@ -5,8 +5,8 @@ from fake_encoder import FakeEncoder
 from serving import KEYS, READ, make_shop, serving
 
 from retrieval.catalog import Catalog
-from retrieval.server import facets
-from retrieval.server.facets import Choice, choose
+from retrieval.server.routes import facets
+from retrieval.server.routes.facets import Choice, choose
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, 
 
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.server import Settings, make_app
-from retrieval.server.run import _listening, serve
+from retrieval.server.uvicorn_server import _listening, serve
 
 VECTOR = [1.0] * DIMENSION
 SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, queue=4)
@@ -264,7 +264,7 @@ def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeyp
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.engine.Engine.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.Engine.warm", failing)
     with pytest.raises(EncoderError, match="gone"):
         serve(make_app(shop, Settings(port=0)), on_ready=print)
 
@@ -275,7 +275,7 @@ sys.path.insert(0, {tests!r})
 from fake_encoder import FakeEncoder
 from retrieval.catalog import Catalog
 from retrieval.server import Settings, make_app
-from retrieval.server.run import _listening, serve
+from retrieval.server.uvicorn_server import _listening, serve
 
 class Slow(FakeEncoder):
     def encode_texts(self, texts):

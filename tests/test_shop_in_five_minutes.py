@@ -13,8 +13,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from retrieval.demo.sample_shop import draw_shop
 from retrieval.pairs import read_pairs
-from retrieval.sample_shop import draw_shop
 
 README = Path(__file__).parents[1] / "README.md"
 PORT = "localhost:8000"

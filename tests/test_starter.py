@@ -14,10 +14,10 @@ from safetensors import safe_open
 
 from retrieval import Catalog, load_encoder
 from retrieval.cli import commands
+from retrieval.demo.sample_shop import draw_shop
 from retrieval.encoder import STARTER
 from retrieval.evaluate import evaluate
 from retrieval.pairs import read_pairs
-from retrieval.sample_shop import draw_shop
 
 FOLDER = Path(str(files("retrieval") / STARTER))
 

@@ -18,7 +18,8 @@ from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
 from tiny_models import write_tiny_model
 
-from retrieval.catalog import Catalog, SyncReport, sync
+from retrieval.catalog import Catalog, SyncReport
+from retrieval.catalog.write import sync
 from retrieval.encoder import load_encoder
 from retrieval.errors import CatalogError, CatalogLockedError, ItemError
 from retrieval.pairs import read_pairs

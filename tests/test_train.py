@@ -19,12 +19,13 @@ from retrieval.encoder import load_encoder
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate import evaluate
 from retrieval.pairs import Skipped, read_pairs
-from retrieval.train import TrainConfig, train, trainer
-from retrieval.train import step as step_file
-from retrieval.train.run import RECALLS, RunFolder
-from retrieval.train.starts import starting_model
-from retrieval.train.towers import encode_texts
-from retrieval.train.trainer import learning_rate
+from retrieval.train import TrainConfig, train
+from retrieval.train.loop import gradcache as step_file
+from retrieval.train.loop import trainer
+from retrieval.train.loop.trainer import learning_rate
+from retrieval.train.model.create import starting_model
+from retrieval.train.model.towers import encode_texts
+from retrieval.train.run_folder import RECALLS, RunFolder
 
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
 MODEL = {  # a convolutional image tower, so that batch normalisation and channels last take part

@@ -10,7 +10,7 @@ from training_crashes import CONFIG, killed, write_pictures
 
 from retrieval.pairs import read_pairs
 from retrieval.train import train
-from retrieval.train.run import RunFolder
+from retrieval.train.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

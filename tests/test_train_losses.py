@@ -14,10 +14,11 @@ from tiny_models import tiny_config, write_model
 
 from retrieval.errors import TrainingError
 from retrieval.pairs import read_pairs
-from retrieval.train import TrainConfig, drill, train
-from retrieval.train.bias import FIRST_BIAS, fitting_bias
+from retrieval.train import TrainConfig, train
+from retrieval.train.loop import hard_negatives
 from retrieval.train.losses import sigmoid
-from retrieval.train.run import RunFolder
+from retrieval.train.model.bias import FIRST_BIAS, fitting_bias
+from retrieval.train.run_folder import RunFolder
 
 CONFIG = TrainConfig(
     model=tiny_config(width=16, image_size=16, context_length=10),
@@ -131,7 +132,7 @@ def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp
 def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_path, monkeypatch):
     """Of every batch but the last of each epoch, pictures beyond the anchors are hard for one of these."""
     tables, met = [], []
-    mine, teach = drill.mined, drill.ahead
+    mine, teach = hard_negatives.mined, hard_negatives.ahead
 
     def mined(pictures, texts, lessons):
         hard = mine(pictures, texts, lessons)
@@ -149,8 +150,8 @@ def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_p
                 met.append((tables[-1], exercise.step, exercise.pictures.tolist()))
             yield exercise
 
-    monkeypatch.setattr(drill, "mined", mined)
-    monkeypatch.setattr(drill, "ahead", spied)
+    monkeypatch.setattr(hard_negatives, "mined", mined)
+    monkeypatch.setattr(hard_negatives, "ahead", spied)
     train(pairs, tmp_path / "run", config=replace(CONFIG, hard_negatives=0.5))
     assert len(tables) == 2  # none before the first epoch of a model that knows nothing
     assert len(met) == 6

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.records import Records, StoredCaption, StoredItem, schema, word_search
-from retrieval.records.items import attributes_json
-from retrieval.records.segments import identifier_key, stored_words
-from retrieval.records.spelling import Spelling, nearest
-from retrieval.records.word_search import SHARED, WordSearch
-from retrieval.records.words import EVERY, WEIGHTS, fill_words, names_things
+from retrieval.records import Records, StoredCaption, StoredItem, schema
+from retrieval.types import attributes_json
+from retrieval.words import search
+from retrieval.words.search import SHARED, WordSearch
+from retrieval.words.spelling import Spelling, nearest
+from retrieval.words.store import EVERY, WEIGHTS, fill_words, names_things
+from retrieval.words.tokens import identifier_key, stored_words
 
 
 def shop(*items):
@@ -127,11 +128,11 @@ def test_common_words_are_cut_short_without_costing_a_result(corpus, query, most
     allowed = data.draw(st.sampled_from([None, np.array([False, *flags])]))
     records, expected = shop(*corpus), plain_bm25(corpus, query)
     possible = {item for item in expected if allowed is None or allowed[item]}
-    before, word_search.MOST_SCORED = word_search.MOST_SCORED, most
+    before, search.MOST_SCORED = search.MOST_SCORED, most
     try:
         found = ranked(records, query, depth=depth, allowed=allowed)
     finally:
-        word_search.MOST_SCORED = before
+        search.MOST_SCORED = before
     assert {one.item for one in found} <= possible
     assert len(found) == len({one.item for one in found}) == min(depth, len(possible))
     assert all(one.score <= expected[one.item] * (1 + 1e-9) for one in found)
@@ -139,7 +140,7 @@ def test_common_words_are_cut_short_without_costing_a_result(corpus, query, most
 
 def test_a_common_word_ranks_what_a_rare_one_finds(monkeypatch):
     records = titled(*["black shirt"] * 20, "red hoodie warm", "black hoodie warm", "blue hoodie warm")
-    monkeypatch.setattr(word_search, "MOST_SCORED", 5)
+    monkeypatch.setattr(search, "MOST_SCORED", 5)
     assert items(records, "black hoodie", depth=3) == [22, 21, 23]
     assert items(records, "black hoodie", depth=5) == [22, 21, 23, 1, 2]
 

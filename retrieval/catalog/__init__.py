@@ -12,24 +12,24 @@ from typing import Any, Literal, Self, get_args
 from numpy.typing import ArrayLike
 
 from index.errors import IndexingError
-from retrieval.catalog import sync, upkeep
-from retrieval.catalog.adoption import Adoption, adopt
-from retrieval.catalog.answers import items_of, sources_of
-from retrieval.catalog.catalog_encoder import CatalogEncoder
-from retrieval.catalog.facts import facts_of
-from retrieval.catalog.request import Boost, Fusion, Mode, Request, make_request
-from retrieval.catalog.searcher import Searcher
-from retrieval.catalog.served_sides import ServedCatalog, ServedSide
-from retrieval.catalog.sides import Side
-from retrieval.catalog.weighing import learned_weight
+from retrieval.catalog.encoder import CatalogEncoder
+from retrieval.catalog.evaluation import ServedCatalog, ServedSide
+from retrieval.catalog.info import facts_of
+from retrieval.catalog.search.batch import Searcher
+from retrieval.catalog.search.caption_weight import learned_weight
+from retrieval.catalog.search.hits import items_of, sources_of
+from retrieval.catalog.search.request import Boost, Fusion, Mode, Request, make_request
+from retrieval.catalog.side import Side
+from retrieval.catalog.write import maintenance, sync
+from retrieval.catalog.write.swap_text_tower import Adoption, adopt
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import Picture
 from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog, is_new
-from retrieval.records.items import Hit, Hits, Item, SideName, SyncReport, Target
 from retrieval.records.slots import SIDES
+from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
 
 __all__ = [
     "Adoption",
@@ -451,10 +451,10 @@ class Catalog:
 
     def _keep_up(self) -> None:
         self._touched = 0
-        upkeep.drop_unnamed_pictures(self._database)
+        maintenance.drop_unnamed_pictures(self._database)
         for side in SIDES:
-            upkeep.compact(self._database, side)
-            if upkeep.choose_index(self._database, side, device=self._device).kind != "exact":
+            maintenance.compact(self._database, side)
+            if maintenance.choose_index(self._database, side, device=self._device).kind != "exact":
                 self._sides[side].save(self._database)
 
     def close(self) -> None:

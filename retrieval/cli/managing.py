@@ -48,8 +48,8 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> Non
 
     with extra_named("serve"):
         from retrieval.server import make_app, read_settings
-        from retrieval.server.keys import read_key_file
-        from retrieval.server.run import serve as serve_app
+        from retrieval.server.auth import read_key_file
+        from retrieval.server.uvicorn_server import serve as serve_app
 
     flags["cors_origins"] = flags["cors_origins"] or None
     try:

@@ -14,7 +14,7 @@ from retrieval.errors import QueryError
 if TYPE_CHECKING:
     from retrieval.catalog import Hit, Mode
     from retrieval.images import ImageSource
-    from retrieval.records.items import Target
+    from retrieval.types import Target
 
 
 @click.command()

@@ -174,8 +174,8 @@ def train(
         from retrieval.train import TrainConfig, Watch
         from retrieval.train import train as train_encoder
         from retrieval.train.config import check_names
-        from retrieval.train.crew import leads
-        from retrieval.train.run import RunFolder
+        from retrieval.train.distributed import leads
+        from retrieval.train.run_folder import RunFolder
 
         given = {name: value for name, value in settings.items() if _is_named(name)} | others
         folder = RunFolder(run)
@@ -259,7 +259,7 @@ def evaluate(
 
 def _unlearned(pairs: "Pairs", model: str, *, alone: bool) -> "Pairs":
     """What a run held out of its training, if that is asked for; else all, with a word where some was learned."""
-    from retrieval.train.run import RunFolder
+    from retrieval.train.run_folder import RunFolder
 
     kept = RunFolder(Path(model)).held_out_ids()
     found = tuple(pair for pair in pairs if pair.id in kept)

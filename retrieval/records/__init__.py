@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from retrieval.filters.attributes import forget_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
-from retrieval.records.words import Wording, drop_words, put_words
+from retrieval.words.store import Wording, drop_words, put_words
 
 
 class StoredImage(NamedTuple):

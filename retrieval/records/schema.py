@@ -9,8 +9,8 @@ from typing import Any
 from retrieval.errors import CatalogFormatError
 from retrieval.filters.attributes import SCHEMA as ATTRIBUTES
 from retrieval.filters.attributes import store_attributes
-from retrieval.records.words import SCHEMA as WORDS
-from retrieval.records.words import fill_words
+from retrieval.words.store import SCHEMA as WORDS
+from retrieval.words.store import fill_words
 
 APPLICATION = 0x636D7263  # "cmrc", in the database's application_id: this file is ours
 FORMAT = 2

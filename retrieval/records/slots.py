@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.records.entries import Entries, read_entries
-from retrieval.records.items import SideName
 from retrieval.records.schema import read_meta, write_meta
+from retrieval.types import SideName
 
 SIDES: tuple[SideName, ...] = ("images", "captions")
 

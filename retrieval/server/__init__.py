@@ -8,14 +8,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from retrieval.catalog import Catalog
-from retrieval.server import bulk, facets, health, images, items, page, search
-from retrieval.server.addresses import EncodedIds
-from retrieval.server.engine import Engine
-from retrieval.server.gate import Guarded, Methods, OwnPages
-from retrieval.server.keys import Keys
-from retrieval.server.limits import Answered, Bounded
+from retrieval.server.auth import Keys
+from retrieval.server.catalog_api import Engine
+from retrieval.server.errors import add_handlers
 from retrieval.server.metrics import Measured
-from retrieval.server.problems import add_handlers
+from retrieval.server.middleware.browser_security import Guarded, Methods, OwnPages
+from retrieval.server.middleware.limits import Answered, Bounded
+from retrieval.server.paths import EncodedIds
+from retrieval.server.routes import bulk, facets, health, images, items, page, search
 from retrieval.server.service import Service
 from retrieval.server.settings import Settings, read_settings
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from retrieval.server.lanes import Lane
-from retrieval.server.problems import BusyError
+from retrieval.server.errors import BusyError
+from retrieval.server.executors import Lane
 
 Asked = TypeVar("Asked")
 Found = TypeVar("Found")

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from retrieval.errors import CatalogLockedError, ImageError
 from retrieval.images import check_picture
-from retrieval.server.engine import Engine, no_item
-from retrieval.server.problems import Problem, problem_of
+from retrieval.server.catalog_api import Engine, no_item
+from retrieval.server.errors import Problem, problem_of
 from retrieval.server.schemas import DataBody, ItemBody, NamedPatch, PictureBody
 
 _OURS = 500  # from this status on it is not the client's

@@ -9,16 +9,16 @@ from fastapi import Depends, Request
 
 from retrieval.errors import RetrievalError
 from retrieval.server.batching import Batcher, measured_size
+from retrieval.server.catalog_api import Answer, Engine
 from retrieval.server.changes import Change, Outcome, apply
-from retrieval.server.engine import Answer, Engine
-from retrieval.server.lanes import Lane
+from retrieval.server.errors import Problem
+from retrieval.server.executors import Lane
 from retrieval.server.metrics import Metrics
-from retrieval.server.problems import Problem
 from retrieval.server.settings import Settings
 from retrieval.server.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
-    from retrieval.catalog.request import Request as Search
+    from retrieval.catalog.search.request import Request as Search
 
 logger = logging.getLogger("retrieval.server")
 

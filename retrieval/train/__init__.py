@@ -16,23 +16,23 @@ from retrieval.encoder.open_clip_encoder import OpenClipEncoder
 from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
-from retrieval.train.album import Album, open_album
-from retrieval.train.bias import with_bias
 from retrieval.train.config import TrainConfig
-from retrieval.train.crew import Crew, joined, neighbours
-from retrieval.train.crops import Crops
-from retrieval.train.disk_cache import DiskCache
-from retrieval.train.events import Events, check_events
-from retrieval.train.exam import Exam
-from retrieval.train.lessons import Lessons, hold_out
+from retrieval.train.data.dataset import Lessons, hold_out
+from retrieval.train.data.disk_cache import DiskCache
+from retrieval.train.data.image_cache import Album, open_album
+from retrieval.train.data.transforms import Crops
+from retrieval.train.distributed import Crew, joined, neighbours
+from retrieval.train.loop.callbacks import Progress, Watch
+from retrieval.train.loop.events import Events, check_events
+from retrieval.train.loop.trainer import Trainer
+from retrieval.train.model.bias import with_bias
+from retrieval.train.model.create import starting_model
+from retrieval.train.model.param_groups import head_attribute
 from retrieval.train.report import write_report
 from retrieval.train.result import Exams, TrainResult, result_of
-from retrieval.train.run import RunFolder
+from retrieval.train.run_folder import RunFolder
 from retrieval.train.run_lock import run_lock
-from retrieval.train.starts import starting_model
-from retrieval.train.trainer import Trainer
-from retrieval.train.tuning import head_attribute
-from retrieval.train.watch import Progress, Watch
+from retrieval.train.validation.validator import Exam
 
 __all__ = ["TrainConfig", "TrainResult", "Watch", "train"]
 

@@ -13,12 +13,12 @@ from retrieval.html import Panel, Picture, ReportPage, Table, training_report
 from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
-from retrieval.train.lessons import LEAST_HELD_OUT
-from retrieval.train.verdict import WAYS, Change
+from retrieval.train.data.dataset import LEAST_HELD_OUT
+from retrieval.train.validation.comparison import WAYS, Change
 
 if TYPE_CHECKING:
+    from retrieval.train.loop.trainer import Trainer
     from retrieval.train.result import Exams, TrainResult
-    from retrieval.train.trainer import Trainer
 
 Ids = NDArray[np.int64]
 

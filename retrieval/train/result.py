@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from retrieval.encoder import load_encoder
 from retrieval.pairs import Skipped
-from retrieval.train.leakage import Leakage
-from retrieval.train.verdict import Change, Places, changes, verdict
+from retrieval.train.validation.comparison import Change, Places, changes, verdict
+from retrieval.train.validation.leakage import Leakage
 
 if TYPE_CHECKING:
     from index.vectors import Rows
-    from retrieval.train.trainer import Trainer
+    from retrieval.train.loop.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from retrieval.train.config import Others
+from retrieval.train.losses.gradients import ContrastiveSlopes, SigmoidSlopes, TripletSlopes
 from retrieval.train.losses.positives import Positives, right_rows
-from retrieval.train.losses.slopes import ContrastiveSlopes, SigmoidSlopes, TripletSlopes
 
 _SCORES = 1 << 22  # of a chunk, where nobody says: 16 MB in float32, and about three times that in use
 

@@ -1,0 +1,55 @@
+"""A catalog's sides as an evaluation asks them: through the index, exactly, and by content."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.exact import exact_search
+from index.vectors import Ids, Neighbors, Rows
+from retrieval.catalog.side import Side
+from retrieval.images import content_hash
+from retrieval.records.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class ServedSide:
+    """One side, as it serves: answers are slots, not grouped by item."""
+
+    side: Side
+    database: Database
+    fingerprint: str
+
+    @property
+    def kind(self) -> str:
+        """Kind of the index that serves."""
+        with self.side.reading(self.database):
+            return "exact" if self.side.index is None else str(self.side.index.spec.kind)
+
+    def search(self, queries: Rows, k: int) -> Neighbors:
+        """The k best slots of each query, at the index's usual effort."""
+        with self.side.reading(self.database):
+            index = self.side.index
+            return exact_search(queries, self.side.rows, k) if index is None else index.search(queries, k)
+
+    def exact(self, queries: Rows, k: int) -> Neighbors:
+        """The k best live slots of each query, truly the best."""
+        with self.side.reading(self.database):
+            return exact_search(queries, self.side.rows, k, allowed=self.side.live())
+
+    def slots_of(self, contents: Sequence[str]) -> Ids:
+        """Slot of each picture's content hash, or of each caption's text; -1 for what the catalog does not have."""
+        target = self.side.target
+        keys = [text if target == "images" else content_hash(text.encode()) for text in contents]
+        with self.database.reading() as records:
+            known = records.slots.known(target, keys, fingerprint=self.fingerprint)
+        live = {key: vector.slot for key, vector in known.items() if vector.live}
+        return np.array([live.get(key, -1) for key in keys], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedCatalog:
+    """Both sides; None for one that is empty."""
+
+    images: ServedSide | None
+    captions: ServedSide | None

@@ -1,0 +1,1 @@
+"""Searching: one request, or many at once, against records of one moment."""

@@ -1,0 +1,89 @@
+"""Entries in the order in which they answer a search, as columns of numbers, and what changes that order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.vectors import Ids, Mask
+from retrieval.catalog.search.request import Boost
+from retrieval.filters.columns import MISSING, Column
+from retrieval.filters.mirror import Columns
+
+MOST, LEAST = 2.0, 0.5  # factors that all boosts together stay within
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Images or captions, or items, best first.
+
+    Attributes:
+        item: Number of the item, (n,).
+        position: Of the image or caption in its item, (n,).
+        score: What they are ranked by, (n,) float64.
+    """
+
+    item: Ids
+    position: Ids
+    score: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, places: "Ids | Mask | slice") -> "Ranked":
+        """Return the entries at these places, in their order."""
+        return Ranked(self.item[places], self.position[places], self.score[places])
+
+
+def nothing() -> Ranked:
+    """Return no entries."""
+    return Ranked(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+def boosted(ranked: Ranked, boosts: Sequence[Boost], columns: Columns) -> Ranked:
+    """Return the entries with scores moved by the signals of their items, best first; equal ones keep their order."""
+    total = 1 + sum((_signal(boost, ranked.item, columns) for boost in boosts), np.zeros(len(ranked)))
+    factor = np.clip(total, LEAST, MOST)
+    score = np.where(ranked.score < 0, ranked.score / factor, ranked.score * factor)
+    moved = Ranked(ranked.item, ranked.position, score)
+    return moved.take(np.argsort(-score, kind="stable"))
+
+
+def _signal(boost: Boost, items: Ids, columns: Columns) -> NDArray[np.float64]:
+    """What a boost adds to the factor of each item."""
+    column = columns.of(boost.attribute)
+    low, high = boost.low, boost.high
+    if low is None or high is None:
+        every = column.numbers(np.flatnonzero(columns.live))
+        every = every[np.isfinite(every)]
+        low = (float(every.min()) if len(every) else 0.0) if low is None else low
+        high = (float(every.max()) if len(every) else 1.0) if high is None else high
+    if low >= high:  # all values are equal: they tell no item from another
+        return np.zeros(len(items))
+    values = np.nan_to_num(column.numbers(items), nan=low, posinf=high, neginf=low)
+    return boost.weight * np.clip((values - low) / (high - low), 0, 1)
+
+
+def sorted_by(ranked: Ranked, sort: Sequence[tuple[str, bool]], columns: Columns) -> Ranked:
+    """Return the entries by their items' attributes, equal ones in the order of their scores."""
+    keys: list[NDArray[np.float64] | NDArray[np.int8]] = []
+    for name, descending in reversed(sort):
+        kinds, values = columns.of(name).order(ranked.item, descending=descending)
+        keys += [values, kinds]
+    return ranked.take(np.lexsort(keys)) if len(ranked) else ranked
+
+
+def grouped(ranked: Ranked, column: Column) -> Ranked:
+    """Return the first entry of each group: of the items that share a value, the least of several; others are alone."""
+    kinds, values = column.order(ranked.item, descending=False)
+    keys = np.stack([kinds.astype(np.float64), values, np.where(kinds == MISSING, ranked.item, 0)], axis=1)
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return ranked.take(np.sort(first))
+
+
+def group_sizes(items: Ids, column: Column, mask: Mask) -> list[int]:
+    """Return how many items of the mask are in the group of each of these items."""
+    kinds, values = column.order(np.flatnonzero(mask), descending=False)
+    own = zip(*column.order(items, descending=False), strict=True)
+    return [1 if kind == MISSING else int(np.sum((kinds == kind) & (values == value))) for kind, value in own]

@@ -1,0 +1,390 @@
+"""One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+
+from index.errors import DeviceError, IndexingError, StoredIndexError, VectorError
+from index.vector_index import VectorIndex
+from index.vectors import Ids, Mask, Neighbors, Rows
+from retrieval.catalog.search.ranking import Ranked, nothing
+from retrieval.errors import CatalogError, RetrievalError
+from retrieval.records import Records
+from retrieval.records.database import LOCK, Database
+from retrieval.records.entries import Entries
+from retrieval.records.locks import SharedLock, is_locked
+from retrieval.records.slots import SideState
+from retrieval.records.vector_store import index_path, map_rows, vector_path
+from retrieval.types import SideName
+
+if TYPE_CHECKING:
+    from index.spec import Kind
+
+_TRIES = 3
+
+logger = logging.getLogger("retrieval.catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """What may be found, and how hard an index looks for it.
+
+    Attributes:
+        items: By item number, which may be found; all where None.
+        without: An item that is not to be found.
+        effort: Of the index; its own where None.
+    """
+
+    items: Mask | None = None
+    without: int | None = None
+    effort: float | None = None
+
+
+class Side:
+    """What one process knows of a side, as of one revision of the records."""
+
+    def __init__(self, folder: Path, side: SideName, *, device: str, may_build: bool) -> None:
+        """Begin with nothing; `refresh` reads.
+
+        Args:
+            folder: The catalog's.
+            side: "images" or "captions".
+            device: Where the index lives.
+            may_build: Whether a missing index is built and saved; the search is exact until it is there.
+        """
+        self._lock = SharedLock()
+        self._folder = folder
+        self.target: SideName = side
+        self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
+        self._may_build = may_build
+        self._revision = -1
+        self._state: SideState | None = None
+        self._entries = Entries.none()
+        self._tending = threading.Lock()
+        self._starting = threading.Lock()
+        self._tender: threading.Thread | None = None
+        self._hopeless: SideState | None = None  # which no index could be built for
+        self.index: VectorIndex | None = None
+        self.rows: Rows = np.empty((0, 0), np.float32)
+
+    @contextmanager
+    def reading(self, database: Database) -> Iterator[Records]:
+        """Give records of one moment, this side being as of the same moment while they are held.
+
+        Where the index lags behind, the search is exact, and the index is tended in another thread.
+
+        Raises:
+            CatalogError: the file of vectors is gone.
+        """
+        database.check_process()  # before any lock
+        with self._reading(database) as records:
+            if self._lags():
+                self._start_tending(database)
+            yield records
+
+    @contextmanager
+    def _reading(self, database: Database) -> Iterator[Records]:
+        for _ in range(_TRIES):
+            with self._lock.shared(), database.reading() as records:
+                if self.fits(records):
+                    yield records
+                    return
+            with self._lock.alone(), self._refreshed(database):
+                pass
+        # Somebody writes faster than this can look twice.
+        with self._lock.alone(), self._refreshed(database) as records:
+            yield records
+
+    @contextmanager
+    def _refreshed(self, database: Database) -> Iterator[Records]:
+        """Give records of one moment, as of which this side is now, for who holds the lock alone.
+
+        A compaction may take a file away after the records that name it were read: then newer ones name another.
+        """
+        gone = None
+        while True:
+            with database.reading() as records:
+                try:
+                    self.refresh(records)
+                except FileNotFoundError as error:
+                    if error.filename == gone:
+                        raise _missing(self._folder, error) from error
+                    gone = error.filename
+                else:
+                    yield records
+                    return
+
+    def fits(self, records: Records) -> bool:
+        """Whether nothing has changed since the last refresh."""
+        if self._state is None or records.revision() != self._revision:
+            return False
+        return _is_of(self._state, records.slots.side(self.target))
+
+    def refresh(self, records: Records) -> None:
+        """Take over what has changed, or read everything the first time and after a compaction.
+
+        Raises:
+            FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
+        """
+        state = records.slots.side(self.target)
+        revision = records.revision()
+        path = vector_path(self._folder, self.target, state.generation)
+        rows = map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
+        before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
+        with _damage_reported(path):
+            if before >= 0 and self._state is not None and _is_of(self._state, state):
+                self._update(records, rows, since=before)
+            else:
+                self._load(records, rows, state)
+        self._state, self._revision = state, revision
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def count(self, mask: Mask | None) -> int:
+        """Return how many of these items (by item number; None is all) have images, or how many texts they have."""
+        if self.target == "captions":
+            return self._entries.slots if mask is None else len(self.every_text(mask))
+        return self._entries.items if mask is None else int(np.count_nonzero(mask[self._entries.first_items()]))
+
+    def every_text(self, mask: Mask) -> Ranked:
+        """Return the texts of the mask's items, each once and of the first of these, in slot order."""
+        places = self._entries.firsts(mask)
+        return Ranked(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
+
+    def items_of(self, mask: Mask) -> Mask:
+        """Return the items of the mask that have an image, or a caption."""
+        there = np.zeros_like(mask)
+        there[self._entries.first_items()] = True
+        return mask & there
+
+    def search(self, query: Rows, k: int, among: Among) -> Ranked:
+        """Return the k best entries for one unit row, (1, d), best first; equal scores in slot order, then item order.
+
+        Of an item's images only its best one is returned, and of a text that several items share the one of the first
+        item. The index is asked for more until k are found or there are no more, so this costs no result.
+        """
+        if not len(self._entries) or self.index is None:
+            return nothing()
+        allowed = None if among.items is None else self._entries.allowed(among.items, len(self.rows))
+        wanted = self._first_count(k) + (0 if among.without is None else 1)
+        while True:
+            neighbors = self.index.search(query, wanted, allowed=allowed, effort=among.effort)
+            found = self._entries_of(neighbors, 0, among)
+            if len(found) >= k or neighbors.ids.shape[1] < wanted:
+                return found.take(slice(k))
+            wanted *= 4
+
+    def search_many(self, queries: Rows, k: int, *, effort: float | None = None) -> list[Ranked]:
+        """Return what `search` returns for each of these queries, (q, d), among all; the index is read once."""
+        if not len(self._entries) or self.index is None:
+            return [nothing() for _ in queries]
+        wanted, among = self._first_count(k), Among(effort=effort)
+        neighbors = self.index.search(queries, wanted, effort=effort)
+        answers = [self._entries_of(neighbors, row, among).take(slice(k)) for row in range(len(queries))]
+        for row, found in enumerate(answers):
+            if len(found) < k and neighbors.ids.shape[1] == wanted:
+                answers[row] = self.search(queries[row : row + 1], k, among)
+        return answers
+
+    def of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
+        """Return the images, or captions, of these items: item numbers and positions, (n,), and their rows, (n, d)."""
+        slots, owners, positions = self._entries.of_items(items)
+        return owners, positions, self.rows[slots]
+
+    def _first_count(self, k: int) -> int:
+        """How many slots are likely to give k hits."""
+        return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
+
+    def _entries_of(self, neighbors: Neighbors, row: int, among: Among) -> Ranked:
+        """The entries that the slots of one query stand for: one for each item's images, or one for each text."""
+        places, owners = self._entries.of_slots(neighbors.ids[row])
+        item = self._entries.item[places]
+        kept = np.ones(len(item), np.bool_) if among.items is None else among.items[item]
+        if among.without is not None:
+            kept &= item != among.without
+        places, owners, item = places[kept], owners[kept], item[kept]
+        _, first = np.unique(item if self.target == "images" else owners, return_index=True)
+        first.sort()
+        scores = neighbors.scores[row][owners[first]].astype(np.float64)
+        return Ranked(item[first], self._entries.position[places[first]], scores)
+
+    # --- reading
+
+    def _load(self, records: Records, rows: Rows, state: SideState) -> None:
+        self.rows = rows
+        self._entries = records.slots.entries(self.target)
+        self.index = self._open_index(state) if len(rows) else None
+
+    def _update(self, records: Records, rows: Rows, *, since: int) -> None:
+        now = records.slots.entries(self.target, since=since)
+        self._entries = self._entries.changed(records.slots.changed_items(since), now)
+        self.rows = rows
+        if self.index is None:
+            self.index = self._exact() if len(rows) else None
+        else:
+            self._catch_up(self.index)
+
+    def _catch_up(self, index: VectorIndex) -> None:
+        """Tell an index of the slots that came or died since it last heard; none of these will live again."""
+        gone = np.setdiff1d(self._entries.dead(len(self.rows)), index.dead, assume_unique=True)
+        index.follow(self.rows, dead=gone)
+
+    def live(self) -> Ids:
+        """Return the slots that an image or a caption has, sorted."""
+        return self._entries.live()
+
+    # --- the index
+
+    def _open_index(self, state: SideState) -> VectorIndex:
+        """The saved index with what came since; where there is none, exact search for the time being."""
+        if state.kind == "exact":
+            return self._exact()
+        try:
+            index = self._saved(state, self.rows)
+        except StoredIndexError:
+            return self._exact()
+        except DeviceError:  # FAISS is not installed
+            if self._device == "cuda":
+                raise
+            return self._exact()
+        self._catch_up(index)
+        return index
+
+    def _saved(self, state: SideState, rows: Rows) -> VectorIndex:
+        index = VectorIndex.load(self._index_path(state), rows, device=self._device)
+        if index.spec.kind != state.kind:  # a kill came between the choice of another kind and its index
+            raise StoredIndexError(f"{self._index_path(state)} is of kind {index.spec.kind}, not {state.kind}")
+        return index
+
+    def _exact(self) -> VectorIndex:
+        # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
+        device = "cpu" if self._device == "auto" else self._device
+        return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead(len(self.rows)))
+
+    def save(self, database: Database) -> None:
+        """Save the index as it is to be now, unless that is what is saved: the next process has nothing to add.
+
+        For the writer alone, who records which revision was saved.
+
+        Raises:
+            CatalogError: the disk is full; everything but the index is there.
+        """
+        with self._tending:
+            is_new = self._tend(database, may_build=True) is not None
+            with self._reading(database) as records:
+                index, state, revision = self.index, records.slots.side(self.target), records.revision()
+            if index is None or (state.saved == revision and not is_new):
+                return
+            with _full_disk_reported(self._folder):
+                index.save(self._index_path(state))
+        with database.writing() as records:
+            records.slots.put_side(self.target, replace(state, saved=revision))
+
+    # --- tending it, beside the searches
+
+    def wait(self) -> None:
+        """Wait for an index that is being made."""
+        if self._tender is not None:
+            self._tender.join()
+
+    def _lags(self) -> bool:
+        """Whether the index is to be of another kind, or has too much to read beside its structure."""
+        index, state = self.index, self._state
+        if index is None or state is None or state.kind == "exact" or _is_of(state, self._hopeless):
+            return False
+        if index.spec.kind == state.kind:
+            return index.is_behind
+        return self._may_build or self._index_path(state).exists()
+
+    def _start_tending(self, database: Database) -> None:
+        with self._starting:
+            if self._tender is None or not self._tender.is_alive():
+                self._tender = threading.Thread(target=self._tend_aside, args=(database,), name=f"tend {self.target}")
+                self._tender.start()
+
+    def _tend_aside(self, database: Database) -> None:
+        """Tend the index; who is writing now builds a missing one: two processes need not."""
+        may_build = self._may_build and not is_locked(self._folder / LOCK)
+        try:
+            with self._tending:
+                built = self._tend(database, may_build=may_build)
+                if built is not None:
+                    index, path = built
+                    index.save(path)
+        except StoredIndexError:
+            return  # the disk is full: the next process builds it again
+        except (IndexingError, RetrievalError, MemoryError) as error:
+            self._hopeless = self._state
+            logger.warning("%s: the index of the %s could not be made: %s", self._folder, self.target, error)
+
+    def _tend(self, database: Database, *, may_build: bool) -> tuple[VectorIndex, Path] | None:
+        """Load or build the index, or take in what came, for who holds `_tending`; return what was built, and its path.
+
+        Only the first and the last moment keep searches waiting.
+        """
+        with self._reading(database):
+            index, state, rows, dead = self.index, self._state, self.rows, self._entries.dead(len(self.rows))
+        if index is None or state is None or state.kind == "exact":
+            return None
+        if index.spec.kind == state.kind:
+            index.tidy()
+            return None
+        try:
+            self._swap(self._saved(state, rows), state)
+        except StoredIndexError:
+            if may_build:
+                logger.info("%s: building the index of the %s, which `close` waits for", self._folder, self.target)
+                made = VectorIndex.build(rows, spec=cast("Kind", state.kind), device=self._device, dead=dead)
+                self._swap(made, state)
+                return made, self._index_path(state)
+            if not self._may_build:  # what is saved is damaged, and will not be read at each search
+                self._hopeless = state
+        return None
+
+    def _swap(self, index: VectorIndex, state: SideState) -> None:
+        """Search in this index, made as of `state`, from now on; unless a compaction gave its slots other numbers."""
+        with self._lock.alone():
+            if _is_of(state, self._state):
+                self._catch_up(index)
+                self.index = index
+
+    def _index_path(self, state: SideState) -> Path:
+        return index_path(self._folder, self.target, state.generation)
+
+
+def _is_of(before: SideState, now: SideState | None) -> bool:
+    """Whether what is known of the one holds for the other, but for vectors that came since."""
+    return now is not None and (before.generation, before.kind) == (now.generation, now.kind)
+
+
+@contextmanager
+def _full_disk_reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoredIndexError as error:
+        raise CatalogError(f"{folder} is complete, but for its index: {error}. Until then search is exact.") from error
+
+
+def _missing(folder: Path, error: FileNotFoundError) -> CatalogError:
+    return CatalogError(
+        f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
+        f"or delete the catalog and build it again."
+    )
+
+
+@contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except VectorError as error:
+        raise CatalogError(
+            f"{path} is damaged ({error}). Put the file back from a copy, or delete the catalog and build it again."
+        ) from error

@@ -1,0 +1,1 @@
+"""Training data: image-text pairs, cached images, transforms, sampling."""

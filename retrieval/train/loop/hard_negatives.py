@@ -1,0 +1,135 @@
+"""The exercises of a run whose batches are made of hard negatives, which are mined anew before every epoch."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import numpy as np
+import torch
+
+from retrieval.errors import RetrievalError
+from retrieval.images import ahead
+from retrieval.train.data.negatives import Hard, mined
+from retrieval.train.distributed import neighbours
+from retrieval.train.model.param_groups import train_mode
+
+if TYPE_CHECKING:
+    from index.vectors import Rows
+    from retrieval.encoder.open_clip_encoder import OpenClipEncoder
+    from retrieval.train.config import TrainConfig
+    from retrieval.train.data.dataset import Exercise, Lessons, Teacher
+    from retrieval.train.data.image_cache import Album
+    from retrieval.train.data.sampler import Schedule
+    from retrieval.train.data.transforms import Crops
+    from retrieval.train.distributed import Crew
+    from retrieval.train.model.towers import Towers
+
+Output = TypeVar("Output")
+_AHEAD_BYTES: Final = 4 * 2**30  # of pictures in prepared batches, of all processes of a machine together
+_TOGETHER: Final = 1024  # pictures that are cropped ahead of their encoding: memory stays bounded
+
+
+@dataclass(slots=True)
+class Drill:
+    """What is mined, with what, and when.
+
+    Attributes:
+        hard: of the epoch under way; None without mining, and in the first epoch of a model with random weights.
+    """
+
+    config: "TrainConfig"
+    lessons: "Lessons"
+    album: "Album"
+    crops: "Crops"
+    encoder: "OpenClipEncoder"
+    towers: "Towers"
+    crew: "Crew"
+    hard: Hard | None = None
+
+    def exercises(
+        self, teacher: "Teacher", schedule: "Schedule", steps: range, *, threads: int
+    ) -> "Generator[Exercise, None, None]":
+        """The exercises of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
+
+        What is hard is mined when the first exercise of an epoch is asked for, with the model as it is then.
+
+        Raises:
+            TrainingError: a picture can no longer be read.
+        """
+        share, length = self.config.hard_negatives, schedule.steps_per_epoch
+        while steps:
+            part = steps if not share else steps[: length - steps.start % length]
+            if share and part.start % length == 0:
+                self.hard = None if self.config.from_random and part.start == 0 else self._mined()
+            teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
+            prepared = ahead(teacher.exercise, part, threads=threads, depth=self._depth(schedule, threads))
+            with closing(cast("Generator[Exercise | RetrievalError, None, None]", prepared)):
+                yield from map(_sound, prepared)
+            steps = steps[len(part) :]
+
+    def _depth(self, schedule: "Schedule", threads: int) -> int:
+        """How many batches are prepared ahead."""
+        shown = 0 if self.towers.keeps("image") else max(schedule.sizes) // self.crew.size
+        room = _AHEAD_BYTES // neighbours()
+        return depth_of(threads, batch_bytes=shown * self.crops.height * self.crops.width * 3, room=room)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps."""
+        if self.hard is None:
+            return {}
+        return {"pictures": torch.from_numpy(self.hard.pictures), "captions": torch.from_numpy(self.hard.captions)}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self.hard = Hard(tensors["pictures"].numpy(), tensors["captions"].numpy()) if tensors else None
+
+    def _mined(self) -> Hard:
+        self.towers.model.eval()
+        hard = mined(*self._rows(), self.lessons)
+        train_mode(self.towers.model)
+        tables = [torch.from_numpy(table).to(self.crew.device) for table in (hard.pictures, hard.captions)]
+        self.crew.same(tables)  # each process may round scores in its own way
+        return Hard(*(table.cpu().numpy() for table in tables))
+
+    def _rows(self) -> tuple["Rows", "Rows"]:
+        """Rows of the pictures (n, d), as the finished model sees them, and of the texts (t, d)."""
+        lessons, crew = self.lessons, self.crew
+        pictures, texts = (self.towers.kept_rows(side) for side in ("image", "text"))
+        if pictures is None:
+            numbers = [lessons.pictures[place] for place in crew.share(len(lessons.pictures))]
+            own = _of_pictures(numbers, self.album, crops=self.crops, encoder=self.encoder)
+            pictures = self._gathered(own, len(lessons.pictures))
+        if texts is None:
+            own = self.encoder.encode_texts([lessons.texts[number] for number in crew.share(len(lessons.texts))])
+            texts = self._gathered(own, len(lessons.texts))
+        return pictures, texts
+
+    def _gathered(self, rows: "Rows", count: int) -> "Rows":
+        whole = self.crew.gathered(torch.from_numpy(rows).to(self.crew.device), count)
+        return cast("Rows", whole.cpu().numpy())
+
+
+def _of_pictures(numbers: Sequence[int], album: "Album", *, crops: "Crops", encoder: "OpenClipEncoder") -> "Rows":
+    whole, middle = replace(crops, least=1.0), np.zeros(4)
+
+    def shown(number: int) -> Any:
+        return album.cut(number, whole, middle)
+
+    rows = [np.empty((0, encoder.dimension), np.float32)]
+    for start in range(0, len(numbers), _TOGETHER):
+        part = ahead(shown, numbers[start : start + _TOGETHER])
+        rows.append(encoder.encode_prepared([_sound(one) for one in part]))
+    return np.concatenate(rows)
+
+
+def depth_of(threads: int, *, batch_bytes: int, room: int) -> int:
+    """How many batches to prepare ahead: enough for all threads, as many as fit in the room, two in any case."""
+    fitting = room // batch_bytes if batch_bytes else threads + 2
+    return max(2, min(threads + 2, fitting))
+
+
+def _sound(outcome: Output | RetrievalError) -> Output:
+    if isinstance(outcome, RetrievalError):
+        raise outcome
+    return outcome

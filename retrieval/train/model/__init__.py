@@ -1,0 +1,1 @@
+"""The model under training: creation, parameter groups, LoRA, averaging."""

@@ -1,0 +1,1 @@
+"""Validation: ranking held-out pairs, model selection, comparison with the starting model."""

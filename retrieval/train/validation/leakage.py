@@ -1,0 +1,55 @@
+"""What validation shares with training, where it should share nothing."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.evaluate.collection import same_text
+from retrieval.train.data.near_duplicates import Prints, twin_groups
+
+if TYPE_CHECKING:
+    from retrieval.train.data.dataset import Lessons
+    from retrieval.train.data.image_cache import Album
+    from retrieval.train.validation.validator import Exam
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """What of the validation pairs was learned from too.
+
+    Attributes:
+        pictures: validation pictures that are one learned from, byte for byte.
+        twins: further ones that are near-duplicates of one learned from.
+        texts: validation texts that are learned from, but for case and spacing. Short ones recur of themselves.
+    """
+
+    pictures: int
+    twins: int
+    texts: int
+
+    @classmethod
+    def of(cls, exam: "Exam", lessons: "Lessons", album: "Album") -> "Leakage":
+        """What this exam shares with these lessons."""
+        learned = np.array(lessons.pictures, np.int64)
+        contents = {album.contents[number] for number in lessons.pictures}
+        same = np.array([content in contents for content in exam.contents], np.bool_)
+        texts = {same_text(text) for text in lessons.texts}
+        return cls(
+            pictures=int(same.sum()),
+            twins=int((_have_twins(exam.prints, album.prints.take(learned)) & ~same).sum()),
+            texts=sum(same_text(text) in texts for text in exam.collection.texts),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.twins)
+
+    def __str__(self) -> str:
+        return f"{self.pictures} pictures, {self.twins} near-duplicates of pictures and {self.texts} texts"
+
+
+def _have_twins(prints: Prints, known: Prints) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which pictures (n,) have a near-duplicate among those known."""
+    groups = twin_groups(Prints.joined([known, prints]))
+    count = len(known.hashes)
+    return np.isin(groups[count:], groups[:count])

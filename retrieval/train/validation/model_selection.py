@@ -1,0 +1,81 @@
+"""How the model of a run does on the validation pairs, and what mix of its start and its end does best."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval.train.distributed import Crew
+from retrieval.train.model.averaging import Ema, Mix, Weights, best_mix, replaced
+from retrieval.train.model.lora import plain_weights, spread_weights
+from retrieval.train.model.param_groups import is_frozen, train_mode
+from retrieval.train.run_folder import RECALLS
+from retrieval.train.validation.validator import Exam, Marks
+
+if TYPE_CHECKING:
+    from index.vectors import Rows
+
+
+@dataclass(slots=True)
+class Judge:
+    """Grades a model that is being trained; the leading process does, and the others hear of it."""
+
+    model: Any
+    exam: Exam
+    crew: Crew
+    ema: Ema | None
+    _known: dict[str, "Rows"] = field(default_factory=dict)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with the average of its weights in place of the newest, where there is one."""
+        return nullcontext() if self.ema is None else self.ema.in_place(self.model)
+
+    def recalls(self, *, keep: Path | None = None) -> dict[str, float]:
+        """Recall of the model as it is now, empty without validation pairs; the places of all answers go to a file."""
+        marks = self._marks(keep) if self.crew.leads else None
+        train_mode(self.model)
+        return self._told(marks)
+
+    def best_mix(self, start: Weights, alphas: Sequence[float]) -> tuple[Mix, dict[str, float]]:
+        """The mix of the start and the model as it is now that is to be kept, of these shares, and its recall."""
+        with self.averaged():
+            tuned = {name: tensor.clone() for name, tensor in plain_weights(self.model).items()}
+        if not self.crew.leads:
+            share, *_ = self.crew.told([0.0])
+            return Mix(share, {}, None), self._told(None)
+        mix = best_mix(start, tuned, alphas=alphas, grade=self._graded)
+        self.crew.told([mix.alpha])
+        return mix, self._told(mix.marks)
+
+    def _told(self, marks: Marks | None) -> dict[str, float]:
+        if not self.exam.pictures:
+            return {}
+        names = (*RECALLS, "mean_recall")
+        recalls = {} if marks is None else marks.recalls()
+        return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
+
+    def _graded(self, weights: Weights) -> Marks | None:
+        with replaced(self.model, spread_weights(self.model, weights)):
+            return self._marks()
+
+    def _marks(self, keep: Path | None = None) -> Marks | None:
+        self.model.eval()
+        places = self.exam.places(**self._frozen_rows())
+        if places is None:
+            self.exam.probe(images=not is_frozen(self.model, "image"))
+        train_mode(self.model)
+        if places is None:
+            return None
+        if keep is not None:
+            places.write(keep)
+        return self.exam.marked(places)
+
+    def _frozen_rows(self) -> dict[str, "Rows"]:
+        """What a frozen tower makes of the validation pairs: computed at the first grade, and kept."""
+        if not self._known and self.exam.pictures:
+            if is_frozen(self.model, "image"):
+                self._known["pictures"] = self.exam.picture_rows()
+            if is_frozen(self.model, "text"):
+                self._known["texts"] = self.exam.text_rows()
+        return self._known

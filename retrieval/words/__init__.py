@@ -1,0 +1,1 @@
+"""Search by words: tokens, spelling, BM25 over FTS5."""

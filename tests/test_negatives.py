@@ -1,0 +1,140 @@
+"""Hard negatives are near, wrong, and shown together with what they are hard for."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.vectors import unit_rows
+from retrieval.train.data.dataset import Lessons
+from retrieval.train.data.negatives import CAP, KEPT, Hard, arranged, mined
+from retrieval.train.data.sampler import Schedule
+from retrieval.train.loop.hard_negatives import depth_of
+
+
+def test_batches_are_prepared_ahead_as_far_as_memory_allows_and_two_in_any_case():
+    """Of 512 pictures of 224 by 224 a batch takes 77 MB: 18 of them 1.4 GB. One of 4,096 takes 617 MB."""
+    small, large = 512 * 224 * 224 * 3, 4096 * 224 * 224 * 3
+    assert depth_of(16, batch_bytes=small, room=2**32) == 18
+    assert depth_of(64, batch_bytes=small, room=2**32) == 55
+    assert depth_of(16, batch_bytes=large, room=2**32) == 6
+    assert depth_of(16, batch_bytes=large, room=2**29) == 2
+    assert depth_of(1, batch_bytes=0, room=0) == 3
+
+
+def lessons_of(captions, right):
+    texts = tuple(f"text {number}" for number in range(1 + max(max(own) for own in captions)))
+    return Lessons(tuple(range(len(captions))), texts, tuple(map(tuple, captions)), tuple(map(tuple, right)))
+
+
+def noisy(count, *, texts=None, seed=0, dimension=8):
+    random = np.random.default_rng(seed)
+    return unit_rows(random.standard_normal((texts or count, dimension)).astype(np.float32))
+
+
+@st.composite
+def cases(draw):
+    count = draw(st.integers(2, 12))
+    numbers = st.integers(0, count + 2)
+    captions = [sorted(set(draw(st.lists(numbers, min_size=1, max_size=3)))) for _ in range(count)]
+    captions[-1] = sorted({*captions[-1], count + 2})  # so that every number is a text
+    right = [sorted({*own, *draw(st.lists(numbers, max_size=3))}) for own in captions]
+    return captions, right, draw(st.integers(0, 1000))
+
+
+@settings(deadline=None)
+@given(cases())
+def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
+    """Against a loop over all texts."""
+    captions, right, seed = case
+    pictures, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
+    hard = mined(pictures, texts, lessons_of(captions, right))
+    scores = pictures.astype(np.float64) @ texts.T.astype(np.float64)
+    beside = {text for own in captions for text in own}
+    for place in range(len(captions)):
+        own = max(scores[place, text] for text in captions[place])
+        cap = own - (1 - CAP) * abs(own)
+        wrong = [text for text in np.argsort(-scores[place]).tolist() if text not in right[place]]
+        wanted = [text for text in wrong if scores[place, text] < cap and text in beside][:KEPT]
+        pairs = zip(hard.pictures[place].tolist(), hard.captions[place].tolist(), strict=True)
+        assert [captions[other][caption] for other, caption in pairs if other >= 0] == wanted
+        assert (hard.pictures[place, len(wanted) :] == -1).all()
+
+
+@st.composite
+def tables(draw):
+    count = draw(st.integers(1, 40))
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    pictures = random.integers(-1, count, (count, KEPT))
+    hard = Hard(pictures, random.integers(0, 3, (count, KEPT)))
+    steps = draw(st.integers(1, count))
+    sizes = [len(part) for part in np.array_split(np.arange(count), steps)]
+    return random.permutation(count), random.integers(0, 3, count), hard, sizes, draw(st.floats(0, 0.9))
+
+
+@settings(deadline=None)
+@given(tables())
+def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
+    order, captions, hard, sizes, share = case
+    shown, drawn = arranged(order, captions, hard=hard, sizes=sizes, share=share)
+    assert sorted(shown.tolist()) == list(range(len(order)))
+    changed = np.flatnonzero(drawn != captions)
+    known = {(int(p), int(c)) for p, c in zip(hard.pictures.flat, hard.captions.flat, strict=True)}
+    assert all((place, int(drawn[place])) in known for place in changed.tolist())
+
+
+def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
+    """Forty pictures in ten families of four: a batch of eight is four anchors and what is hard for them."""
+    count = 40
+    pictures = np.full((count, KEPT), -1)
+    for place in range(count):
+        pictures[place, :3] = [other for other in range(place // 4 * 4, place // 4 * 4 + 4) if other != place]
+    hard = Hard(pictures, np.zeros_like(pictures))
+    order = np.random.default_rng(1).permutation(count)
+    sizes = [8] * 5
+    shown, _ = arranged(order, np.zeros(count, np.int64), hard=hard, sizes=sizes, share=0.5)
+    batches = shown.reshape(5, 8)
+    plain = order.reshape(5, 8)
+
+    def met(batch):
+        return sum(other in batch for place in batch for other in pictures[place] if other >= 0)
+
+    assert batches[0, :4].tolist() == order[:4].tolist()
+    assert all(any(other in pictures[anchor] for anchor in batches[0, :4]) for other in batches[0, 4:])
+    assert sum(map(met, batches.tolist())) > 3 * sum(map(met, plain.tolist()))
+
+
+def test_without_a_share_or_without_neighbours_the_order_stays():
+    order, captions = np.random.default_rng(0).permutation(10), np.arange(10) % 2
+    none = Hard(np.full((10, KEPT), -1), np.full((10, KEPT), -1))
+    all_of_them = Hard(np.tile(np.arange(KEPT), (10, 1)), np.zeros((10, KEPT), np.int64))
+    for hard, share in ((none, 0.5), (all_of_them, 0.0)):
+        shown, drawn = arranged(order, captions, hard=hard, sizes=[5, 5], share=share)
+        assert np.array_equal(shown, order)
+        assert np.array_equal(drawn, captions)
+
+
+def test_a_schedule_with_hard_ones_is_a_function_of_seed_step_and_table():
+    hard = Hard(np.tile(np.arange(KEPT), (30, 1)), np.ones((30, KEPT), np.int64))
+    schedules = [Schedule((2,) * 30, 8, 4, hard=hard, hard_share=0.5) for _ in range(2)]
+    for step in (5, 0, 5, 3):
+        batches = [schedule.batch(step) for schedule in schedules]
+        assert np.array_equal(batches[0].pictures, batches[1].pictures)
+        assert np.array_equal(batches[0].captions, batches[1].captions)
+        assert batches[0].captions[np.isin(batches[0].pictures, range(KEPT))].sum() > 0 or step % 4
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_in_a_batch_a_neighbour_s_hard_text_is_the_one_that_is_drawn(share):
+    random = np.random.default_rng(2)
+    hard = Hard((np.arange(24)[:, None] + 1 + np.arange(KEPT)) % 24, random.integers(0, 3, (24, KEPT)))
+    schedule = Schedule((3,) * 24, 8, 0, hard=hard, hard_share=share)
+    batch = schedule.batch(0)
+    anchors = batch.pictures[: 8 - round(share * 8)].tolist()
+    for picture, caption in list(zip(batch.pictures.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:
+        told = [
+            (int(other), int(which))
+            for one in anchors
+            for other, which in zip(hard.pictures[one], hard.captions[one], strict=True)
+        ]
+        assert (picture, caption) in told

@@ -1,0 +1,71 @@
+"""The run folder: what may be trained into, and a log without doubles after a kill."""
+
+import pytest
+
+from retrieval.errors import TrainingError
+from retrieval.files import write_aside
+from retrieval.train.config import TrainConfig
+from retrieval.train.run_folder import LOG_COLUMNS, RunFolder
+
+CONFIG = TrainConfig(epochs=2).complete()
+
+
+def row(step):
+    return {"step": step, "epoch": 1, "loss": 0.5}
+
+
+def test_a_new_and_an_empty_folder_may_be_trained_into(tmp_path):
+    for folder in (tmp_path, tmp_path / "new"):
+        for resume in (False, True):
+            RunFolder(folder).check(CONFIG, resume=resume)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match="holds something else than a training run; name a new or an empty"):
+            RunFolder(tmp_path).check(CONFIG, resume=resume)
+    with pytest.raises(TrainingError, match="something else"):
+        RunFolder(tmp_path / "photos" / "a.jpg").check(CONFIG, resume=False)
+
+
+def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.begin(CONFIG, step=0)
+    with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
+        run.check(CONFIG, resume=False)
+    with pytest.raises(TrainingError, match="was begun with epochs 2, now 3; resume with the old settings"):
+        run.check(TrainConfig(epochs=3).complete(), resume=True)
+    run.check(TrainConfig(epochs=2, device="cpu", threads=4).complete(), resume=True)
+
+
+def test_what_a_kill_left_before_the_first_file_was_whole_is_no_obstacle(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / ".config.json.tmp").write_text("{")
+    RunFolder(tmp_path).check(CONFIG, resume=False)
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+    run = RunFolder(tmp_path)
+    run.begin(CONFIG, step=0)
+    run.append([row(1), row(2)])
+    run.append([row(3)])
+    with run.log.open("a") as log:
+        log.write("4,1,0.")  # killed in the middle of a line
+    run.begin(CONFIG, step=2)
+    run.append([row(3)])
+    assert [line["step"] for line in run.logged()] == ["1", "2", "3"]
+    assert tuple(run.logged()[0]) == LOG_COLUMNS
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        write_aside(path, fail)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "old")]

@@ -1,0 +1,32 @@
+"""Logs for TensorBoard: asked for without its package they are refused at once; with it they say what log.csv says."""
+
+import importlib.util
+
+import pytest
+
+from retrieval.errors import TrainingError
+from retrieval.train.loop import events
+from retrieval.train.loop.events import Events, check_events
+
+
+def test_without_the_package_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(events, "find_spec", lambda _name: None)
+    with pytest.raises(TrainingError, match=r"need its package: pip install tensorboard, or train without"):
+        check_events()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the package tensorboard")
+@pytest.mark.filterwarnings("ignore")
+def test_rows_come_back_and_those_after_the_checkpoint_do_not_count(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    check_events()
+    for first, last, loss in ((0, 4, 1.0), (2, 4, 2.0)):  # the second process goes on from step 2
+        log = Events(tmp_path, step=first)
+        log.write([{"step": step, "epoch": 1, "loss": loss} for step in range(first + 1, last + 1)])
+        log.write([{"step": last, "epoch": 1, "mean_recall": 0.5}])
+        log.close()
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert [(one.step, one.value) for one in read.Scalars("training/loss")] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+    assert [one.step for one in read.Scalars("validation/mean_recall")] == [4]

@@ -1,10 +1,7 @@
 """Structure: a FAISS index over some of the rows. It names candidates; scores and ranking are made elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,7 @@ from index.device import (
     to_gpu,
 )
 from index.errors import StoredIndexError
+from index.rwlock import ReadWriteLock
 from index.spec import GPU_LIST_LIMIT, IndexSpec
 from index.vectors import Ids, Rows
 
@@ -27,46 +25,6 @@ BUILD_CHUNK = 8192  # where nobody searches yet
 GPU_CHUNK = 1 << 20  # a GPU copies what it has at each addition
 POINTS_A_LIST = 128  # rows that train one centroid; FAISS would take up to 256
 POINTS_A_CODE = 64
-
-
-class Gate:
-    """Many may search at a time, or one may change: FAISS allows no search while its index grows."""
-
-    def __init__(self) -> None:
-        self._condition = Condition()
-        self._waiting = 0
-        self._searching = 0
-        self._changing = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Wait for the change that is on, if any."""
-        with self._condition:
-            self._waiting += 1
-            self._condition.wait_for(lambda: not self._changing)
-            self._waiting -= 1
-            self._searching += 1
-            self._condition.notify_all()
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._searching -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let in those who waited for the last change, keep later ones out, and wait until nobody is inside."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._changing and not self._waiting)
-            self._changing = True
-            self._condition.wait_for(lambda: not self._searching)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._changing = False
-                self._condition.notify_all()
 
 
 @dataclass(slots=True)
@@ -79,7 +37,7 @@ class Structure:
     trained: int
     device: Device
     mapped: bool = False
-    gate: Gate = field(default_factory=Gate)
+    lock: ReadWriteLock = field(default_factory=ReadWriteLock)
 
     def add(self, rows: Rows, slots: Ids, *, chunk: int | None = None) -> None:
         """Index rows[slots] too, by one thread at a time; searches go on between chunks and may see the first of them.
@@ -91,15 +49,15 @@ class Structure:
         """
         if self.mapped:  # FAISS ends the process when a memory map is to grow
             faiss = load_faiss()
-            with self.gate.shared():
+            with self.lock.read():
                 index = faiss.deserialize_index(faiss.serialize_index(self.index))
-            with self.gate.alone():
+            with self.lock.write():
                 self.index, self.mapped = index, False
         chunk = GPU_CHUNK if self.device == "cuda" else chunk or CHUNK
         for start in range(0, len(slots), chunk):
             part = slots[start : start + chunk]
             block = _taken(rows, part)
-            with self.gate.alone(), errors_of(self.device):
+            with self.lock.write(), errors_of(self.device):
                 self.index.add(block)
                 self.slots = np.concatenate([self.slots, part])
 
@@ -110,8 +68,8 @@ class Structure:
         """
         if self.device == "cuda" and count > GPU_RESULT_LIMIT:
             return np.full((len(queries), 1), -1, np.int64)
-        gate = self.gate.alone() if self.device == "cuda" else self.gate.shared()  # GPU indexes bear one search a time
-        with gate, errors_of(self.device):
+        lock = self.lock.write() if self.device == "cuda" else self.lock.read()  # GPU indexes bear one search a time
+        with lock, errors_of(self.device):
             _, places = self.index.search(queries, count, params=self._dial(effort, count))
             known = (places >= 0) & (places < len(self.slots))
             return np.where(known, self.slots[np.where(known, places, 0)], -1)
@@ -131,7 +89,7 @@ class Structure:
 
     def write(self, path: Path) -> None:
         """Write the FAISS index to a new file."""
-        with self.gate.shared():
+        with self.lock.read():
             index = to_cpu(self.index) if self.device == "cuda" else self.index
             load_faiss().write_index(index, str(path))
 

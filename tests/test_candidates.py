@@ -1,7 +1,6 @@
-"""The effort dial reaches FAISS on every kind, also after load and add; searches and changes keep apart."""
+"""The effort dial reaches FAISS on every kind, also after load and add."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from index import structure
 from index.device import load_faiss
 from index.errors import DeviceError, StoredIndexError
 from index.spec import IndexSpec
-from index.structure import Gate, build_structure, read_structure
+from index.structure import build_structure, read_structure
 from index.vector_index import VectorIndex
 
 SPECS = [IndexSpec("hnsw", links=8, build_effort=32), IndexSpec("ivf"), IndexSpec("ivfpq", codes=4, code_bits=4)]
@@ -146,46 +145,3 @@ def test_a_file_of_another_number_of_rows_is_refused(rows, tmp_path):
 def test_a_graph_is_not_read_onto_a_gpu(tmp_path):
     with pytest.raises(DeviceError, match="no hnsw on a GPU"):
         read_structure(tmp_path / "index", np.arange(3), spec=SPECS[0], trained=3, device="cuda")
-
-
-# The gate
-
-
-def test_searches_pass_the_gate_together_and_a_change_waits_for_them():
-    gate, log = Gate(), []
-    with gate.shared(), gate.shared():
-        change = threading.Thread(target=lambda: enter(gate.alone, log, "change"))
-        change.start()
-        time.sleep(0.05)
-        assert log == []
-    change.join()
-    assert log == ["change"]
-
-
-def test_a_search_waits_for_a_change_and_goes_before_the_next_one():
-    """Else a long run of changes, one chunk after the other, would keep searches out until its end."""
-    gate, log = Gate(), []
-    with gate.alone():
-        search = threading.Thread(target=lambda: enter(gate.shared, log, "search"))
-        search.start()
-        while not gate._waiting:
-            time.sleep(0.001)
-        log.append("first change")
-    enter(gate.alone, log, "second change")
-    search.join()
-    assert log == ["first change", "search", "second change"]
-
-
-def test_the_gate_opens_after_an_error():
-    gate, log = Gate(), []
-    for way in (gate.alone, gate.shared):
-        with pytest.raises(ZeroDivisionError), way():
-            raise ZeroDivisionError
-    enter(gate.alone, log, "change")
-    enter(gate.shared, log, "search")
-    assert log == ["change", "search"]
-
-
-def enter(way, log, name):
-    with way():
-        log.append(name)

@@ -4,7 +4,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from retrieval.filters.mirror import Mirror
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
 from retrieval.records.entries import Entries
-from retrieval.records.locks import SharedLock, writer_lock
+from retrieval.records.locks import writer_lock
 from retrieval.records.slots import Vector
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
 from retrieval.types import attributes_json, item_from
@@ -458,31 +457,6 @@ def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
     with pytest.raises(CatalogError, match="opened for reading only"), opened.writer():
         pass
     opened.close()
-
-
-def test_who_holds_a_shared_lock_alone_meets_nobody():
-    lock, inside, worst = SharedLock(), [], []
-
-    def share():
-        for _ in range(200):
-            with lock.shared():
-                inside.append("shared")
-                worst.append(inside.count("alone"))
-                inside.remove("shared")
-
-    def alone():
-        for _ in range(200):
-            with lock.alone():
-                inside.append("alone")
-                worst.append(len(inside) - 1)
-                inside.remove("alone")
-
-    threads = [threading.Thread(target=work) for work in (share, share, share, alone, alone)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(worst) == 0
 
 
 # --- items at the door

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from index.errors import DeviceError, IndexingError, StoredIndexError, VectorError
+from index.rwlock import ReadWriteLock
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
 from retrieval.catalog.search.ranking import Ranked, nothing
@@ -19,7 +20,7 @@ from retrieval.errors import CatalogError, RetrievalError
 from retrieval.records import Records
 from retrieval.records.database import LOCK, Database
 from retrieval.records.entries import Entries
-from retrieval.records.locks import SharedLock, is_locked
+from retrieval.records.locks import is_locked
 from retrieval.records.slots import SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
 from retrieval.types import SideName
@@ -59,7 +60,7 @@ class Side:
             device: Where the index lives.
             may_build: Whether a missing index is built and saved; the search is exact until it is there.
         """
-        self._lock = SharedLock()
+        self._lock = ReadWriteLock()
         self._folder = folder
         self.target: SideName = side
         self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
@@ -92,14 +93,14 @@ class Side:
     @contextmanager
     def _reading(self, database: Database) -> Iterator[Records]:
         for _ in range(_TRIES):
-            with self._lock.shared(), database.reading() as records:
+            with self._lock.read(), database.reading() as records:
                 if self.fits(records):
                     yield records
                     return
-            with self._lock.alone(), self._refreshed(database):
+            with self._lock.write(), self._refreshed(database):
                 pass
         # Somebody writes faster than this can look twice.
-        with self._lock.alone(), self._refreshed(database) as records:
+        with self._lock.write(), self._refreshed(database) as records:
             yield records
 
     @contextmanager
@@ -351,7 +352,7 @@ class Side:
 
     def _swap(self, index: VectorIndex, state: SideState) -> None:
         """Search in this index, made as of `state`, from now on; unless a compaction gave its slots other numbers."""
-        with self._lock.alone():
+        with self._lock.write():
             if _is_of(state, self._state):
                 self._catch_up(index)
                 self.index = index

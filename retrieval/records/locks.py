@@ -1,8 +1,7 @@
-"""One writer among processes, and many readers beside one refresh among threads."""
+"""One writer among processes."""
 
 import fcntl
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,43 +73,3 @@ def _who_writes(path: Path, content: bytes) -> str:
         f"{path.parent} is being written by {which}. Searches go on meanwhile; "
         f"to write, wait until it is done, stop it, or send the changes through it."
     )
-
-
-class SharedLock:
-    """Many at once, or one alone; who waits to be alone goes before who comes later."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._sharing = 0
-        self._waiting = 0
-        self._alone = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold it together with others."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._alone and not self._waiting)
-            self._sharing += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._sharing -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold it while nobody else does."""
-        with self._condition:
-            self._waiting += 1
-            try:
-                self._condition.wait_for(lambda: not self._alone and not self._sharing)
-            finally:
-                self._waiting -= 1
-            self._alone = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._alone = False
-                self._condition.notify_all()

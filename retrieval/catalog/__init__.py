@@ -16,8 +16,8 @@ from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.evaluation import ServedCatalog, ServedSide
 from retrieval.catalog.info import facts_of
 from retrieval.catalog.search.batch import Searcher
-from retrieval.catalog.search.caption_weight import learned_weight
-from retrieval.catalog.search.hits import items_of, sources_of
+from retrieval.catalog.search.caption_weight import learn_caption_weight
+from retrieval.catalog.search.hits import read_image_sources, read_items
 from retrieval.catalog.search.request import Boost, Fusion, Mode, Request, make_request
 from retrieval.catalog.side import Side
 from retrieval.catalog.write import maintenance, sync
@@ -200,7 +200,7 @@ class Catalog:
             QueryError: there are no queries, or one has no right items.
             CatalogLockedError: another process is writing.
         """
-        weight = learned_weight(right, self.search_many)
+        weight = learn_caption_weight(right, self.search_many)
         with self._as_writer(), self._database.writing() as records:
             records.put_meta(caption_weight=weight)
         return weight
@@ -373,7 +373,7 @@ class Catalog:
         while True:
             with self._database.reading() as records:
                 try:
-                    return items_of(records, list(ids), vectors=vectors)
+                    return read_items(records, list(ids), vectors=vectors)
                 except FileNotFoundError as error:  # a compaction took it away after the records were read
                     if error.filename == gone:
                         raise CatalogError(f"The vectors {gone} are missing: put the file back from a copy.") from error
@@ -410,7 +410,7 @@ class Catalog:
         its vector is known.
         """
         with self._database.reading() as records:
-            sources = sources_of(records, name)
+            sources = read_image_sources(records, name)
         return sources[position] if position < len(sources) else None
 
     def info(self) -> dict[str, Any]:

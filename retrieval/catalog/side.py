@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -15,7 +15,7 @@ from index.errors import DeviceError, IndexingError, StoredIndexError, VectorErr
 from index.rwlock import ReadWriteLock
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
-from retrieval.catalog.search.ranking import Ranked, nothing
+from retrieval.catalog.ranking import Ranking, SearchScope
 from retrieval.errors import CatalogError, RetrievalError
 from retrieval.records import Records
 from retrieval.records.database import LOCK, Database
@@ -31,21 +31,6 @@ if TYPE_CHECKING:
 _TRIES = 3
 
 logger = logging.getLogger("retrieval.catalog")
-
-
-@dataclass(frozen=True, slots=True)
-class Among:
-    """What may be found, and how hard an index looks for it.
-
-    Attributes:
-        items: By item number, which may be found; all where None.
-        without: An item that is not to be found.
-        effort: Of the index; its own where None.
-    """
-
-    items: Mask | None = None
-    without: int | None = None
-    effort: float | None = None
 
 
 class Side:
@@ -155,10 +140,10 @@ class Side:
             return self._entries.slots if mask is None else len(self.every_text(mask))
         return self._entries.items if mask is None else int(np.count_nonzero(mask[self._entries.first_items()]))
 
-    def every_text(self, mask: Mask) -> Ranked:
+    def every_text(self, mask: Mask) -> Ranking:
         """Return the texts of the mask's items, each once and of the first of these, in slot order."""
         places = self._entries.firsts(mask)
-        return Ranked(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
+        return Ranking(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
 
     def items_of(self, mask: Mask) -> Mask:
         """Return the items of the mask that have an image, or a caption."""
@@ -166,33 +151,33 @@ class Side:
         there[self._entries.first_items()] = True
         return mask & there
 
-    def search(self, query: Rows, k: int, among: Among) -> Ranked:
+    def search(self, query: Rows, k: int, scope: SearchScope) -> Ranking:
         """Return the k best entries for one unit row, (1, d), best first; equal scores in slot order, then item order.
 
         Of an item's images only its best one is returned, and of a text that several items share the one of the first
         item. The index is asked for more until k are found or there are no more, so this costs no result.
         """
         if not len(self._entries) or self.index is None:
-            return nothing()
-        allowed = None if among.items is None else self._entries.allowed(among.items, len(self.rows))
-        wanted = self._first_count(k) + (0 if among.without is None else 1)
+            return Ranking.empty()
+        allowed = None if scope.allowed is None else self._entries.allowed(scope.allowed, len(self.rows))
+        wanted = self._first_count(k) + (0 if scope.exclude is None else 1)
         while True:
-            neighbors = self.index.search(query, wanted, allowed=allowed, effort=among.effort)
-            found = self._entries_of(neighbors, 0, among)
+            neighbors = self.index.search(query, wanted, allowed=allowed, effort=scope.effort)
+            found = self._entries_of(neighbors, 0, scope)
             if len(found) >= k or neighbors.ids.shape[1] < wanted:
                 return found.take(slice(k))
             wanted *= 4
 
-    def search_many(self, queries: Rows, k: int, *, effort: float | None = None) -> list[Ranked]:
+    def search_many(self, queries: Rows, k: int, *, effort: float | None = None) -> list[Ranking]:
         """Return what `search` returns for each of these queries, (q, d), among all; the index is read once."""
         if not len(self._entries) or self.index is None:
-            return [nothing() for _ in queries]
-        wanted, among = self._first_count(k), Among(effort=effort)
+            return [Ranking.empty() for _ in queries]
+        wanted, scope = self._first_count(k), SearchScope(effort=effort)
         neighbors = self.index.search(queries, wanted, effort=effort)
-        answers = [self._entries_of(neighbors, row, among).take(slice(k)) for row in range(len(queries))]
+        answers = [self._entries_of(neighbors, row, scope).take(slice(k)) for row in range(len(queries))]
         for row, found in enumerate(answers):
             if len(found) < k and neighbors.ids.shape[1] == wanted:
-                answers[row] = self.search(queries[row : row + 1], k, among)
+                answers[row] = self.search(queries[row : row + 1], k, scope)
         return answers
 
     def of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
@@ -204,18 +189,18 @@ class Side:
         """How many slots are likely to give k hits."""
         return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
 
-    def _entries_of(self, neighbors: Neighbors, row: int, among: Among) -> Ranked:
+    def _entries_of(self, neighbors: Neighbors, row: int, scope: SearchScope) -> Ranking:
         """The entries that the slots of one query stand for: one for each item's images, or one for each text."""
         places, owners = self._entries.of_slots(neighbors.ids[row])
         item = self._entries.item[places]
-        kept = np.ones(len(item), np.bool_) if among.items is None else among.items[item]
-        if among.without is not None:
-            kept &= item != among.without
+        kept = np.ones(len(item), np.bool_) if scope.allowed is None else scope.allowed[item]
+        if scope.exclude is not None:
+            kept &= item != scope.exclude
         places, owners, item = places[kept], owners[kept], item[kept]
         _, first = np.unique(item if self.target == "images" else owners, return_index=True)
         first.sort()
         scores = neighbors.scores[row][owners[first]].astype(np.float64)
-        return Ranked(item[first], self._entries.position[places[first]], scores)
+        return Ranking(item[first], self._entries.position[places[first]], scores)
 
     # --- reading
 

@@ -11,7 +11,7 @@ WEIGHTS: Final = tuple(step / 10 for step in range(11))
 DEPTH: Final = 100  # a right item further down counts as not found
 
 
-def learned_weight(
+def learn_caption_weight(
     right: Mapping[str, Collection[str]], search_many: Callable[[Sequence[Request]], list[Hits]]
 ) -> float:
     """Return which of 0, 0.1 ... 1 gives the greatest mean reciprocal rank of first right items; of several the least.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from index.vectors import Rows
-from retrieval.catalog.search.ranking import Ranked
+from retrieval.catalog.ranking import Ranking
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredImage, StoredItem
 from retrieval.records.slots import SIDES
@@ -17,9 +17,9 @@ from retrieval.records.vector_store import map_rows, vector_path
 from retrieval.types import Hit, SideName, Target
 
 
-def hits_of(
+def read_hits(
     records: Records,
-    ranked: Ranked,
+    ranked: Ranking,
     target: Target,
     *,
     after: int,
@@ -50,7 +50,7 @@ def hits_of(
     ]
 
 
-def items_of(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
+def read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
     """Return what is known of those of the items that there are, by id.
 
     Raises:
@@ -85,7 +85,7 @@ def _vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]
     }
 
 
-def sources_of(records: Records, name: str) -> list[ImageSource | None]:
+def read_image_sources(records: Records, name: str) -> list[ImageSource | None]:
     """Return where the pictures of an item are, None for one of which only the vector is known; no item has none."""
     return [source for item in records.stored([name]).values() for source in _sources(records, item)]
 

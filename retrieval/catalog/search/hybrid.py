@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from index.vectors import Ids
+from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.rank_fusion import Fused, reciprocal_rank_fusion
-from retrieval.catalog.search.ranking import Ranked
 from retrieval.words.search import Worded
 
 PARTS: Final = ("name", "words", "vectors")
@@ -25,7 +25,7 @@ of what is said counts by its square: of "something to carry my gym clothes" onl
 _NAMED: Final = 1000.0  # the weight of being named: no rank among words and vectors makes up for it
 
 
-def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranked, *, weight: float) -> tuple[Ranked, Fused]:
+def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranking, *, weight: float) -> tuple[Ranking, Fused]:
     """Return the items of any part, best first, and the rank that each has in every one of `PARTS`.
 
     Args:
@@ -41,7 +41,7 @@ def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranked, *, wei
     by_vector = fused.ranks[:, PARTS.index("vectors")]
     positions = np.zeros(len(fused.items), np.int64)  # of the picture that was found by vector, else the first one
     positions[by_vector > 0] = found.position[by_vector[by_vector > 0] - 1]
-    return Ranked(fused.items, positions, fused.scores), fused
+    return Ranking(fused.items, positions, fused.scores), fused
 
 
 def ranks_of(fused: Fused, items: Ids) -> dict[int, dict[str, int]]:
@@ -53,13 +53,13 @@ def ranks_of(fused: Fused, items: Ids) -> dict[int, dict[str, int]]:
     }
 
 
-def first_named(named: Sequence[int], worded: Sequence[Worded]) -> Ranked:
+def first_named(named: Sequence[int], worded: Sequence[Worded]) -> Ranking:
     """Return the items that have the words, best first, those that are named before all others.
 
     A named one's score is the best of all, so that scores never rise.
     """
     best = max((one.score for one in worded), default=0.0)
     scores = dict.fromkeys(named, best) | {one.item: one.score for one in worded if one.item not in named}
-    return Ranked(
+    return Ranking(
         np.array(list(scores), np.int64), np.zeros(len(scores), np.int64), np.array(list(scores.values()), np.float64)
     )

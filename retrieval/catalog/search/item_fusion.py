@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.vectors import Ids, Rows
-from retrieval.catalog.search.ranking import Ranked
+from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.request import Fusion
 from retrieval.catalog.side import Side
 from retrieval.types import SideName
@@ -24,7 +24,7 @@ class Fusing:
     weight: float
 
 
-def fused(sides: Mapping[SideName, Side], query: Rows, *, among: Sequence[Ranked], fusing: Fusing) -> Ranked:
+def fused(sides: Mapping[SideName, Side], query: Rows, *, among: Sequence[Ranking], fusing: Fusing) -> Ranking:
     """Return the items that were found on either side, best first; equal ones by number.
 
     An item's score is (1 - weight) x that of its pictures + weight x that of its captions, or that of its pictures
@@ -37,7 +37,7 @@ def fused(sides: Mapping[SideName, Side], query: Rows, *, among: Sequence[Ranked
     weight = fusing.weight
     score = np.where(np.isnan(captions), pictures, (1 - weight) * pictures + weight * captions)
     best = np.argsort(-score, kind="stable")
-    return Ranked(candidates[best], positions[best], score[best])
+    return Ranking(candidates[best], positions[best], score[best])
 
 
 def _scores(side: Side, query: Rows, items: Ids, *, fusion: Fusion) -> tuple[NDArray[np.float64], Ids]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from index.vectors import Ids, Mask, Rows
-from retrieval.catalog.search.hits import hits_of
+from retrieval.catalog.ranking import Ranking, SearchScope
+from retrieval.catalog.search.hits import read_hits
 from retrieval.catalog.search.hybrid import first_named, hybrid, ranks_of
 from retrieval.catalog.search.item_fusion import CAPTION_WEIGHT, Fusing, fused
 from retrieval.catalog.search.query_vectors import Encoded
-from retrieval.catalog.search.ranking import Ranked, boosted, group_sizes, grouped, sorted_by
 from retrieval.catalog.search.request import Request
-from retrieval.catalog.side import Among, Side
+from retrieval.catalog.search.reranking import apply_boosts, group_sizes, keep_best_of_groups, sort_by_attributes
+from retrieval.catalog.side import Side
 from retrieval.errors import QueryError
 from retrieval.filters import Scalar
 from retrieval.filters.facets import Facet, facet, spelled
@@ -59,7 +60,7 @@ class Search:
         self.request = request
         self.target = target
         self.side = sides["captions" if target == "captions" else "images"]
-        self.known: dict[SideName, Ranked] = {}  # the first `depth` of a side, where it was searched for many at once
+        self.known: dict[SideName, Ranking] = {}  # the first `depth` of a side, where it was searched for many at once
         self._sides = sides
         self._records = records
         self._mirror = mirror
@@ -111,7 +112,7 @@ class Search:
         searched = perf_counter()
         shown = ranked.take(slice(request.offset, needed))
         hits = Hits(
-            hits_of(
+            read_hits(
                 self._records,
                 shown,
                 self.target,
@@ -141,7 +142,7 @@ class Search:
             return np.zeros((1, 1), np.float32)
         return mix(query, rows)
 
-    def _candidates(self, depth: int) -> Ranked:
+    def _candidates(self, depth: int) -> Ranking:
         request = self.request
         if request.query is None:
             return self._everything()
@@ -154,12 +155,12 @@ class Search:
         ranked, self._parts = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
         return ranked
 
-    def _everything(self) -> Ranked:
+    def _everything(self) -> Ranking:
         """Every item, or text, that the filter lets through fits a request that asks for nothing in particular."""
         if self.target == "captions":
             return self.side.every_text(self._items())
         items = np.flatnonzero(self._items())
-        return Ranked(items, np.zeros(len(items), np.int64), np.ones(len(items)))
+        return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
     def _by_words(self, text: str, depth: int) -> tuple[list[int], list[Worded]]:
         """The items that the text names, and those that have its words."""
@@ -171,12 +172,12 @@ class Search:
         named = self._words.identified(connection, text, allowed=mask)
         return named, self._words.ranked(connection, text, depth=depth, allowed=mask)
 
-    def _by_vector(self, depth: int) -> Ranked:
+    def _by_vector(self, depth: int) -> Ranking:
         floor = self.request.floor
         found = self._nearest(depth)
         return found if floor is None else found.take(found.score >= floor)
 
-    def _nearest(self, depth: int) -> Ranked:
+    def _nearest(self, depth: int) -> Ranking:
         if self.target != "items":
             return self._of_side(self.target, depth)
         weight = self.request.caption_weight
@@ -186,7 +187,7 @@ class Search:
         items = fused(self._sides, self.row, among=found, fusing=Fusing(self.request.fusion, weight))
         return items.take(slice(depth)) if self.request.floor is None else items
 
-    def _of_side(self, side: SideName, depth: int) -> Ranked:
+    def _of_side(self, side: SideName, depth: int) -> Ranking:
         """The first `depth` of a side; with a floor all above it: what is below it on both sides is so when fused."""
         if side in self.known and depth == self.depth:
             found = self.known[side]
@@ -199,23 +200,23 @@ class Search:
         return found
 
     @property
-    def _among(self) -> Among:
-        return Among(self._mask, self._without, self.request.effort)
+    def _among(self) -> SearchScope:
+        return SearchScope(self._mask, self._without, self.request.effort)
 
     # --- order
 
-    def _ordered(self, found: Ranked) -> Ranked:
+    def _ordered(self, found: Ranking) -> Ranking:
         request = self.request
         if not (request.boosts or request.sort or request.group):
             return found
         with self._mirror.reading(self._records.connection) as columns:
             if request.boosts:
-                found = boosted(found, request.boosts, columns)
+                found = apply_boosts(found, request.boosts, columns)
             if request.sort:
-                found = sorted_by(found, request.sort, columns)
-            return found if request.group is None else grouped(found, columns.of(request.group))
+                found = sort_by_attributes(found, request.sort, columns)
+            return found if request.group is None else keep_best_of_groups(found, columns.of(request.group))
 
-    def _variants(self, shown: Ranked, found: Ranked) -> Sequence[int | None]:
+    def _variants(self, shown: Ranking, found: Ranking) -> Sequence[int | None]:
         if self.request.group is None:
             return [None] * len(shown)
         with self._mirror.reading(self._records.connection) as columns:
@@ -223,7 +224,7 @@ class Search:
 
     # --- counts
 
-    def _total(self, found: Ranked) -> int:
+    def _total(self, found: Ranking) -> int:
         if self._counts_found:
             return len(found if self.target == "captions" else self._found_items(found))
         if self._without is None:
@@ -237,7 +238,7 @@ class Search:
         """Whether only what was found counts, and not all that passes the filter."""
         return self.request.mode == "words" or self.request.floor is not None
 
-    def _found_items(self, found: Ranked) -> Ids:
+    def _found_items(self, found: Ranking) -> Ids:
         """The items that were found, also those that have the words but come after the ones that were ranked."""
         return np.union1d(self._having, found.item) if self._is_cut else found.item
 
@@ -255,7 +256,7 @@ class Search:
         with self._mirror.reading(self._records.connection) as columns:
             return columns.live.copy()
 
-    def _counted(self, found: Ranked, columns: Columns) -> Mask:
+    def _counted(self, found: Ranking, columns: Columns) -> Mask:
         """The items, by number, that totals and facets are about."""
         if self._counts_found:
             mask = np.zeros(len(columns.live), np.bool_)
@@ -266,7 +267,7 @@ class Search:
             mask[self._without] = False
         return self.side.items_of(mask)
 
-    def _facets(self, found: Ranked) -> Mapping[str, Facet]:
+    def _facets(self, found: Ranking) -> Mapping[str, Facet]:
         if not self.request.facets:
             return {}
         with self._mirror.reading(self._records.connection) as columns:

@@ -1,12 +1,12 @@
-"""Entries in the order in which they answer a search, as columns of numbers, and what changes that order."""
+"""Reranking: boosts, sorting by attributes, and one entry per group."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.vectors import Ids, Mask
+from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.request import Boost
 from retrieval.filters.columns import MISSING, Column
 from retrieval.filters.mirror import Columns
@@ -14,39 +14,12 @@ from retrieval.filters.mirror import Columns
 MOST, LEAST = 2.0, 0.5  # factors that all boosts together stay within
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Images or captions, or items, best first.
-
-    Attributes:
-        item: Number of the item, (n,).
-        position: Of the image or caption in its item, (n,).
-        score: What they are ranked by, (n,) float64.
-    """
-
-    item: Ids
-    position: Ids
-    score: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def take(self, places: "Ids | Mask | slice") -> "Ranked":
-        """Return the entries at these places, in their order."""
-        return Ranked(self.item[places], self.position[places], self.score[places])
-
-
-def nothing() -> Ranked:
-    """Return no entries."""
-    return Ranked(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
-
-
-def boosted(ranked: Ranked, boosts: Sequence[Boost], columns: Columns) -> Ranked:
+def apply_boosts(ranked: Ranking, boosts: Sequence[Boost], columns: Columns) -> Ranking:
     """Return the entries with scores moved by the signals of their items, best first; equal ones keep their order."""
     total = 1 + sum((_signal(boost, ranked.item, columns) for boost in boosts), np.zeros(len(ranked)))
     factor = np.clip(total, LEAST, MOST)
     score = np.where(ranked.score < 0, ranked.score / factor, ranked.score * factor)
-    moved = Ranked(ranked.item, ranked.position, score)
+    moved = Ranking(ranked.item, ranked.position, score)
     return moved.take(np.argsort(-score, kind="stable"))
 
 
@@ -65,7 +38,7 @@ def _signal(boost: Boost, items: Ids, columns: Columns) -> NDArray[np.float64]:
     return boost.weight * np.clip((values - low) / (high - low), 0, 1)
 
 
-def sorted_by(ranked: Ranked, sort: Sequence[tuple[str, bool]], columns: Columns) -> Ranked:
+def sort_by_attributes(ranked: Ranking, sort: Sequence[tuple[str, bool]], columns: Columns) -> Ranking:
     """Return the entries by their items' attributes, equal ones in the order of their scores."""
     keys: list[NDArray[np.float64] | NDArray[np.int8]] = []
     for name, descending in reversed(sort):
@@ -74,7 +47,7 @@ def sorted_by(ranked: Ranked, sort: Sequence[tuple[str, bool]], columns: Columns
     return ranked.take(np.lexsort(keys)) if len(ranked) else ranked
 
 
-def grouped(ranked: Ranked, column: Column) -> Ranked:
+def keep_best_of_groups(ranked: Ranking, column: Column) -> Ranking:
     """Return the first entry of each group: of the items that share a value, the least of several; others are alone."""
     kinds, values = column.order(ranked.item, descending=False)
     keys = np.stack([kinds.astype(np.float64), values, np.where(kinds == MISSING, ranked.item, 0)], axis=1)

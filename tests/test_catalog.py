@@ -28,7 +28,7 @@ from retrieval.catalog.write import maintenance
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
 from retrieval.images import content_hash, open_image
 from retrieval.pairs import Pairs, read_pairs
-from retrieval.records.slots import SideState
+from retrieval.records.state import SideState
 
 COLORS = ("red", "green", "blue", "white", "black")
 

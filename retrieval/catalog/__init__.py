@@ -21,6 +21,7 @@ from retrieval.catalog.search.hits import read_image_sources, read_items
 from retrieval.catalog.search.request import Boost, Fusion, Mode, Request, make_request
 from retrieval.catalog.side import Side
 from retrieval.catalog.write import maintenance, sync
+from retrieval.catalog.write.recording import record_given
 from retrieval.catalog.write.swap_text_tower import Adoption, adopt
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
@@ -28,7 +29,7 @@ from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import Picture
 from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog, is_new
-from retrieval.records.slots import SIDES
+from retrieval.records.state import SIDES, VectorSpace
 from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
 
 __all__ = [
@@ -102,7 +103,9 @@ class Catalog:
             raise _no_catalog(folder)
         database = Database(folder, read_only=read_only)
         try:
-            return cls(database, CatalogEncoder(database, encoder, device=device), device=device)
+            with database.reading() as records:
+                space = records.state().space
+            return cls(database, CatalogEncoder(folder, encoder, device=device, space=space), device=device)
         except BaseException:
             database.close()
             raise
@@ -234,7 +237,7 @@ class Catalog:
         """
         with self._as_writer():
             done = adopt(self._database, self._encoder, encoder, progress=progress or (lambda _done, _total: None))
-            self._encoder.adopt(encoder)
+            self._encoder.replace(encoder, self._refreshed_space())
             self._keep_up()
         return done
 
@@ -382,12 +385,18 @@ class Catalog:
     @property
     def encoder(self) -> Encoder:
         """The encoder, loaded now if it was not yet."""
-        return self._encoder.images()
+        self._refreshed_space()
+        return self._encoder.load("image")
 
     @property
     def dimension(self) -> int | None:
         """Length of the vectors; None before the first one."""
-        return self._encoder.dimension
+        return self._refreshed_space().dimension
+
+    def _refreshed_space(self) -> VectorSpace:
+        with self._database.reading() as records:
+            self._encoder.update(records.state().space)
+        return self._encoder.space
 
     @property
     def served(self) -> ServedCatalog:
@@ -400,7 +409,7 @@ class Catalog:
             if not len(self._sides[side]):
                 return None
         self._sides[side].wait()
-        fingerprint = self._encoder.fingerprint("image" if side == "images" else "text")
+        fingerprint = self._refreshed_space().fingerprint("image" if side == "images" else "text")
         return ServedSide(self._sides[side], self._database, fingerprint)
 
     def image_source(self, name: str, position: int = 0) -> ImageSource | None:
@@ -415,7 +424,7 @@ class Catalog:
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""
-        return facts_of(self._database, self._encoder, device=self._device)
+        return facts_of(self._database, device=self._device)
 
     def __len__(self) -> int:
         with self._database.reading() as records:
@@ -428,7 +437,8 @@ class Catalog:
         """Be the only writer: among the threads, which wait for each other, and the processes, which hardly do."""
         self._database.check_process()  # before any lock
         with self._writing, self._database.writer(patience=patience):
-            self._encoder.record_given()
+            self._refreshed_space()
+            record_given(self._database, self._encoder)
             yield
 
     def _keep_up_after(self, touched: int) -> None:

@@ -4,27 +4,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.write.maintenance import wanted_kind
 from retrieval.filters.attributes import attribute_keys
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.schema import FORMAT
-from retrieval.records.slots import SIDES
+from retrieval.records.state import SIDES
 from retrieval.records.vector_store import index_path
 from retrieval.types import SideName
 
 
-def facts_of(database: Database, encoder: CatalogEncoder, *, device: str) -> dict[str, Any]:
+def facts_of(database: Database, *, device: str) -> dict[str, Any]:
     """Return the facts as JSON values, the ones that people ask for first."""
-    recorded = encoder.recorded
     with database.reading() as records:
-        counts = records.counts()
+        counts, state = records.counts(), records.state()
+        recorded = state.space.encoder
         return {
             "path": str(database.folder),
             **counts,
             "encoder": None if recorded is None else recorded.name,
-            "dimension": records.meta("dimension"),
+            "dimension": state.space.dimension,
             "image_fingerprint": None if recorded is None else recorded.image_fingerprint,
             "text_fingerprint": None if recorded is None else recorded.text_fingerprint,
             "index": "; ".join(_index(records, side, device) for side in SIDES if records.slots.side(side).rows)

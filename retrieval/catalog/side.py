@@ -21,7 +21,7 @@ from retrieval.records import Records
 from retrieval.records.database import LOCK, Database
 from retrieval.records.entries import Entries
 from retrieval.records.locks import is_locked
-from retrieval.records.slots import SideState
+from retrieval.records.state import SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
 from retrieval.types import SideName
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from retrieval.filters.attributes import forget_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
+from retrieval.records.state import CatalogState, read_revision, read_state
 from retrieval.words.store import Wording, drop_words, put_words
 
 
@@ -70,7 +71,11 @@ class Records:
 
     def revision(self) -> int:
         """Return a number that grows with every change of an item."""
-        return int(self.connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()[0])
+        return read_revision(self.connection)
+
+    def state(self) -> CatalogState:
+        """Return what the records say of the whole catalog: encoder, dimension, sides and settings."""
+        return read_state(self.connection)
 
     def counts(self) -> dict[str, int]:
         """Return how many items, images, captions and deleted ids there are."""

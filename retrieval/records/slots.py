@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from retrieval.records.entries import Entries, read_entries
 from retrieval.records.schema import read_meta, write_meta
+from retrieval.records.state import SideState
 from retrieval.types import SideName
-
-SIDES: tuple[SideName, ...] = ("images", "captions")
 
 _ENTRIES: dict[SideName, tuple[str, str]] = {
     "images": (
@@ -46,23 +45,6 @@ class Known(NamedTuple):
     live: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SideState:
-    """How much of a side's vector file is committed, and which index was chosen for it.
-
-    Attributes:
-        generation: Number of the file; a compaction makes the next one.
-        rows: Committed vectors, those included that no image or caption has any more.
-        kind: Kind of index.
-        saved: Revision of the records that the saved index is as of; -1 without one.
-    """
-
-    generation: int
-    rows: int
-    kind: str
-    saved: int = -1
-
-
 class Slots:
     """Questions to, and changes of, the bookkeeping of vectors over one SQLite connection."""
 
@@ -71,7 +53,7 @@ class Slots:
 
     def side(self, side: SideName) -> SideState:
         """Return the state of one side's vectors."""
-        return SideState(**read_meta(self.connection, side, {"generation": 1, "rows": 0, "kind": "exact"}))
+        return SideState(**read_meta(self.connection, side, {}))
 
     def put_side(self, side: SideName, state: SideState) -> None:
         """Record the state of one side's vectors."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from retrieval.catalog.encoder import CatalogEncoder, Recorded
+from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.search.query_vectors import FAILURES, Encoded, Failure, encoded
 from retrieval.catalog.search.request import Request
 from retrieval.catalog.search.single import Search, Sides
@@ -17,6 +16,7 @@ from retrieval.filters import shown
 from retrieval.filters.mirror import Mirror
 from retrieval.records import Records
 from retrieval.records.database import Database
+from retrieval.records.state import VectorSpace
 from retrieval.types import Hits, Target
 from retrieval.words.search import WordSearch
 
@@ -42,10 +42,10 @@ class Searcher:
                 raise QueryError(f"a request is what make_request returns, not {shown(request)}")
         while True:
             start = perf_counter()
-            recorded, dimension = self._encoder.recorded, self._encoder.dimension
-            rows = encoded(self._encoder, requests, dimension=dimension)
+            space = self._encoder.space
+            rows = encoded(self._encoder, requests, dimension=space.dimension)
             seconds = perf_counter() - start
-            answers = self._answers(requests, rows, recorded=recorded, dimension=dimension)
+            answers = self._answers(requests, rows, space=space)
             if answers is not None:
                 for answer in answers:
                     if isinstance(answer, Hits):
@@ -53,22 +53,17 @@ class Searcher:
                 return answers
 
     def _answers(
-        self,
-        requests: Sequence[Request],
-        rows: Sequence[Encoded | Failure],
-        *,
-        recorded: Recorded | None,
-        dimension: int | None,
+        self, requests: Sequence[Request], rows: Sequence[Encoded | Failure], *, space: VectorSpace
     ) -> list[Hits | Failure] | None:
-        """Return the answers; None where another encoder, or the first vectors, came since `rows` were encoded."""
+        """Return the answers; None where the catalog is no longer of the vector space that `rows` were encoded for."""
         answers: dict[int, Hits | Failure] = {}
         targets = [self._target(request) for request in requests]
         for target in dict.fromkeys(targets):
             places = [place for place, one in enumerate(targets) if one == target]
             with self._reading(self._needed(target, [requests[place] for place in places])) as records:
-                if recorded is not None and records.meta("encoder") != asdict(recorded):
-                    return None
-                if dimension is None and records.meta("dimension") is not None:
+                state = records.state()
+                if state.space != space:
+                    self._encoder.update(state.space)
                     return None
                 searches = {
                     place: self._search(requests[place], rows[place], target=target, records=records)

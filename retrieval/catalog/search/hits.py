@@ -12,7 +12,7 @@ from index.vectors import Rows
 from retrieval.catalog.ranking import Ranking
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredImage, StoredItem
-from retrieval.records.slots import SIDES
+from retrieval.records.state import SIDES
 from retrieval.records.vector_store import map_rows, vector_path
 from retrieval.types import Hit, SideName, Target
 

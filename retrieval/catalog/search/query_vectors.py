@@ -60,7 +60,7 @@ def _texts(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[int
         return {}
     different = list(dict.fromkeys(part.value for part in asked))
     try:
-        rows = encoder.texts().encode_texts(different)
+        rows = encoder.load("text").encode_texts(different)
     except FAILURES as error:
         return {id(part): error for part in asked}
     places = {text: place for place, text in enumerate(different)}
@@ -74,7 +74,7 @@ def _pictures(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[
     answers: dict[int, Rows | Failure] = {}
     opened: dict[int, Image] = {}
     try:
-        loaded = encoder.images()
+        loaded = encoder.load("image")
         for part in asked:
             try:
                 opened[id(part)] = opened_picture(part.value, size=loaded.image_size)

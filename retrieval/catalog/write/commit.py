@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.write.embed import Reader
 from retrieval.catalog.write.plan import Draft, Picture
+from retrieval.catalog.write.recording import load_recorded
 from retrieval.catalog.write.vector_appender import Shelf
 from retrieval.errors import CatalogError
 from retrieval.images import content_hash
@@ -55,7 +56,7 @@ class Ingest:
 
     def _image_shelf(self, records: Records, drafts: Sequence[Draft]) -> Shelf:
         """Give a slot to every picture that is new to its item."""
-        shelf = Shelf.open(records, "images", fingerprint=self._encoder.fingerprint("image"))
+        shelf = Shelf.open(records, "images", fingerprint=self._encoder.space.fingerprint("image"))
         vectors = self.reader.vectors
         for draft in drafts:
             if draft.item.image_vectors is not None:
@@ -68,7 +69,7 @@ class Ingest:
 
     def _caption_shelf(self, records: Records, drafts: Sequence[Draft]) -> Shelf:
         """Give a slot to every caption; those that no item had before are embedded together."""
-        shelf = Shelf.open(records, "captions", fingerprint=self._encoder.fingerprint("text"))
+        shelf = Shelf.open(records, "captions", fingerprint=self._encoder.space.fingerprint("text"))
         texts = {key: text for draft in drafts for key, text in _keyed(draft).items()}
         vectors: dict[str, Rows] = {}
         for draft in drafts:
@@ -77,7 +78,7 @@ class Ingest:
         new = shelf.find(records, list(texts))
         missing = [key for key in new if key not in vectors]
         if missing:
-            rows = self._encoder.for_writing("text").encode_texts([texts[key] for key in missing])
+            rows = load_recorded(self._database, self._encoder, "text").encode_texts([texts[key] for key in missing])
             vectors.update(zip(missing, rows, strict=True))
         shelf.put({key: vectors[key] for key in new})
         return shelf

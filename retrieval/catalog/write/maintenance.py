@@ -6,7 +6,7 @@ from index.spec import spec_for_here
 from retrieval.catalog.write.kept_pictures import drop_pictures
 from retrieval.records import Records
 from retrieval.records.database import Database, guarded
-from retrieval.records.slots import SideState
+from retrieval.records.state import SideState
 from retrieval.records.vector_store import copy_rows, index_path, map_rows, remove_other_generations, vector_path
 from retrieval.types import SideName
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from retrieval.catalog.encoder import CatalogEncoder, Recorded, facts_to_record
+from retrieval.catalog.encoder import CatalogEncoder, describe_encoder
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.images import content_hash
 from retrieval.records.database import Database, guarded
 from retrieval.records.slots import Vector
+from retrieval.records.state import EncoderRecord
 from retrieval.records.vector_store import append_rows, vector_path
 
 BATCH_TEXTS: Final = 4096
@@ -44,10 +45,10 @@ def adopt(
     Raises:
         CatalogError: the image towers or the dimensions differ, or the catalog has no encoder yet; nothing has changed.
     """
-    recorded = _check(database, current.recorded, encoder)
+    recorded = _check(database, current.space.encoder, encoder)
     if recorded.text_fingerprint == encoder.text_fingerprint:
         with database.writing() as records:
-            records.put_meta(encoder=facts_to_record(encoder, database.folder))
+            records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))
             return Adoption(records.counts()["images"], 0)
     with database.reading() as records:
         texts, state = records.slots.texts(), records.slots.side("captions")
@@ -66,11 +67,11 @@ def adopt(
         vectors = [Vector(slot, key, encoder.text_fingerprint) for slot, key in enumerate(keys)]
         records.slots.replace_captions(texts, vectors)
         records.slots.put_side("captions", after)
-        records.put_meta(encoder=facts_to_record(encoder, database.folder))
+        records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))
         return Adoption(records.counts()["images"], len(texts))
 
 
-def _check(database: Database, recorded: Recorded | None, encoder: Encoder) -> Recorded:
+def _check(database: Database, recorded: EncoderRecord | None, encoder: Encoder) -> EncoderRecord:
     if recorded is None:
         raise CatalogError(
             f"{database.folder} has no encoder yet whose place {encoder.name} could take: open it with one "

@@ -15,9 +15,11 @@ from retrieval.catalog.write.commit import Ingest
 from retrieval.catalog.write.kept_pictures import keep_picture
 from retrieval.catalog.write.patches import plan_patches
 from retrieval.catalog.write.plan import Draft, in_chunks, kept_by_others, plan
+from retrieval.catalog.write.recording import load_recorded
 from retrieval.errors import CatalogError, ImageError, ItemError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import Database, guarded
+from retrieval.records.state import VectorSpace
 from retrieval.types import Item, SyncReport, clean_captions, is_storable, item_from, plain_attributes, shown
 
 BATCH_ITEMS = 1024
@@ -66,7 +68,7 @@ def upsert(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[
     """Add or replace whole items by id, all in one commit; one with a picture that cannot be read is refused alone."""
     root = _root(database)
     kept, skipped = _with_pictures_kept(database, given)
-    items = _checked(kept, root, encoder.dimension)
+    items = _checked(kept, root, encoder.space.dimension)
     _prepare(database, encoder, items)
     with database.reading() as records:
         drafts = plan(records, items, source=None)
@@ -90,7 +92,7 @@ def _written(
     ingest = Ingest(database, encoder, root=root)
     new = [draft for draft in drafts if not draft.same]
     if any(draft.unread for draft in new):
-        new = list(ingest.reader.read(encoder.for_writing("image"), new))
+        new = list(ingest.reader.read(load_recorded(database, encoder, "image"), new))
     ingest.commit([draft for draft in new if len(draft.good) == len(draft.pictures)])
     failures = [failure for draft in new for failure in _failures(draft)]
     unchanged = ingest.counts["unchanged"] + len(drafts) - len(new)
@@ -229,7 +231,7 @@ class _Build:
         drafts = (draft for chunk in in_chunks(items) for draft in self._plan(chunk))
         ready: list[Draft] = []
         since = time.monotonic()
-        for draft in self._ingest.reader.read(self._encoder.for_writing("image"), drafts):
+        for draft in self._ingest.reader.read(load_recorded(self._database, self._encoder, "image"), drafts):
             done += 1
             self._note_failures(draft)
             if draft.good:
@@ -322,15 +324,16 @@ def _checked(given: Iterable[Mapping[str, Any] | Item], root: Path, dimension: i
 
 def _prepare(database: Database, encoder: CatalogEncoder, items: Sequence[Item]) -> None:
     """Record the encoder, or the dimension of the first vectors, where the catalog has neither yet."""
-    if encoder.dimension is not None:
+    if encoder.space.dimension is not None:
         return
-    if encoder.given:
-        encoder.for_writing("image")
+    if encoder.is_given:
+        load_recorded(database, encoder, "image")
         return
     dimension = next((item.image_vectors.shape[1] for item in items if item.image_vectors is not None), None)
     if dimension is not None:
         with database.writing() as records:
             records.put_meta(dimension=dimension)
+        encoder.update(VectorSpace(None, dimension))
 
 
 def _root(database: Database) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.records import Records
-from retrieval.records.slots import SideState, Vector
+from retrieval.records.slots import Vector
+from retrieval.records.state import SideState
 from retrieval.records.vector_store import append_rows, map_rows, vector_path
 from retrieval.types import SideName
 

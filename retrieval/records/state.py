@@ -1,0 +1,103 @@
+"""The state of a catalog at one moment: its encoder, its dimension, its sides and its settings, in one read."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from retrieval.types import SideName
+
+SIDES: tuple[SideName, ...] = ("images", "captions")
+
+Tower: TypeAlias = Literal["image", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRecord:
+    """The encoder that a catalog's vectors come from.
+
+    Attributes:
+        name: What `load_encoder` takes.
+        relative: Path from the catalog's folder where the encoder is a folder: the two may move together.
+    """
+
+    name: str
+    relative: str | None
+    dimension: int
+    image_fingerprint: str
+    text_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpace:
+    """What the vectors of a catalog are comparable with.
+
+    Attributes:
+        encoder: None while every vector was imported.
+        dimension: Length of the vectors; None before the first one.
+    """
+
+    encoder: EncoderRecord | None = None
+    dimension: int | None = None
+
+    def fingerprint(self, tower: Tower) -> str:
+        """Return the recorded fingerprint of one tower; empty without an encoder."""
+        if self.encoder is None:
+            return ""
+        return self.encoder.image_fingerprint if tower == "image" else self.encoder.text_fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class SideState:
+    """How much of a side's vector file is committed, and which index was chosen for it.
+
+    Attributes:
+        generation: Number of the file; a compaction makes the next one.
+        rows: Committed vectors, including those that no image or caption uses any more.
+        kind: Kind of index.
+        saved: Revision of the records that the saved index is as of; -1 without one.
+    """
+
+    generation: int = 1
+    rows: int = 0
+    kind: str = "exact"
+    saved: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogState:
+    """What the records say of the whole catalog at one moment.
+
+    Attributes:
+        revision: A number that grows with every change of an item.
+        index: Requested kind of index, or "auto".
+        root: Place that relative paths of pictures are under; None before the first write.
+        caption_weight: Learned weight of captions beside pictures; None where none was learned.
+    """
+
+    revision: int
+    space: VectorSpace
+    sides: Mapping[SideName, SideState]
+    index: str
+    root: int | None
+    caption_weight: float | None
+
+
+def read_revision(connection: sqlite3.Connection) -> int:
+    """Return a number that grows with every change of an item."""
+    return int(connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()[0])
+
+
+def read_state(connection: sqlite3.Connection) -> CatalogState:
+    """Return the state as of the caller's transaction."""
+    meta = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+    encoder = None if meta.get("encoder") is None else EncoderRecord(**meta["encoder"])
+    return CatalogState(
+        revision=read_revision(connection),
+        space=VectorSpace(encoder, meta.get("dimension") if encoder is None else encoder.dimension),
+        sides={side: SideState(**meta.get(side, {})) for side in SIDES},
+        index=meta.get("index", "auto"),
+        root=meta.get("root"),
+        caption_weight=meta.get("caption_weight"),
+    )

@@ -168,7 +168,7 @@ def typed(page, text):
     settled(page)
 
 
-def choose(page, name):
+def choose_facets(page, name):
     page.locator("#filters").get_by_label(name).click()
     settled(page)
 
@@ -268,10 +268,10 @@ def test_words_with_a_minus_lead_away(opened, address):
 def test_a_facet_narrows_to_as_many_as_it_counts(opened, address):
     page = opened(address)
     assert page.locator("#filters summary").all_inner_texts() == ["Color", "Price"]
-    choose(page, "Blue")
+    choose_facets(page, "Blue")
     assert page.locator("#count").inner_text() == f"{EACH} items"
     assert set(ids(page)) == {f"blue/{number}" for number in range(EACH)}
-    choose(page, "Red")  # its count was that of the other colours, not of what was left
+    choose_facets(page, "Red")  # its count was that of the other colours, not of what was left
     assert page.locator("#count").inner_text() == f"{2 * EACH} items"
     page.get_by_role("button", name="under 25").click()
     settled(page)
@@ -301,7 +301,7 @@ def test_a_choice_that_is_taken_back_while_it_is_counted_is_unticked(opened, add
 def test_back_forward_and_reload_bring_what_was_there(opened, address):
     page = opened(address)
     typed(page, "green")
-    choose(page, "Green")
+    choose_facets(page, "Green")
     before = ids(page)
     page.reload()
     shows(page, before)
@@ -325,7 +325,7 @@ def test_sorting_browses_by_price_and_reorders_the_best_of_a_search(opened, addr
     page.locator("#sort").select_option("-price")
     settled(page)
     assert ids(page) == asked(address, sort=["-price"], k=PAGE)
-    choose(page, "Blue")
+    choose_facets(page, "Blue")
     typed(page, "blue")
     page.locator("#sort").select_option("price")
     settled(page)
@@ -543,7 +543,7 @@ def test_a_phone_scrolls_one_way_only_and_has_the_filters_in_a_sheet(opened, add
     typed(page, "red -blue")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     page.get_by_role("button", name="Filters").click()
-    choose(page, "Red")
+    choose_facets(page, "Red")
     page.get_by_role("button", name="Show results").click()
     assert page.locator("#count").inner_text().startswith(f"{EACH} items")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -580,7 +580,7 @@ def test_texts_of_a_catalog_are_texts(opened, tmp_path):
         )
         with served(catalog) as address:
             page = opened(address)
-            choose(page, HOSTILE)
+            choose_facets(page, HOSTILE)
             typed(page, HOSTILE)
             page.locator("#hits .card").first.click()
             panel(page).get_by_role("button", name="Captions for this picture").click()

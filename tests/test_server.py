@@ -28,11 +28,11 @@ from retrieval.errors import (
 from retrieval.records.database import LOCK
 from retrieval.records.locks import writer_lock
 from retrieval.server import Settings, make_app, read_settings
-from retrieval.server.auth import Keys, read_key_file
-from retrieval.server.errors import problem_of
-from retrieval.server.paths import id_of, item_address
-from retrieval.server.routes.page import ADDRESSES
-from retrieval.server.thumbnails import SIZES, Shown, Thumbnails
+from retrieval.server.auth import ApiKeys, read_key_file
+from retrieval.server.errors import to_api_error
+from retrieval.server.paths import item_path, parse_id
+from retrieval.server.routes.page import PAGE_PATHS
+from retrieval.server.thumbnails import SIZES, EncodedImage, ThumbnailCache
 
 VECTOR = [1.0] * DIMENSION
 
@@ -113,7 +113,7 @@ def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
 
 
 def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(client, shop, monkeypatch):
-    waiting, searches = [], client.app.state.service.searches
+    waiting, searches = [], client.app.state.service.batcher
     ask = searches.ask
     monkeypatch.setattr(searches, "ask", lambda request: waiting.append(request) or ask(request))
     large = picture("blue", size=(3000, 2000))
@@ -167,7 +167,7 @@ def test_an_id_may_be_any_text(steady, name):
     assert item["images"] == [{"image": None, "thumbnail": None}]
     assert steady.delete(address).json() == {"id": name, "status": 200}
     assert steady.get(address).status_code == 404
-    assert id_of(item_address(name).removeprefix("/items/")) == name
+    assert parse_id(item_path(name).removeprefix("/items/")) == name
 
 
 @pytest.mark.parametrize("segment", ["%FF", "%00", "a%00b", "%20", "nobody", "%ED%A0%80"])
@@ -379,9 +379,9 @@ def test_lines_that_cannot_be_read_stop_no_other(shop):
 
 def test_lines_that_find_too_much_waiting_are_told_each_by_its_number(client):
     service = client.app.state.service
-    service.reads.waiting += service.settings.queue
+    service.read_executor.waiting += service.settings.queue
     answers = bulk(client, [{"delete": "red"}, {"delete": "blue"}])
-    service.reads.waiting -= service.settings.queue
+    service.read_executor.waiting -= service.settings.queue
     assert [(one["line"], one["status"]) for one in answers] == [(1, 503), (2, 503)]
     assert client.get("/items/red").status_code == 200
 
@@ -457,14 +457,14 @@ def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
 
 
 def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():
-    kept = Thumbnails(100)
+    kept = ThumbnailCache(100)
     for name in "abc":
-        kept.put(name, Shown(b"x" * 40, "image/webp"))
+        kept.put(name, EncodedImage(b"x" * 40, "image/webp"))
         kept.get("a")
     assert [kept.get(name) is not None for name in "abc"] == [True, False, True]
-    kept.put("a", Shown(b"x" * 30, "image/webp"))
+    kept.put("a", EncodedImage(b"x" * 30, "image/webp"))
     assert kept.bytes == 70
-    kept.put("d", Shown(b"x" * 101, "image/webp"))
+    kept.put("d", EncodedImage(b"x" * 101, "image/webp"))
     assert kept.bytes == 0
 
 
@@ -478,7 +478,7 @@ def test_a_thumbnail_is_made_once(client):
 
 # --- who may do what
 
-OPEN = {"/health", "/ready", "/openapi.json", *ADDRESSES}
+OPEN = {"/health", "/ready", "/openapi.json", *PAGE_PATHS}
 WRITES = {("PUT", "/items/{id}"), ("PATCH", "/items/{id}"), ("DELETE", "/items/{id}"), ("POST", "/items")}
 
 
@@ -522,8 +522,8 @@ def test_a_key_is_taken_from_either_header_and_what_is_none_is_refused(guarded):
 
 
 def test_keys_have_scopes_and_are_not_shown():
-    keys = Keys(KEYS)
-    assert [keys.scope_of(key) for key in (*KEYS.read_keys, *KEYS.write_keys, "", "x" * 30)] == [
+    keys = ApiKeys(KEYS)
+    assert [keys.find_scope(key) for key in (*KEYS.read_keys, *KEYS.write_keys, "", "x" * 30)] == [
         "read",
         "write",
         None,
@@ -638,7 +638,7 @@ def test_a_flag_goes_before_its_variable():
     ],
 )
 def test_each_error_has_its_status(error, status):
-    problem = problem_of(error)
+    problem = to_api_error(error)
     assert problem.status == status
     assert "secret" not in problem.message
 
@@ -646,12 +646,12 @@ def test_each_error_has_its_status(error, status):
 def test_a_full_disk_has_a_status_of_its_own_and_folders_are_not_told():
     error = CatalogError("/home/me/c/catalog.sqlite: full")
     error.__cause__ = sqlite3.OperationalError("database or disk is full")
-    assert problem_of(error, folder="/home/me/c").status == 507
-    assert problem_of(error, folder="/home/me/c").message == "The catalog/catalog.sqlite: full"
+    assert to_api_error(error, folder="/home/me/c").status == 507
+    assert to_api_error(error, folder="/home/me/c").message == "The catalog/catalog.sqlite: full"
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert problem_of(error).status == 507
+    assert to_api_error(error).status == 507
     error.__cause__ = OSError(errno.EIO, "failing")
-    assert problem_of(error).status == 503
+    assert to_api_error(error).status == 503
 
 
 def test_what_was_not_foreseen_is_logged_and_told_without_its_text(client, shop, monkeypatch, caplog):
@@ -704,7 +704,7 @@ def test_a_read_only_service_takes_no_changes(shop):
 
 def test_it_is_alive_before_it_is_ready_and_ready_once_it_is_warm(shop, monkeypatch):
     app = make_app(shop, Settings(batch=1))
-    monkeypatch.setattr(app.state.service, "start", app.state.service.searches.start)
+    monkeypatch.setattr(app.state.service, "start", app.state.service.batcher.start)
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/health").json() == {"status": "alive"}
         answer = client.get("/ready")
@@ -725,7 +725,7 @@ def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.catalog_api.Engine.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm", failing)
     with TestClient(make_app(shop), base_url="http://localhost") as client:
         until_told(client, "The model is gone")
 
@@ -748,11 +748,11 @@ def until_told(client, words):
 
 def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):
     service = client.app.state.service
-    service.reads.waiting += service.settings.queue
+    service.read_executor.waiting += service.settings.queue
     assert "Too many reads" in told(client.get("/items/red"), 503)
     assert client.get("/ready").json() == {"status": "ready", "items": 5}
     assert 'retrieval_waiting{what="reads"} 256.0' in client.get("/metrics").text
-    service.reads.waiting -= service.settings.queue
+    service.read_executor.waiting -= service.settings.queue
 
 
 def test_figures_count_requests_by_route(client):
@@ -776,7 +776,7 @@ def test_figures_count_requests_by_route(client):
 def test_the_document_describes_every_route_and_its_examples_are_right(steady):
     document = steady.get("/openapi.json").json()
     described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
-    assert described == {one for one in routes(steady) if one[1] not in {*ADDRESSES, "/openapi.json"}}
+    assert described == {one for one in routes(steady) if one[1] not in {*PAGE_PATHS, "/openapi.json"}}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert used <= set(document["components"]["schemas"])
     for example in document["components"]["schemas"]["SearchBody"]["examples"]:

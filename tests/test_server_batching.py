@@ -9,10 +9,10 @@ from serving import until as comes
 
 from retrieval.catalog.search.request import make_request
 from retrieval.errors import QueryError
-from retrieval.server.batching import Batcher, measured_size
-from retrieval.server.catalog_api import Engine
+from retrieval.server.batching import Batcher, measure_batch_size
+from retrieval.server.catalog_api import CatalogAPI
 from retrieval.server.errors import BusyError
-from retrieval.server.executors import Lane
+from retrieval.server.executors import BoundedExecutor
 
 
 class Gate:
@@ -134,7 +134,7 @@ def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
 
 def test_a_lane_bounds_what_waits_and_goes_on_after_who_went_away():
     async def main():
-        lane, gate = Lane("reads", threads=1, queue=2), threading.Event()
+        lane, gate = BoundedExecutor("reads", threads=1, queue=2), threading.Event()
         tasks = [asyncio.create_task(lane.run(gate.wait, 30)) for _ in range(2)]
         await until(lambda: lane.waiting == 2)
         with pytest.raises(BusyError, match="reads"):
@@ -172,7 +172,7 @@ def without_seconds(answer):
 
 
 def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
-    engine = Engine(shop)
+    engine = CatalogAPI(shop)
     requests = [make_request(**query) for query in QUERIES]
     alone = [without_seconds(answer) for request in requests for answer in engine.search_many([request])]
     shop.encoder.passes = 0
@@ -183,7 +183,7 @@ def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
 
 
 def test_one_that_nobody_foresaw_takes_no_other_with_it(shop, monkeypatch):
-    engine = Engine(shop)
+    engine = CatalogAPI(shop)
     search_each = type(shop).search_each
 
     def failing(self, requests):
@@ -206,4 +206,4 @@ def test_the_size_of_batches_is_what_pays_here(each, batch, size):
         nonlocal now
         now += batch + each * len(texts)
 
-    assert measured_size(encode, clock=lambda: now) == size
+    assert measure_batch_size(encode, clock=lambda: now) == size

@@ -6,7 +6,7 @@ from serving import KEYS, READ, make_shop, serving
 
 from retrieval.catalog import Catalog
 from retrieval.server.routes import facets
-from retrieval.server.routes.facets import Choice, choose
+from retrieval.server.routes.facets import FacetChooser, choose_facets
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_the_choice_is_made_again_after_a_while(monkeypatch):
     made, now = [], [0.0]
     monkeypatch.setattr(facets, "monotonic", lambda: now[0])
     monkeypatch.setattr(facets, "_counted", lambda engine: made.append(engine) or ({}, 0))
-    choice = Choice()
+    choice = FacetChooser()
     for now[0] in (0.0, 59.0, 61.0, 62.0):
-        assert choice.of("engine") == choose({}, 0)
+        assert choice.of("engine") == choose_facets({}, 0)
     assert len(made) == 2
 
 

@@ -264,7 +264,7 @@ def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeyp
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.catalog_api.Engine.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm", failing)
     with pytest.raises(EncoderError, match="gone"):
         serve(make_app(shop, Settings(port=0)), on_ready=print)
 

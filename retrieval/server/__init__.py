@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from retrieval.catalog import Catalog
-from retrieval.server.auth import Keys
-from retrieval.server.catalog_api import Engine
-from retrieval.server.errors import add_handlers
-from retrieval.server.metrics import Measured
-from retrieval.server.middleware.browser_security import Guarded, Methods, OwnPages
-from retrieval.server.middleware.limits import Answered, Bounded
-from retrieval.server.paths import EncodedIds
+from retrieval.server.auth import ApiKeys
+from retrieval.server.catalog_api import CatalogAPI
+from retrieval.server.errors import add_exception_handlers
+from retrieval.server.metrics import RequestMetrics
+from retrieval.server.middleware.browser_security import HeadAndOptions, SameOrigin, SecurityHeaders
+from retrieval.server.middleware.limits import BodyLimitMiddleware, ErrorMiddleware
+from retrieval.server.paths import RawItemPaths
 from retrieval.server.routes import bulk, facets, health, images, items, page, search
 from retrieval.server.service import Service
 from retrieval.server.settings import Settings, read_settings
@@ -33,7 +33,7 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
     Its `state.service` says when it is ready. Settings that let other machines in have keys.
     """
     settings = settings or Settings()
-    service = Service(Engine(catalog), settings)
+    service = Service(CatalogAPI(catalog), settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -50,10 +50,10 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.state.service, app.state.keys = service, Keys(settings)
+    app.state.service, app.state.keys = service, ApiKeys(settings)
     for room in (search, facets, items, bulk, images, health, page):
         room.add_routes(app)
-    add_handlers(app)
+    add_exception_handlers(app)
     _add_middleware(app, service)
     return app
 
@@ -61,12 +61,12 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Add it from the inside out: the last one sees a request first."""
     settings = service.settings
-    app.add_middleware(Bounded, settings=settings)
-    app.add_middleware(Methods, routes=app.routes)
-    app.add_middleware(EncodedIds)
+    app.add_middleware(BodyLimitMiddleware, settings=settings)
+    app.add_middleware(HeadAndOptions, routes=app.routes)
+    app.add_middleware(RawItemPaths)
     if not settings.has_keys:
-        app.add_middleware(OwnPages, settings=settings)
-    app.add_middleware(Answered, timeout=settings.timeout, folder=service.engine.folder)
+        app.add_middleware(SameOrigin, settings=settings)
+    app.add_middleware(ErrorMiddleware, timeout=settings.timeout, folder=service.api.folder)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -76,8 +76,8 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             expose_headers=["ETag", "Retry-After"],
             max_age=_DAY,
         )
-    app.add_middleware(Guarded, shared=bool(settings.cors_origins))
-    app.add_middleware(Measured, metrics=service.metrics)
+    app.add_middleware(SecurityHeaders, shared=bool(settings.cors_origins))
+    app.add_middleware(RequestMetrics, metrics=service.metrics)
 
 
 def _version() -> str:

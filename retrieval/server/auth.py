@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from retrieval.errors import ServiceError
-from retrieval.server.errors import Problem
+from retrieval.server.errors import ApiError
 from retrieval.server.settings import Settings
 
 Scope: TypeAlias = Literal["read", "write"]
@@ -19,7 +19,7 @@ _bearer = HTTPBearer(auto_error=False, description="A key, as `Authorization: Be
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key, where a bearer token is in the way.")
 
 
-class Keys:
+class ApiKeys:
     """The keys of a service; without any, everybody who reaches it may do everything."""
 
     def __init__(self, settings: Settings) -> None:
@@ -27,12 +27,12 @@ class Keys:
         self._write = _digests(settings.write_keys)
         self.open = not settings.has_keys
 
-    def scope_of(self, key: str) -> Scope | None:
+    def find_scope(self, key: str) -> Scope | None:
         """Return what a key may do, None where it is none of ours; all keys are compared, whichever fits."""
         digest = _digest(key)
-        may_write = _among(digest, self._write)
-        may_read = _among(digest, self._read)
-        return "write" if may_write else "read" if may_read else None
+        require_write_key = _among(digest, self._write)
+        require_read_key = _among(digest, self._read)
+        return "write" if require_write_key else "read" if require_read_key else None
 
 
 def read_key_file(path: Path) -> dict[Scope, tuple[str, ...]]:
@@ -61,33 +61,33 @@ Bearer: TypeAlias = Annotated[HTTPAuthorizationCredentials | None, Depends(_bear
 Header: TypeAlias = Annotated[str | None, Depends(_header)]
 
 
-async def may_read(request: Request, bearer: Bearer, header: Header) -> None:
+async def require_read_key(request: Request, bearer: Bearer, header: Header) -> None:
     """Let a request with a key of either scope through."""
     _check(request.app.state.keys, _given(bearer, header), "read")
 
 
-async def may_write(request: Request, bearer: Bearer, header: Header) -> None:
+async def require_write_key(request: Request, bearer: Bearer, header: Header) -> None:
     """Let a request with a key that may write through."""
     _check(request.app.state.keys, _given(bearer, header), "write")
 
 
-READING: list[Any] = [Depends(may_read)]
-WRITING: list[Any] = [Depends(may_write)]
+READ_ACCESS: list[Any] = [Depends(require_read_key)]
+WRITE_ACCESS: list[Any] = [Depends(require_write_key)]
 
 
 def _given(bearer: HTTPAuthorizationCredentials | None, header: str | None) -> str | None:
     return header if bearer is None else bearer.credentials
 
 
-def _check(keys: Keys, key: str | None, scope: Scope) -> None:
+def _check(keys: ApiKeys, key: str | None, scope: Scope) -> None:
     if keys.open:
         return
-    held = None if key is None else keys.scope_of(key)
+    held = None if key is None else keys.find_scope(key)
     if held is None:
         what = "This needs a key" if key is None else "This key is not known"
-        raise Problem(401, f"{what}: send one as `Authorization: Bearer KEY`.", headers={"WWW-Authenticate": "Bearer"})
+        raise ApiError(401, f"{what}: send one as `Authorization: Bearer KEY`.", headers={"WWW-Authenticate": "Bearer"})
     if scope == "write" and held != "write":
-        raise Problem(403, "This key may only read; a change needs one that may write.")
+        raise ApiError(403, "This key may only read; a change needs one that may write.")
 
 
 def _digest(key: str) -> bytes:

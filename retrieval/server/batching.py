@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from retrieval.server.errors import BusyError
-from retrieval.server.executors import Lane
+from retrieval.server.executors import BoundedExecutor
 
 Asked = TypeVar("Asked")
 Found = TypeVar("Found")
 
-LINGER = 0.002  # seconds: what a search may wait for others, once there were others
+MAX_DELAY = 0.002  # seconds: what a search may wait for others, once there were others
 _WORTH = 0.9  # a batch pays where a text takes less than this share of what it takes in a smaller batch
 _PROBED = (1, 4, 16, 64)
 
@@ -46,7 +46,7 @@ class Batcher(Generic[Asked, Found]):
         self._queue = queue
         self._waiting: list[_Waiting[Asked, Found]] = []
         self._there = asyncio.Event()
-        self._lane = Lane("searches", threads=1, queue=2)
+        self._lane = BoundedExecutor("searches", threads=1, queue=2)
         self._task: asyncio.Task[None] | None = None
         self.on_batch: Callable[[int], None] = lambda _count: None
 
@@ -90,7 +90,7 @@ class Batcher(Generic[Asked, Found]):
         many = False
         while True:
             await self._there.wait()
-            await asyncio.sleep(LINGER if many and len(self._waiting) < self.size else 0)
+            await asyncio.sleep(MAX_DELAY if many and len(self._waiting) < self.size else 0)
             batch = self._take()
             many = len(batch) > 1
             if batch:
@@ -126,7 +126,9 @@ def _settle(waiting: "asyncio.Future[Found]", answer: Found | BaseException) -> 
         waiting.set_result(answer)
 
 
-def measured_size(encode: Callable[[Sequence[str]], object], *, clock: Callable[[], float] = time.perf_counter) -> int:
+def measure_batch_size(
+    encode: Callable[[Sequence[str]], object], *, clock: Callable[[], float] = time.perf_counter
+) -> int:
     """Return how many texts are worth one call of `encode`: on some machines a batch takes as long as its texts do."""
     encode(["a first text"])
     best, least = 1, float("inf")

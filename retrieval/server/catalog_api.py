@@ -12,9 +12,9 @@ from retrieval.filters.facets import Facet
 from retrieval.images import content_hash, open_image
 from retrieval.images.sources import ImageSource
 from retrieval.query import KINDS, Picture
-from retrieval.server.errors import Problem
-from retrieval.server.paths import picture_address
-from retrieval.server.schemas import ItemBody, NamedPatch, PictureBody, SearchBody
+from retrieval.server.errors import ApiError
+from retrieval.server.paths import image_path
+from retrieval.server.schemas import ImageBody, ItemBody, ItemPatch, SearchBody
 from retrieval.types import Hits
 
 Answer: TypeAlias = dict[str, Any]
@@ -24,7 +24,7 @@ _SEEN = ("image", "like", "vector")  # parts that a text only modifies: "this in
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPicture:
+class VersionedImage:
     """A picture of an item: where its bytes are, and a name for them, which changes when they do."""
 
     source: ImageSource
@@ -48,7 +48,7 @@ def request_of(body: SearchBody, picture: Picture | None) -> Request:
     return make_request(**given)
 
 
-class Engine:
+class CatalogAPI:
     """A catalog, asked as the service asks it."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -75,7 +75,7 @@ class Engine:
         """
         found = self._catalog.get([name])
         if name not in found:
-            raise no_item(name)
+            raise item_not_found(name)
         return _item_answer(found[name])
 
     def items(self, after: str | None, *, limit: int) -> Answer:
@@ -88,7 +88,7 @@ class Engine:
         items = [_item_answer(found[name]) for name in names[:limit] if name in found]
         return {"items": items, "next": names[limit - 1] if len(names) > limit else None}
 
-    def picture(self, name: str, position: int) -> StoredPicture:
+    def picture(self, name: str, position: int) -> VersionedImage:
         """Return a picture of an item.
 
         Raises:
@@ -96,8 +96,8 @@ class Engine:
         """
         source = self._catalog.image_source(name, position)
         if source is None:
-            raise Problem(404, f"There is no picture {position} of an item {name!r}.")
-        return StoredPicture(source, _version(source))
+            raise ApiError(404, f"There is no picture {position} of an item {name!r}.")
+        return VersionedImage(source, _version(source))
 
     def opened(self, data: bytes, *, max_pixels: int) -> Image.Image:
         """Return a picture to search with, as small as the encoder can do with.
@@ -126,9 +126,9 @@ class Engine:
         """Add or replace items, in one commit."""
         return self._catalog.upsert([_mapping(item) for item in items])
 
-    def patch(self, changes: Sequence[NamedPatch]) -> SyncReport:
+    def patch(self, changes: Sequence[ItemPatch]) -> SyncReport:
         """Change parts of items, in one commit."""
-        return self._catalog.patch([_change(change) for change in changes])
+        return self._catalog.patch([_patch_fields(change) for change in changes])
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete items, and return how many there were."""
@@ -152,22 +152,22 @@ class Engine:
         return encoder.encode_texts
 
 
-def no_item(name: str) -> Problem:
+def item_not_found(name: str) -> ApiError:
     """Return what a client is told that asks for an item that is not there."""
-    return Problem(404, f"There is no item {name!r}.")
+    return ApiError(404, f"There is no item {name!r}.")
 
 
-def picture_addresses(name: str, position: int | None) -> dict[str, str | None]:
+def image_links(name: str, position: int | None) -> dict[str, str | None]:
     """Return where a picture and its thumbnail are; nowhere where only its vector is known."""
     if position is None:
         return {"image": None, "thumbnail": None}
-    address = picture_address(name, position)
+    address = image_path(name, position)
     return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
 
 
 def _item_answer(item: Answer) -> Answer:
     places = enumerate(item["images"])
-    images = [picture_addresses(item["id"], None if path is None else place) for place, path in places]
+    images = [image_links(item["id"], None if path is None else place) for place, path in places]
     return {**item, "images": images}
 
 
@@ -185,7 +185,7 @@ def _hit_answer(hit: Hit) -> Answer:
         "rank": hit.rank,
         "score": hit.score,
         "id": hit.id,
-        **picture_addresses(hit.id, None if hit.image is None else hit.position),
+        **image_links(hit.id, None if hit.image is None else hit.position),
         "caption": hit.caption,
         "attributes": hit.attributes,
         "ranks": hit.ranks or None,
@@ -213,7 +213,7 @@ def _mapping(item: ItemBody) -> dict[str, Any]:
     return mapping | _pictures(item.images)
 
 
-def _change(change: NamedPatch) -> Answer:
+def _patch_fields(change: ItemPatch) -> Answer:
     given = {name: getattr(change, name) for name in change.model_fields_set}
     if "images" in given:
         given["images"] = [picture.data for picture in change.images]
@@ -230,7 +230,7 @@ def _version(source: ImageSource) -> str:
     return content_hash(repr(facts).encode())
 
 
-def _pictures(pictures: Sequence[PictureBody]) -> dict[str, Any]:
+def _pictures(pictures: Sequence[ImageBody]) -> dict[str, Any]:
     """Return the fields that an upsert takes; either all pictures have data, or none, and so with vectors."""
     found: dict[str, Any] = {}
     if pictures[0].data is not None:

@@ -40,7 +40,7 @@ _STATUS: tuple[tuple[type[RetrievalError], int], ...] = (
 )
 
 
-class Problem(Exception):  # noqa: N818 - it is an answer as much as an error
+class ApiError(Exception):
     """An answer that says what is wrong and what to do."""
 
     def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
@@ -50,51 +50,51 @@ class Problem(Exception):  # noqa: N818 - it is an answer as much as an error
         self.headers = dict(headers or {})
 
 
-class BusyError(Problem):
+class BusyError(ApiError):
     """More is waiting than may wait."""
 
     def __init__(self, what: str) -> None:
         super().__init__(503, f"Too many {what} are waiting: try again in a second.", headers={"Retry-After": "1"})
 
 
-def problem_of(error: BaseException, *, folder: str = "") -> Problem:
+def to_api_error(error: BaseException, *, folder: str = "") -> ApiError:
     """Return what a client is told of an error; what we did not foresee is logged, and told without its text.
 
     Args:
         error: What was raised.
         folder: The catalog's, which clients need not know: messages say "the catalog" in its place.
     """
-    if isinstance(error, Problem):
+    if isinstance(error, ApiError):
         return error
     if isinstance(error, TimeoutError):
-        return Problem(504, "This took longer than the service allows: ask for less, or try again.")
+        return ApiError(504, "This took longer than the service allows: ask for less, or try again.")
     status = _status(error) if isinstance(error, RetrievalError) else 500
     if status in {500, 503}:
         logger.error("a request failed", exc_info=error)
     if status == 500:  # noqa: PLR2004
-        return Problem(500, "Something went wrong in the service; its log says what.")
+        return ApiError(500, "Something went wrong in the service; its log says what.")
     message = str(error).replace(folder, "the catalog") if folder else str(error)
     headers = {"Retry-After": _WAIT_FOR_WRITER} if isinstance(error, CatalogLockedError) else {}
-    return Problem(status, message[:1].upper() + message[1:], headers=headers)
+    return ApiError(status, message[:1].upper() + message[1:], headers=headers)
 
 
-def answer_of(problem: Problem) -> JSONResponse:
+def error_response(problem: ApiError) -> JSONResponse:
     """Return the answer that tells of a problem."""
     return JSONResponse({"error": problem.message}, problem.status, problem.headers)
 
 
-def refused_fields(error: ValidationError | RequestValidationError) -> Problem:
+def to_field_error(error: ValidationError | RequestValidationError) -> ApiError:
     """Return what a client is told of fields that are not of their form; what it sent is not sent back."""
     found = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
-    return Problem(422, plain("; ".join(found))[:_SHOWN] + ". /openapi.json says what is taken.")
+    return ApiError(422, escape_surrogates("; ".join(found))[:_SHOWN] + ". /openapi.json says what is taken.")
 
 
-def plain(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Return a text that every JSON reader takes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def add_handlers(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Give what the routing refuses the form of every other problem."""
     app.add_exception_handler(HTTPException, _refused_by_routing)
     app.add_exception_handler(RequestValidationError, _refused_by_form)
@@ -104,12 +104,12 @@ async def _refused_by_routing(_request: Request, error: Exception) -> JSONRespon
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     told = {404: "There is nothing at this address.", 405: "This address does not take this method."}
     message = told.get(error.status_code, str(error.detail))
-    return answer_of(Problem(error.status_code, message, headers=error.headers))
+    return error_response(ApiError(error.status_code, message, headers=error.headers))
 
 
 async def _refused_by_form(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
-    return answer_of(refused_fields(error))
+    return error_response(to_field_error(error))
 
 
 def _status(error: RetrievalError) -> int:

@@ -12,7 +12,7 @@ Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
 
-class Lane:
+class BoundedExecutor:
     """So many threads for calls of one kind; a call beyond `queue` is refused at once."""
 
     def __init__(self, what: str, *, threads: int, queue: int) -> None:

@@ -40,9 +40,9 @@ class Metrics:
 
     def watch(self, service: "Service") -> None:
         """Ask the service for what it knows whenever the figures are read."""
-        self._waiting.labels("searches").set_function(lambda: service.searches.waiting)
-        self._waiting.labels("reads").set_function(lambda: service.reads.waiting)
-        self._waiting.labels("changes").set_function(lambda: service.writes.waiting)
+        self._waiting.labels("searches").set_function(lambda: service.batcher.waiting)
+        self._waiting.labels("reads").set_function(lambda: service.read_executor.waiting)
+        self._waiting.labels("changes").set_function(lambda: service.write_executor.waiting)
         self._ready.set_function(lambda: float(service.ready))
         self._kept.set_function(lambda: service.thumbnails.bytes)
 
@@ -51,7 +51,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Measured:
+class RequestMetrics:
     """Middleware that counts requests by the route that answered: never by address, of which there is no end."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:

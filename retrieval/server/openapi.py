@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from retrieval.server.schemas import ChangeBody, ErrorAnswer, ItemBody, PatchBody, SearchBody
+from retrieval.server.schemas import ChangeBody, ErrorResponse, ItemBody, PatchBody, SearchBody
 
 _BODIES: tuple[type[BaseModel], ...] = (SearchBody, ItemBody, PatchBody, ChangeBody)
 _REF = "#/components/schemas/{model}"
@@ -26,13 +26,13 @@ _ABOUT = {
 }
 
 
-def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what the document says of answers that tell of problems."""
     without = {304: {"description": _ABOUT[304]}}
-    return {status: without.get(status, {"description": _ABOUT[status], "model": ErrorAnswer}) for status in statuses}
+    return {status: without.get(status, {"description": _ABOUT[status], "model": ErrorResponse}) for status in statuses}
 
 
-def body(**kinds: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
+def request_body(**kinds: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
     """Return what the document says of a body: by media type, with `__` for `/` and `_` for `-` or `+`, its schema."""
     content = {
         _KINDS[name]: {"schema": one if isinstance(one, dict) else {"$ref": _REF.format(model=one.__name__)}}
@@ -49,7 +49,7 @@ _KINDS = {
 }
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def openapi_document(app: FastAPI) -> dict[str, Any]:
     """Return the document; made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
-from retrieval.server.errors import Problem, plain, refused_fields
+from retrieval.server.errors import ApiError, escape_surrogates, to_field_error
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -19,19 +19,19 @@ _LARGEST = 2**63  # SQLite's integers, and what most JSON readers keep
 _FORM_PARTS = 4
 
 
-def kind_of(request: Request) -> str:
+def media_type_of(request: Request) -> str:
     """Return the media type of a request's body, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def check_kind(request: Request, *kinds: str) -> None:
+def require_media_type(request: Request, *kinds: str) -> None:
     """Refuse a body of another media type.
 
     Raises:
         Problem: 415; which also keeps forms of foreign pages out, which cannot set these types.
     """
-    if kind_of(request) not in kinds:
-        raise Problem(415, f"Send this as {' or '.join(kinds)}, and say so in Content-Type.")
+    if media_type_of(request) not in kinds:
+        raise ApiError(415, f"Send this as {' or '.join(kinds)}, and say so in Content-Type.")
 
 
 def parse_json(data: bytes) -> Any:
@@ -44,12 +44,12 @@ def parse_json(data: bytes) -> Any:
         value = json.loads(data.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         what = f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-        raise Problem(400, f"The body is not JSON: {what}.") from None
+        raise ApiError(400, f"The body is not JSON: {what}.") from None
     _check_values(value)
     return value
 
 
-def model_of(kind: type[Model], value: Any) -> Model:
+def validate_model(kind: type[Model], value: Any) -> Model:
     """Return a value as a model.
 
     Raises:
@@ -58,10 +58,10 @@ def model_of(kind: type[Model], value: Any) -> Model:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise refused_fields(error) from None
+        raise to_field_error(error) from None
 
 
-async def form_parts(request: Request) -> dict[str, bytes]:
+async def read_form(request: Request) -> dict[str, bytes]:
     """Return the parts of a multipart/form-data body by name: at most one file, and few fields.
 
     Raises:
@@ -80,7 +80,9 @@ async def form_parts(request: Request) -> dict[str, bytes]:
         parts = {name: await _content(value) for name, value in form.multi_items()}
         await form.close()
     except Exception as error:  # noqa: BLE001 (the parser raises nearly every built-in error on damaged forms)
-        raise Problem(400, f"The form cannot be read: {plain(str(error))[:100] or 'it is damaged'}.") from None
+        raise ApiError(
+            400, f"The form cannot be read: {escape_surrogates(str(error))[:100] or 'it is damaged'}."
+        ) from None
     return parts
 
 
@@ -98,7 +100,7 @@ def _check_values(value: Any) -> None:
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise Problem(400, f"The body is nested more than {MAX_DEPTH} deep.")
+            raise ApiError(400, f"The body is nested more than {MAX_DEPTH} deep.")
         for one in level:
             _check_value(one)
         level = [inner for one in level for inner in _inside(one)]
@@ -114,9 +116,9 @@ def _check_value(value: Any) -> None:
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise Problem(400, "The body holds a number that is too large.")
+        raise ApiError(400, "The body holds a number that is too large.")
     elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-        raise Problem(400, "The body holds an integer of more than 64 bits.")
+        raise ApiError(400, "The body holds an integer of more than 64 bits.")
 
 
 def _check_text(text: str) -> None:
@@ -124,6 +126,6 @@ def _check_text(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise Problem(400, "The body holds a text that is not valid Unicode (half of a surrogate pair).") from None
+            raise ApiError(400, "The body holds a text that is not valid Unicode (half of a surrogate pair).") from None
     if "\0" in text:
-        raise Problem(400, "The body holds a text with a NUL character.")
+        raise ApiError(400, "The body holds a text with a NUL character.")

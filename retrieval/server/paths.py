@@ -4,22 +4,22 @@ from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retrieval.server.errors import Problem
+from retrieval.server.errors import ApiError
 
 _ITEMS = "/items/"
 
 
-def item_address(name: str) -> str:
+def item_path(name: str) -> str:
     """Return the address of an item; also "/" in its id is encoded."""
     return _ITEMS + quote(name, safe="")
 
 
-def picture_address(name: str, position: int) -> str:
+def image_path(name: str, position: int) -> str:
     """Return the address of a picture of an item."""
-    return f"{item_address(name)}/images/{position}"
+    return f"{item_path(name)}/images/{position}"
 
 
-def id_of(segment: str) -> str:
+def parse_id(segment: str) -> str:
     """Return the id that a segment of a path spells.
 
     Raises:
@@ -28,13 +28,13 @@ def id_of(segment: str) -> str:
     try:
         name = unquote_to_bytes(segment).decode()
     except UnicodeError:
-        raise Problem(404, "There is no such item: its id in the address is not UTF-8, percent-encoded.") from None
+        raise ApiError(404, "There is no such item: its id in the address is not UTF-8, percent-encoded.") from None
     if "\0" in name or not name.strip():
-        raise Problem(404, "There is no such item: an id has no NUL, and is not blank.")
+        raise ApiError(404, "There is no such item: an id has no NUL, and is not blank.")
     return name
 
 
-class EncodedIds:
+class RawItemPaths:
     """Middleware that routes addresses of items as they were sent.
 
     Servers decode a path before it is routed, and "a/b" as an id would look like two segments, or "x/images/0" like a

@@ -13,7 +13,7 @@ _MAX_PICTURES = 50
 _MAX_CAPTIONS = 200
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """No field is guessed, converted or left over."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
@@ -41,7 +41,7 @@ Ranges: TypeAlias = Annotated[list[Range], Field(min_length=1, max_length=100)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 
 
-class BoostBody(Strict):
+class BoostBody(StrictModel):
     """A factor of the score that an attribute gives."""
 
     attribute: Key
@@ -50,7 +50,7 @@ class BoostBody(Strict):
     high: float | None = Field(None, description="Value that adds all the weight; the greatest in the catalog.")
 
 
-class SearchBody(Strict):
+class SearchBody(StrictModel):
     """A search: parts to look for, what may be found, and how the answer is to be arranged."""
 
     text: Text | None = Field(None, description="Words.")
@@ -87,7 +87,7 @@ class SearchBody(Strict):
     )
 
 
-class PictureBody(Strict):
+class ImageBody(StrictModel):
     """A picture's bytes, or its vector, or both; never where it is."""
 
     data: Base64 | None = Field(None, description="JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP or PPM, in base64.")
@@ -100,12 +100,12 @@ class PictureBody(Strict):
         return self
 
 
-Pictures: TypeAlias = Annotated[list[PictureBody], Field(min_length=1, max_length=_MAX_PICTURES)]
+Pictures: TypeAlias = Annotated[list[ImageBody], Field(min_length=1, max_length=_MAX_PICTURES)]
 Captions: TypeAlias = Annotated[list[Text], Field(max_length=_MAX_CAPTIONS)]
 Vectors: TypeAlias = Annotated[list[Vector], Field(max_length=_MAX_CAPTIONS)]
 
 
-class ItemBody(Strict):
+class ItemBody(StrictModel):
     """A whole item; with PUT it takes the place of the one that was there."""
 
     id: Id | None = Field(None, description="With PUT, that of the address; it may be left out there.")
@@ -137,13 +137,13 @@ class ItemBody(Strict):
         return self
 
 
-class DataBody(Strict):
+class DataBody(StrictModel):
     """A picture's bytes; never where it is."""
 
     data: Base64
 
 
-class PatchBody(Strict):
+class PatchBody(StrictModel):
     """What changes of an item: attributes are merged (RFC 7396: null removes), lists replaced."""
 
     captions: Captions = []
@@ -153,17 +153,17 @@ class PatchBody(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"price": 39.9, "sale": True}}]})
 
 
-class NamedPatch(PatchBody):
+class ItemPatch(PatchBody):
     """What changes of which item."""
 
     id: Id
 
 
-class ChangeBody(Strict):
+class ChangeBody(StrictModel):
     """One line of a bulk request: one of the three."""
 
     put: ItemBody | None = None
-    patch: NamedPatch | None = None
+    patch: ItemPatch | None = None
     delete: Id | None = None
 
     @model_validator(mode="after")
@@ -181,7 +181,7 @@ class ChangeBody(Strict):
         return str(self.delete if item is None else item.id)
 
 
-class HitAnswer(BaseModel):
+class HitResponse(BaseModel):
     """An image, a caption or an item that was found."""
 
     rank: int
@@ -195,39 +195,39 @@ class HitAnswer(BaseModel):
     variants: int | None = Field(None, description="Hits of the group, this one included.")
 
 
-class SearchAnswer(BaseModel):
+class SearchResponse(BaseModel):
     """Hits, best first, and what there is to say of all that passes the filter."""
 
-    hits: list[HitAnswer]
+    hits: list[HitResponse]
     total: int
     facets: dict[str, Any]
     seconds: dict[str, float]
 
 
-class PictureAnswer(BaseModel):
+class ImageLinks(BaseModel):
     """A picture of an item; without addresses where only its vector is known."""
 
     image: str | None
     thumbnail: str | None
 
 
-class ItemAnswer(BaseModel):
+class ItemResponse(BaseModel):
     """An item."""
 
     id: str
     captions: list[str]
     attributes: dict[str, Any]
-    images: list[PictureAnswer]
+    images: list[ImageLinks]
 
 
-class ItemsAnswer(BaseModel):
+class ItemPage(BaseModel):
     """A page of items, in the order of their ids."""
 
-    items: list[ItemAnswer]
+    items: list[ItemResponse]
     next: str | None = Field(description="Id to ask for the next page with; null on the last one.")
 
 
-class ChangeAnswer(BaseModel):
+class ChangeResponse(BaseModel):
     """What became of a change; of a line of a bulk request, also which."""
 
     id: str | None
@@ -236,7 +236,7 @@ class ChangeAnswer(BaseModel):
     line: int | None = None
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """What happened, and what to do next."""
 
     error: str

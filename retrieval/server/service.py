@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 from fastapi import Depends, Request
 
 from retrieval.errors import RetrievalError
-from retrieval.server.batching import Batcher, measured_size
-from retrieval.server.catalog_api import Answer, Engine
-from retrieval.server.changes import Change, Outcome, apply
-from retrieval.server.errors import Problem
-from retrieval.server.executors import Lane
+from retrieval.server.batching import Batcher, measure_batch_size
+from retrieval.server.catalog_api import Answer, CatalogAPI
+from retrieval.server.changes import ChangeResult, ItemChange, apply
+from retrieval.server.errors import ApiError
+from retrieval.server.executors import BoundedExecutor
 from retrieval.server.metrics import Metrics
 from retrieval.server.settings import Settings
-from retrieval.server.thumbnails import Thumbnails
+from retrieval.server.thumbnails import ThumbnailCache
 
 if TYPE_CHECKING:
     from retrieval.catalog.search.request import Request as Search
@@ -42,76 +42,76 @@ class Service:
         trouble: Why the service will not get ready.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine = engine
+    def __init__(self, engine: CatalogAPI, settings: Settings) -> None:
+        self.api = engine
         self.settings = settings
         self.metrics = Metrics()
-        self.thumbnails = Thumbnails(settings.thumbnails)
-        self.searches: Batcher[Search, Answer] = Batcher(
+        self.thumbnails = ThumbnailCache(settings.thumbnails)
+        self.batcher: Batcher[Search, Answer] = Batcher(
             engine.search_many, size=settings.batch or _FIRST_BATCH, queue=settings.queue
         )
-        self.reads = Lane("reads", threads=_READERS, queue=settings.queue)
-        self.writes = Lane("changes", threads=1, queue=settings.queue)
-        self.checks = Lane("checks", threads=1, queue=settings.queue)
+        self.read_executor = BoundedExecutor("reads", threads=_READERS, queue=settings.queue)
+        self.write_executor = BoundedExecutor("changes", threads=1, queue=settings.queue)
+        self.health_executor = BoundedExecutor("checks", threads=1, queue=settings.queue)
         self.bulks = 0
         self.ready = False
-        self.trouble: BaseException | None = None
-        self.on_settled: Callable[[], None] = lambda: None
+        self.startup_error: BaseException | None = None
+        self.on_started: Callable[[], None] = lambda: None
         self._warming: asyncio.Task[None] | None = None
         self.metrics.watch(self)
-        self.searches.on_batch = self.metrics.batches.observe
+        self.batcher.on_batch = self.metrics.batches.observe
 
     def start(self) -> None:
         """Begin to work, and to get warm, on the running loop."""
-        self.searches.start()
+        self.batcher.start()
         self._warming = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
         try:
-            encode = await self.reads.run(self.engine.warm)
+            encode = await self.read_executor.run(self.api.warm)
             if encode is not None and not self.settings.batch:
-                self.searches.size = await self.reads.run(measured_size, encode)
+                self.batcher.size = await self.read_executor.run(measure_batch_size, encode)
             self.ready = True
         except Exception as error:
-            self.trouble = error
+            self.startup_error = error
             if not isinstance(error, RetrievalError):
                 logger.exception("the service does not get warm")
-        self.on_settled()
+        self.on_started()
 
-    async def parsed(self, parse: Callable[[bytes], Parsed], data: bytes) -> Parsed:
+    async def parse_body(self, parse: Callable[[bytes], Parsed], data: bytes) -> Parsed:
         """Return what `parse` makes of a body; of a large one on a thread, so that it keeps no other waiting."""
-        return parse(data) if len(data) < _LARGE else await self.reads.run(parse, data)
+        return parse(data) if len(data) < _LARGE else await self.read_executor.run(parse, data)
 
-    def check_may_change(self) -> None:
+    def require_writable(self) -> None:
         """Refuse a change where the service is read only.
 
         Raises:
             Problem: 403.
         """
         if self.settings.read_only:
-            raise Problem(403, "This service is read only: it takes no changes.")
+            raise ApiError(403, "This service is read only: it takes no changes.")
 
-    async def change(self, changes: Sequence[Change]) -> list[Outcome]:
+    async def change(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
         """Return the outcomes of changes, once they are on the disk.
 
         Raises:
             Problem: 403 where the service is read only, 503 where too many changes wait.
         """
-        self.check_may_change()
-        return await self.writes.run(apply, self.engine, changes)
+        self.require_writable()
+        return await self.write_executor.run(apply, self.api, changes)
 
     async def stop(self) -> None:
         """Finish what runs on threads."""
         if self._warming is not None:
             self._warming.cancel()
-        await self.searches.stop()
-        for lane in (self.reads, self.writes, self.checks):
+        await self.batcher.stop()
+        for lane in (self.read_executor, self.write_executor, self.health_executor):
             await asyncio.to_thread(lane.close)
 
 
-def service_of(request: Request) -> Any:
+def get_service(request: Request) -> Any:
     """Return the service that a request is for."""
     return request.app.state.service
 
 
-Served: TypeAlias = Annotated[Service, Depends(service_of)]
+ServiceDep: TypeAlias = Annotated[Service, Depends(get_service)]

@@ -26,30 +26,30 @@ _QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class EncodedImage:
     """A picture as it is sent: its bytes, and their media type."""
 
     data: bytes
     kind: str
 
 
-class Thumbnails:
+class ThumbnailCache:
     """Small pictures by their entity tags; the ones that were asked for longest ago go first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._kept: OrderedDict[str, Shown] = OrderedDict()
+        self._kept: OrderedDict[str, EncodedImage] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes = 0
 
-    def get(self, tag: str) -> Shown | None:
+    def get(self, tag: str) -> EncodedImage | None:
         """Return a small picture, or None where it is not kept."""
         with self._lock:
             if tag in self._kept:
                 self._kept.move_to_end(tag)
             return self._kept.get(tag)
 
-    def put(self, tag: str, small: Shown) -> None:
+    def put(self, tag: str, small: EncodedImage) -> None:
         """Keep a small picture, and let go of others for it."""
         with self._lock:
             before = self._kept.pop(tag, None)
@@ -59,22 +59,22 @@ class Thumbnails:
                 self.bytes -= len(self._kept.popitem(last=False)[1].data)
 
 
-def tag_of(version: str, size: int | None) -> str:
+def entity_tag(version: str, size: int | None) -> str:
     """Return the entity tag of a version of a picture in this size, None for as it is."""
     return f'"{version}"' if size is None else f'"{version}-{size}"'
 
 
-def original(source: ImageSource) -> Shown:
+def read_original(source: ImageSource) -> EncodedImage:
     """Return a picture as it is stored; its type is what its bytes say.
 
     Raises:
         ImageError: it cannot be read, or is no picture: a drawing (SVG) or a page is none.
     """
     data = source.read()
-    return Shown(data, _TYPES[picture_format(data[:1024])])
+    return EncodedImage(data, _TYPES[picture_format(data[:1024])])
 
 
-def thumbnail(source: ImageSource, size: int) -> Shown:
+def make_thumbnail(source: ImageSource, size: int) -> EncodedImage:
     """Return a picture upright, over white, at most `size` pixels on its longer side.
 
     Raises:
@@ -84,4 +84,4 @@ def thumbnail(source: ImageSource, size: int) -> Shown:
     small.thumbnail((size, size))
     file = BytesIO()
     small.save(file, "WEBP", quality=_QUALITY)
-    return Shown(file.getvalue(), "image/webp")
+    return EncodedImage(file.getvalue(), "image/webp")

@@ -38,15 +38,15 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
     server = _Server(_config(app, service.settings), stop)
 
     def settled() -> None:
-        if service.trouble is None:
+        if service.startup_error is None:
             on_ready(_address(bound))
         else:
             server.should_exit = True
 
-    service.on_settled = settled
+    service.on_started = settled
     server.run(sockets=[bound])
-    if service.trouble is not None:
-        raise service.trouble
+    if service.startup_error is not None:
+        raise service.startup_error
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.server.errors import Problem
+from retrieval.server.errors import ApiError
 from retrieval.server.settings import Settings
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -22,7 +22,7 @@ _HEADERS = {
 }
 
 
-class Guarded:
+class SecurityHeaders:
     """Says to browsers that answers are data of this origin, and nothing to run or to frame."""
 
     def __init__(self, app: ASGIApp, *, shared: bool) -> None:
@@ -51,7 +51,7 @@ class Guarded:
         await self._app(scope, receive, with_headers)
 
 
-class OwnPages:
+class SameOrigin:
     """Keeps pages of other origins out of a service without keys, which their visitor's browser could reach.
 
     A page can send requests to this machine that need no permission (forms, plain text), and under a name that it
@@ -73,14 +73,14 @@ class OwnPages:
     def _check(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
         if _name_of(host) not in self._names:
-            raise Problem(421, "This service has no keys, and answers only to localhost, 127.0.0.1 and [::1].")
+            raise ApiError(421, "This service has no keys, and answers only to localhost, 127.0.0.1 and [::1].")
         origin = headers.get("origin")
         foreign = origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}
         if foreign and method not in _SAFE:
-            raise Problem(403, "Pages of other origins may not ask here; --cors-origin lets one in.")
+            raise ApiError(403, "Pages of other origins may not ask here; --cors-origin lets one in.")
 
 
-class Methods:
+class HeadAndOptions:
     """HEAD as GET without a body, OPTIONS as the list of methods."""
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
@@ -108,7 +108,7 @@ class Methods:
             for method in getattr(route, "methods", None) or ()
         }
         if not methods:
-            raise Problem(404, "There is nothing at this address.")
+            raise ApiError(404, "There is nothing at this address.")
         methods |= {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
         return Response(status_code=204, headers={"Allow": ", ".join(sorted(methods))})
 

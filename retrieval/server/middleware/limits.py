@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.server.errors import BusyError, Problem, answer_of, logger, problem_of
+from retrieval.server.errors import ApiError, BusyError, error_response, logger, to_api_error
 
 if TYPE_CHECKING:
     from retrieval.server.settings import Settings
@@ -22,7 +22,7 @@ def is_bulk(scope: Scope) -> bool:
     return (scope["method"], scope["path"]) == BULK
 
 
-class Answered:
+class ErrorMiddleware:
     """Turns what is raised into an answer, or ends the connection where the answer has begun."""
 
     def __init__(self, app: ASGIApp, *, timeout: float, folder: str) -> None:
@@ -48,14 +48,14 @@ class Answered:
         except ClientDisconnect:
             return
         except Exception as error:
-            problem = problem_of(error, folder=self._folder)
+            problem = to_api_error(error, folder=self._folder)
             if begun:
                 logger.warning("an answer broke off: %s", problem.message)
                 raise
-            await answer_of(problem)(scope, receive, send)
+            await error_response(problem)(scope, receive, send)
 
 
-class Bounded:
+class BodyLimitMiddleware:
     """Counts the bytes of a body as they come, and waits for the next ones only so long."""
 
     def __init__(self, app: ASGIApp, *, settings: "Settings") -> None:
@@ -114,14 +114,14 @@ class Bounded:
         try:
             return await asyncio.wait_for(receive(), self._slow)
         except TimeoutError:
-            raise Problem(
+            raise ApiError(
                 408, f"The body did not come: nothing for {self._slow:g} seconds.", headers={"Connection": "close"}
             ) from None
 
-    def _too_large(self) -> Problem:
+    def _too_large(self) -> ApiError:
         # The rest of the body is not read: the connection cannot be used again.
         message = f"The body is too large: at most {self._most:,} bytes are taken."
-        return Problem(413, message, headers={"Connection": "close"})
+        return ApiError(413, message, headers={"Connection": "close"})
 
 
 def _check_framing(scope: Scope) -> None:
@@ -130,7 +130,7 @@ def _check_framing(scope: Scope) -> None:
     RFC 9112, section 6.1.
     """
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
-        raise Problem(400, "A request has a Content-Length or a Transfer-Encoding.", headers={"Connection": "close"})
+        raise ApiError(400, "A request has a Content-Length or a Transfer-Encoding.", headers={"Connection": "close"})
 
 
 def _announced(scope: Scope) -> int:

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from retrieval.errors import RetrievalError
-from retrieval.server.auth import WRITING
-from retrieval.server.changes import Change, Outcome, check_pictures
-from retrieval.server.errors import BusyError, Problem, problem_of
-from retrieval.server.openapi import body, told
-from retrieval.server.parsing import check_kind, model_of, parse_json
-from retrieval.server.schemas import ChangeAnswer, ChangeBody
-from retrieval.server.service import Served, Service
+from retrieval.server.auth import WRITE_ACCESS
+from retrieval.server.changes import ChangeResult, ItemChange, check_images
+from retrieval.server.errors import ApiError, BusyError, to_api_error
+from retrieval.server.openapi import error_responses, request_body
+from retrieval.server.parsing import parse_json, require_media_type, validate_model
+from retrieval.server.schemas import ChangeBody, ChangeResponse
+from retrieval.server.service import Service, ServiceDep
 
 _LINES = "application/x-ndjson"
 _TYPES = (_LINES, "application/ndjson", "application/jsonl")
@@ -30,30 +30,30 @@ _AT_ONCE = 4  # bulk requests
 
 def add_routes(app: FastAPI) -> None:
     """Add the route of bulk requests."""
-    content = {_LINES: {"schema": ChangeAnswer.model_json_schema()}}
+    content = {_LINES: {"schema": ChangeResponse.model_json_schema()}}
     app.add_api_route(
         "/items",
         change_many,
         methods=["POST"],
-        dependencies=WRITING,
+        dependencies=WRITE_ACCESS,
         response_class=Response,
-        responses={200: {"content": content, "description": "A line for each."}, **told(401, 403, 415, 503)},
-        openapi_extra=body(lines=ChangeBody),
+        responses={200: {"content": content, "description": "A line for each."}, **error_responses(401, 403, 415, 503)},
+        openapi_extra=request_body(lines=ChangeBody),
         summary="Put, patch and delete many items",
     )
 
 
-async def change_many(request: Request, served: Served) -> Response:
+async def change_many(request: Request, service: ServiceDep) -> Response:
     """Take lines of `{"put": {...}}`, `{"patch": {...}}` or `{"delete": "id"}`, and answer each with its own line.
 
     Lines are committed in batches, in their order; a line that is answered with a status below 300 is on the disk. A
     line that fails stops no other. Answers come while lines are sent, and whoever reads them at the end gets them all.
     """
-    check_kind(request, *_TYPES)
-    served.check_may_change()
-    if served.bulks >= _AT_ONCE:
+    require_media_type(request, *_TYPES)
+    service.require_writable()
+    if service.bulks >= _AT_ONCE:
         raise BusyError("bulk requests")
-    return _Answers(served)
+    return _Answers(service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class _Lines:
 class _Answers(Response):
     """Reads the request while it answers it: neither side has to be done first."""
 
-    def __init__(self, served: Service) -> None:
+    def __init__(self, service: Service) -> None:
         super().__init__(media_type=_LINES)
-        self._served = served
+        self._served = service
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()  # no longer than a request has lines
         del self.headers["content-length"]
 
@@ -129,7 +129,7 @@ class _Answers(Response):
                 self._say(await _outcomes(self._served, lines))
         except ClientDisconnect:
             pass  # what was committed stays; a line that broke off is not one
-        except Problem as problem:
+        except ApiError as problem:
             self._say([{"id": None, "status": problem.status, "error": problem.message}])
         finally:
             self._answers.put_nowait(None)
@@ -141,13 +141,13 @@ class _Answers(Response):
         self._answers.put_nowait(text.encode())
 
 
-async def batches(chunks: AsyncIterator[bytes], served: Service) -> AsyncIterator[list[_Line]]:
+async def batches(chunks: AsyncIterator[bytes], service: Service) -> AsyncIterator[list[_Line]]:
     """Cut a stream into lines, and these into batches; a batch does not wait long for more.
 
     Raises:
         Problem: there are more lines than a request may have; those before it were given.
     """
-    lines, batch, most = _Lines(served.settings.max_body), list[_Line](), served.settings.max_lines
+    lines, batch, most = _Lines(service.settings.max_body), list[_Line](), service.settings.max_lines
     async for chunk in _with_pauses(chunks):
         ended = lines.end() if chunk is None else lines.feed(chunk)
         over = any(line.number > most for line in ended)
@@ -162,7 +162,7 @@ async def batches(chunks: AsyncIterator[bytes], served: Service) -> AsyncIterato
             yield batch
             batch = []
         if over:
-            raise Problem(413, f"A request has at most {most:,} lines: send the rest in another.")
+            raise ApiError(413, f"A request has at most {most:,} lines: send the rest in another.")
 
 
 def _is_full(batch: Sequence[_Line]) -> bool:
@@ -192,44 +192,44 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
     return await anext(chunks, None)
 
 
-async def _outcomes(served: Service, lines: Sequence[_Line]) -> list[dict[str, Any]]:
+async def _outcomes(service: Service, lines: Sequence[_Line]) -> list[dict[str, Any]]:
     """Return an answer for each line, once what it asks for is on the disk."""
-    read = [await _in_lane(line, served) for line in lines]
-    changes = [one for one in read if isinstance(one, Change)]
-    done = iter(await _changed(served, changes))
+    read = [await _in_lane(line, service) for line in lines]
+    changes = [one for one in read if isinstance(one, ItemChange)]
+    done = iter(await _changed(service, changes))
     answers = []
     for line, one in zip(lines, read, strict=True):
-        outcome = next(done) if isinstance(one, Change) else Outcome(one.status, one)
-        answers.append(_answer(line, one.id if isinstance(one, Change) else None, outcome))
+        outcome = next(done) if isinstance(one, ItemChange) else ChangeResult(one.status, one)
+        answers.append(_answer(line, one.id if isinstance(one, ItemChange) else None, outcome))
     return answers
 
 
-async def _changed(served: Service, changes: Sequence[Change]) -> Sequence[Outcome]:
+async def _changed(service: Service, changes: Sequence[ItemChange]) -> Sequence[ChangeResult]:
     try:
-        return await served.change(changes)
-    except Problem as problem:
-        return [Outcome(problem.status, problem)] * len(changes)
+        return await service.change(changes)
+    except ApiError as problem:
+        return [ChangeResult(problem.status, problem)] * len(changes)
 
 
-async def _in_lane(line: _Line, served: Service) -> Change | Problem:
+async def _in_lane(line: _Line, service: Service) -> ItemChange | ApiError:
     try:
-        return await served.reads.run(_read, line, served)
+        return await service.read_executor.run(_read, line, service)
     except BusyError as problem:
         return problem
 
 
-def _read(line: _Line, served: Service) -> Change | Problem:
+def _read(line: _Line, service: Service) -> ItemChange | ApiError:
     if line.data is None:
-        return Problem(413, f"The line is too long: at most {served.settings.max_body:,} bytes are taken.")
+        return ApiError(413, f"The line is too long: at most {service.settings.max_body:,} bytes are taken.")
     try:
-        change = model_of(ChangeBody, parse_json(line.data))
+        change = validate_model(ChangeBody, parse_json(line.data))
         item = change.put or change.patch
-        check_pictures(() if item is None else item.images, served.settings.max_pixels)
-    except (Problem, RetrievalError) as error:
-        return problem_of(error)
-    return Change("put" if change.put else "patch" if change.patch else "delete", change.id, item)
+        check_images(() if item is None else item.images, service.settings.max_pixels)
+    except (ApiError, RetrievalError) as error:
+        return to_api_error(error)
+    return ItemChange("put" if change.put else "patch" if change.patch else "delete", change.id, item)
 
 
-def _answer(line: _Line, name: str | None, outcome: Outcome) -> dict[str, Any]:
+def _answer(line: _Line, name: str | None, outcome: ChangeResult) -> dict[str, Any]:
     answer = {"line": line.number, "id": name, "status": outcome.status}
-    return answer if outcome.problem is None else answer | {"error": outcome.problem.message}
+    return answer if outcome.error is None else answer | {"error": outcome.error.message}

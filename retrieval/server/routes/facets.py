@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse
 
 from retrieval.catalog.search.request import make_request
 from retrieval.filters.facets import MAX_FACETS
-from retrieval.server.auth import READING
-from retrieval.server.catalog_api import Answer, Engine
-from retrieval.server.openapi import told
-from retrieval.server.service import Served
+from retrieval.server.auth import READ_ACCESS
+from retrieval.server.catalog_api import Answer, CatalogAPI
+from retrieval.server.openapi import error_responses
+from retrieval.server.service import ServiceDep
 
 _MOST = 12
 _FRESH = 60.0  # seconds: the choice, not the counts; those come with each search
@@ -28,54 +28,54 @@ _LEAST_GROUP = 1.1  # items of a value, on average
 _GROUPS = ("item_group_id", "group_id", "parent_id", "parent_sku", "parent", "handle", "model", "name", "title")
 
 
-class FacetAnswer(BaseModel):
+class FacetInfo(BaseModel):
     """An attribute for a side bar."""
 
     attribute: str
     kind: Literal["values", "numbers"] = Field(description='A list of values, or, of "numbers", a range.')
 
 
-class FacetsAnswer(BaseModel):
+class FacetsResponse(BaseModel):
     """What a side bar may offer, what most items have first."""
 
-    facets: list[FacetAnswer]
+    facets: list[FacetInfo]
     group: str | None = Field(description="Attribute that the variants of a product share.")
     most: int = Field(description="Hits that a search reaches.")
 
 
 def add_routes(app: FastAPI) -> None:
     """Add the route of facets."""
-    app.state.choice = Choice()
+    app.state.choice = FacetChooser()
     app.add_api_route(
         "/facets",
         facets,
         methods=["GET"],
-        dependencies=READING,
-        responses={200: {"model": FacetsAnswer}, **told(401, 403, 503)},
+        dependencies=READ_ACCESS,
+        responses={200: {"model": FacetsResponse}, **error_responses(401, 403, 503)},
         summary="Attributes for a side bar",
     )
 
 
-async def facets(request: Request, served: Served) -> JSONResponse:
+async def facets(request: Request, service: ServiceDep) -> JSONResponse:
     """Say which attributes tell items apart with few values or with numbers; at most a minute old."""
-    choice = await served.reads.run(request.app.state.choice.of, served.engine)
-    return JSONResponse({**choice, "most": served.settings.max_results})
+    choice = await service.read_executor.run(request.app.state.choice.of, service.api)
+    return JSONResponse({**choice, "most": service.settings.max_results})
 
 
-class Choice:
+class FacetChooser:
     """What suits a side bar, kept for a while."""
 
     def __init__(self) -> None:
         self._chosen: tuple[float, Answer] | None = None
 
-    def of(self, engine: Engine) -> Answer:
+    def of(self, engine: CatalogAPI) -> Answer:
         """Return the choice for a catalog, made anew where it is old."""
         if self._chosen is None or monotonic() - self._chosen[0] > _FRESH:
-            self._chosen = monotonic(), choose(*_counted(engine))
+            self._chosen = monotonic(), choose_facets(*_counted(engine))
         return self._chosen[1]
 
 
-def choose(counted: Mapping[str, Answer], items: int) -> Answer:
+def choose_facets(counted: Mapping[str, Answer], items: int) -> Answer:
     """Return the attributes that suit a side bar, and the one that groups variants.
 
     Args:
@@ -91,7 +91,7 @@ def choose(counted: Mapping[str, Answer], items: int) -> Answer:
     }
 
 
-def _counted(engine: Engine) -> tuple[dict[str, Answer], int]:
+def _counted(engine: CatalogAPI) -> tuple[dict[str, Answer], int]:
     names = [name for name in engine.attributes() if name]  # JSON may have an empty one, which no facet takes
     pages = [names[start : start + MAX_FACETS] for start in range(0, len(names), MAX_FACETS)] or [[]]
     answers = engine.search_many([make_request(where={}, k=1, facets=page) for page in pages])

@@ -3,23 +3,23 @@
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from retrieval.server.auth import READING
-from retrieval.server.errors import Problem, problem_of
+from retrieval.server.auth import READ_ACCESS
+from retrieval.server.errors import ApiError, to_api_error
 from retrieval.server.metrics import CONTENT_TYPE
-from retrieval.server.openapi import describe, told
-from retrieval.server.service import Served
+from retrieval.server.openapi import error_responses, openapi_document
+from retrieval.server.service import ServiceDep
 
 
 def add_routes(app: FastAPI) -> None:
     """Add the routes of health, readiness, figures and of the OpenAPI document."""
-    text = {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **told(401)}
+    text = {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **error_responses(401)}
     app.add_api_route("/health", health, methods=["GET"], summary="Whether the service is alive")
-    app.add_api_route("/ready", ready, methods=["GET"], summary="Whether it is warm", responses=told(503))
+    app.add_api_route("/ready", ready, methods=["GET"], summary="Whether it is warm", responses=error_responses(503))
     app.add_api_route(
         "/metrics",
         metrics,
         methods=["GET"],
-        dependencies=READING,
+        dependencies=READ_ACCESS,
         response_class=Response,
         responses=text,
         summary="Figures for Prometheus",
@@ -32,20 +32,20 @@ async def health() -> dict[str, str]:
     return {"status": "alive"}
 
 
-async def ready(served: Served) -> JSONResponse:
+async def ready(service: ServiceDep) -> JSONResponse:
     """Say whether the encoder is warm and the catalog opens; send it no searches before."""
-    if served.trouble is not None:
-        raise Problem(503, problem_of(served.trouble, folder=served.engine.folder).message)
-    if not served.ready:
-        raise Problem(503, "The service is getting warm: try again in a second.", headers={"Retry-After": "1"})
-    return JSONResponse({"status": "ready", "items": await served.checks.run(served.engine.count)})
+    if service.startup_error is not None:
+        raise ApiError(503, to_api_error(service.startup_error, folder=service.api.folder).message)
+    if not service.ready:
+        raise ApiError(503, "The service is getting warm: try again in a second.", headers={"Retry-After": "1"})
+    return JSONResponse({"status": "ready", "items": await service.health_executor.run(service.api.count)})
 
 
-async def metrics(served: Served) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Return the figures."""
-    return Response(await served.checks.run(served.metrics.text), headers={"Content-Type": CONTENT_TYPE})
+    return Response(await service.health_executor.run(service.metrics.text), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def openapi(request: Request) -> JSONResponse:
     """Return the OpenAPI document."""
-    return JSONResponse(describe(request.app))
+    return JSONResponse(openapi_document(request.app))

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import FastAPI, Path, Query, Request, Response
 
 from retrieval.errors import ImageError
-from retrieval.server.auth import READING
-from retrieval.server.catalog_api import StoredPicture
-from retrieval.server.errors import Problem
-from retrieval.server.openapi import told
-from retrieval.server.paths import id_of
-from retrieval.server.service import Served, Service
-from retrieval.server.thumbnails import SIZES, Shown, original, tag_of, thumbnail
+from retrieval.server.auth import READ_ACCESS
+from retrieval.server.catalog_api import VersionedImage
+from retrieval.server.errors import ApiError
+from retrieval.server.openapi import error_responses
+from retrieval.server.paths import parse_id
+from retrieval.server.service import Service, ServiceDep
+from retrieval.server.thumbnails import SIZES, EncodedImage, entity_tag, make_thumbnail, read_original
 
 _FRESH = 60  # seconds: an address shows another picture after a change
 
@@ -23,44 +23,47 @@ def add_routes(app: FastAPI) -> None:
         "/items/{id}/images/{position}",
         picture,
         methods=["GET"],
-        dependencies=READING,
+        dependencies=READ_ACCESS,
         response_class=Response,
-        responses={200: {"content": content, "description": "The picture."}, **told(304, 401, 403, 404, 422)},
+        responses={
+            200: {"content": content, "description": "The picture."},
+            **error_responses(304, 401, 403, 404, 422),
+        },
         summary="A picture of an item",
     )
 
 
 async def picture(  # noqa: PLR0917 - FastAPI hands them in by name
     request: Request,
-    served: Served,
+    service: ServiceDep,
     id: str,  # noqa: A002 - as the address calls it
     position: Annotated[int, Path(ge=0, le=10_000)],
     size: Annotated[int | None, Query(description=f"Longer side in pixels: one of {SIZES}; as it is without.")] = None,
 ) -> Response:
     """Return a picture as it was put, or, with `size`, as a small WebP."""
     if size is not None and size not in SIZES:
-        raise Problem(422, f"There are pictures of size {', '.join(map(str, SIZES))}, and as they are without a size.")
-    stored = await served.reads.run(served.engine.picture, id_of(id), position)
-    tag = tag_of(stored.version, size)
+        raise ApiError(422, f"There are pictures of size {', '.join(map(str, SIZES))}, and as they are without a size.")
+    stored = await service.read_executor.run(service.api.picture, parse_id(id), position)
+    tag = entity_tag(stored.version, size)
     if _is_held(request, tag):
         return Response(status_code=304, headers=_headers(tag))
     try:
-        shown = await _shown(served, stored, size)
+        shown = await _shown(service, stored, size)
     except ImageError as error:
         said = str(error)
-        raise Problem(404, f"The picture {said.replace('there is no such file', 'has no file any more')}.") from None
+        raise ApiError(404, f"The picture {said.replace('there is no such file', 'has no file any more')}.") from None
     return Response(shown.data, media_type=shown.kind, headers=_headers(tag))
 
 
-async def _shown(served: Service, stored: StoredPicture, size: int | None) -> Shown:
+async def _shown(service: Service, stored: VersionedImage, size: int | None) -> EncodedImage:
     if size is None:
-        return await served.reads.run(original, stored.source)
-    tag = tag_of(stored.version, size)
-    kept = served.thumbnails.get(tag)
-    served.metrics.thumbnails.labels("made" if kept is None else "kept").inc()
+        return await service.read_executor.run(read_original, stored.source)
+    tag = entity_tag(stored.version, size)
+    kept = service.thumbnails.get(tag)
+    service.metrics.thumbnails.labels("made" if kept is None else "kept").inc()
     if kept is None:
-        kept = await served.reads.run(thumbnail, stored.source, size)
-        served.thumbnails.put(tag, kept)
+        kept = await service.read_executor.run(make_thumbnail, stored.source, size)
+        service.thumbnails.put(tag, kept)
     return kept
 
 

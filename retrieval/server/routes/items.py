@@ -6,14 +6,14 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from starlette.responses import JSONResponse
 
-from retrieval.server.auth import READING, WRITING
-from retrieval.server.changes import Change, check_pictures
-from retrieval.server.errors import Problem
-from retrieval.server.openapi import body, told
-from retrieval.server.parsing import check_kind, model_of, parse_json
-from retrieval.server.paths import id_of, item_address
-from retrieval.server.schemas import ChangeAnswer, Id, ItemAnswer, ItemBody, ItemsAnswer, NamedPatch, PatchBody
-from retrieval.server.service import Served, Service
+from retrieval.server.auth import READ_ACCESS, WRITE_ACCESS
+from retrieval.server.changes import ItemChange, check_images
+from retrieval.server.errors import ApiError
+from retrieval.server.openapi import error_responses, request_body
+from retrieval.server.parsing import parse_json, require_media_type, validate_model
+from retrieval.server.paths import item_path, parse_id
+from retrieval.server.schemas import ChangeResponse, Id, ItemBody, ItemPage, ItemPatch, ItemResponse, PatchBody
+from retrieval.server.service import Service, ServiceDep
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
@@ -23,18 +23,22 @@ _REFUSED = (400, 401, 403, 404, 409, 413, 415, 422, 503, 504, 507)
 
 def add_routes(app: FastAPI) -> None:
     """Add the routes of items."""
-    add, address, changed = app.add_api_route, "/items/{id}", {200: {"model": ChangeAnswer}, **told(*_REFUSED)}
-    got: dict[int | str, Any] = {200: {"model": ItemAnswer}, **told(401, 404, 503)}
-    listed: dict[int | str, Any] = {200: {"model": ItemsAnswer}, **told(401, 403, 422, 503)}
-    created: dict[int | str, Any] = {201: {"model": ChangeAnswer, "description": "It is new."}}
-    put_body, patch_body = body(json=ItemBody), body(json=PatchBody, merge_patch=PatchBody)
-    add(address, get, methods=["GET"], dependencies=READING, responses=got, summary="An item")
-    add("/items", page, methods=["GET"], dependencies=READING, responses=listed, summary="A page of items")
+    add, address, changed = (
+        app.add_api_route,
+        "/items/{id}",
+        {200: {"model": ChangeResponse}, **error_responses(*_REFUSED)},
+    )
+    got: dict[int | str, Any] = {200: {"model": ItemResponse}, **error_responses(401, 404, 503)}
+    listed: dict[int | str, Any] = {200: {"model": ItemPage}, **error_responses(401, 403, 422, 503)}
+    created: dict[int | str, Any] = {201: {"model": ChangeResponse, "description": "It is new."}}
+    put_body, patch_body = request_body(json=ItemBody), request_body(json=PatchBody, merge_patch=PatchBody)
+    add(address, get, methods=["GET"], dependencies=READ_ACCESS, responses=got, summary="An item")
+    add("/items", page, methods=["GET"], dependencies=READ_ACCESS, responses=listed, summary="A page of items")
     add(
         address,
         put,
         methods=["PUT"],
-        dependencies=WRITING,
+        dependencies=WRITE_ACCESS,
         responses=changed | created,
         openapi_extra=put_body,
         summary="Add or replace an item",
@@ -43,69 +47,69 @@ def add_routes(app: FastAPI) -> None:
         address,
         patch,
         methods=["PATCH"],
-        dependencies=WRITING,
+        dependencies=WRITE_ACCESS,
         responses=changed,
         openapi_extra=patch_body,
         summary="Change parts of an item",
     )
-    add(address, delete, methods=["DELETE"], dependencies=WRITING, responses=changed, summary="Delete an item")
+    add(address, delete, methods=["DELETE"], dependencies=WRITE_ACCESS, responses=changed, summary="Delete an item")
 
 
-async def get(served: Served, id: str) -> JSONResponse:  # noqa: A002 - as the address calls it
+async def get(service: ServiceDep, id: str) -> JSONResponse:  # noqa: A002 - as the address calls it
     """Return an item."""
-    return JSONResponse(await served.reads.run(served.engine.item, id_of(id)))
+    return JSONResponse(await service.read_executor.run(service.api.item, parse_id(id)))
 
 
 async def page(
-    served: Served,
+    service: ServiceDep,
     after: Annotated[Id | None, Query(description="Id that the page before ended with: its `next`.")] = None,
     limit: Annotated[int, Query(ge=1, le=_MOST, description="Most items of a page.")] = 100,
 ) -> JSONResponse:
     """Return items in the order of their ids, page by page; what changes meanwhile is on the pages that come after."""
-    return JSONResponse(await served.reads.run(served.engine.items, after, limit=limit))
+    return JSONResponse(await service.read_executor.run(service.api.items, after, limit=limit))
 
 
-async def put(request: Request, served: Served, id: str) -> JSONResponse:  # noqa: A002
+async def put(request: Request, service: ServiceDep, id: str) -> JSONResponse:  # noqa: A002
     """Add an item, or put it in the place of the one with its id; the same again changes nothing."""
-    name = id_of(id)
-    check_kind(request, _JSON)
-    item = await served.parsed(partial(_item, name=name), await request.body())
-    await served.reads.run(check_pictures, item.images, served.settings.max_pixels)
-    return await _changed(served, Change("put", name, item))
+    name = parse_id(id)
+    require_media_type(request, _JSON)
+    item = await service.parse_body(partial(_item, name=name), await request.body())
+    await service.read_executor.run(check_images, item.images, service.settings.max_pixels)
+    return await _changed(service, ItemChange("put", name, item))
 
 
-async def patch(request: Request, served: Served, id: str) -> JSONResponse:  # noqa: A002
+async def patch(request: Request, service: ServiceDep, id: str) -> JSONResponse:  # noqa: A002
     """Change what is given of an item: attributes are merged (RFC 7396), lists replaced."""
-    name = id_of(id)
-    check_kind(request, _JSON, _MERGE)
-    change = await served.parsed(_change, await request.body())
-    await served.reads.run(check_pictures, change.images, served.settings.max_pixels)
-    return await _changed(served, Change("patch", name, NamedPatch(id=name, **_given(change))))
+    name = parse_id(id)
+    require_media_type(request, _JSON, _MERGE)
+    change = await service.parse_body(_change, await request.body())
+    await service.read_executor.run(check_images, change.images, service.settings.max_pixels)
+    return await _changed(service, ItemChange("patch", name, ItemPatch(id=name, **_given(change))))
 
 
-async def delete(served: Served, id: str) -> JSONResponse:  # noqa: A002
+async def delete(service: ServiceDep, id: str) -> JSONResponse:  # noqa: A002
     """Delete an item; it stays deleted until it is put again, whatever a build finds."""
-    return await _changed(served, Change("delete", id_of(id), None))
+    return await _changed(service, ItemChange("delete", parse_id(id), None))
 
 
 def _item(data: bytes, *, name: str) -> ItemBody:
     value = parse_json(data)
     if isinstance(value, dict) and value.setdefault("id", name) != name:
-        raise Problem(422, f"The address names the item {name!r}, its body {value['id']!r}.")
-    return model_of(ItemBody, value)
+        raise ApiError(422, f"The address names the item {name!r}, its body {value['id']!r}.")
+    return validate_model(ItemBody, value)
 
 
 def _change(data: bytes) -> PatchBody:
-    return model_of(PatchBody, parse_json(data))
+    return validate_model(PatchBody, parse_json(data))
 
 
 def _given(change: PatchBody) -> dict[str, Any]:
     return {name: getattr(change, name) for name in change.model_fields_set}
 
 
-async def _changed(served: Service, change: Change) -> JSONResponse:
-    (outcome,) = await served.change([change])
-    if outcome.problem is not None:
-        raise outcome.problem
-    headers = {"Location": item_address(change.id)} if outcome.status == 201 else None  # noqa: PLR2004
+async def _changed(service: Service, change: ItemChange) -> JSONResponse:
+    (outcome,) = await service.change([change])
+    if outcome.error is not None:
+        raise outcome.error
+    headers = {"Location": item_path(change.id)} if outcome.status == 201 else None  # noqa: PLR2004
     return JSONResponse({"id": change.id, "status": outcome.status}, outcome.status, headers)

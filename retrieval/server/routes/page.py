@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from retrieval.images import content_hash
-from retrieval.server.errors import Problem
+from retrieval.server.errors import ApiError
 
 _SCRIPTS = ("api", "app", "cards", "dom", "filters", "keyboard", "panel", "pictures", "state")
 _TYPES = {
@@ -15,7 +15,7 @@ _TYPES = {
     "style.css": "text/css; charset=utf-8",
     **{f"{name}.js": "text/javascript; charset=utf-8" for name in _SCRIPTS},
 }
-ADDRESSES = ("/", *(f"/{name}" for name in _TYPES if name != "index.html"))
+PAGE_PATHS = ("/", *(f"/{name}" for name in _TYPES if name != "index.html"))
 """Where the page and what it loads are: open to everybody, since there is nothing of a catalog in them."""
 
 # Pictures that need a key come to the page by script, as blobs.
@@ -27,7 +27,7 @@ _POLICY = (
 
 def add_routes(app: FastAPI) -> None:
     """Add the page and what it loads."""
-    for address in ADDRESSES:
+    for address in PAGE_PATHS:
         app.add_api_route(address, page, methods=["GET"], response_class=Response, include_in_schema=False)
 
 
@@ -45,6 +45,6 @@ async def page(request: Request) -> Response:
 def _file(name: str, most: int) -> tuple[bytes, str]:
     path: Any = files("retrieval") / "server" / "web" / name
     if not path.is_file():
-        raise Problem(404, "There is nothing at this address.")
+        raise ApiError(404, "There is nothing at this address.")
     data = path.read_bytes().replace(b'data-most="1000"', b'data-most="%d"' % most)
     return data, f'"{content_hash(data)}"'

@@ -20,8 +20,8 @@ from retrieval.encoder.architectures import LstmText, build_model
 from retrieval.encoder.open_clip_models import open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train import TrainConfig, train
-from retrieval.train.model.create import starting_model
-from retrieval.train.model.param_groups import places
+from retrieval.train.model.create import create_model
+from retrieval.train.model.param_groups import locate_parameters
 
 LSTM = {"context_length": 12, "vocab_size": 49408, "lstm": {"width": 24, "embedding": 8}}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "picture", "the", "of", "all", "a", *map(str, range(40))]
@@ -101,12 +101,12 @@ def test_a_run_with_a_text_model_of_its_own_may_be_moved(pairs, bert, tmp_path):
 def test_a_text_model_on_the_hub_is_not_waited_for(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(EncoderError, match="cannot reach the hub for someone/bert"):
-        starting_model(fresh(with_bert("someone/bert")))
+        create_model(fresh(with_bert("someone/bert")))
 
 
 def test_layers_of_a_bert_are_blocks(bert):
     model = build_model(with_bert(bert))
-    rungs = {name: place.rung for name, place in places(model).items() if place.side == "text"}
+    rungs = {name: place.rung for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.transformer.embeddings.word_embeddings.weight"] == 0
     assert rungs["text.transformer.encoder.layer.1.output.dense.weight"] == 2
     assert rungs["text.proj.weight"] == 3
@@ -119,7 +119,7 @@ def test_both_towers_start_from_the_weights_of_local_files_and_heads_at_random(b
     settings = {"image_weights": str(tmp_path / "cnn.safetensors"), "text_weights": str(bert)}
     config = TrainConfig(model=with_bert(bert), **settings, device="cpu")
     assert (config.complete().learning_rate, config.complete().head_learning_rate) == (1e-5, 1e-3)
-    model = starting_model(config.complete()).model
+    model = create_model(config.complete()).model
     for name, tensor in model.visual.trunk.state_dict().items():
         assert torch.equal(tensor, cnn.state_dict()[name]), name
     given = load_file(bert / "model.safetensors")
@@ -133,7 +133,7 @@ def test_a_text_model_with_a_head_gives_its_body(bert, tmp_path):
         {f"bert.{name}": tensor for name, tensor in given.items()} | {"cls.bias": torch.ones(2)},
         tmp_path / "b.safetensors",
     )
-    model = starting_model(fresh(with_bert(bert), text_weights=str(tmp_path / "b.safetensors"))).model
+    model = create_model(fresh(with_bert(bert), text_weights=str(tmp_path / "b.safetensors"))).model
     name = "encoder.layer.1.output.dense.weight"
     assert torch.equal(model.text.transformer.state_dict()[name], given[name])
 
@@ -141,12 +141,12 @@ def test_a_text_model_with_a_head_gives_its_body(bert, tmp_path):
 def test_weights_of_another_model_are_refused_with_what_they_lack(bert, tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match=r"other\.safetensors is of another model than the image tower: it has no "):
-        starting_model(fresh(with_bert(bert), image_weights=str(tmp_path / "other.safetensors")))
+        create_model(fresh(with_bert(bert), image_weights=str(tmp_path / "other.safetensors")))
     with pytest.raises(TrainingError, match=r"weights gone\.safetensors cannot be read"):
-        starting_model(fresh(with_bert(bert), image_weights="gone.safetensors"))
+        create_model(fresh(with_bert(bert), image_weights="gone.safetensors"))
     (tmp_path / "run").mkdir()
     with pytest.raises(TrainingError, match="has all its weights already"):
-        starting_model(fresh(str(tmp_path / "run"), image_weights="some.safetensors"))
+        create_model(fresh(str(tmp_path / "run"), image_weights="some.safetensors"))
 
 
 @pytest.mark.parametrize(("loss", "least"), [("contrastive", 0.4), ("triplet", 0.1)])
@@ -176,7 +176,7 @@ def test_the_row_of_an_lstm_is_its_state_at_the_end_token():
 
 def test_an_lstm_s_layers_are_blocks_and_its_embedding_lies_below():
     model = build_model(with_lstm(lstm={"width": 8, "embedding": 4, "layers": 2}))
-    rungs = {name: place.rung for name, place in places(model).items() if place.side == "text"}
+    rungs = {name: place.rung for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.token_embedding.weight"] == 0
     assert rungs["text.lstm.weight_hh_l0"] == rungs["text.lstm.bias_ih_l0"] == 1
     assert rungs["text.lstm.weight_ih_l1"] == 2
@@ -205,6 +205,6 @@ def test_an_lstm_is_tuned_alone_and_its_run_resumes(pairs, tmp_path):  # noqa: F
 
 
 def test_the_built_in_lstm_pair_is_small():
-    checkpoint = starting_model(TrainConfig(model="small-lstm").complete())
+    checkpoint = create_model(TrainConfig(model="small-lstm").complete())
     assert type(checkpoint.model.text) is LstmText
     assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.train.data.augmentation import Looks, recolored, with_words_left_out
+from retrieval.train.data.augmentation import Augmentation, recolored, with_words_left_out
 from retrieval.train.data.caption_words import bars_mirroring, names_colors, pieces
-from retrieval.train.data.dataset import Lessons
+from retrieval.train.data.dataset import PairDataset
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 chances = st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4).map(np.array)
@@ -66,33 +66,33 @@ def test_other_texts_name_no_colour(text):
     assert not names_colors(text)
 
 
-def lessons_of(*right):
+def dataset_of(*right):
     """Pictures with these right texts, each its own."""
     texts = tuple(dict.fromkeys(text for texts in right for text in texts))
     numbers = tuple(tuple(texts.index(text) for text in own) for own in right)
-    return Lessons(tuple(range(len(right))), texts, numbers, numbers)
+    return PairDataset(tuple(range(len(right))), texts, numbers, numbers)
 
 
 def test_one_right_text_is_enough_to_leave_a_picture_alone():
-    lessons = lessons_of(["a dog"], ["a dog", "a dog on the left"], ["a red dog"], ["left red"])
-    looks = Looks.of(lessons, flip=1.0, jitter=0.2)
+    dataset = dataset_of(["a dog"], ["a dog", "a dog on the left"], ["a red dog"], ["left red"])
+    looks = Augmentation.from_captions(dataset, flip=1.0, jitter=0.2)
     assert looks.may_flip.tolist() == [True, False, True, False]
     assert looks.may_jitter.tolist() == [True, True, False, False]
 
 
 def test_pictures_are_mirrored_as_often_as_asked_and_only_where_allowed():
-    looks = Looks(0.25, 0.0, np.array([True, False]), np.array([False, False]))
+    looks = Augmentation(0.25, 0.0, np.array([True, False]), np.array([False, False]))
     chance = np.array([0.2, 0.5, 0.5, 0.5, 0.5])
-    assert np.array_equal(looks.change(0, PIXELS, chance), PIXELS[:, ::-1])
-    assert np.array_equal(looks.change(0, PIXELS, np.full(5, 0.25)), PIXELS)
-    assert np.array_equal(looks.change(1, PIXELS, chance), PIXELS)
+    assert np.array_equal(looks.apply(0, PIXELS, chance), PIXELS[:, ::-1])
+    assert np.array_equal(looks.apply(0, PIXELS, np.full(5, 0.25)), PIXELS)
+    assert np.array_equal(looks.apply(1, PIXELS, chance), PIXELS)
 
 
 def test_colours_change_only_where_allowed():
-    looks = Looks(0.0, 0.2, np.array([True, True]), np.array([True, False]))
+    looks = Augmentation(0.0, 0.2, np.array([True, True]), np.array([True, False]))
     chance = np.full(5, 0.9)
-    assert not np.array_equal(looks.change(0, PIXELS, chance), PIXELS)
-    assert np.array_equal(looks.change(1, PIXELS, chance), PIXELS)
+    assert not np.array_equal(looks.apply(0, PIXELS, chance), PIXELS)
+    assert np.array_equal(looks.apply(1, PIXELS, chance), PIXELS)
 
 
 @given(st.floats(0, 0.5))

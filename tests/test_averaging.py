@@ -13,7 +13,7 @@ from torch import nn
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.train import TrainConfig, train
-from retrieval.train.model.averaging import Ema, alphas, choose, mixed, replaced
+from retrieval.train.model.averaging import Ema, choose, interpolate_weights, temporary_weights, wise_ft_alphas
 from retrieval.train.run_folder import RECALLS, RunFolder
 from retrieval.train.validation.validator import Marks
 
@@ -30,7 +30,7 @@ def test_the_moving_average_is_the_closed_form():
         expected = decay * expected + (1 - decay) * value
         values.append(ema.weights["weight"].item())
     assert values[-1] == pytest.approx(expected)
-    with ema.in_place(model):
+    with ema.average_parameters(model):
         assert model.weight.item() == values[-1]
     assert model.weight.item() == 4.0
 
@@ -41,9 +41,11 @@ def test_what_does_not_move_is_the_same_bits_in_every_average():
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     zero = {"weight": torch.tensor([-0.0, 0.0])}  # equal, in other bits
     for alpha in (0.1, 0.4, 0.6):
-        assert all(torch.equal(tensor, state[name]) for name, tensor in mixed(state, state, alpha).items())
-        assert mixed(zero, zero, alpha)["weight"].numpy().tobytes() == zero["weight"].numpy().tobytes()
-    with replaced(model, {name: tensor + 1 for name, tensor in state.items()}):
+        assert all(
+            torch.equal(tensor, state[name]) for name, tensor in interpolate_weights(state, state, alpha).items()
+        )
+        assert interpolate_weights(zero, zero, alpha)["weight"].numpy().tobytes() == zero["weight"].numpy().tobytes()
+    with temporary_weights(model, {name: tensor + 1 for name, tensor in state.items()}):
         assert not torch.equal(model.logit_scale, state["logit_scale"])
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
@@ -51,9 +53,9 @@ def test_what_does_not_move_is_the_same_bits_in_every_average():
 def test_a_mix_lies_on_the_line_between_start_and_end():
     start = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
     tuned = {"weight": torch.tensor([3.0, 0.0]), "count": torch.tensor(9)}
-    assert mixed(start, tuned, 0.25)["weight"].tolist() == [1.5, 1.5]
-    assert torch.equal(mixed(start, tuned, 1.0)["weight"], tuned["weight"])
-    assert mixed(start, tuned, 0.25)["count"] == 9
+    assert interpolate_weights(start, tuned, 0.25)["weight"].tolist() == [1.5, 1.5]
+    assert torch.equal(interpolate_weights(start, tuned, 1.0)["weight"], tuned["weight"])
+    assert interpolate_weights(start, tuned, 0.25)["count"] == 9
 
 
 def marks_of(*found, count=200):
@@ -91,7 +93,7 @@ def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # n
 def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, epochs=10), validation=pairs)
-    assert result.alpha in alphas(TrainConfig(image_blocks=0, tune="both"))
+    assert result.alpha in wise_ft_alphas(TrainConfig(image_blocks=0, tune="both"))
     assert result.best["mean_recall"] > result.before["mean_recall"]
     assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALLS})
 
@@ -108,7 +110,7 @@ def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # n
     ],
 )
 def test_the_more_is_learned_the_more_careful_are_the_mixes(settings, boldest):
-    assert max(alphas(TrainConfig(**settings))) == boldest
+    assert max(wise_ft_alphas(TrainConfig(**settings))) == boldest
 
 
 def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F811

@@ -11,11 +11,11 @@ from retrieval.errors import TrainingError
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair
 from retrieval.train.data.balance import classes_of, dealt, expectations
-from retrieval.train.data.sampler import Schedule
+from retrieval.train.data.sampler import BatchSampler
 
-schedules = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
+samplers = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
     lambda classes: st.builds(
-        Schedule,
+        BatchSampler,
         caption_counts=st.just((2,) * len(classes)),
         batch_size=st.integers(1, 70),
         seed=st.integers(0, 2**63),
@@ -24,31 +24,31 @@ schedules = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
 )
 
 
-@given(schedules, st.integers(0, 3))
-def test_no_picture_is_twice_in_a_batch_and_an_epoch_has_as_many_showings_as_pictures(schedule, epoch):
+@given(samplers, st.integers(0, 3))
+def test_no_picture_is_twice_in_a_batch_and_an_epoch_has_as_many_showings_as_pictures(sampler, epoch):
     batches = [
-        schedule.batch(step).pictures
-        for step in range(epoch * schedule.steps_per_epoch, (epoch + 1) * schedule.steps_per_epoch)
+        sampler.draw_batch(step).images
+        for step in range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
     ]
-    assert all(len(set(batch.tolist())) == len(batch) <= schedule.batch_size for batch in batches)
-    assert sum(map(len, batches)) == len(schedule.caption_counts)
+    assert all(len(set(batch.tolist())) == len(batch) <= sampler.batch_size for batch in batches)
+    assert sum(map(len, batches)) == len(sampler.caption_counts)
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
 
 
-@given(schedules, st.integers(0, 100))
-def test_a_balanced_step_is_the_same_whoever_asks(schedule, step):
-    again = Schedule(schedule.caption_counts, schedule.batch_size, schedule.seed, schedule.classes)
-    first, second = schedule.batch(step), again.batch(step)
-    assert np.array_equal(first.pictures, second.pictures)
-    assert np.array_equal(first.crops, second.crops)
+@given(samplers, st.integers(0, 100))
+def test_a_balanced_step_is_the_same_whoever_asks(sampler, step):
+    again = BatchSampler(sampler.caption_counts, sampler.batch_size, sampler.seed, sampler.classes)
+    first, second = sampler.draw_batch(step), again.draw_batch(step)
+    assert np.array_equal(first.images, second.images)
+    assert np.array_equal(first.crop_draws, second.crop_draws)
     assert np.array_equal(first.captions, second.captions)
 
 
 def test_each_class_is_shown_equally_often_and_each_of_its_pictures():
     """90 shirts, 30 hats and 6 rings over 200 epochs: a third of the showings each, within four deviations."""
     classes = [0] * 90 + [1] * 30 + [2] * 6
-    schedule = Schedule((1,) * 126, 8, 5, classes)
-    shown = np.concatenate([schedule.batch(step).pictures for step in range(200 * schedule.steps_per_epoch)])
+    sampler = BatchSampler((1,) * 126, 8, 5, classes)
+    shown = np.concatenate([sampler.draw_batch(step).images for step in range(200 * sampler.steps_per_epoch)])
     by_picture = np.bincount(shown, minlength=126) / 200
     expected = 126 / 3 / np.array([90, 30, 6])[classes]
     assert by_picture == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 200))
@@ -56,11 +56,11 @@ def test_each_class_is_shown_equally_often_and_each_of_its_pictures():
 
 
 def test_a_picture_that_comes_twice_in_an_epoch_comes_in_two_crops_and_captions():
-    schedule = Schedule((100,) * 9, 3, 1, [0] * 8 + [1])
+    sampler = BatchSampler((100,) * 9, 3, 1, [0] * 8 + [1])
     seen = [
         (int(caption), tuple(crop))
-        for batch in map(schedule.batch, range(3))
-        for picture, caption, crop in zip(batch.pictures, batch.captions, batch.crops, strict=True)
+        for batch in map(sampler.draw_batch, range(3))
+        for picture, caption, crop in zip(batch.images, batch.captions, batch.crop_draws, strict=True)
         if picture == 8
     ]
     assert len(seen) == 3  # at most once a batch, though half of nine would be its share

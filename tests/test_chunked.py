@@ -21,7 +21,7 @@ def cases(draw):
     size = draw(st.integers(1, 14))
     texts = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
     right = [sorted({text, *draw(st.lists(st.integers(0, 12), max_size=3))}) for text in texts]
-    return Positives.of(texts, right), draw(st.integers(1, 16)), draw(st.integers(0, 2**31))
+    return Positives.from_texts(texts, right), draw(st.integers(1, 16)), draw(st.integers(0, 2**31))
 
 
 def batch(size, seed, dtype=torch.float64):
@@ -98,7 +98,7 @@ def batches_of_texts(draw):
 def test_positives_are_the_texts_that_each_picture_may_have(case):
     texts, right = case
     expected = [[text in allowed for text in texts] for allowed in right]
-    assert Positives.of(texts, right).matrix().tolist() == expected
+    assert Positives.from_texts(texts, right).matrix().tolist() == expected
 
 
 @settings(deadline=None)
@@ -128,7 +128,7 @@ def peak():
 def learn(size):
     texts = [number // 3 for number in range(size)]
     scale, bias = (torch.tensor(value, requires_grad=True) for value in (10.0, -5.0))
-    settings = {"positives": Positives.of(texts, [[text] for text in texts]), "chunk": 128}
+    settings = {"positives": Positives.from_texts(texts, [[text] for text in texts]), "chunk": 128}
     rows = [functional.normalize(torch.randn(size, 32), dim=1).requires_grad_() for _ in range(2)]
     before = peak()
     chunked.contrastive(*rows, scale=scale, **settings).backward()

@@ -8,13 +8,13 @@ import torch
 from tiny_models import random_model, tiny_config
 
 from retrieval.train.config import TrainConfig
-from retrieval.train.data.dataset import Exercise
+from retrieval.train.data.dataset import Batch
 from retrieval.train.distributed import Crew
 from retrieval.train.loop import gradcache, precision
 from retrieval.train.loop.gradcache import Gradients
 from retrieval.train.losses import Positives, choice
-from retrieval.train.model.item_dropout import ItemChance, drops, keys_of
-from retrieval.train.model.param_groups import train_mode
+from retrieval.train.model.item_dropout import ItemDropout, has_dropout, item_keys
+from retrieval.train.model.param_groups import set_train_mode
 from retrieval.train.model.towers import Towers
 
 SIZE = 70  # texts from 64 on are encoded in two halves, by length
@@ -43,21 +43,21 @@ def model_of(*, dropout=True, vision=None):
     return model
 
 
-def exercise_of(*, size=SIZE, side=16):
+def batch_of(*, size=SIZE, side=16):
     random = np.random.default_rng(5)
     tokens = np.zeros((size, 10), np.int64)
     for row in tokens:
         length = random.integers(3, 11)
         row[:length] = [49406, *random.integers(5, 500, length - 2), 49407]
     texts = [int(number) // 2 for number in range(size)]
-    return Exercise(
+    return Batch(
         step=3,
         epoch=0,
-        pictures=np.arange(size),
+        images=np.arange(size),
         texts=np.array(texts),
         pixels=random.integers(0, 256, (size, side, side, 3), np.uint8),
         tokens=tokens,
-        positives=Positives.of(texts, [[text] for text in texts]),
+        positives=Positives.from_texts(texts, [[text] for text in texts]),
         weights=random.random(size),
     )
 
@@ -70,12 +70,12 @@ class DoubleTowers(Towers):
         return super().pixels(pixels).double()
 
 
-def gradients_of(model, exercise, **settings):
+def gradients_of(model, batch, **settings):
     model.zero_grad()
-    train_mode(model)
+    set_train_mode(model)
     towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
     config = TrainConfig(seed=11, precision="float32", **settings)
-    loss = Gradients(towers, config, crew=Crew()).of(exercise)
+    loss = Gradients(towers, config, crew=Crew()).of(batch)
     found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     return loss.item(), found
 
@@ -89,14 +89,14 @@ def assert_equal(first, second):
 
 @pytest.mark.parametrize("loss", ["contrastive", "sigmoid", "triplet"])
 def test_any_size_of_parts_gives_the_whole_batch_s_gradients_with_dropout_on(loss):
-    model, exercise = model_of(), exercise_of()
+    model, batch = model_of(), batch_of()
     if loss == "sigmoid":
         model.logit_bias = torch.nn.Parameter(torch.tensor(-4.0, dtype=torch.float64))
-    assert drops(model)
-    whole = gradients_of(model, exercise, loss=loss)
+    assert has_dropout(model)
+    whole = gradients_of(model, batch, loss=loss)
     for size in (1, 7, 33, 69, 70, 500):
         if size != 1 or loss == "sigmoid":
-            assert_equal(gradients_of(model, exercise, loss=loss, micro_batch=size), whole)
+            assert_equal(gradients_of(model, batch, loss=loss, micro_batch=size), whole)
 
 
 class Share(Crew):
@@ -117,15 +117,15 @@ class Share(Crew):
 
 @pytest.mark.parametrize("size", [None, 4])
 def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(monkeypatch, size):
-    model, exercise = model_of(), exercise_of(size=22)
+    model, batch = model_of(), batch_of(size=22)
     seen = []
-    plain = gradcache.batch_loss
+    plain = gradcache.compute_loss
     monkeypatch.setattr(
-        gradcache, "batch_loss", lambda *given, **named: (seen.append(given[2]), plain(*given, **named))[1]
+        gradcache, "compute_loss", lambda *given, **named: (seen.append(given[2]), plain(*given, **named))[1]
     )
-    whole = gradients_of(model, exercise)
+    whole = gradients_of(model, batch)
     rows = [side.detach() for side in seen[0]]
-    train_mode(model)
+    set_train_mode(model)
     towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
     sums = {name: torch.zeros_like(gradient) for name, gradient in whole[1].items()}
     for place in range(3):
@@ -133,10 +133,10 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
         crew = Share(place, 3)
         share = crew.share(22)
         own = slice(share.start, share.stop)
-        parts = {name: getattr(exercise, name)[own] for name in ("pictures", "texts", "pixels", "tokens")}
+        parts = {name: getattr(batch, name)[own] for name in ("images", "texts", "pixels", "tokens")}
         monkeypatch.setattr(Share, "rows", iter(rows))
         config = TrainConfig(seed=11, precision="float32", micro_batch=size)
-        loss = Gradients(towers, config, crew=crew).of(replace(exercise, first=share.start, **parts))
+        loss = Gradients(towers, config, crew=crew).of(replace(batch, offset=share.start, **parts))
         assert loss.item() == pytest.approx(whole[0], rel=1e-12)
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
@@ -146,65 +146,65 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
 
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])
 def test_a_large_batch_takes_its_loss_in_chunks_and_nothing_changes(monkeypatch, loss):
-    model, exercise = model_of(), exercise_of(size=12)
-    whole = gradients_of(model, exercise, loss=loss)
+    model, batch = model_of(), batch_of(size=12)
+    whole = gradients_of(model, batch, loss=loss)
     monkeypatch.setattr(choice, "WHOLE", 11)
     monkeypatch.setattr(choice.chunked, "_SCORES", 40)
     monkeypatch.delattr(choice.losses, loss)
-    assert_equal(gradients_of(model, exercise, loss=loss), whole)
+    assert_equal(gradients_of(model, batch, loss=loss), whole)
 
 
 @pytest.mark.gpu
 def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
-    model, exercise = model_of(dropout=False).float(), exercise_of(size=24)
+    model, batch = model_of(dropout=False).float(), batch_of(size=24)
     results = []
     for device, kind in (("cpu", "float32"), ("cuda", "auto")):
         model.to(device).zero_grad()
-        train_mode(model)
+        set_train_mode(model)
         towers = Towers(model, device=device, mean=(0.5,) * 3, deviation=(0.3,) * 3)
         gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), crew=Crew())
-        results.append(gradients.clipped(exercise, torch.optim.AdamW(model.parameters()))[0])
+        results.append(gradients.clipped(batch, torch.optim.AdamW(model.parameters()))[0])
     assert results[1] == pytest.approx(results[0], rel=0.05)
 
 
 def test_dropout_is_on_and_another_seed_drops_something_else():
-    model, exercise = model_of(), exercise_of(size=12)
-    first = gradients_of(model, exercise)
-    assert gradients_of(model, exercise)[0] == first[0]
-    assert gradients_of(model, replace(exercise, step=4))[0] != first[0]
+    model, batch = model_of(), batch_of(size=12)
+    first = gradients_of(model, batch)
+    assert gradients_of(model, batch)[0] == first[0]
+    assert gradients_of(model, replace(batch, step=4))[0] != first[0]
     model.eval()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     model.transformer.resblocks[0].attn.dropout = 0.0
-    assert not drops(model)
-    assert gradients_of(model, exercise)[0] != first[0]
+    assert not has_dropout(model)
+    assert gradients_of(model, batch)[0] != first[0]
 
 
 def test_batch_normalisation_keeps_its_statistics_in_parts_only():
     """In parts the statistics that are there are used and stay, so that every size of parts gives the same."""
-    model, exercise = model_of(dropout=False, vision=CONVOLUTIONS | {"patch_size": None}), exercise_of(size=12, side=32)
+    model, batch = model_of(dropout=False, vision=CONVOLUTIONS | {"patch_size": None}), batch_of(size=12, side=32)
     before = model.visual.bn1.running_mean.clone()
-    parts = [gradients_of(model, exercise, micro_batch=size) for size in (5, 12)]
+    parts = [gradients_of(model, batch, micro_batch=size) for size in (5, 12)]
     assert_equal(*parts)
     assert torch.equal(model.visual.bn1.running_mean, before)
-    gradients_of(model, exercise)
+    gradients_of(model, batch)
     assert not torch.equal(model.visual.bn1.running_mean, before)
 
 
 def test_an_item_loses_the_same_whatever_it_is_batched_with():
-    keys = keys_of(1, step=2, side=0, items=range(6))
+    keys = item_keys(1, step=2, side=0, items=range(6))
     values = torch.ones(6, 5, 8)
-    with ItemChance(keys):
+    with ItemDropout(keys):
         together = torch.nn.functional.dropout(values, 0.4)
-    with ItemChance(keys[2:3]):
+    with ItemDropout(keys[2:3]):
         alone = torch.nn.functional.dropout(values[2:3, :3], 0.4)
     assert torch.equal(together[2:3, :3], alone)
     assert len({tuple(item.flatten().tolist()) for item in together}) == 6
 
 
 def test_what_is_dropped_is_the_asked_share_evenly():
-    with ItemChance(keys_of(0, step=0, side=1, items=range(64))):
+    with ItemDropout(item_keys(0, step=0, side=1, items=range(64))):
         kept = torch.nn.functional.dropout(torch.ones(64, 100, 32), 0.3) > 0
     deviation = (0.3 * 0.7 / kept.numel()) ** 0.5
     assert kept.double().mean().item() == pytest.approx(0.7, abs=4 * deviation)
@@ -219,28 +219,30 @@ def test_keys_differ_by_seed_step_side_and_item():
         for seed in (0, 1)
         for gradcache in (0, 1)
         for side in (0, 1)
-        for key in keys_of(seed, step=gradcache, side=side, items=range(10))
+        for key in item_keys(seed, step=gradcache, side=side, items=range(10))
     ]
     assert len(set(keys)) == 80
-    assert torch.equal(keys_of(3, step=1, side=0, items=range(4, 7)), keys_of(3, step=1, side=0, items=range(9))[4:7])
+    assert torch.equal(
+        item_keys(3, step=1, side=0, items=range(4, 7)), item_keys(3, step=1, side=0, items=range(9))[4:7]
+    )
 
 
 def test_a_frozen_tower_gets_no_gradient_in_parts():
-    model, exercise = model_of(), exercise_of(size=12)
+    model, batch = model_of(), batch_of(size=12)
     model.visual.requires_grad_(False)  # noqa: FBT003 (torch's own signature)
-    whole, parts = (gradients_of(model, exercise, micro_batch=size) for size in (None, 5))
+    whole, parts = (gradients_of(model, batch, micro_batch=size) for size in (None, 5))
     assert_equal(parts, whole)
     assert not any(name.startswith("visual.") for name in parts[1])
 
 
 def test_half_precision_leaves_the_loss_near_and_in_single_precision():
     """bfloat16 has three digits; the loss is taken in float32 whatever the towers run in."""
-    model, exercise = model_of(dropout=False).float(), exercise_of(size=24)
+    model, batch = model_of(dropout=False).float(), batch_of(size=24)
     results = []
     for kind in ("float32", "bfloat16"):
-        train_mode(model)
+        set_train_mode(model)
         towers = Towers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
-        results.append(Gradients(towers, TrainConfig(precision=kind), crew=Crew()).of(exercise))
+        results.append(Gradients(towers, TrainConfig(precision=kind), crew=Crew()).of(batch))
     assert results[0].dtype == results[1].dtype == torch.float32
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)
     assert results[1].item() != results[0].item()

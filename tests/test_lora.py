@@ -15,9 +15,9 @@ from retrieval.encoder.open_clip_models import save_run
 from retrieval.pairs import Pairs
 from retrieval.train import train
 from retrieval.train.config import TrainConfig
-from retrieval.train.model.averaging import replaced
-from retrieval.train.model.lora import is_lora, plain_weights, spread_weights
-from retrieval.train.model.param_groups import freeze, is_frozen, train_mode
+from retrieval.train.model.averaging import temporary_weights
+from retrieval.train.model.lora import is_lora, merged_state_dict, unmerged_state_dict
+from retrieval.train.model.param_groups import freeze, is_frozen, set_train_mode
 from retrieval.train.run_folder import RunFolder
 
 CONFIG = TrainConfig(model="a/b", lora_rank=3).complete()
@@ -52,9 +52,9 @@ def test_nothing_changes_before_the_first_step(kind):
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_is_saved_is_a_plain_model_with_the_same_rows(kind, tmp_path):
     model = adapted(MODELS[kind])
-    assert plain_weights(model).keys() == random_model(MODELS[kind]).state_dict().keys()
+    assert merged_state_dict(model).keys() == random_model(MODELS[kind]).state_dict().keys()
     preprocess = model.visual.preprocess_cfg if hasattr(model.visual, "preprocess_cfg") else {"size": 32}
-    save_run(model, tmp_path, config=MODELS[kind], preprocess=preprocess, weights=plain_weights(model))
+    save_run(model, tmp_path, config=MODELS[kind], preprocess=preprocess, weights=merged_state_dict(model))
     plain, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     start = rows(random_model(MODELS[kind]))
     for ours, theirs, first in zip(rows(model), rows(plain), start, strict=True):
@@ -66,14 +66,14 @@ def test_what_is_saved_is_a_plain_model_with_the_same_rows(kind, tmp_path):
 def test_plain_weights_go_into_a_model_with_lora_for_a_while(kind):
     model, other = adapted(MODELS[kind]), random_model(MODELS[kind], seed=7)
     before, wanted = rows(model), rows(other)
-    with replaced(model, spread_weights(model, other.state_dict())):
+    with temporary_weights(model, unmerged_state_dict(model, other.state_dict())):
         assert all(torch.allclose(now, then, atol=1e-6) for now, then in zip(rows(model), wanted, strict=True))
     assert all(torch.equal(now, then) for now, then in zip(rows(model), before, strict=True))
 
 
 def test_attention_and_mlp_layers_of_every_block_have_thin_matrices_and_gradients():
     model = adapted(TINY)
-    train_mode(model)
+    set_train_mode(model)
     (model.encode_image(PICTURES).sum() + model.encode_text(TOKENS).sum()).backward()
     found = {name: parameter for name, parameter in model.named_parameters() if is_lora(name)}
     layers = ("attn.parametrizations.in_proj_weight", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")

@@ -1,4 +1,4 @@
-"""Hard negatives are near, wrong, and shown together with what they are hard for."""
+"""HardNegatives negatives are near, wrong, and shown together with what they are hard for."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.vectors import unit_rows
-from retrieval.train.data.dataset import Lessons
-from retrieval.train.data.negatives import CAP, KEPT, Hard, arranged, mined
-from retrieval.train.data.sampler import Schedule
+from retrieval.train.data.dataset import PairDataset
+from retrieval.train.data.negatives import CAP, KEPT, HardNegatives, arrange_epoch, mine_hard_negatives
+from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.loop.hard_negatives import depth_of
 
 
@@ -22,9 +22,9 @@ def test_batches_are_prepared_ahead_as_far_as_memory_allows_and_two_in_any_case(
     assert depth_of(1, batch_bytes=0, room=0) == 3
 
 
-def lessons_of(captions, right):
+def dataset_of(captions, right):
     texts = tuple(f"text {number}" for number in range(1 + max(max(own) for own in captions)))
-    return Lessons(tuple(range(len(captions))), texts, tuple(map(tuple, captions)), tuple(map(tuple, right)))
+    return PairDataset(tuple(range(len(captions))), texts, tuple(map(tuple, captions)), tuple(map(tuple, right)))
 
 
 def noisy(count, *, texts=None, seed=0, dimension=8):
@@ -48,7 +48,7 @@ def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
     """Against a loop over all texts."""
     captions, right, seed = case
     pictures, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
-    hard = mined(pictures, texts, lessons_of(captions, right))
+    hard = mine_hard_negatives(pictures, texts, dataset_of(captions, right))
     scores = pictures.astype(np.float64) @ texts.T.astype(np.float64)
     beside = {text for own in captions for text in own}
     for place in range(len(captions)):
@@ -56,9 +56,9 @@ def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
         cap = own - (1 - CAP) * abs(own)
         wrong = [text for text in np.argsort(-scores[place]).tolist() if text not in right[place]]
         wanted = [text for text in wrong if scores[place, text] < cap and text in beside][:KEPT]
-        pairs = zip(hard.pictures[place].tolist(), hard.captions[place].tolist(), strict=True)
+        pairs = zip(hard.images[place].tolist(), hard.captions[place].tolist(), strict=True)
         assert [captions[other][caption] for other, caption in pairs if other >= 0] == wanted
-        assert (hard.pictures[place, len(wanted) :] == -1).all()
+        assert (hard.images[place, len(wanted) :] == -1).all()
 
 
 @st.composite
@@ -66,7 +66,7 @@ def tables(draw):
     count = draw(st.integers(1, 40))
     random = np.random.default_rng(draw(st.integers(0, 1000)))
     pictures = random.integers(-1, count, (count, KEPT))
-    hard = Hard(pictures, random.integers(0, 3, (count, KEPT)))
+    hard = HardNegatives(pictures, random.integers(0, 3, (count, KEPT)))
     steps = draw(st.integers(1, count))
     sizes = [len(part) for part in np.array_split(np.arange(count), steps)]
     return random.permutation(count), random.integers(0, 3, count), hard, sizes, draw(st.floats(0, 0.9))
@@ -76,10 +76,10 @@ def tables(draw):
 @given(tables())
 def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
     order, captions, hard, sizes, share = case
-    shown, drawn = arranged(order, captions, hard=hard, sizes=sizes, share=share)
+    shown, drawn = arrange_epoch(order, captions, hard=hard, sizes=sizes, share=share)
     assert sorted(shown.tolist()) == list(range(len(order)))
     changed = np.flatnonzero(drawn != captions)
-    known = {(int(p), int(c)) for p, c in zip(hard.pictures.flat, hard.captions.flat, strict=True)}
+    known = {(int(p), int(c)) for p, c in zip(hard.images.flat, hard.captions.flat, strict=True)}
     assert all((place, int(drawn[place])) in known for place in changed.tolist())
 
 
@@ -89,10 +89,10 @@ def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
     pictures = np.full((count, KEPT), -1)
     for place in range(count):
         pictures[place, :3] = [other for other in range(place // 4 * 4, place // 4 * 4 + 4) if other != place]
-    hard = Hard(pictures, np.zeros_like(pictures))
+    hard = HardNegatives(pictures, np.zeros_like(pictures))
     order = np.random.default_rng(1).permutation(count)
     sizes = [8] * 5
-    shown, _ = arranged(order, np.zeros(count, np.int64), hard=hard, sizes=sizes, share=0.5)
+    shown, _ = arrange_epoch(order, np.zeros(count, np.int64), hard=hard, sizes=sizes, share=0.5)
     batches = shown.reshape(5, 8)
     plain = order.reshape(5, 8)
 
@@ -106,35 +106,35 @@ def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
 
 def test_without_a_share_or_without_neighbours_the_order_stays():
     order, captions = np.random.default_rng(0).permutation(10), np.arange(10) % 2
-    none = Hard(np.full((10, KEPT), -1), np.full((10, KEPT), -1))
-    all_of_them = Hard(np.tile(np.arange(KEPT), (10, 1)), np.zeros((10, KEPT), np.int64))
+    none = HardNegatives(np.full((10, KEPT), -1), np.full((10, KEPT), -1))
+    all_of_them = HardNegatives(np.tile(np.arange(KEPT), (10, 1)), np.zeros((10, KEPT), np.int64))
     for hard, share in ((none, 0.5), (all_of_them, 0.0)):
-        shown, drawn = arranged(order, captions, hard=hard, sizes=[5, 5], share=share)
+        shown, drawn = arrange_epoch(order, captions, hard=hard, sizes=[5, 5], share=share)
         assert np.array_equal(shown, order)
         assert np.array_equal(drawn, captions)
 
 
 def test_a_schedule_with_hard_ones_is_a_function_of_seed_step_and_table():
-    hard = Hard(np.tile(np.arange(KEPT), (30, 1)), np.ones((30, KEPT), np.int64))
-    schedules = [Schedule((2,) * 30, 8, 4, hard=hard, hard_share=0.5) for _ in range(2)]
+    hard = HardNegatives(np.tile(np.arange(KEPT), (30, 1)), np.ones((30, KEPT), np.int64))
+    samplers = [BatchSampler((2,) * 30, 8, 4, hard=hard, hard_share=0.5) for _ in range(2)]
     for step in (5, 0, 5, 3):
-        batches = [schedule.batch(step) for schedule in schedules]
-        assert np.array_equal(batches[0].pictures, batches[1].pictures)
+        batches = [sampler.draw_batch(step) for sampler in samplers]
+        assert np.array_equal(batches[0].images, batches[1].images)
         assert np.array_equal(batches[0].captions, batches[1].captions)
-        assert batches[0].captions[np.isin(batches[0].pictures, range(KEPT))].sum() > 0 or step % 4
+        assert batches[0].captions[np.isin(batches[0].images, range(KEPT))].sum() > 0 or step % 4
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_in_a_batch_a_neighbour_s_hard_text_is_the_one_that_is_drawn(share):
     random = np.random.default_rng(2)
-    hard = Hard((np.arange(24)[:, None] + 1 + np.arange(KEPT)) % 24, random.integers(0, 3, (24, KEPT)))
-    schedule = Schedule((3,) * 24, 8, 0, hard=hard, hard_share=share)
-    batch = schedule.batch(0)
-    anchors = batch.pictures[: 8 - round(share * 8)].tolist()
-    for picture, caption in list(zip(batch.pictures.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:
+    hard = HardNegatives((np.arange(24)[:, None] + 1 + np.arange(KEPT)) % 24, random.integers(0, 3, (24, KEPT)))
+    sampler = BatchSampler((3,) * 24, 8, 0, hard=hard, hard_share=share)
+    batch = sampler.draw_batch(0)
+    anchors = batch.images[: 8 - round(share * 8)].tolist()
+    for picture, caption in list(zip(batch.images.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:
         told = [
             (int(other), int(which))
             for one in anchors
-            for other, which in zip(hard.pictures[one], hard.captions[one], strict=True)
+            for other, which in zip(hard.images[one], hard.captions[one], strict=True)
         ]
         assert (picture, caption) in told

@@ -8,7 +8,14 @@ from tiny_models import random_model, tiny_config
 
 from retrieval.errors import TrainingError
 from retrieval.train.config import TrainConfig
-from retrieval.train.model.param_groups import freeze, is_frozen, optimizer_of, places, train_mode, trained
+from retrieval.train.model.param_groups import (
+    create_optimizer,
+    freeze,
+    is_frozen,
+    locate_parameters,
+    set_train_mode,
+    trainable_parameters,
+)
 
 RESNET = {
     "embed_dim": 16,
@@ -40,7 +47,7 @@ TOWERS = {
 @pytest.mark.parametrize("kind", TOWERS)
 def test_every_kind_of_image_tower_has_its_blocks_in_order_and_its_head(kind):
     config, blocks, head = TOWERS[kind]
-    found = {name: place for name, place in places(random_model(config)).items() if place.side == "image"}
+    found = {name: place for name, place in locate_parameters(random_model(config)).items() if place.side == "image"}
     assert {place.top for place in found.values()} == {blocks + 1}
     assert {place.rung for place in found.values()} == set(range(blocks + 2))
     assert [name for name, place in found.items() if place.head] == head
@@ -49,14 +56,16 @@ def test_every_kind_of_image_tower_has_its_blocks_in_order_and_its_head(kind):
 @pytest.mark.parametrize("config", [tiny_config(width=16), tiny_config(width=16) | {"custom_text": True}])
 def test_text_towers_have_embeddings_below_and_norm_and_head_above_their_blocks(config):
     prefix = "text." if "custom_text" in config else ""
-    rungs = {name: place.rung for name, place in places(random_model(config)).items() if place.side == "text"}
+    rungs = {
+        name: place.rung for name, place in locate_parameters(random_model(config)).items() if place.side == "text"
+    }
     assert rungs[f"{prefix}token_embedding.weight"] == rungs[f"{prefix}positional_embedding"] == 0
     assert rungs[f"{prefix}transformer.resblocks.1.mlp.c_fc.weight"] == 2
     assert rungs[f"{prefix}ln_final.weight"] == rungs[f"{prefix}text_projection"] == 3
 
 
 def moved_by(settings, config=RESNET):
-    return trained(random_model(config), replace(CONFIG, **settings))
+    return trainable_parameters(random_model(config), replace(CONFIG, **settings))
 
 
 def test_tune_names_the_towers_that_move_and_the_temperature_always_does():
@@ -91,7 +100,7 @@ def test_frozen_parts_have_no_gradient_no_dropout_and_keep_their_statistics():
     config = timm("test_efficientnet", timm_drop=0.5)
     model = random_model(config)
     freeze(model, replace(CONFIG, tune="both", image_blocks=1))
-    train_mode(model)
+    set_train_mode(model)
     trunk = model.visual.trunk
     assert not trunk.bn1.training
     assert not trunk.blocks[3].training
@@ -99,7 +108,7 @@ def test_frozen_parts_have_no_gradient_no_dropout_and_keep_their_statistics():
     assert trunk.bn2.training
     assert model.visual.head.drop.training
     freeze(model, replace(CONFIG, tune="text"))
-    train_mode(model)
+    set_train_mode(model)
     assert is_frozen(model, "image")
     assert not is_frozen(model, "text")
     assert not any(module.training for module in model.visual.modules())
@@ -114,7 +123,7 @@ def groups_of(settings, config=RESNET):
     configured = replace(CONFIG, **settings)
     freeze(model, configured)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = optimizer_of(model, configured).param_groups
+    groups = create_optimizer(model, configured).param_groups
     return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
 
 
@@ -128,7 +137,7 @@ def test_norms_biases_and_the_temperature_do_not_decay():
 
 def test_the_learning_rate_falls_by_the_layer_decay_a_block_and_heads_have_their_own():
     shares = {
-        name: group["share"]
+        name: group["lr_scale"]
         for name, group in groups_of(
             {"layer_decay": 0.5, "learning_rate": 1e-4, "head_learning_rate": 1e-3}, RESNET
         ).items()

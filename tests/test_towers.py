@@ -16,7 +16,7 @@ from retrieval import train as training
 from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, Watch, train
-from retrieval.train.data.image_cache import open_album
+from retrieval.train.data.image_cache import build_image_cache
 from retrieval.train.model import towers as towers_file
 from retrieval.train.model.param_groups import freeze
 from retrieval.train.model.towers import Towers
@@ -125,16 +125,16 @@ def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(p
 @pytest.mark.parametrize(("tune", "memory"), [("text", 0), ("heads", 0), ("image", 24), ("both", 24)])
 def test_pictures_that_are_shown_once_take_no_memory(pairs, tmp_path, monkeypatch, tune, memory):
     start = write_model(tmp_path / "start", TINY)
-    albums = []
+    caches = []
 
     def opening(*given, **named):
-        albums.append(open_album(*given, **named))
-        return albums[0]
+        caches.append(build_image_cache(*given, **named))
+        return caches[0]
 
-    monkeypatch.setattr(training, "open_album", opening)
+    monkeypatch.setattr(training, "build_image_cache", opening)
     train(pairs, tmp_path / "run", config=config_of(start, tune=tune, epochs=1))
-    assert len(albums[0].framed) == memory
-    assert (albums[0].disk is None) == (memory == 0)
+    assert len(caches[0].in_memory) == memory
+    assert (caches[0].disk is None) == (memory == 0)
 
 
 def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path, monkeypatch):
@@ -143,9 +143,9 @@ def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path,
 
     def opening(*given, **named):
         budgets.append(named["cache_bytes"])
-        return open_album(*given, **named)
+        return build_image_cache(*given, **named)
 
-    monkeypatch.setattr(training, "open_album", opening)
+    monkeypatch.setattr(training, "build_image_cache", opening)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     train(pairs, tmp_path / "run", config=config_of(start, epochs=1, cache_bytes=8000))
     assert budgets == [1000]
@@ -159,17 +159,17 @@ def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
     inputs = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     tokens = np.random.default_rng(1).integers(1, 49000, (6, 12))
-    exercise = type("Exercise", (), {"pictures": np.array([4, 1]), "texts": np.array([3, 3, 0])})
-    exercise.pixels, exercise.tokens = inputs[exercise.pictures], tokens[exercise.texts]
+    batch = type("Batch", (), {"images": np.array([4, 1]), "texts": np.array([3, 3, 0])})
+    batch.pixels, batch.tokens = inputs[batch.images], tokens[batch.texts]
     results = []
     for keep in (False, True):
-        if keep and towers.keeps("image"):
+        if keep and towers.can_precompute("image"):
             towers._keep("image", iter(inputs), lambda batch: model.encode_image(towers.pixels(np.stack(batch))))
-        if keep and towers.keeps("text"):
-            towers.keep_texts(iter(tokens))
+        if keep and towers.can_precompute("text"):
+            towers.precompute_texts(iter(tokens))
         model.eval()
         model.zero_grad()
-        images, texts = towers.image_rows(exercise), towers.text_rows(exercise)
+        images, texts = towers.image_rows(batch), towers.text_rows(batch)
         (images @ texts.T * torch.arange(3)).sum().backward()
         gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
         results.append((images.detach(), texts.detach(), gradients))

@@ -23,7 +23,7 @@ from retrieval.train import TrainConfig, train
 from retrieval.train.loop import gradcache as step_file
 from retrieval.train.loop import trainer
 from retrieval.train.loop.trainer import learning_rate
-from retrieval.train.model.create import starting_model
+from retrieval.train.model.create import create_model
 from retrieval.train.model.towers import encode_texts
 from retrieval.train.run_folder import RECALLS, RunFolder
 
@@ -200,7 +200,7 @@ def test_a_finished_run_resumes_to_what_it_was(squares, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(squares, tmp_path, monkeypatch):
-    whole = step_file.batch_loss
+    whole = step_file.compute_loss
     calls = []
 
     def broken(*rows, **settings):
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(s
         return whole(*rows, **settings) * (math.nan if len(calls) == 3 else 1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(step_file, "batch_loss", broken)
+        patched.setattr(step_file, "compute_loss", broken)
         with pytest.raises(TrainingError, match=r"the loss is no longer finite at step 3 of 4; .* below 0\.001"):
             train(squares, tmp_path / "run", config=QUICK)
     kept = load_file(RunFolder(tmp_path / "run").state)
@@ -412,7 +412,7 @@ def test_a_config_may_lie_in_a_file_of_either_form(squares, tmp_path):
 
 
 def test_the_small_model_is_plain_open_clip_and_stays_small():
-    checkpoint = starting_model(TrainConfig(model="small"))
+    checkpoint = create_model(TrainConfig(model="small"))
     assert checkpoint.name == "small"
     assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6
     assert type(checkpoint.model) is open_clip.CLIP

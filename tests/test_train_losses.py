@@ -17,7 +17,7 @@ from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train
 from retrieval.train.loop import hard_negatives
 from retrieval.train.losses import sigmoid
-from retrieval.train.model.bias import FIRST_BIAS, fitting_bias
+from retrieval.train.model.bias import INIT_LOGIT_BIAS, fit_logit_bias
 from retrieval.train.run_folder import RunFolder
 
 CONFIG = TrainConfig(
@@ -100,13 +100,13 @@ def test_a_sigmoid_run_has_a_bias_that_plain_open_clip_loads(pairs, tmp_path):
     train(pairs, tmp_path / "run", config=replace(CONFIG, loss="sigmoid"))
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'run'}")
     assert model.logit_bias.item() == load_file(tmp_path / "run" / "open_clip_model.safetensors")["logit_bias"].item()
-    assert model.logit_bias.item() != FIRST_BIAS
+    assert model.logit_bias.item() != INIT_LOGIT_BIAS
     assert model.logit_scale.exp().item() == pytest.approx(10, rel=0.2)
 
 
 def test_the_fitting_bias_says_as_many_right_as_there_are():
     """Orthogonal pairs at temperature 1: b σ(1 + x) + b (b - 1) σ(x) = b."""
-    bias = fitting_bias((torch.eye(6), torch.eye(6)), torch.tensor(1.0))
+    bias = fit_logit_bias((torch.eye(6), torch.eye(6)), torch.tensor(1.0))
     right, wrong = (1 / (1 + np.exp(-score - bias)) for score in (1.0, 0.0))
     assert 6 * right + 30 * wrong == pytest.approx(6, abs=1e-6)
 
@@ -115,7 +115,7 @@ def test_no_other_bias_has_a_lower_loss():
     random = torch.Generator().manual_seed(3)
     rows = [torch.nn.functional.normalize(torch.randn(20, 6, generator=random), dim=1) for _ in range(2)]
     scale = torch.tensor(12.0)
-    bias = fitting_bias(rows, scale)
+    bias = fit_logit_bias(rows, scale)
     losses = [sigmoid(*rows, scale=scale, bias=torch.tensor(bias + shift)).item() for shift in (-0.2, 0.0, 0.2)]
     assert losses[1] < min(losses[0], losses[2])
 
@@ -126,38 +126,38 @@ def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp
     train(pairs, tmp_path / "run", config=config)
     bias = load_file(tmp_path / "run" / "open_clip_model.safetensors")["logit_bias"].item()
     assert -19 < bias < 4  # of a temperature of 14, whose scores are hardly told apart yet
-    assert abs(bias - FIRST_BIAS) > 1e-3
+    assert abs(bias - INIT_LOGIT_BIAS) > 1e-3
 
 
 def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_path, monkeypatch):
     """Of every batch but the last of each epoch, pictures beyond the anchors are hard for one of these."""
     tables, met = [], []
-    mine, teach = hard_negatives.mined, hard_negatives.ahead
+    mine, teach = hard_negatives.mine_hard_negatives, hard_negatives.ahead
 
-    def mined(pictures, texts, lessons):
-        hard = mine(pictures, texts, lessons)
-        for place, others in enumerate(hard.pictures.tolist()):
+    def spied_mining(pictures, texts, dataset):
+        hard = mine(pictures, texts, dataset)
+        for place, others in enumerate(hard.images.tolist()):
             told = zip(others, hard.captions[place].tolist(), strict=True)
-            assert not {lessons.captions[other][which] for other, which in told if other >= 0} & set(
-                lessons.right[place]
+            assert not {dataset.captions[other][which] for other, which in told if other >= 0} & set(
+                dataset.positives[place]
             )
         tables.append(hard)
         return hard
 
     def spied(work, items, **threads):
-        for exercise in teach(work, items, **threads):
-            if tables and hasattr(exercise, "pictures"):
-                met.append((tables[-1], exercise.step, exercise.pictures.tolist()))
-            yield exercise
+        for batch in teach(work, items, **threads):
+            if tables and hasattr(batch, "images"):
+                met.append((tables[-1], batch.step, batch.images.tolist()))
+            yield batch
 
-    monkeypatch.setattr(hard_negatives, "mined", mined)
+    monkeypatch.setattr(hard_negatives, "mine_hard_negatives", spied_mining)
     monkeypatch.setattr(hard_negatives, "ahead", spied)
     train(pairs, tmp_path / "run", config=replace(CONFIG, hard_negatives=0.5))
     assert len(tables) == 2  # none before the first epoch of a model that knows nothing
     assert len(met) == 6
     for hard, step, pictures in met:
-        hard_ones = [one for one in pictures[4:] if one in set(hard.pictures[pictures[:4]].flat)]
-        assert len(hard_ones) == 4 or step % 3 or not (hard.pictures >= 0).any()
+        hard_ones = [one for one in pictures[4:] if one in set(hard.images[pictures[:4]].flat)]
+        assert len(hard_ones) == 4 or step % 3 or not (hard.images >= 0).any()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # while torch compiles

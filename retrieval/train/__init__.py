@@ -17,17 +17,17 @@ from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.train.config import TrainConfig
-from retrieval.train.data.dataset import Lessons, hold_out
+from retrieval.train.data.dataset import PairDataset, hold_out_pairs
 from retrieval.train.data.disk_cache import DiskCache
-from retrieval.train.data.image_cache import Album, open_album
-from retrieval.train.data.transforms import Crops
+from retrieval.train.data.image_cache import ImageCache, build_image_cache
+from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.distributed import Crew, joined, neighbours
 from retrieval.train.loop.callbacks import Progress, Watch
 from retrieval.train.loop.events import Events, check_events
 from retrieval.train.loop.trainer import Trainer
-from retrieval.train.model.bias import with_bias
-from retrieval.train.model.create import starting_model
-from retrieval.train.model.param_groups import head_attribute
+from retrieval.train.model.bias import add_logit_bias
+from retrieval.train.model.create import create_model
+from retrieval.train.model.param_groups import find_head
 from retrieval.train.report import write_report
 from retrieval.train.result import Exams, TrainResult, result_of
 from retrieval.train.run_folder import RunFolder
@@ -92,9 +92,9 @@ def train(
             config = config.filled(folder.begun())
         begun = resume and folder.state.is_file()
         # A run has the whole of its model: where that came from may be gone or out of reach by now.
-        checkpoint = open_checkpoint(str(folder.path)) if begun else starting_model(config)
+        checkpoint = open_checkpoint(str(folder.path)) if begun else create_model(config)
         if config.loss == "sigmoid":
-            checkpoint = with_bias(checkpoint, from_random=config.from_random)
+            checkpoint = add_logit_bias(checkpoint, from_random=config.from_random)
         trainer = _prepared(
             pairs,
             folder,
@@ -136,34 +136,34 @@ def _prepared(
         encoder = OpenClipEncoder(checkpoint, device=config.device)
     except EncoderError as error:
         raise TrainingError(str(error)) from error
-    crops = Crops.of(checkpoint.preprocess, least=cast("float", config.crop))
+    transform = TrainTransform.from_preprocess(checkpoint.preprocess, min_scale=cast("float", config.crop))
     cache_bytes, kept = (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // neighbours(), disk)
-    album = open_album(
-        pairs.pairs, crops, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
+    image_cache = build_image_cache(
+        pairs.pairs, transform, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
     )
     held = np.zeros(len(pairs), np.bool_)
     if validation is None:
-        held = hold_out(pairs.pairs, album, share=config.validation_share, seed=config.seed)
+        held = hold_out_pairs(pairs.pairs, image_cache, share=config.validation_share, seed=config.seed)
         validation_pairs = [pair for pair, out in zip(pairs, held, strict=True) if out]
     else:
         validation_pairs = list(validation)
-    learned = np.where(held, -1, album.numbers)
-    lessons = Lessons.of(
-        pairs.pairs, learned, twins=album.twins, balance=config.balance, weight=config.weight_attribute
+    learned = np.where(held, -1, image_cache.image_of_pair)
+    dataset = PairDataset.from_pairs(
+        pairs.pairs, learned, twins=image_cache.duplicate_groups, balance=config.balance, weight=config.weight_attribute
     )
-    _check_enough(lessons, pairs, album)
+    _check_enough(dataset, pairs, image_cache)
     exam = Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened)
     if validation is not None:
         _check_exam(exam, validation)
     weights = sum(weight.numel() for weight in checkpoint.model.parameters())
-    config = config.fitted(weights=weights, pictures=len(lessons.pictures))
+    config = config.fitted(weights=weights, pictures=len(dataset.images))
     return Trainer(
         folder=folder,
         config=config,
         checkpoint=checkpoint,
-        album=album,
-        lessons=lessons,
-        crops=crops,
+        image_cache=image_cache,
+        dataset=dataset,
+        transform=transform,
         held_out=[pair.id for pair, out in zip(pairs, held, strict=True) if out],
         crew=crew,
         exam=exam,
@@ -173,15 +173,15 @@ def _prepared(
 
 def _shows_nothing(config: TrainConfig, checkpoint: Checkpoint) -> bool:
     """Whether each picture is looked at twice in all, once to see it and once to encode it: none is worth keeping."""
-    return config.tune == "text" or (config.tune == "heads" and head_attribute(checkpoint.model.visual) is not None)
+    return config.tune == "text" or (config.tune == "heads" and find_head(checkpoint.model.visual) is not None)
 
 
-def _check_enough(lessons: Lessons, pairs: Pairs, album: Album) -> None:
+def _check_enough(dataset: PairDataset, pairs: Pairs, image_cache: ImageCache) -> None:
     """Two pictures at least: one alone has nothing to be told apart from."""
-    if len(lessons.pictures) < 2:  # noqa: PLR2004 (see above)
+    if len(dataset.images) < 2:  # noqa: PLR2004 (see above)
         raise TrainingError(
-            f"{pairs.source} has {len(lessons.pictures)} readable pictures with a caption, and training needs two"
-            f" at least{_first((*pairs.skipped, *album.skipped))}"
+            f"{pairs.source} has {len(dataset.images)} readable pictures with a caption, and training needs two"
+            f" at least{_first((*pairs.skipped, *image_cache.skipped))}"
         )
 
 

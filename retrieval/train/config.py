@@ -131,7 +131,7 @@ class TrainConfig:
         patience: Stop after so many epochs without a better mean recall on the validation pairs; None goes on.
         clip_norm: Gradients are scaled down to this length.
         validation_share: Of the pictures, held out by item where no validation pairs are handed in; 0 for none.
-        seed: Decides the first weights, the split, the batches, the crops and the captions drawn.
+        seed: Decides the first weights, the split, the batches, the transform and the captions drawn.
         device: "auto", "cpu" or "cuda".
         threads: How many read and crop pictures ahead; as many as suit the device where it is None.
         cache_bytes: Memory for pictures that are decoded once and kept, of all processes on a machine together.

@@ -13,7 +13,7 @@ from retrieval.html import Panel, Picture, ReportPage, Table, training_report
 from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
-from retrieval.train.data.dataset import LEAST_HELD_OUT
+from retrieval.train.data.dataset import MIN_HELD_OUT
 from retrieval.train.validation.comparison import WAYS, Change
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _notes(result: "TrainResult") -> list[str]:
     leaked = [f"Validation shares {result.leakage} with training: its figures are too good."] if result.leakage else []
     if not result.changes:
         return [
-            f"{_UNKNOWN} --validation, or have more pictures: a tenth, {LEAST_HELD_OUT} at least, is held out then.",
+            f"{_UNKNOWN} --validation, or have more pictures: a tenth, {MIN_HELD_OUT} at least, is held out then.",
             *leaked,
         ]
     return [_OPTIMISTIC, *leaked]
@@ -182,12 +182,12 @@ def _example(trainer: "Trainer", exams: "Exams", way: str, query: int) -> Exampl
 
 
 def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
-    album, lessons, exam = trainer.album, trainer.lessons, trainer.exam
-    learned = np.array(lessons.pictures, np.int64)
-    twins = len(learned) - len(np.unique(album.twins[learned]))
+    image_cache, dataset, exam = trainer.image_cache, trainer.dataset, trainer.exam
+    learned = np.array(dataset.images, np.int64)
+    twins = len(learned) - len(np.unique(image_cache.duplicate_groups[learned]))
     return [
         ("pictures learned from", f"{len(learned):,}"),
-        ("their texts", f"{len(lessons.texts):,}"),
+        ("their texts", f"{len(dataset.texts):,}"),
         ("near-duplicates among them", f"{twins:,} (never taken for wrong answers of each other)"),
         ("pictures that validate", f"{len(exam.pictures):,}"),
         ("their items", f"{exam.collection.items:,}"),

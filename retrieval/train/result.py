@@ -109,7 +109,7 @@ def result_of(trainer: "Trainer", exams: Exams | None, *, refused: tuple[Skipped
     return TrainResult(
         run=trainer.folder.path,
         steps=trainer.step,
-        pictures=len(trainer.lessons.pictures),
+        pictures=len(trainer.dataset.images),
         held_out=len(trainer.exam.pictures),
         loss=trainer.loss,
         before=trainer.before,
@@ -117,7 +117,7 @@ def result_of(trainer: "Trainer", exams: Exams | None, *, refused: tuple[Skipped
         best_step=trainer.best_step,
         alpha=trainer.alpha,
         seconds=seconds,
-        skipped=(*refused, *trainer.album.skipped, *trainer.exam.skipped),
+        skipped=(*refused, *trainer.image_cache.skipped, *trainer.exam.skipped),
         changes={} if exams is None else changes(exams.before, exams.after, collection),
-        leakage=Leakage.of(trainer.exam, trainer.lessons, trainer.album),
+        leakage=Leakage.of(trainer.exam, trainer.dataset, trainer.image_cache),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from retrieval.train.data.caption_words import bars_mirroring, names_colors, pieces
 
 if TYPE_CHECKING:
-    from retrieval.train.data.dataset import Lessons
+    from retrieval.train.data.dataset import PairDataset
 
 LOOK_DRAWS: Final = 5  # one to mirror, one each for brightness, contrast, saturation and hue
 _HUE: Final = 0.1  # of a turn at full strength: more makes other things of fruit and faces
@@ -25,7 +25,7 @@ _YIQ: Final = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, 
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class Augmentation:
     """How the look of each picture may change.
 
     Attributes:
@@ -41,13 +41,13 @@ class Looks:
     may_jitter: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, lessons: "Lessons", *, flip: float, jitter: float) -> "Looks":
+    def from_captions(cls, dataset: "PairDataset", *, flip: float, jitter: float) -> "Augmentation":
         """The looks that the right texts of each picture allow."""
-        sided = np.array([bars_mirroring(text) for text in lessons.texts], np.bool_)
-        colored = np.array([names_colors(text) for text in lessons.texts], np.bool_)
-        return cls(flip, jitter, _none_of(sided, lessons.right), _none_of(colored, lessons.right))
+        sided = np.array([bars_mirroring(text) for text in dataset.texts], np.bool_)
+        colored = np.array([names_colors(text) for text in dataset.texts], np.bool_)
+        return cls(flip, jitter, _none_of(sided, dataset.positives), _none_of(colored, dataset.positives))
 
-    def change(self, picture: int, pixels: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def apply(self, picture: int, pixels: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The picture's pixels (height, width, 3) as these `LOOK_DRAWS` numbers have it."""
         if self.may_flip[picture] and chance[0] < self.flip:
             pixels = pixels[:, ::-1]

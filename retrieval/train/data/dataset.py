@@ -14,49 +14,51 @@ from numpy.typing import NDArray
 from retrieval.evaluate.collection import Collection, collect
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
-from retrieval.train.data.augmentation import Looks, with_words_left_out
+from retrieval.train.data.augmentation import Augmentation, with_words_left_out
 from retrieval.train.data.balance import classes_of
 from retrieval.train.data.caption_words import pieces
-from retrieval.train.data.sampler import Batch, Schedule
+from retrieval.train.data.sampler import BatchIndices, BatchSampler
 from retrieval.train.data.weights import weights_of
 from retrieval.train.distributed import Crew
 from retrieval.train.losses import Positives
 
 if TYPE_CHECKING:
-    from retrieval.train.data.image_cache import Album
-    from retrieval.train.data.transforms import Crops
+    from retrieval.train.data.image_cache import ImageCache
+    from retrieval.train.data.transforms import TrainTransform
 
 Ids = NDArray[np.int64]
 
-LEAST_HELD_OUT: Final = 20
-MOST_HELD_OUT: Final = 2000
+MIN_HELD_OUT: Final = 20
+MAX_HELD_OUT: Final = 2000
 _ALONE: Final = Crew()
 _KEPT_TEXTS: Final = 2**17  # texts that stay tokenised, 80 MB at the usual 77 tokens
 
 
-def hold_out(pairs: Sequence[Pair], album: "Album", *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which pairs (p,) are kept for validation: about this share of the pictures, `MOST_HELD_OUT` at most.
+def hold_out_pairs(pairs: Sequence[Pair], image_cache: "ImageCache", *, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which pairs (p,) are kept for validation: about this share of the pictures, `MAX_HELD_OUT` at most.
 
     Pairs that share an item or a picture, or have near-duplicate pictures, directly or through others, stay together.
     Which are held out hangs on what is in the pictures, not on their order or number: when pairs come and go, nearly
     all stay on their side, and a model that goes on from an earlier run is not graded on what that run learned from.
-    Nothing is held out where that would be fewer than `LEAST_HELD_OUT` pictures: too few to tell one model from
+    Nothing is held out where that would be fewer than `MIN_HELD_OUT` pictures: too few to tell one model from
     another.
     """
-    families = _families(collect(pairs, album.numbers, images=len(album.sources)), album.twins)
-    wanted = min(round(share * len(families)), MOST_HELD_OUT)
+    families = _families(
+        collect(pairs, image_cache.image_of_pair, images=len(image_cache.sources)), image_cache.duplicate_groups
+    )
+    wanted = min(round(share * len(families)), MAX_HELD_OUT)
     names, sizes = np.unique(families, return_counts=True)
     drawn = dict.fromkeys(names.tolist(), "~")  # behind every hash
-    for family, content in zip(families.tolist(), album.contents, strict=True):
+    for family, content in zip(families.tolist(), image_cache.content_hashes, strict=True):
         drawn[family] = min(drawn[family], _drawn(content, seed))
     held, room = [], wanted
     for place in sorted(range(len(names)), key=lambda place: drawn[int(names[place])]):
         if sizes[place] <= room:
             held.append(names[place])
             room -= sizes[place]
-    if wanted - room < LEAST_HELD_OUT:
+    if wanted - room < MIN_HELD_OUT:
         return np.zeros(len(pairs), np.bool_)
-    return (album.numbers >= 0) & np.isin(families[album.numbers], held)
+    return (image_cache.image_of_pair >= 0) & np.isin(families[image_cache.image_of_pair], held)
 
 
 def _drawn(content: str, seed: int) -> str:
@@ -82,11 +84,11 @@ def _families(collection: Collection, twins: Ids) -> Ids:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """Pictures with texts, by number: what a schedule draws from.
+class PairDataset:
+    """Pictures with texts, by number: what a sampler draws from.
 
     Attributes:
-        pictures: the album's number of each picture.
+        pictures: the image_cache's number of each picture.
         texts: the distinct texts.
         captions: of each picture, the texts beside it.
         right: of each picture, all texts that are right for it: those of its items, equal ones of others, and what is
@@ -95,23 +97,23 @@ class Lessons:
         weights: (n,) what each picture counts in the loss; None where all count alike.
     """
 
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     texts: tuple[str, ...]
     captions: tuple[tuple[int, ...], ...]
-    right: tuple[tuple[int, ...], ...]
+    positives: tuple[tuple[int, ...], ...]
     classes: tuple[int, ...] = ()
     weights: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(
+    def from_pairs(
         cls, pairs: Sequence[Pair], numbers: Ids, *, twins: Ids | None = None, balance: str = "", weight: str = ""
-    ) -> "Lessons":
-        """The lessons in those pairs whose picture has a number in the album.
+    ) -> "PairDataset":
+        """The dataset in those pairs whose picture has a number in the image_cache.
 
         Args:
             pairs: pictures with captions.
-            numbers: the album's number of each pair's picture, -1 for those to leave out.
-            twins: of each picture of the album, the group of near-duplicates that it belongs to.
+            numbers: the image_cache's number of each pair's picture, -1 for those to leave out.
+            twins: of each picture of the image_cache, the group of near-duplicates that it belongs to.
             balance: what `balance.classes_of` makes classes by; empty for none.
             weight: the attribute that pictures count by; empty for none.
 
@@ -133,17 +135,21 @@ class Lessons:
             right = _shared_by_twins(right, twins[pictures])
         bounds = zip(right.offsets[:-1], right.offsets[1:], strict=True)
         return cls(
-            pictures=tuple(pictures.tolist()),
+            images=tuple(pictures.tolist()),
             texts=collection.texts,
             captions=tuple(map(tuple, captions)),
-            right=tuple(tuple(right.ids[start:stop].tolist()) for start, stop in bounds),
+            positives=tuple(tuple(right.ids[start:stop].tolist()) for start, stop in bounds),
             classes=() if not balance else classes_of(pairs, place_of_pair, pictures=len(pictures), by=balance),
             weights=None if not weight else weights_of(pairs, place_of_pair, attribute=weight, count=len(pictures)),
         )
 
-    def digest(self, album: "Album") -> str:
-        """Hash of the pictures' bytes and the texts: equal where a schedule would draw the same."""
-        told: list[object] = [self.texts, self.captions, [album.contents[number] for number in self.pictures]]
+    def digest(self, image_cache: "ImageCache") -> str:
+        """Hash of the pictures' bytes and the texts: equal where a sampler would draw the same."""
+        told: list[object] = [
+            self.texts,
+            self.captions,
+            [image_cache.content_hashes[number] for number in self.images],
+        ]
         told += [self.classes] if self.classes else []
         told += [] if self.weights is None else [self.weights.tolist()]
         return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
@@ -163,13 +169,13 @@ def _spoken(pair: Pair) -> Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Exercise:
+class Batch:
     """A batch that is ready for the model.
 
     Attributes:
         step: counted from 0.
         epoch: counted from 0.
-        pictures: (b,) by their places in the lessons.
+        pictures: (b,) by their places in the dataset.
         texts: (b,) by their numbers there.
         pixels: (b, height, width, 3) bytes; empty where what the image tower makes of the pictures is known.
         tokens: (b, context length).
@@ -180,92 +186,94 @@ class Exercise:
 
     step: int
     epoch: int
-    pictures: Ids
+    images: Ids
     texts: Ids
     pixels: NDArray[np.uint8]
     tokens: Ids
     positives: Positives
     weights: NDArray[np.float64] | None = None
-    first: int = 0
+    offset: int = 0
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Pairs in the whole batch."""
         return len(self.positives)
 
 
-class Teacher:
-    """Prepares the exercise of any step; called on several threads at once.
+class BatchLoader:
+    """Prepares the batch of any step; called on several threads at once.
 
     Attributes:
-        schedule: what it follows; to be changed while no thread is at work.
+        sampler: what it follows; to be changed while no thread is at work.
     """
 
     def __init__(
         self,
-        lessons: Lessons,
-        album: "Album",
+        dataset: PairDataset,
+        image_cache: "ImageCache",
         *,
-        schedule: Schedule,
-        crops: "Crops | None",
+        sampler: BatchSampler,
+        transform: "TrainTransform | None",
         tokenizer: Callable[..., Any],
-        looks: Looks | None = None,
+        augmentation: Augmentation | None = None,
         word_dropout: float = 0.0,
         crew: Crew = _ALONE,
     ) -> None:
-        """Begin; without crops, no exercise shows its pictures. Each of a crew gets its own share of every batch."""
+        """Begin; without transform, no batch shows its pictures. Each of a crew gets its own share of every batch."""
         self._crew = crew
-        self._lessons, self._album, self.schedule, self._crops = lessons, album, schedule, crops
-        self._looks, self._word_dropout = looks, word_dropout
+        self._dataset, self._image_cache, self.sampler, self._transform = dataset, image_cache, sampler, transform
+        self._augmentation, self._word_dropout = augmentation, word_dropout
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
         self.tokens = lru_cache(_KEPT_TEXTS)(self._tokens_of)
 
-    def exercise(self, step: int) -> Exercise:
-        """The exercise of a step.
+    def load(self, step: int) -> Batch:
+        """The batch of a step.
 
         Raises:
             TrainingError: a picture that could be read at first no longer can.
         """
-        batch, lessons = self.schedule.batch(step), self._lessons
-        texts = [
-            lessons.captions[place][caption] for place, caption in zip(batch.pictures, batch.captions, strict=True)
-        ]
+        batch, dataset = self.sampler.draw_batch(step), self._dataset
+        texts = [dataset.captions[place][caption] for place, caption in zip(batch.images, batch.captions, strict=True)]
         share = self._crew.share(len(texts))
         own = slice(share.start, share.stop)
-        return Exercise(
+        return Batch(
             step=step,
             epoch=batch.epoch,
-            pictures=batch.pictures[own],
+            images=batch.images[own],
             texts=np.array(texts[own]),
             pixels=self._pixels(batch, share),
             tokens=np.stack([self._said(texts[place], batch, place) for place in share]),
-            positives=Positives.of(texts, [lessons.right[place] for place in batch.pictures]),
-            weights=None if lessons.weights is None else lessons.weights[batch.pictures],
-            first=share.start,
+            positives=Positives.from_texts(texts, [dataset.positives[place] for place in batch.images]),
+            weights=None if dataset.weights is None else dataset.weights[batch.images],
+            offset=share.start,
         )
 
-    def _pixels(self, batch: Batch, share: range) -> NDArray[np.uint8]:
-        if self._crops is None:
+    def _pixels(self, batch: BatchIndices, share: range) -> NDArray[np.uint8]:
+        if self._transform is None:
             return np.empty((0, 0, 0, 3), np.uint8)
-        return np.stack([self._shown(batch, place, self._crops) for place in share])
+        return np.stack([self._shown(batch, place, self._transform) for place in share])
 
-    def _shown(self, batch: Batch, place: int, crops: "Crops") -> NDArray[np.uint8]:
+    def _shown(self, batch: BatchIndices, place: int, transform: "TrainTransform") -> NDArray[np.uint8]:
         """A picture of the batch as it is shown."""
-        picture = int(batch.pictures[place])
-        pixels = self._album.cut(self._lessons.pictures[picture], crops, batch.crops[place])
-        return pixels if self._looks is None else self._looks.change(picture, pixels, batch.looks[place])
+        picture = int(batch.images[place])
+        pixels = self._image_cache.crop(self._dataset.images[picture], transform, batch.crop_draws[place])
+        return (
+            pixels
+            if self._augmentation is None
+            else self._augmentation.apply(picture, pixels, batch.augmentation_draws[place])
+        )
 
-    def _said(self, text: int, batch: Batch, place: int) -> Ids:
+    def _said(self, text: int, batch: BatchIndices, place: int) -> Ids:
         """Tokens of a text of the batch as it is shown, perhaps without some of its words."""
         if not self._word_dropout:
             return self.tokens(text)
-        whole = self._lessons.texts[text]
-        chance = self.schedule.words(batch.epoch, int(batch.turns[place]), len(pieces(whole)))
+        whole = self._dataset.texts[text]
+        chance = self.sampler.words(batch.epoch, int(batch.samples[place]), len(pieces(whole)))
         said = with_words_left_out(whole, chance, share=self._word_dropout)
         return self.tokens(text) if said == whole else self._tokenize(said)
 
     def _tokens_of(self, text: int) -> Ids:
-        return self._tokenize(self._lessons.texts[text])
+        return self._tokenize(self._dataset.texts[text])
 
     def _tokenize(self, text: str) -> Ids:
         """Tokens of one text; Hugging Face's tokenizers must not run on two threads at once."""

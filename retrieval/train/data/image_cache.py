@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, ahead, content_hash, cores, open_image
 from retrieval.pairs import Pair, Skipped
-from retrieval.train.data.near_duplicates import Prints, print_of, twin_groups
+from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates, hash_image
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from retrieval.train.data.disk_cache import DiskCache
-    from retrieval.train.data.transforms import Crops
+    from retrieval.train.data.transforms import TrainTransform
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Album:
+class ImageCache:
     """The distinct pictures of a set of pairs, each opened once, the first of them kept in memory, others on disk.
 
     Attributes:
@@ -34,58 +34,58 @@ class Album:
         prints: of each picture, by which near-duplicates are known.
         twins: of each picture, the least one that it is a near-duplicate of, or itself.
         numbers: which picture each pair shows; -1 for one that cannot be read or has no caption.
-        framed: pictures kept in memory, ready for `Crops.cut`.
+        framed: pictures kept in memory, ready for `TrainTransform.cut`.
         skipped: what cannot be learned from, and why.
         disk: further pictures, ready likewise; None for none.
     """
 
     sources: tuple[ImageSource, ...]
-    contents: tuple[str, ...]
-    prints: Prints
-    twins: Ids
-    numbers: Ids
-    framed: Mapping[int, "Image.Image"]
+    content_hashes: tuple[str, ...]
+    perceptual_hashes: PerceptualHashes
+    duplicate_groups: Ids
+    image_of_pair: Ids
+    in_memory: Mapping[int, "Image.Image"]
     skipped: tuple[Skipped, ...]
     disk: "DiskCache | None" = None
 
     @property
-    def all_kept(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether no picture has to be decoded again."""
-        return len(self.framed) + (0 if self.disk is None else len(self.disk)) == len(self.sources)
+        return len(self.in_memory) + (0 if self.disk is None else len(self.disk)) == len(self.sources)
 
-    def cut(self, number: int, crops: "Crops", chance: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def crop(self, number: int, transform: "TrainTransform", chance: NDArray[np.float64]) -> NDArray[np.uint8]:
         """A crop of a picture, bytes (height, width, 3).
 
         Raises:
             TrainingError: it can no longer be read.
         """
-        framed = self.framed.get(number)
+        framed = self.in_memory.get(number)
         if framed is None and self.disk is not None:
             framed = self.disk.get(number)
-        return crops.cut(self._framed(number, crops) if framed is None else framed, chance)
+        return transform.random_resized_crop(self._framed(number, transform) if framed is None else framed, chance)
 
-    def _framed(self, number: int, crops: "Crops") -> "Image.Image":
+    def _framed(self, number: int, transform: "TrainTransform") -> "Image.Image":
         source = self.sources[number]
         try:
-            return crops.frame(_decoded(source.read(), crops))
+            return transform.resize(_decoded(source.read(), transform))
         except RetrievalError as error:
             raise gone(source, error) from error
 
 
-def open_album(
+def build_image_cache(
     pairs: Sequence[Pair],
-    crops: "Crops",
+    transform: "TrainTransform",
     *,
     cache_bytes: int,
     disk: "DiskCache | None" = None,
     threads: int | None = None,
     opened: Callable[[int, int], None] | None = None,
-) -> Album:
+) -> ImageCache:
     """Open every captioned picture once, on threads: what is damaged is known before training starts.
 
     Args:
         pairs: what shows the pictures.
-        crops: how they are framed.
+        transform: how they are framed.
         cache_bytes: of memory, for framed pictures.
         disk: takes those that memory does not.
         threads: that open pictures; one a core where it is None.
@@ -100,7 +100,7 @@ def open_album(
             sources += [pair.image] * (file == len(sources))
             file_of_pair[place] = file
     found = _Found(cache_bytes, disk)
-    outcomes = ahead(lambda source: _opened(source, crops), sources, threads=threads or cores())
+    outcomes = ahead(lambda source: _opened(source, transform), sources, threads=threads or cores())
     with closing(cast("Generator[Any, None, None]", outcomes)):
         for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
             found.add(source, outcome)
@@ -110,21 +110,21 @@ def open_album(
         Skipped(pair.image.name, "has no caption to learn from") for pair in _without_caption(pairs, file_of_pair)
     ]
     numbers = np.append(np.array(found.number_of_file, np.int64), -1)[file_of_pair]
-    prints = Prints.joined(found.prints)
-    return Album(
+    prints = PerceptualHashes.concatenate(found.prints)
+    return ImageCache(
         sources=tuple(found.sources),
-        contents=tuple(found.contents),
-        prints=prints,
-        twins=twin_groups(prints),
-        numbers=numbers,
-        framed=found.framed,
+        content_hashes=tuple(found.contents),
+        perceptual_hashes=prints,
+        duplicate_groups=group_near_duplicates(prints),
+        image_of_pair=numbers,
+        in_memory=found.framed,
         skipped=(*found.skipped, *silent),
         disk=disk,
     )
 
 
 def gone(source: ImageSource, error: RetrievalError) -> TrainingError:
-    """What there is to say of a picture that could be read when the album was opened."""
+    """What there is to say of a picture that could be read when the image_cache was opened."""
     return TrainingError(f"{source.name} could be read at first, but now {error}; put it back and resume")
 
 
@@ -134,13 +134,13 @@ class _Found:
     def __init__(self, cache_bytes: int, disk: "DiskCache | None") -> None:
         self.sources: list[ImageSource] = []
         self.contents: dict[str, int] = {}
-        self.prints: list[Prints] = []
+        self.prints: list[PerceptualHashes] = []
         self.framed: dict[int, Image.Image] = {}
         self.skipped: list[Skipped] = []
         self.number_of_file: list[int] = []
         self._left, self._disk = cache_bytes, disk
 
-    def add(self, source: ImageSource, outcome: "tuple[str, Prints, Image.Image] | RetrievalError") -> None:
+    def add(self, source: ImageSource, outcome: "tuple[str, PerceptualHashes, Image.Image] | RetrievalError") -> None:
         if isinstance(outcome, RetrievalError):
             self.skipped.append(Skipped(source.name, str(outcome)))
             self.number_of_file.append(-1)
@@ -162,14 +162,14 @@ class _Found:
             self._disk.keep(number, framed)
 
 
-def _opened(source: ImageSource, crops: "Crops") -> "tuple[str, Prints, Image.Image]":
+def _opened(source: ImageSource, transform: "TrainTransform") -> "tuple[str, PerceptualHashes, Image.Image]":
     data = source.read()
-    image = _decoded(data, crops)
-    return content_hash(data), print_of(image), crops.frame(image)
+    image = _decoded(data, transform)
+    return content_hash(data), hash_image(image), transform.resize(image)
 
 
-def _decoded(data: bytes, crops: "Crops") -> "Image.Image":
-    return open_image(data, size=max(crops.height, crops.width))
+def _decoded(data: bytes, transform: "TrainTransform") -> "Image.Image":
+    return open_image(data, size=max(transform.height, transform.width))
 
 
 def _without_caption(pairs: Sequence[Pair], file_of_pair: Ids) -> list[Pair]:

@@ -36,7 +36,7 @@ _COMPARED_AT_ONCE: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class Prints:
+class PerceptualHashes:
     """The prints of several pictures.
 
     Attributes:
@@ -48,27 +48,27 @@ class Prints:
     small: NDArray[np.uint8]
 
     @classmethod
-    def joined(cls, prints: "Sequence[Prints]") -> "Prints":
+    def concatenate(cls, prints: "Sequence[PerceptualHashes]") -> "PerceptualHashes":
         """All of them, in order."""
         empty = cls(np.empty(0, np.uint64), np.empty((0, _SIDE, _SIDE, 3), np.uint8))
         parts = (empty, *prints)
         return cls(np.concatenate([one.hashes for one in parts]), np.concatenate([one.small for one in parts]))
 
-    def take(self, chosen: Ids) -> "Prints":
+    def take(self, chosen: Ids) -> "PerceptualHashes":
         """The prints of the chosen pictures, in that order."""
-        return Prints(self.hashes[chosen], self.small[chosen])
+        return PerceptualHashes(self.hashes[chosen], self.small[chosen])
 
 
-def print_of(image: Image.Image) -> Prints:
+def hash_image(image: Image.Image) -> PerceptualHashes:
     """The print of one picture of mode RGB."""
     gray = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), np.float64)
     # (64,): the first is the mean, which says little. Rounded, as those of a flat picture are 0 but for rounding.
     waves = (_COSINES @ gray @ _COSINES.T).reshape(-1).round(3)
     hashed = np.packbits(waves > np.median(waves[1:])).view(np.uint64)
-    return Prints(hashed, np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))[None])
+    return PerceptualHashes(hashed, np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))[None])
 
 
-def twin_groups(prints: Prints) -> Ids:
+def group_near_duplicates(prints: PerceptualHashes) -> Ids:
     """For each picture (n,) the least one that it is a twin of, directly or through others; itself where there is none.
 
     Work grows with n and the number of alike hashes, not with n²: 100,000 pictures take seconds.
@@ -86,7 +86,7 @@ def twin_groups(prints: Prints) -> Ids:
         least = closer
 
 
-def _twins(prints: Prints) -> Iterator[NDArray[np.int64]]:
+def _twins(prints: PerceptualHashes) -> Iterator[NDArray[np.int64]]:
     """Pairs (2, p) of twins; one may come several times."""
     for candidates in _alike(prints.hashes):
         for start in range(0, candidates.shape[1], _COMPARED_AT_ONCE):

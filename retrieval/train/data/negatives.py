@@ -1,4 +1,4 @@
-"""Hard negatives: for each picture the wrong texts that come nearest to it, and batches in which those meet.
+"""HardNegatives negatives: for each picture the wrong texts that come nearest to it, and batches in which those meet.
 
 Mined before every epoch with the model as it is, by the exact search of `index`. What is right for a picture is never
 taken, and neither is what comes as near to it as its own text: that is more likely right than wrong (de Souza Moreira
@@ -16,7 +16,7 @@ from index.exact import exact_search, pair_scores
 
 if TYPE_CHECKING:
     from index.vectors import Rows
-    from retrieval.train.data.dataset import Lessons
+    from retrieval.train.data.dataset import PairDataset
 
 Ids = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ _DEPTH: Final = 128  # texts looked at for them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hard:
+class HardNegatives:
     """The hard negatives of each of n pictures: other pictures with one of their captions, the hardest first.
 
     Attributes:
@@ -34,29 +34,29 @@ class Hard:
         captions: (n, `KEPT`) which of that picture's own captions.
     """
 
-    pictures: Ids
+    images: Ids
     captions: Ids
 
 
-def mined(pictures: "Rows", texts: "Rows", lessons: "Lessons") -> Hard:
+def mine_hard_negatives(pictures: "Rows", texts: "Rows", dataset: "PairDataset") -> HardNegatives:
     """The hard negatives of each picture.
 
     Args:
-        pictures: (n, d), by the lessons' places.
-        texts: (t, d), by the lessons' numbers.
-        lessons: which texts are right for which pictures.
+        pictures: (n, d), by the dataset' places.
+        texts: (t, d), by the dataset' numbers.
+        dataset: which texts are right for which pictures.
     """
     found = exact_search(pictures, texts, min(_DEPTH, len(texts)))
-    own = _own_scores(pictures, texts, lessons.captions)
+    own = _own_scores(pictures, texts, dataset.captions)
     caps = own - (1 - CAP) * np.abs(own)
-    owners = _owners(lessons.captions, len(texts))
-    hard = Hard(*(np.full((len(pictures), KEPT), -1) for _ in range(2)))
+    owners = _owners(dataset.captions, len(texts))
+    hard = HardNegatives(*(np.full((len(pictures), KEPT), -1) for _ in range(2)))
     for place, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
-        right = set(lessons.right[place])
+        right = set(dataset.positives[place])
         wrong = [text for text in ids[scores < caps[place]].tolist() if owners[text] and text not in right]
         for rank, text in enumerate(wrong[:KEPT]):
             # Of several with that text another one each time, so that all of them get their turn.
-            hard.pictures[place, rank], hard.captions[place, rank] = owners[text][place % len(owners[text])]
+            hard.images[place, rank], hard.captions[place, rank] = owners[text][place % len(owners[text])]
     return hard
 
 
@@ -77,7 +77,9 @@ def _owners(captions: Sequence[Sequence[int]], texts: int) -> list[list[tuple[in
     return owners
 
 
-def arranged(order: Ids, captions: Ids, *, hard: Hard, sizes: Sequence[int], share: float) -> tuple[Ids, Ids]:
+def arrange_epoch(
+    order: Ids, captions: Ids, *, hard: HardNegatives, sizes: Sequence[int], share: float
+) -> tuple[Ids, Ids]:
     """An epoch's order (n,) and captions (n,) anew, such that about `share` of each batch is hard for the rest of it.
 
     Each picture is still shown once. Toward the end of an epoch fewer hard ones are left.
@@ -104,10 +106,10 @@ def arranged(order: Ids, captions: Ids, *, hard: Hard, sizes: Sequence[int], sha
     return np.array(shown, np.int64), captions
 
 
-def _hardest(anchors: Sequence[int], hard: Hard) -> Iterator[tuple[int, int]]:
+def _hardest(anchors: Sequence[int], hard: HardNegatives) -> Iterator[tuple[int, int]]:
     """The hardest of each anchor, then the second of each, and so on."""
     rows = np.array(anchors, np.int64)
-    pictures, captions = (table[rows].T.reshape(-1) for table in (hard.pictures, hard.captions))
+    pictures, captions = (table[rows].T.reshape(-1) for table in (hard.images, hard.captions))
     known = pictures >= 0
     return zip(pictures[known].tolist(), captions[known].tolist(), strict=True)
 

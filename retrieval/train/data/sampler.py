@@ -13,28 +13,30 @@ from numpy.typing import NDArray
 
 from retrieval.train.data.augmentation import LOOK_DRAWS
 from retrieval.train.data.balance import balanced, dealt
-from retrieval.train.data.negatives import Hard, arranged
+from retrieval.train.data.negatives import HardNegatives, arrange_epoch
 
-# What a stream of random numbers is for; lessons.py has 3.
+# What a stream of random numbers is for; dataset.py has 3.
 _ORDER, _CAPTION, _CROP, _LOOK, _WORDS, _TURN, _DEAL = 0, 1, 2, 4, 5, 6, 7
 _CROP_DRAWS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchIndices:
     """One step's pictures, all different, the caption drawn for each, and the chance that its look depends on."""
 
     step: int
     epoch: int
-    pictures: NDArray[np.int64]  # (b,)
+    images: NDArray[np.int64]  # (b,)
     captions: NDArray[np.int64]  # (b,) which of the picture's own captions
-    crops: NDArray[np.float64]  # (b, 4), uniform in [0, 1)
-    looks: NDArray[np.float64]  # (b, 5), likewise: for `augmentation.Looks`
-    turns: NDArray[np.int64]  # (b,) which number of the epoch each shows: with the epoch, the key to its words' chance
+    crop_draws: NDArray[np.float64]  # (b, 4), uniform in [0, 1)
+    augmentation_draws: NDArray[np.float64]  # (b, 5), likewise: for `augmentation.Augmentation`
+    samples: NDArray[
+        np.int64
+    ]  # (b,) which number of the epoch each shows: with the epoch, the key to its words' chance
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # two schedules are never compared, and a million counts are slow to hash
-class Schedule:
+@dataclass(frozen=True, slots=True, eq=False)  # two samplers are never compared, and a million counts are slow to hash
+class BatchSampler:
     """Every batch of a training run over pictures numbered from 0.
 
     An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes
@@ -47,7 +49,7 @@ class Schedule:
     batch_size: int
     seed: int
     classes: Sequence[int] = ()  # of each picture; empty to show each picture once an epoch
-    hard: Hard | None = None  # what is hard for each picture, for as long as that holds
+    hard: HardNegatives | None = None  # what is hard for each picture, for as long as that holds
     hard_share: float = 0.0  # of each batch, to be hard for the rest of it
 
     @property
@@ -61,14 +63,16 @@ class Schedule:
         small, larger = divmod(len(self.caption_counts), self.steps_per_epoch)
         return [small + (place < larger) for place in range(self.steps_per_epoch)]
 
-    def batch(self, step: int) -> Batch:
+    def draw_batch(self, step: int) -> BatchIndices:
         """The batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
         shown = _epoch(self, epoch)
         start = sum(self.sizes[:place])
         part = slice(start, start + self.sizes[place])
         pictures, turns = shown.pictures[part], shown.turns[part]
-        return Batch(step, epoch, pictures, shown.captions[turns], shown.crops[turns], shown.looks[turns], turns)
+        return BatchIndices(
+            step, epoch, pictures, shown.captions[turns], shown.crop_draws[turns], shown.looks[turns], turns
+        )
 
     def words(self, epoch: int, turn: int, count: int) -> NDArray[np.float64]:
         """Numbers (count,) in [0, 1) for the words of a caption that is shown."""
@@ -82,28 +86,30 @@ class _Epoch:
     pictures: NDArray[np.int64]  # (n,)
     turns: NDArray[np.int64]  # (n,) the picture itself, or with classes a number of each showing's own
     captions: NDArray[np.int64]  # (n,) by turn
-    crops: NDArray[np.float64]  # (n, 4) by turn
+    crop_draws: NDArray[np.float64]  # (n, 4) by turn
     looks: NDArray[np.float64]  # (n, 5) by turn
 
 
 @lru_cache(maxsize=4)  # threads that work ahead may be in two epochs at once
-def _epoch(schedule: Schedule, epoch: int) -> _Epoch:
-    count = len(schedule.caption_counts)
-    order = np.argsort(_raw(schedule.seed, epoch=epoch, purpose=_ORDER, count=count), kind="stable")
+def _epoch(sampler: BatchSampler, epoch: int) -> _Epoch:
+    count = len(sampler.caption_counts)
+    order = np.argsort(_raw(sampler.seed, epoch=epoch, purpose=_ORDER, count=count), kind="stable")
     shown, turns = np.arange(count), order
-    if len(schedule.classes):
-        offset, deal = (uniform(schedule.seed, epoch=epoch, purpose=use, count=count) for use in (_TURN, _DEAL))
-        shown = balanced(schedule.classes, order, steps=schedule.steps_per_epoch, offset=float(offset[0]))
-        turns = dealt(count, deal[: schedule.steps_per_epoch])
-    draws = partial(uniform, schedule.seed, epoch=epoch)
-    captions = (draws(purpose=_CAPTION, count=count) * np.asarray(schedule.caption_counts)[shown]).astype(np.int64)
-    if schedule.hard is not None:  # and then without classes: a turn is its picture
-        turns, captions = arranged(turns, captions, hard=schedule.hard, sizes=schedule.sizes, share=schedule.hard_share)
+    if len(sampler.classes):
+        offset, deal = (uniform(sampler.seed, epoch=epoch, purpose=use, count=count) for use in (_TURN, _DEAL))
+        shown = balanced(sampler.classes, order, steps=sampler.steps_per_epoch, offset=float(offset[0]))
+        turns = dealt(count, deal[: sampler.steps_per_epoch])
+    draws = partial(uniform, sampler.seed, epoch=epoch)
+    captions = (draws(purpose=_CAPTION, count=count) * np.asarray(sampler.caption_counts)[shown]).astype(np.int64)
+    if sampler.hard is not None:  # and then without classes: a turn is its picture
+        turns, captions = arrange_epoch(
+            turns, captions, hard=sampler.hard, sizes=sampler.sizes, share=sampler.hard_share
+        )
     return _Epoch(
         pictures=shown[turns],
         turns=turns,
         captions=captions,
-        crops=draws(purpose=_CROP, count=count * _CROP_DRAWS).reshape(count, _CROP_DRAWS),
+        crop_draws=draws(purpose=_CROP, count=count * _CROP_DRAWS).reshape(count, _CROP_DRAWS),
         looks=draws(purpose=_LOOK, count=count * LOOK_DRAWS).reshape(count, LOOK_DRAWS),
     )
 

@@ -11,11 +11,11 @@ from PIL import Image, ImageOps
 
 _STRETCH: Final = 1.1  # a crop is at most this much wider or higher than the model's input
 _MAX_ASPECT: Final = 2.0  # of a framed picture: what lies further out is never seen by the finished model
-_FEWER_PIXELS: Final = 0.5  # crops of less than this share would be enlarged; keep that much sharpness and no more
+_FEWER_PIXELS: Final = 0.5  # transform of less than this share would be enlarged; keep that much sharpness and no more
 
 
 @dataclass(frozen=True, slots=True)
-class Crops:
+class TrainTransform:
     """How pictures become a model's input in training.
 
     Attributes:
@@ -33,11 +33,11 @@ class Crops:
     resize_mode: str
     bicubic: bool
     fill: int
-    least: float
+    min_scale: float
 
     @classmethod
-    def of(cls, preprocess: Mapping[str, Any], *, least: float) -> "Crops":
-        """The crops for a model with this `preprocess_cfg` of open_clip."""
+    def from_preprocess(cls, preprocess: Mapping[str, Any], *, min_scale: float) -> "TrainTransform":
+        """The transform for a model with this `preprocess_cfg` of open_clip."""
         height, width = np.broadcast_to(preprocess["size"], 2).tolist()
         return cls(
             height=height,
@@ -45,7 +45,7 @@ class Crops:
             resize_mode=preprocess["resize_mode"] or "shortest",
             bicubic=preprocess["interpolation"] != "bilinear",
             fill=preprocess["fill_color"],
-            least=least,
+            min_scale=min_scale,
         )
 
     @property
@@ -53,7 +53,7 @@ class Crops:
         """The filter that pixels are averaged with."""
         return Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
 
-    def frame(self, image: Image.Image) -> Image.Image:
+    def resize(self, image: Image.Image) -> Image.Image:
         """The picture in a shape and size from which `cut` can take any crop: what is worth keeping in memory."""
         aspect = self.width / self.height
         if self.resize_mode == "longest":
@@ -63,13 +63,15 @@ class Crops:
         sides = self._framed_sides(image)
         return image if sides == image.size else image.resize(sides, self.resample, reducing_gap=3.0)
 
-    def cut(self, framed: Image.Image, chance: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    def random_resized_crop(
+        self, framed: Image.Image, chance: Sequence[float] | NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
         """A crop of a framed picture as bytes (height, width, 3); four numbers in [0, 1) say which."""
         box = self._box(framed.size, chance)
         return np.asarray(framed.resize((self.width, self.height), self.resample, box=box))
 
     def _framed_sides(self, image: Image.Image) -> tuple[int, int]:
-        margin = 1 / math.sqrt(max(self.least, _FEWER_PIXELS))
+        margin = 1 / math.sqrt(max(self.min_scale, _FEWER_PIXELS))
         enough = (margin * self.width / image.width, margin * self.height / image.height)
         if self.resize_mode == "squash":
             horizontal, vertical = (min(1.0, factor) for factor in enough)
@@ -82,14 +84,14 @@ class Crops:
     ) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the crop. With `least` at 1: the middle, as in the finished model."""
         area, stretch, across, down = (float(number) for number in chance)
-        if self.least == 1:
+        if self.min_scale == 1:
             area, stretch, across, down = 1.0, 0.5, 0.5, 0.5
         aspect = _STRETCH ** (2 * stretch - 1)
         if self.resize_mode == "squash":
             aspect *= size[0] / size[1]
         else:
             aspect *= self.width / self.height
-        share = math.sqrt(self.least + (1 - self.least) * area)
+        share = math.sqrt(self.min_scale + (1 - self.min_scale) * area)
         height = share * min(size[1], size[0] / aspect)
         width = height * aspect
         left, top = across * (size[0] - width), down * (size[1] - height)

@@ -18,16 +18,16 @@ from retrieval.errors import TrainingError
 from retrieval.train.config import PRECISIONS
 from retrieval.train.distributed import Crew
 from retrieval.train.loop.precision import Precision, fitting_kind
-from retrieval.train.losses.choice import batch_loss
-from retrieval.train.model.bias import FIRST_BIAS, fitting_bias
-from retrieval.train.model.item_dropout import chance_of, drops, keys_of
-from retrieval.train.model.param_groups import tower_of, train_mode
+from retrieval.train.losses.choice import compute_loss
+from retrieval.train.model.bias import INIT_LOGIT_BIAS, fit_logit_bias
+from retrieval.train.model.item_dropout import has_dropout, item_dropout, item_keys
+from retrieval.train.model.param_groups import get_tower, set_train_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retrieval.train.config import TrainConfig
-    from retrieval.train.data.dataset import Exercise
+    from retrieval.train.data.dataset import Batch
     from retrieval.train.model.towers import Towers
 
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
@@ -36,7 +36,7 @@ _MEASURED: Final = 64  # pictures: the usual batch, and memory for it is little 
 
 
 class Gradients:
-    """Puts the gradients of an exercise in place.
+    """Puts the gradients of an batch in place.
 
     Args:
         towers: the model's two sides.
@@ -50,13 +50,15 @@ class Gradients:
     def __init__(self, towers: "Towers", config: "TrainConfig", *, crew: Crew) -> None:
         self.precision = Precision(config.precision, towers.device)
         self._towers, self._config, self._crew = towers, config, crew
-        self._drops = drops(towers.model)
+        self._drops = has_dropout(towers.model)
         if config.compile:
             _compile(towers.model, drops=self._drops)
         kept = crew.size > 1 or config.micro_batch is not None or config.keep_statistics
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
-        new = config.from_random and not (config.keep_statistics or config.image_weights or towers.keeps("image"))
+        new = config.from_random and not (
+            config.keep_statistics or config.image_weights or towers.can_precompute("image")
+        )
         of_pictures = set(towers.model.visual.modules())
         self._new_norms = [norm for norm in self._frozen_norms if new and norm in of_pictures]
 
@@ -66,7 +68,7 @@ class Gradients:
         return bool(self._new_norms)
 
     @torch.no_grad()
-    def measure(self, exercise: "Exercise") -> None:
+    def measure(self, batch: "Batch") -> None:
         """Let batch normalisation keep the statistics of a batch's first pictures: random weights come without any.
 
         With mean 0 and variance 1 throughout all pictures would begin as nearly the same row.
@@ -76,17 +78,17 @@ class Gradients:
             norm.train()
             norm.reset_running_stats()
             norm.momentum = 1.0  # what is measured is kept as it is
-        self._towers.image_rows(exercise, slice(_MEASURED))
-        train_mode(self._towers.model)
+        self._towers.image_rows(batch, slice(_MEASURED))
+        set_train_mode(self._towers.model)
 
-    def clipped(self, exercise: "Exercise", optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
+    def clipped(self, batch: "Batch", optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
         """Put the gradients in place, scaled down to the config's length; return the loss, and whether all is finite.
 
         In float16 gradients that are not are no harm: the optimizer then leaves the step out.
         """
         if self.precision.kind == "auto":
-            self.precision = Precision(self._fitting(exercise, optimizer), self._towers.device)
-        loss = self.of(exercise)
+            self.precision = Precision(self._fitting(batch, optimizer), self._towers.device)
+        loss = self.of(batch)
         self.precision.unscale(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._towers.model.parameters(), self._config.clip_norm)
         return loss.item(), bool(torch.isfinite(loss if self.precision.may_skip else loss + norm))
@@ -98,22 +100,22 @@ class Gradients:
         with torch.no_grad():
             self._towers.model.logit_scale.clamp_(0, math.log(_HIGHEST_SCALE))
 
-    def of(self, exercise: "Exercise") -> Tensor:
+    def of(self, batch: "Batch") -> Tensor:
         """Add the gradients of the loss to the model's parameters; return the loss."""
         for norm in self._frozen_norms:
             norm.eval()
-        parts = self._parts(len(exercise.pictures))
+        parts = self._parts(len(batch.images))
         whole = len(parts) == 1
         with torch.set_grad_enabled(whole):
-            rows = [torch.cat([self._encoded(exercise, side, part) for part in parts]) for side in _SIDES]
+            rows = [torch.cat([self._encoded(batch, side, part) for part in parts]) for side in _SIDES]
         if whole and self._crew.size == 1:
-            return self._backward(exercise, rows)
-        gathered = [self._crew.gathered(own.detach(), exercise.count).requires_grad_() for own in rows]
-        loss = self._backward(exercise, gathered)
+            return self._backward(batch, rows)
+        gathered = [self._crew.gathered(own.detach(), batch.total).requires_grad_() for own in rows]
+        loss = self._backward(batch, gathered)
         for side, own, everyone in zip(_SIDES, rows, gathered, strict=True):
-            upstream = everyone.grad[exercise.first : exercise.first + len(own)]  # type: ignore[index] # it has one now
+            upstream = everyone.grad[batch.offset : batch.offset + len(own)]  # type: ignore[index] # it has one now
             for part in parts:
-                again = own if whole else self._encoded(exercise, side, part)
+                again = own if whole else self._encoded(batch, side, part)
                 if again.requires_grad:  # not where the tower is frozen
                     again.backward(upstream[part])  # type: ignore[no-untyped-call]
         self._add_up()
@@ -123,34 +125,34 @@ class Gradients:
         size = self._config.micro_batch or count
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _encoded(self, exercise: "Exercise", side: str, part: slice) -> Tensor:
-        """Unit rows of a part of the exercise, the same each time: its chance depends on seed, step and items."""
-        items = range(exercise.first + part.start, exercise.first + part.stop)
-        keys = keys_of(self._config.seed, step=exercise.step, side=_SIDES.index(side), items=items)
+    def _encoded(self, batch: "Batch", side: str, part: slice) -> Tensor:
+        """Unit rows of a part of the batch, the same each time: its chance depends on seed, step and items."""
+        items = range(batch.offset + part.start, batch.offset + part.stop)
+        keys = item_keys(self._config.seed, step=batch.step, side=_SIDES.index(side), items=items)
         torch.manual_seed(int(keys[0]) % 2**63)  # for what chance there may be besides dropout
         encode: Callable[..., Tensor] = getattr(self._towers, f"{side}_rows")
-        with self.precision.autocast(), chance_of(keys.to(self._towers.device) if self._drops else None):
-            return encode(exercise, part)
+        with self.precision.autocast(), item_dropout(keys.to(self._towers.device) if self._drops else None):
+            return encode(batch, part)
 
-    def _backward(self, exercise: "Exercise", rows: list[Tensor]) -> Tensor:
-        if self._bias_is_new(exercise):
+    def _backward(self, batch: "Batch", rows: list[Tensor]) -> Tensor:
+        if self._bias_is_new(batch):
             model: Any = self._towers.model
             with torch.no_grad():
-                model.logit_bias.fill_(fitting_bias(rows, model.logit_scale.exp()))
-        loss = batch_loss(
-            self._towers.model, self._config, rows, positives=exercise.positives, weights=self._weights(exercise)
+                model.logit_bias.fill_(fit_logit_bias(rows, model.logit_scale.exp()))
+        loss = compute_loss(
+            self._towers.model, self._config, rows, positives=batch.positives, weights=self._weights(batch)
         )
         self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _bias_is_new(self, exercise: "Exercise") -> bool:
+    def _bias_is_new(self, batch: "Batch") -> bool:
         """Whether a trained model begins to learn the sigmoid loss's bias, which it came without."""
-        begins = exercise.step == 0 and self._config.loss == "sigmoid" and not self._config.from_random
-        return begins and float(self._towers.model.logit_bias.detach()) == FIRST_BIAS
+        begins = batch.step == 0 and self._config.loss == "sigmoid" and not self._config.from_random
+        return begins and float(self._towers.model.logit_bias.detach()) == INIT_LOGIT_BIAS
 
     @staticmethod
-    def _weights(exercise: "Exercise") -> Tensor | None:
-        return None if exercise.weights is None else torch.from_numpy(exercise.weights)
+    def _weights(batch: "Batch") -> Tensor | None:
+        return None if batch.weights is None else torch.from_numpy(batch.weights)
 
     def _add_up(self) -> None:
         """Add the processes' gradients; every one has those of the temperature and the bias whole."""
@@ -160,14 +162,14 @@ class Gradients:
                 parameter.grad /= self._crew.size
         self._crew.add_up(self._towers.model.parameters())
 
-    def _fitting(self, exercise: "Exercise", optimizer: torch.optim.Optimizer) -> str:
+    def _fitting(self, batch: "Batch", optimizer: torch.optim.Optimizer) -> str:
         """The kind of number that is fast here, as the leading process finds it."""
         model: Any = self._towers.model
         buffers = [buffer.clone() for buffer in model.buffers()]
 
         def try_step(kind: str) -> None:
             self.precision = Precision(kind, self._towers.device)
-            self.of(exercise)
+            self.of(batch)
             optimizer.zero_grad()
 
         weights = sum(parameter.numel() for parameter in model.parameters())
@@ -182,5 +184,5 @@ def _compile(model: Any, *, drops: bool) -> None:
     if drops:
         raise TrainingError("compile does not go with a model that has dropout: that is keyed by item; leave one out")
     model.visual.compile()
-    text = tower_of(model, "text")
+    text = get_tower(model, "text")
     getattr(text, "transformer", text).compile()

@@ -1,4 +1,4 @@
-"""The exercises of a run whose batches are made of hard negatives, which are mined anew before every epoch."""
+"""The batches of a run whose batches are made of hard negatives, which are mined anew before every epoch."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -10,18 +10,18 @@ import torch
 
 from retrieval.errors import RetrievalError
 from retrieval.images import ahead
-from retrieval.train.data.negatives import Hard, mined
+from retrieval.train.data.negatives import HardNegatives, mine_hard_negatives
 from retrieval.train.distributed import neighbours
-from retrieval.train.model.param_groups import train_mode
+from retrieval.train.model.param_groups import set_train_mode
 
 if TYPE_CHECKING:
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.config import TrainConfig
-    from retrieval.train.data.dataset import Exercise, Lessons, Teacher
-    from retrieval.train.data.image_cache import Album
-    from retrieval.train.data.sampler import Schedule
-    from retrieval.train.data.transforms import Crops
+    from retrieval.train.data.dataset import Batch, BatchLoader, PairDataset
+    from retrieval.train.data.image_cache import ImageCache
+    from retrieval.train.data.sampler import BatchSampler
+    from retrieval.train.data.transforms import TrainTransform
     from retrieval.train.distributed import Crew
     from retrieval.train.model.towers import Towers
 
@@ -39,70 +39,70 @@ class Drill:
     """
 
     config: "TrainConfig"
-    lessons: "Lessons"
-    album: "Album"
-    crops: "Crops"
+    dataset: "PairDataset"
+    image_cache: "ImageCache"
+    transform: "TrainTransform"
     encoder: "OpenClipEncoder"
     towers: "Towers"
     crew: "Crew"
-    hard: Hard | None = None
+    hard: HardNegatives | None = None
 
-    def exercises(
-        self, teacher: "Teacher", schedule: "Schedule", steps: range, *, threads: int
-    ) -> "Generator[Exercise, None, None]":
-        """The exercises of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
+    def batches(
+        self, loader: "BatchLoader", sampler: "BatchSampler", steps: range, *, threads: int
+    ) -> "Generator[Batch, None, None]":
+        """The batches of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
 
-        What is hard is mined when the first exercise of an epoch is asked for, with the model as it is then.
+        What is hard is mined when the first batch of an epoch is asked for, with the model as it is then.
 
         Raises:
             TrainingError: a picture can no longer be read.
         """
-        share, length = self.config.hard_negatives, schedule.steps_per_epoch
+        share, length = self.config.hard_negatives, sampler.steps_per_epoch
         while steps:
             part = steps if not share else steps[: length - steps.start % length]
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mined()
-            teacher.schedule = replace(schedule, hard=self.hard, hard_share=share)
-            prepared = ahead(teacher.exercise, part, threads=threads, depth=self._depth(schedule, threads))
-            with closing(cast("Generator[Exercise | RetrievalError, None, None]", prepared)):
+            loader.sampler = replace(sampler, hard=self.hard, hard_share=share)
+            prepared = ahead(loader.load, part, threads=threads, depth=self._depth(sampler, threads))
+            with closing(cast("Generator[Batch | RetrievalError, None, None]", prepared)):
                 yield from map(_sound, prepared)
             steps = steps[len(part) :]
 
-    def _depth(self, schedule: "Schedule", threads: int) -> int:
+    def _depth(self, sampler: "BatchSampler", threads: int) -> int:
         """How many batches are prepared ahead."""
-        shown = 0 if self.towers.keeps("image") else max(schedule.sizes) // self.crew.size
+        shown = 0 if self.towers.can_precompute("image") else max(sampler.sizes) // self.crew.size
         room = _AHEAD_BYTES // neighbours()
-        return depth_of(threads, batch_bytes=shown * self.crops.height * self.crops.width * 3, room=room)
+        return depth_of(threads, batch_bytes=shown * self.transform.height * self.transform.width * 3, room=room)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps."""
         if self.hard is None:
             return {}
-        return {"pictures": torch.from_numpy(self.hard.pictures), "captions": torch.from_numpy(self.hard.captions)}
+        return {"pictures": torch.from_numpy(self.hard.images), "captions": torch.from_numpy(self.hard.captions)}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from a checkpoint."""
-        self.hard = Hard(tensors["pictures"].numpy(), tensors["captions"].numpy()) if tensors else None
+        self.hard = HardNegatives(tensors["pictures"].numpy(), tensors["captions"].numpy()) if tensors else None
 
-    def _mined(self) -> Hard:
+    def _mined(self) -> HardNegatives:
         self.towers.model.eval()
-        hard = mined(*self._rows(), self.lessons)
-        train_mode(self.towers.model)
-        tables = [torch.from_numpy(table).to(self.crew.device) for table in (hard.pictures, hard.captions)]
+        hard = mine_hard_negatives(*self._rows(), self.dataset)
+        set_train_mode(self.towers.model)
+        tables = [torch.from_numpy(table).to(self.crew.device) for table in (hard.images, hard.captions)]
         self.crew.same(tables)  # each process may round scores in its own way
-        return Hard(*(table.cpu().numpy() for table in tables))
+        return HardNegatives(*(table.cpu().numpy() for table in tables))
 
     def _rows(self) -> tuple["Rows", "Rows"]:
         """Rows of the pictures (n, d), as the finished model sees them, and of the texts (t, d)."""
-        lessons, crew = self.lessons, self.crew
-        pictures, texts = (self.towers.kept_rows(side) for side in ("image", "text"))
+        dataset, crew = self.dataset, self.crew
+        pictures, texts = (self.towers.precomputed_rows(side) for side in ("image", "text"))
         if pictures is None:
-            numbers = [lessons.pictures[place] for place in crew.share(len(lessons.pictures))]
-            own = _of_pictures(numbers, self.album, crops=self.crops, encoder=self.encoder)
-            pictures = self._gathered(own, len(lessons.pictures))
+            numbers = [dataset.images[place] for place in crew.share(len(dataset.images))]
+            own = _of_pictures(numbers, self.image_cache, transform=self.transform, encoder=self.encoder)
+            pictures = self._gathered(own, len(dataset.images))
         if texts is None:
-            own = self.encoder.encode_texts([lessons.texts[number] for number in crew.share(len(lessons.texts))])
-            texts = self._gathered(own, len(lessons.texts))
+            own = self.encoder.encode_texts([dataset.texts[number] for number in crew.share(len(dataset.texts))])
+            texts = self._gathered(own, len(dataset.texts))
         return pictures, texts
 
     def _gathered(self, rows: "Rows", count: int) -> "Rows":
@@ -110,11 +110,13 @@ class Drill:
         return cast("Rows", whole.cpu().numpy())
 
 
-def _of_pictures(numbers: Sequence[int], album: "Album", *, crops: "Crops", encoder: "OpenClipEncoder") -> "Rows":
-    whole, middle = replace(crops, least=1.0), np.zeros(4)
+def _of_pictures(
+    numbers: Sequence[int], image_cache: "ImageCache", *, transform: "TrainTransform", encoder: "OpenClipEncoder"
+) -> "Rows":
+    whole, middle = replace(transform, min_scale=1.0), np.zeros(4)
 
     def shown(number: int) -> Any:
-        return album.cut(number, whole, middle)
+        return image_cache.crop(number, whole, middle)
 
     rows = [np.empty((0, encoder.dimension), np.float32)]
     for start in range(0, len(numbers), _TOGETHER):

@@ -17,20 +17,20 @@ from retrieval.errors import EvaluationError, OtherRunError, TrainingError
 from retrieval.images import cores
 from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
-from retrieval.train.data.augmentation import Looks
-from retrieval.train.data.dataset import Exercise, Lessons, Teacher
-from retrieval.train.data.image_cache import Album
-from retrieval.train.data.sampler import Schedule
-from retrieval.train.data.transforms import Crops
+from retrieval.train.data.augmentation import Augmentation
+from retrieval.train.data.dataset import Batch, BatchLoader, PairDataset
+from retrieval.train.data.image_cache import ImageCache
+from retrieval.train.data.sampler import BatchSampler
+from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.distributed import Crew
 from retrieval.train.loop.callbacks import Watch
 from retrieval.train.loop.events import Events
 from retrieval.train.loop.gradcache import Gradients
 from retrieval.train.loop.hard_negatives import Drill
 from retrieval.train.loop.precision import Precision
-from retrieval.train.model.averaging import Ema, Weights, alphas
-from retrieval.train.model.lora import plain_weights
-from retrieval.train.model.param_groups import freeze, optimizer_of, train_mode
+from retrieval.train.model.averaging import Ema, Weights, wise_ft_alphas
+from retrieval.train.model.lora import merged_state_dict
+from retrieval.train.model.param_groups import create_optimizer, freeze, set_train_mode
 from retrieval.train.model.towers import Towers
 from retrieval.train.run_folder import RunFolder
 from retrieval.train.validation.model_selection import Judge
@@ -46,9 +46,9 @@ class Trainer:
     folder: RunFolder
     config: TrainConfig
     checkpoint: Checkpoint
-    album: Album
-    lessons: Lessons
-    crops: Crops
+    image_cache: ImageCache
+    dataset: PairDataset
+    transform: TrainTransform
     exam: Exam
     held_out: Sequence[str] = ()  # the ids of the pairs that were split off for the exam
     crew: Crew = field(default_factory=Crew)
@@ -59,7 +59,7 @@ class Trainer:
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     alpha: float | None = None
-    schedule: Schedule = field(init=False)
+    sampler: BatchSampler = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     towers: Towers = field(init=False)
     gradients: Gradients = field(init=False)
@@ -72,17 +72,19 @@ class Trainer:
     _saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        counts = [len(captions) for captions in self.lessons.captions]
-        self.schedule = Schedule(counts, cast("int", self.config.batch_size), self.config.seed, self.lessons.classes)
+        counts = [len(captions) for captions in self.dataset.captions]
+        self.sampler = BatchSampler(counts, cast("int", self.config.batch_size), self.config.seed, self.dataset.classes)
         freeze(self.model, self.config)
-        self.optimizer = optimizer_of(self.model, self.config)
+        self.optimizer = create_optimizer(self.model, self.config)
         self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
         self.judge = Judge(self.model, self.exam, self.crew, self.ema)
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, crew=self.crew)
-        self.drill = Drill(self.config, self.lessons, self.album, self.crops, self.exam.encoder, self.towers, self.crew)
-        self.crew.check(self.schedule.sizes[-1])
+        self.drill = Drill(
+            self.config, self.dataset, self.image_cache, self.transform, self.exam.encoder, self.towers, self.crew
+        )
+        self.crew.check(self.sampler.sizes[-1])
 
     @property
     def model(self) -> Any:
@@ -97,7 +99,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """How many the whole run has."""
-        return cast("int", self.config.epochs) * self.schedule.steps_per_epoch
+        return cast("int", self.config.epochs) * self.sampler.steps_per_epoch
 
     def restore(self) -> None:
         """Go back to the last checkpoint.
@@ -116,7 +118,7 @@ class Trainer:
         self.gradients.precision = Precision.restored(facts["precision"], self.device)
         self.drill.restore(load_more(self.folder.state))
         self.before, self.best, self.alpha = facts["before"], facts["best"], facts["alpha"]
-        train_mode(self.model)
+        set_train_mode(self.model)
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, the starting model included."""
@@ -132,12 +134,12 @@ class Trainer:
             self.before = self.best = self.judge.recalls(keep=self.folder.places)
             self.watch.graded(self.before)
             if self.config.average != "off" and self.crew.leads:
-                save_weights(self.folder.start, plain_weights(self.model))
+                save_weights(self.folder.start, merged_state_dict(self.model))
             self._keep_model()
 
     def _measure(self) -> None:
         """Give batch normalisation its statistics; the other processes get them with the rest of the model."""
-        self.gradients.measure(self._teacher(Crew()).exercise(0))
+        self.gradients.measure(self._loader(Crew()).load(0))
         if self.ema is not None:
             self.ema = self.judge.ema = Ema(self.model, decay=self.ema.decay)
 
@@ -158,38 +160,38 @@ class Trainer:
         if self.alpha is not None:
             return True
         idle = self.step - self.best_step if self.exam.pictures else 0
-        patient = self.config.patience is None or idle < self.config.patience * self.schedule.steps_per_epoch
+        patient = self.config.patience is None or idle < self.config.patience * self.sampler.steps_per_epoch
         return self.step == self.steps or not patient
 
     def _take_steps(self, stop: threading.Event) -> None:
-        teacher = self._teacher(self.crew)
-        self._keep_frozen(teacher, stop)
-        exercises = self.drill.exercises(teacher, self.schedule, range(self.step, self.steps), threads=self._threads())
-        with closing(exercises):
+        loader = self._loader(self.crew)
+        self._keep_frozen(loader, stop)
+        batches = self.drill.batches(loader, self.sampler, range(self.step, self.steps), threads=self._threads())
+        with closing(batches):
             since = time.perf_counter()
-            for exercise in exercises:
-                self._learn(exercise)
-                self._note(exercise, seconds=time.perf_counter() - since)
+            for batch in batches:
+                self._learn(batch)
+                self._note(batch, seconds=time.perf_counter() - since)
                 self.watch.progress(self.step, self.steps, self.loss, self._speed)
                 self._after_step(stop)
                 if self._is_over():
                     break
                 since = time.perf_counter()
 
-    def _teacher(self, crew: Crew) -> Teacher:
+    def _loader(self, crew: Crew) -> BatchLoader:
         flip, jitter = cast("float", self.config.flip), cast("float", self.config.color_jitter)
-        return Teacher(
-            self.lessons,
-            self.album,
-            schedule=self.schedule,
-            crops=None if self.towers.keeps("image") else self.crops,
+        return BatchLoader(
+            self.dataset,
+            self.image_cache,
+            sampler=self.sampler,
+            transform=None if self.towers.can_precompute("image") else self.transform,
             tokenizer=self.checkpoint.tokenizer,
-            looks=Looks.of(self.lessons, flip=flip, jitter=jitter),
-            word_dropout=0.0 if self.towers.keeps("text") else self.config.word_dropout,
+            augmentation=Augmentation.from_captions(self.dataset, flip=flip, jitter=jitter),
+            word_dropout=0.0 if self.towers.can_precompute("text") else self.config.word_dropout,
             crew=crew,
         )
 
-    def _keep_frozen(self, teacher: Teacher, stop: threading.Event) -> None:
+    def _keep_frozen(self, loader: BatchLoader, stop: threading.Event) -> None:
         """Compute what does not change once, instead of at every step; no step is lost when that is stopped."""
 
         def kept(done: int, total: int) -> None:
@@ -197,26 +199,26 @@ class Trainer:
             if self.crew.any(flag=stop.is_set()):
                 raise KeyboardInterrupt
 
-        if self.towers.keeps("image"):
-            sources = [self.album.sources[number] for number in self.lessons.pictures]
+        if self.towers.can_precompute("image"):
+            sources = [self.image_cache.sources[number] for number in self.dataset.images]
             told = partial(kept, total=len(sources))
-            self.towers.keep_images(sources, self.exam.encoder, threads=self.config.threads, kept=told)
-        if self.towers.keeps("text"):
-            texts = range(len(self.lessons.texts))
-            self.towers.keep_texts(map(teacher.tokens, texts), kept=partial(kept, total=len(texts)))
+            self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, kept=told)
+        if self.towers.can_precompute("text"):
+            texts = range(len(self.dataset.texts))
+            self.towers.precompute_texts(map(loader.tokens, texts), kept=partial(kept, total=len(texts)))
 
     def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
-        nothing_to_decode = self.album.all_kept or self.towers.keeps("image")
+        nothing_to_decode = self.image_cache.is_complete or self.towers.can_precompute("image")
         return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else cores())
 
-    def _learn(self, exercise: Exercise) -> None:
+    def _learn(self, batch: Batch) -> None:
         """Take one step; what chance there is in it depends on the seed and the step alone."""
-        loss, sound = self.gradients.clipped(exercise, self.optimizer)
+        loss, sound = self.gradients.clipped(batch, self.optimizer)
         if not sound:
-            raise self._ruined(exercise.step + 1)
-        self._move(exercise.step)
-        self.step, self.loss = exercise.step + 1, loss
+            raise self._ruined(batch.step + 1)
+        self._move(batch.step)
+        self.step, self.loss = batch.step + 1, loss
 
     def _ruined(self, step: int) -> TrainingError:
         return TrainingError(
@@ -226,19 +228,19 @@ class Trainer:
 
     def _move(self, step: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(step, config=self.config, steps=self.steps)
+            group["lr"] = group["lr_scale"] * learning_rate(step, config=self.config, steps=self.steps)
         self.gradients.spend(self.optimizer)
         if self.ema is not None:
             self.ema.update(self.model, step=step + 1)
 
-    def _note(self, exercise: Exercise, *, seconds: float) -> None:
+    def _note(self, batch: Batch, *, seconds: float) -> None:
         """Put a row into the log, which is written at the next checkpoint."""
-        speed = exercise.count / max(seconds, 1e-9)
+        speed = batch.total / max(seconds, 1e-9)
         self._speed = _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed if self._speed else speed
         self._rows.append(
             {
                 "step": self.step,
-                "epoch": exercise.epoch + 1,
+                "epoch": batch.epoch + 1,
                 "loss": self.loss,
                 "learning_rate": learning_rate(self.step - 1, config=self.config, steps=self.steps),
                 "scale": self.model.logit_scale.exp().item(),
@@ -247,7 +249,7 @@ class Trainer:
         )
 
     def _after_step(self, stop: threading.Event) -> None:
-        if self.step % self.schedule.steps_per_epoch == 0:
+        if self.step % self.sampler.steps_per_epoch == 0:
             self._after_epoch()
         due = time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
         stopped = self.crew.any(flag=stop.is_set())
@@ -290,7 +292,7 @@ class Trainer:
         """The shares of the tuned weights to choose from; a careful one where nothing can be told of them."""
         if asked != "auto":
             return (float(asked),)
-        found = alphas(self.config)
+        found = wise_ft_alphas(self.config)
         return found if self.exam.pictures else found[1:2]
 
     def _keep_model(self, weights: Weights | None = None) -> None:
@@ -303,7 +305,7 @@ class Trainer:
             config=checkpoint.config,
             preprocess=checkpoint.preprocess,
             tokenizer=checkpoint.tokenizer,
-            weights=plain_weights(self.model) if weights is None else weights,
+            weights=merged_state_dict(self.model) if weights is None else weights,
         )
 
     def _save(self) -> None:
@@ -321,7 +323,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _digests(self) -> list[str]:
-        return [self.lessons.digest(self.album), self.exam.digest()]
+        return [self.dataset.digest(self.image_cache), self.exam.digest()]
 
 
 def learning_rate(step: int, *, config: TrainConfig, steps: int) -> float:

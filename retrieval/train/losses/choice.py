@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WHOLE: Final = 2048  # pairs up to which all scores are held at once, 16 MB of them; above, chunks are no slower
 
 
-def batch_loss(
+def compute_loss(
     model: Any,
     config: "TrainConfig",
     rows: Sequence[Tensor],

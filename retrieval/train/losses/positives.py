@@ -23,7 +23,7 @@ class Positives:
     kinds: Tensor
 
     @classmethod
-    def of(cls, texts: Sequence[int], right: Sequence[Sequence[int]]) -> "Positives":
+    def from_texts(cls, texts: Sequence[int], right: Sequence[Sequence[int]]) -> "Positives":
         """The positives of a batch whose texts and right texts are numbered in any way, in the batch or not."""
         kinds: dict[int, int] = {}
         drawn = [kinds.setdefault(text, len(kinds)) for text in texts]

@@ -46,15 +46,15 @@ class Ema:
             self.weights[name].lerp_(tensor, weight)
 
     @contextmanager
-    def in_place(self, model: nn.Module) -> Iterator[None]:
+    def average_parameters(self, model: nn.Module) -> Iterator[None]:
         """Let the model have the average's weights for a while."""
-        with replaced(model, self.weights):
+        with temporary_weights(model, self.weights):
             yield
 
 
 @contextmanager
 @torch.no_grad()
-def replaced(model: nn.Module, weights: Weights) -> Iterator[None]:
+def temporary_weights(model: nn.Module, weights: Weights) -> Iterator[None]:
     """Let a model have some weights by the names of its state for a while, and then its own, bit for bit."""
     state = model.state_dict()
     own = {name: state[name].clone() for name in weights}
@@ -67,7 +67,7 @@ def replaced(model: nn.Module, weights: Weights) -> Iterator[None]:
             state[name].copy_(tensor)
 
 
-def mixed(start: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
+def interpolate_weights(start: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
     """Return (1 - alpha) · start + alpha · tuned, where equal weights stay what they are; counts are the tuned ones.
 
     In the space of weights, not of answers: what was learned and what was known before are kept both (WiSE-FT,
@@ -84,7 +84,7 @@ def _between(start: Tensor, tuned: Tensor, alpha: float) -> Tensor:
     return torch.where(start == tuned, tuned, torch.lerp(start, tuned, alpha))
 
 
-def alphas(config: "TrainConfig") -> tuple[float, ...]:
+def wise_ft_alphas(config: "TrainConfig") -> tuple[float, ...]:
     """Return how much of the tuned weights there is in each mix that is graded; 1 would be the tuned model.
 
     What more costs elsewhere the validation pairs cannot tell. A model whose image tower is tuned, blocks and all,
@@ -107,10 +107,10 @@ def best_mix(
     start: Weights, tuned: Weights, *, alphas: Sequence[float], grade: "Callable[[Weights], Marks | None]"
 ) -> Mix:
     """Return the mix that is to be kept: of several the boldest one that is as good as the best."""
-    graded = [grade(mixed(start, tuned, alpha)) for alpha in alphas]
+    graded = [grade(interpolate_weights(start, tuned, alpha)) for alpha in alphas]
     known = [marks for marks in graded if marks is not None]
     place = choose(known) if known else len(alphas) - 1
-    return Mix(alphas[place], mixed(start, tuned, alphas[place]), graded[place])
+    return Mix(alphas[place], interpolate_weights(start, tuned, alphas[place]), graded[place])
 
 
 def choose(marks: Sequence["Marks"]) -> int:

@@ -16,12 +16,12 @@ from retrieval.encoder.architectures import build_model, build_tokenizer, is_loc
 from retrieval.encoder.open_clip_models import Checkpoint, need_parts, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train.config import BUILT_IN, SMALL, TrainConfig
-from retrieval.train.model.parts import load_part
+from retrieval.train.model.parts import load_tower_weights
 
 _PARTS = ("embed_dim", "vision_cfg", "text_cfg")
 
 
-def starting_model(config: TrainConfig) -> Checkpoint:
+def create_model(config: TrainConfig) -> Checkpoint:
     """The model that `config.model` names, on the CPU, in eval mode; random weights are drawn from `config.seed`.
 
     Raises:
@@ -43,7 +43,7 @@ def starting_model(config: TrainConfig) -> Checkpoint:
         raise TrainingError(f"open_clip cannot build the model {name}: {text}") from error
     for side in ("image", "text"):
         if parts[side]:
-            load_part(checkpoint.model, side, Path(parts[side]))
+            load_tower_weights(checkpoint.model, side, Path(parts[side]))
     return checkpoint
 
 

@@ -24,13 +24,13 @@ _FIRST, _SECOND = -4658895280553007687, -7723592293110705685
 _CHANCES: Final = ("p", "prob", "drop_prob", "dropout", "dropout_p", "attention_dropout", "dropout_prob")
 
 
-def drops(model: nn.Module) -> bool:
+def has_dropout(model: nn.Module) -> bool:
     """Whether a model has dropout of any kind that is on."""
     chances = (getattr(module, name, None) for module in model.modules() for name in _CHANCES)
     return any(isinstance(chance, float) and chance > 0 for chance in chances)
 
 
-class ItemChance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ItemDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While this is on, what is drawn for dropout is drawn for each item by itself.
 
     The first dimension of what is drawn has to be the batch, or the batch times the heads of an attention.
@@ -64,11 +64,11 @@ class ItemChance(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (_shifted(numbers, 11) * 2.0**-53).reshape(shape)
 
 
-_current: list[ItemChance] = []
+_current: list[ItemDropout] = []
 
 
 @contextmanager
-def of_items(places: NDArray[np.int64]) -> Iterator[None]:
+def select_items(places: NDArray[np.int64]) -> Iterator[None]:
     """Encode these of the items only, in this order: those that dropout is keyed by."""
     if not _current:
         yield
@@ -83,12 +83,12 @@ def of_items(places: NDArray[np.int64]) -> Iterator[None]:
 
 
 @contextmanager
-def chance_of(keys: Tensor | None) -> Iterator[None]:
+def item_dropout(keys: Tensor | None) -> Iterator[None]:
     """Have dropout depend on these keys of the items; or leave it to torch where there are none."""
     if keys is None:
         yield
         return
-    chance = ItemChance(keys)
+    chance = ItemDropout(keys)
     _current.append(chance)
     try:
         with chance, sdpa_kernel(SDPBackend.MATH):  # the fast kernels draw for themselves
@@ -97,7 +97,7 @@ def chance_of(keys: Tensor | None) -> Iterator[None]:
         _current.remove(chance)
 
 
-def keys_of(seed: int, *, step: int, side: int, items: range) -> Tensor:
+def item_keys(seed: int, *, step: int, side: int, items: range) -> Tensor:
     """Keys (n,) of items of the batch of a step; pictures and texts are two sides."""
     start = np.array([seed, step, side], np.uint64).astype(np.int64)
     key = torch.zeros((), dtype=torch.int64)

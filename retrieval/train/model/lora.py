@@ -46,7 +46,7 @@ def is_lora(name: str) -> bool:
     return _MARK in name and not name.endswith(_ORIGINAL)
 
 
-def plain_weights(model: nn.Module) -> dict[str, Tensor]:
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model with every product merged into its matrix, under the names of the model without them."""
     merged = {}
     for name, tensor in model.state_dict().items():
@@ -59,7 +59,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     return merged
 
 
-def spread_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unmerged_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a model with products that has these plain weights: the products are zero."""
     spread = {}
     for name, tensor in model.state_dict().items():

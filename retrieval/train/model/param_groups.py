@@ -43,7 +43,7 @@ class Place:
     head: bool
 
 
-def places(model: nn.Module) -> dict[str, Place]:
+def locate_parameters(model: nn.Module) -> dict[str, Place]:
     """Where each parameter of an open_clip model is, by its name; what takes no part in retrieval is left out.
 
     Blocks are those of the transformers, or the stages of a convolutional tower.
@@ -51,13 +51,13 @@ def places(model: nn.Module) -> dict[str, Place]:
     found: dict[str, Place] = {name: Place("scale", 1, 1, head=False) for name in _named(model, "logit_")}
     towers: tuple[tuple[Side, str], ...] = (("image", "visual."), ("text", text_prefix(model)))
     for side, prefix in towers:
-        heads = {prefix + name for name in _head_names(tower_of(model, side))}
+        heads = {prefix + name for name in _head_names(get_tower(model, side))}
         names = [name for name in _named(model, prefix) if name not in found]
         found |= dict(_climbed(names, prefix, side=side, heads=heads))
     return found
 
 
-def tower_of(model: Any, side: Side) -> Any:
+def get_tower(model: Any, side: Side) -> Any:
     """The module of one side; open_clip's CLIP is its own text tower."""
     return model.visual if side == "image" else getattr(model, "text", model)
 
@@ -67,7 +67,7 @@ def text_prefix(model: Any) -> str:
     return "text." if hasattr(model, "text") else ""
 
 
-def head_attribute(tower: Any) -> str | None:
+def find_head(tower: Any) -> str | None:
     """The attribute that holds a tower's projection: a matrix or a module, which is the last thing that it does."""
     for name in ("text_projection", "proj", "head"):
         part = getattr(tower, name, None)
@@ -76,13 +76,13 @@ def head_attribute(tower: Any) -> str | None:
     return None
 
 
-def trained(model: nn.Module, config: "TrainConfig") -> set[str]:
+def trainable_parameters(model: nn.Module, config: "TrainConfig") -> set[str]:
     """The names of the parameters that a config lets move.
 
     Raises:
         TrainingError: there are none, or a tower has fewer blocks than are to be trained.
     """
-    found = places(model)
+    found = locate_parameters(model)
     blocks = {"image": config.image_blocks, "text": config.text_blocks, "scale": None}
     for side, count in blocks.items():
         top = max((place.top for place in found.values() if place.side == side), default=1)
@@ -99,7 +99,7 @@ def freeze(model: nn.Module, config: "TrainConfig") -> None:
 
     With LoRA those are the heads, the temperature, and beside the matrices of attention and MLP layers new thin ones.
     """
-    names, found = trained(model, config), places(model)
+    names, found = trainable_parameters(model, config), locate_parameters(model)
     if config.lora_rank:
         whole = {name for name in names if found[name].head or found[name].side == "scale"}
         add_lora(model, names - whole, rank=config.lora_rank, seed=config.seed)
@@ -108,7 +108,7 @@ def freeze(model: nn.Module, config: "TrainConfig") -> None:
         parameter.requires_grad_(name in names)
 
 
-def train_mode(model: nn.Module) -> None:
+def set_train_mode(model: nn.Module) -> None:
     """Put a model into training mode but for its frozen parts: no dropout there, and batch statistics as they are."""
     model.train()
     for module in model.modules():
@@ -121,18 +121,18 @@ def is_frozen(model: nn.Module, side: Side, *, but_head: bool = False) -> bool:
     parameters = dict(model.named_parameters())
     return not any(
         parameters[name].requires_grad
-        for name, place in places(model).items()
+        for name, place in locate_parameters(model).items()
         if place.side == side and not (but_head and place.head)
     )
 
 
-def optimizer_of(model: nn.Module, config: "TrainConfig") -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, config: "TrainConfig") -> torch.optim.Optimizer:
     """AdamW over what is not frozen; it pulls matrices and kernels to 0, but not biases, norms and the temperature.
 
-    Each group has a `share`: what its learning rate is of the one that the schedule says. With layer decay that falls
+    Each group has a `share`: what its learning rate is of the one that the sampler says. With layer decay that falls
     by one factor a block from the head down (Clark et al. 2020, "ELECTRA", arXiv 2003.10555, section 4).
     """
-    where = places(model)
+    where = locate_parameters(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -140,7 +140,7 @@ def optimizer_of(model: nn.Module, config: "TrainConfig") -> torch.optim.Optimiz
             share = _share(where.get(name, Place("scale", 1, 1, head=False)), config)
             groups.setdefault((decay, share), []).append(parameter)
     described = [
-        {"params": members, "weight_decay": decay, "share": share} for (decay, share), members in groups.items()
+        {"params": members, "weight_decay": decay, "lr_scale": share} for (decay, share), members in groups.items()
     ]
     return torch.optim.AdamW(described, betas=_BETAS, eps=_EPSILON, fused=True)
 
@@ -158,7 +158,7 @@ def _named(model: nn.Module, prefix: str) -> list[str]:
 
 def _head_names(tower: Any) -> list[str]:
     """Names within the tower; a tower of timm may end in the classifier of its trunk, a ResNet in its pooling."""
-    own = head_attribute(tower)
+    own = find_head(tower)
     heads = [own] if own else ["attnpool.c_proj"]
     if own is None and hasattr(tower, "trunk"):
         classifiers = tower.trunk.default_cfg.get("classifier") or ()

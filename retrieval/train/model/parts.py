@@ -8,10 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retrieval.errors import TrainingError
-from retrieval.train.model.param_groups import Side, tower_of
+from retrieval.train.model.param_groups import Side, get_tower
 
 
-def load_part(model: Any, side: Side, path: Path) -> None:
+def load_tower_weights(model: Any, side: Side, path: Path) -> None:
     """Give one tower of `model` trained weights: all of it but its head.
 
     Args:
@@ -28,7 +28,7 @@ def load_part(model: Any, side: Side, path: Path) -> None:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"the {side} tower's weights {file} cannot be read: {error}") from error
-    tower = tower_of(model, side)
+    tower = get_tower(model, side)
     body = getattr(tower, "trunk", getattr(tower, "transformer", None) if hasattr(tower, "config") else None) or tower
     own = body.state_dict()
     weights = _stripped(weights, own)

@@ -15,15 +15,15 @@ from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 from retrieval.errors import RetrievalError
 from retrieval.images import ImageSource, ahead, open_image
 from retrieval.train.data.image_cache import gone
-from retrieval.train.model.item_dropout import of_items
-from retrieval.train.model.param_groups import Side, head_attribute, is_frozen, tower_of, train_mode
+from retrieval.train.model.item_dropout import select_items
+from retrieval.train.model.param_groups import Side, find_head, get_tower, is_frozen, set_train_mode
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
-    from retrieval.train.data.dataset import Exercise
+    from retrieval.train.data.dataset import Batch
 
 _EVEN_TEXTS: Final = 32  # texts that are encoded together at least, so that short ones need not wait for long ones
 _KEPT_BATCH: Final = 64  # pictures or texts that are computed together for keeping
@@ -41,7 +41,7 @@ class Kept:
     """What a frozen tower, or all of it but its head, makes of every picture or text of a run.
 
     Attributes:
-        features: (n, f) by picture or text number of the lessons.
+        features: (n, f) by picture or text number of the dataset.
         head: takes features to rows of the shared space; None where the features are such rows.
     """
 
@@ -55,9 +55,9 @@ class Kept:
 
 
 class Towers:
-    """A model's two sides, from an exercise to unit rows (b, d).
+    """A model's two sides, from an batch to unit rows (b, d).
 
-    Where a tower is frozen its pictures are seen as the finished model sees them, without crops, once.
+    Where a tower is frozen its pictures are seen as the finished model sees them, without transform, once.
     """
 
     def __init__(self, model: Any, *, device: str, mean: Sequence[float], deviation: Sequence[float]) -> None:
@@ -67,26 +67,26 @@ class Towers:
         )
         self._kept: dict[Side, Kept] = {}
 
-    def keeps(self, side: Side) -> bool:
+    def can_precompute(self, side: Side) -> bool:
         """Whether what this side makes of pictures or texts can be computed once for a whole run."""
-        splits = head_attribute(tower_of(self.model, side)) is not None
+        splits = find_head(get_tower(self.model, side)) is not None
         return is_frozen(self.model, side) or (splits and is_frozen(self.model, side, but_head=True))
 
-    def image_rows(self, exercise: "Exercise", part: slice = slice(None)) -> Tensor:
-        """Unit rows of an exercise's pictures."""
+    def image_rows(self, batch: "Batch", part: slice = slice(None)) -> Tensor:
+        """Unit rows of an batch's pictures."""
         kept = self._kept.get("image")
         if kept is not None:
-            return kept.rows(exercise.pictures[part])
-        return _unit(self.model.encode_image(self.pixels(exercise.pixels[part])))
+            return kept.rows(batch.images[part])
+        return _unit(self.model.encode_image(self.pixels(batch.pixels[part])))
 
-    def text_rows(self, exercise: "Exercise", part: slice = slice(None)) -> Tensor:
-        """Unit rows of an exercise's texts."""
+    def text_rows(self, batch: "Batch", part: slice = slice(None)) -> Tensor:
+        """Unit rows of an batch's texts."""
         kept = self._kept.get("text")
         if kept is not None:
-            return kept.rows(exercise.texts[part])
-        return _unit(encode_texts(self.model, exercise.tokens[part], device=self.device))
+            return kept.rows(batch.texts[part])
+        return _unit(encode_texts(self.model, batch.tokens[part], device=self.device))
 
-    def kept_rows(self, side: Side) -> "Rows | None":
+    def precomputed_rows(self, side: Side) -> "Rows | None":
         """Unit rows of all pictures or texts of a frozen tower, as the head is now; None where they are not kept."""
         kept = self._kept.get(side)
         if kept is None:
@@ -95,7 +95,7 @@ class Towers:
             rows: Rows = kept.rows(np.arange(len(kept.features))).float().cpu().numpy()
         return rows
 
-    def keep_images(
+    def precompute_images(
         self, sources: Sequence[ImageSource], encoder: "OpenClipEncoder", *, threads: int | None, kept: Done = _nobody
     ) -> None:
         """Compute what the frozen tower makes of these pictures; `kept` is told after each few how many are done.
@@ -114,7 +114,7 @@ class Towers:
                 "image", pictures, lambda batch: self.model.encode_image(self.pixels(np.stack(batch))), kept=kept
             )
 
-    def keep_texts(self, tokens: Iterator[NDArray[np.int64]], *, kept: Done = _nobody) -> None:
+    def precompute_texts(self, tokens: Iterator[NDArray[np.int64]], *, kept: Done = _nobody) -> None:
         """Compute what the frozen tower makes of these texts; `kept` is told after each few how many are done."""
         self._keep(
             "text", tokens, lambda batch: encode_texts(self.model, np.stack(batch), device=self.device), kept=kept
@@ -127,9 +127,9 @@ class Towers:
             if whole:
                 head, features = None, list(_encoded(inputs, encode, kept))
             else:
-                with _headless(tower_of(self.model, side)) as head:
+                with _headless(get_tower(self.model, side)) as head:
                     features = list(_encoded(inputs, encode, kept))
-        train_mode(self.model)
+        set_train_mode(self.model)
         self._kept[side] = Kept(torch.cat(features), head)
 
     def pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -148,7 +148,7 @@ def encode_texts(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tenso
     parts = np.array_split(order, 2 if len(order) >= 2 * _EVEN_TEXTS else 1)
     rows = []
     for part in parts:
-        with of_items(part):
+        with select_items(part):
             rows.append(encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)))
     return torch.cat(rows).index_select(0, torch.from_numpy(np.argsort(order)).to(device))
 
@@ -156,7 +156,7 @@ def encode_texts(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tenso
 @contextmanager
 def _headless(tower: Any) -> Iterator[Encode]:
     """Take a tower's head off for a while; given is what the head does."""
-    name = cast("str", head_attribute(tower))
+    name = cast("str", find_head(tower))
     head = getattr(tower, name)
     setattr(tower, name, None if name == "text_projection" or isinstance(head, nn.Parameter) else nn.Identity())
     try:

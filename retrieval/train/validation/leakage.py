@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.evaluate.collection import same_text
-from retrieval.train.data.near_duplicates import Prints, twin_groups
+from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates
 
 if TYPE_CHECKING:
-    from retrieval.train.data.dataset import Lessons
-    from retrieval.train.data.image_cache import Album
+    from retrieval.train.data.dataset import PairDataset
+    from retrieval.train.data.image_cache import ImageCache
     from retrieval.train.validation.validator import Exam
 
 
@@ -29,15 +29,15 @@ class Leakage:
     texts: int
 
     @classmethod
-    def of(cls, exam: "Exam", lessons: "Lessons", album: "Album") -> "Leakage":
-        """What this exam shares with these lessons."""
-        learned = np.array(lessons.pictures, np.int64)
-        contents = {album.contents[number] for number in lessons.pictures}
+    def of(cls, exam: "Exam", dataset: "PairDataset", image_cache: "ImageCache") -> "Leakage":
+        """What this exam shares with these dataset."""
+        learned = np.array(dataset.images, np.int64)
+        contents = {image_cache.content_hashes[number] for number in dataset.images}
         same = np.array([content in contents for content in exam.contents], np.bool_)
-        texts = {same_text(text) for text in lessons.texts}
+        texts = {same_text(text) for text in dataset.texts}
         return cls(
             pictures=int(same.sum()),
-            twins=int((_have_twins(exam.prints, album.prints.take(learned)) & ~same).sum()),
+            twins=int((_have_twins(exam.prints, image_cache.perceptual_hashes.take(learned)) & ~same).sum()),
             texts=sum(same_text(text) in texts for text in exam.collection.texts),
         )
 
@@ -48,8 +48,8 @@ class Leakage:
         return f"{self.pictures} pictures, {self.twins} near-duplicates of pictures and {self.texts} texts"
 
 
-def _have_twins(prints: Prints, known: Prints) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _have_twins(prints: PerceptualHashes, known: PerceptualHashes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Which pictures (n,) have a near-duplicate among those known."""
-    groups = twin_groups(Prints.joined([known, prints]))
+    groups = group_near_duplicates(PerceptualHashes.concatenate([known, prints]))
     count = len(known.hashes)
     return np.isin(groups[count:], groups[:count])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.train.distributed import Crew
-from retrieval.train.model.averaging import Ema, Mix, Weights, best_mix, replaced
-from retrieval.train.model.lora import plain_weights, spread_weights
-from retrieval.train.model.param_groups import is_frozen, train_mode
+from retrieval.train.model.averaging import Ema, Mix, Weights, best_mix, temporary_weights
+from retrieval.train.model.lora import merged_state_dict, unmerged_state_dict
+from retrieval.train.model.param_groups import is_frozen, set_train_mode
 from retrieval.train.run_folder import RECALLS
 from retrieval.train.validation.validator import Exam, Marks
 
@@ -29,18 +29,18 @@ class Judge:
 
     def averaged(self) -> AbstractContextManager[None]:
         """The model with the average of its weights in place of the newest, where there is one."""
-        return nullcontext() if self.ema is None else self.ema.in_place(self.model)
+        return nullcontext() if self.ema is None else self.ema.average_parameters(self.model)
 
     def recalls(self, *, keep: Path | None = None) -> dict[str, float]:
         """Recall of the model as it is now, empty without validation pairs; the places of all answers go to a file."""
         marks = self._marks(keep) if self.crew.leads else None
-        train_mode(self.model)
+        set_train_mode(self.model)
         return self._told(marks)
 
     def best_mix(self, start: Weights, alphas: Sequence[float]) -> tuple[Mix, dict[str, float]]:
         """The mix of the start and the model as it is now that is to be kept, of these shares, and its recall."""
         with self.averaged():
-            tuned = {name: tensor.clone() for name, tensor in plain_weights(self.model).items()}
+            tuned = {name: tensor.clone() for name, tensor in merged_state_dict(self.model).items()}
         if not self.crew.leads:
             share, *_ = self.crew.told([0.0])
             return Mix(share, {}, None), self._told(None)
@@ -56,7 +56,7 @@ class Judge:
         return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
 
     def _graded(self, weights: Weights) -> Marks | None:
-        with replaced(self.model, spread_weights(self.model, weights)):
+        with temporary_weights(self.model, unmerged_state_dict(self.model, weights)):
             return self._marks()
 
     def _marks(self, keep: Path | None = None) -> Marks | None:
@@ -64,7 +64,7 @@ class Judge:
         places = self.exam.places(**self._frozen_rows())
         if places is None:
             self.exam.probe(images=not is_frozen(self.model, "image"))
-        train_mode(self.model)
+        set_train_mode(self.model)
         if places is None:
             return None
         if keep is not None:

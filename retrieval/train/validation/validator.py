@@ -15,7 +15,7 @@ from retrieval.evaluate.collection import Collection, collect
 from retrieval.images import ImageSource, ahead, content_hash, open_image
 from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
-from retrieval.train.data.near_duplicates import Prints, print_of
+from retrieval.train.data.near_duplicates import PerceptualHashes, hash_image
 from retrieval.train.run_folder import RECALLS
 from retrieval.train.validation.comparison import Places
 
@@ -68,7 +68,7 @@ class Exam:
     pictures: tuple[Any, ...]
     sources: tuple[ImageSource, ...]
     contents: tuple[str, ...]
-    prints: Prints
+    prints: PerceptualHashes
     collection: Collection
     skipped: tuple[Skipped, ...]
 
@@ -91,7 +91,7 @@ class Exam:
         """
         files = {(pair.image.path, pair.image.member): pair.image for pair in pairs if pair.captions}
         number_of_file: dict[tuple[object, ...], int] = {}
-        found: dict[str, tuple[int, ImageSource, Prints, Any]] = {}
+        found: dict[str, tuple[int, ImageSource, PerceptualHashes, Any]] = {}
         skipped: list[Skipped] = []
         outcomes = ahead(partial(_opened, encoder=encoder), files.values(), threads=threads)
         with closing(cast("Generator[Any, None, None]", outcomes)):
@@ -109,7 +109,7 @@ class Exam:
             pictures=tuple(prepared for *_, prepared in found.values()),
             sources=tuple(source for _, source, *_ in found.values()),
             contents=tuple(found),
-            prints=Prints.joined([printed for _, _, printed, _ in found.values()]),
+            prints=PerceptualHashes.concatenate([printed for _, _, printed, _ in found.values()]),
             collection=collect(pairs, np.array(shown, np.int64), images=len(found)),
             skipped=tuple(skipped),
         )
@@ -180,7 +180,7 @@ def _graded() -> Iterator[None]:
         raise EvaluationError(str(error)) from error
 
 
-def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, Prints, Any]:
+def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, PerceptualHashes, Any]:
     data = source.read()
     image = open_image(data, size=encoder.image_size)
-    return content_hash(data), print_of(image), encoder.prepare(image)
+    return content_hash(data), hash_image(image), encoder.prepare(image)

@@ -26,9 +26,10 @@ from common import interleaved, write_results
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
+from retrieval.concurrency import prefetch_map
 from retrieval.encoder import embed_images
 from retrieval.encoder.open_clip_encoder import Checkpoint, OpenClipEncoder
-from retrieval.images import ImageSource, ahead, open_image
+from retrieval.images import ImageSource, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,7 @@ def measure(encoder: OpenClipEncoder, sources: list[ImageSource], *, rounds: int
 
 def decoded(encoder: OpenClipEncoder, sources: list[ImageSource]) -> Any:
     """Read, decode and prepare the pictures on all threads, as far ahead as the pipeline does."""
-    return ahead(partial(prepare, encoder), sources, depth=2 * encoder.batch_size)
+    return prefetch_map(partial(prepare, encoder), sources, depth=2 * encoder.batch_size)
 
 
 def prepare(encoder: OpenClipEncoder, source: ImageSource) -> Any:

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.images import MAX_PIXELS, ahead, content_hash, open_image
+from retrieval.images import MAX_PIXELS, open_image
+from retrieval.images.pipeline import read_images
 from retrieval.images.sources import MAX_BYTES, ImageSource
 from retrieval.pairs import read_pairs
 
@@ -37,12 +38,13 @@ def test_forty_hostile_files_are_each_refused_for_their_reason_and_ten_good_ones
     reasons, opened = {}, []
     pairs = read_pairs(tmp_path)
     reasons = {skipped.name: skipped.reason for skipped in pairs.skipped}
-    for pair, image in zip(pairs, ahead(lambda pair: open_image(pair.image, size=64), pairs, threads=2), strict=True):
-        if isinstance(image, ImageError):
-            reasons[pair.image.name] = str(image)
-        else:
-            assert image.mode == "RGB"
-            opened.append(pair.image.name)
+    with closing(read_images([pair.image for pair in pairs], lambda image: image.mode, size=64, threads=2)) as images:
+        for pair, image in zip(pairs, images, strict=True):
+            if image.error is not None:
+                reasons[pair.image.name] = str(image.error)
+            else:
+                assert image.prepared == "RGB"
+                opened.append(pair.image.name)
     assert opened == good
     assert reasons.keys() == expected.keys()
     assert {name: why for name, why in reasons.items() if expected[name] not in why} == {}
@@ -52,8 +54,11 @@ def test_forty_hostile_files_are_each_refused_for_their_reason_and_ten_good_ones
 def test_hostile_files_take_little_memory(tmp_path):
     """Resident memory at its peak, in kB, with and without the forty: within 200 MB."""
     program = (
-        "import resource, sys; from retrieval.pairs import read_pairs; from retrieval.images import ahead, open_image\n"
-        "for _ in ahead(lambda pair: open_image(pair.image, size=224), read_pairs(sys.argv[1]), threads=4): pass\n"
+        "import resource, sys\n"
+        "from retrieval.images.pipeline import read_images\n"
+        "from retrieval.pairs import read_pairs\n"
+        "sources = [pair.image for pair in read_pairs(sys.argv[1])]\n"
+        "for _ in read_images(sources, lambda image: image.size, size=224, threads=4): pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []
@@ -140,9 +145,3 @@ def test_reasons_against_paths(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert reason(tmp_path / "pipe") == "is a named pipe, not a file"
     assert reason(b"") == "is empty (0 bytes)"
-
-
-def test_a_hash_tells_pictures_apart():
-    one, other = encoded(picture(), "PNG"), encoded(picture(seed=1), "PNG")
-    assert content_hash(one) == content_hash(bytes(bytearray(one))) != content_hash(other)
-    assert len(content_hash(one)) == 32

@@ -26,7 +26,8 @@ from retrieval.catalog import Catalog, is_catalog, make_request, side
 from retrieval.catalog.search import single
 from retrieval.catalog.write import maintenance
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
-from retrieval.images import content_hash, open_image
+from retrieval.hashing import content_hash
+from retrieval.images import open_image
 from retrieval.pairs import Pairs, read_pairs
 from retrieval.records.state import SideState
 

@@ -12,7 +12,8 @@ from tiny_models import write_tiny_model
 from retrieval import encoder as encoders
 from retrieval.encoder import describe_encoder, embed_images, load_encoder
 from retrieval.errors import EncoderError, ImageError
-from retrieval.images import ImageSource, content_hash
+from retrieval.hashing import content_hash
+from retrieval.images import ImageSource
 
 
 class ColourEncoder:
@@ -84,8 +85,8 @@ def test_unwanted_pictures_are_neither_decoded_nor_encoded(pictures):
     sources, expected = pictures
     seen, encoder = {}, ColourEncoder()
 
-    def wanted(number, data):
-        seen[number] = content_hash(data)
+    def wanted(number, content):
+        seen[number] = content
         return number % 2 == 0
 
     batches = list(embed_images(encoder, sources, wanted=wanted))
@@ -93,6 +94,7 @@ def test_unwanted_pictures_are_neither_decoded_nor_encoded(pictures):
     assert [number for batch in batches for number in batch.unwanted] == list(range(1, 20, 2))
     assert [number for batch in batches for number in batch.positions] == list(range(0, 20, 2))
     np.testing.assert_allclose(np.concatenate([batch.rows for batch in batches]), expected[::2], atol=1e-6)
+    assert [content for batch in batches for content in batch.contents] == [seen[number] for number in range(0, 20, 2)]
     assert sum(encoder.sizes) == 10
 
 
@@ -128,7 +130,7 @@ def test_only_so_many_pictures_are_taken_ahead(pictures):
         next(stream)
         assert len(taken) <= 4 * (number + 2)
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_an_error_that_is_no_pictures_fault_is_raised(pictures):

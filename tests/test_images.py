@@ -1,9 +1,5 @@
-import gc
-import threading
-import time
 import zlib
 from io import BytesIO
-from itertools import count
 
 import numpy as np
 import pytest
@@ -13,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from retrieval.errors import ImageError
-from retrieval.images import ahead, open_image
+from retrieval.images import open_image
 
 LOSSLESS = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}, "BMP": {}, "PPM": {}}
 
@@ -171,60 +167,8 @@ def test_extremely_elongated_pictures_are_cut_to_their_middle_when_a_model_asks(
     assert open_image(encoded(Image.new("RGB", (1, 1)), "GIF"), size=224).size == (1, 1)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(), max_size=40), st.integers(1, 4), st.integers(1, 9))
-def test_results_come_in_order_whatever_the_threads(numbers, threads, depth):
-    results = ahead(lambda number: number * 2, numbers, threads=threads, depth=depth)
-    assert list(results) == [number * 2 for number in numbers]
-
-
-def test_a_bad_input_is_handed_over_in_its_place_and_any_other_error_is_raised():
-    def work(number):
-        if number == 1:
-            raise ImageError("bad")
-        if number == 3:
-            raise ZeroDivisionError
-        return number
-
-    results = ahead(work, range(5), threads=2)
-    assert next(results) == 0
-    assert str(next(results)) == "bad"
-    assert next(results) == 2
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert _own_threads() == 0
-
-
-def test_work_goes_no_further_ahead_than_asked_and_its_threads_end_when_closed():
-    taken = []
-
-    def items():
-        for number in count():
-            taken.append(number)
-            yield number
-
-    results = ahead(lambda number: number, items(), threads=2, depth=5)
-    assert [next(results) for _ in range(10)] == list(range(10))
-    assert len(taken) <= 10 + 5
-    assert _own_threads() > 0
-    results.close()
-    assert _own_threads() == 0
-
-
-def test_a_dropped_iterator_leaves_no_threads_behind():
-    results = ahead(time.sleep, [0.001] * 50, threads=3)
-    next(results)
-    del results
-    gc.collect()
-    assert _own_threads() == 0
-
-
-def _own_threads() -> int:
-    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
-
-
 def test_real_pictures_all_open(shared_data):
     paths = [path for name in ("luma", "coco_open", "recipes") for path in sorted(shared_data(name).glob("images/*"))]
-    sizes = [image.size for image in ahead(lambda path: open_image(path, size=64), paths, threads=2)]
+    sizes = [open_image(path, size=64).size for path in paths]
     assert len(sizes) == len(paths) > 900
     assert min(map(min, sizes)) >= 64

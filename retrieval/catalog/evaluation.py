@@ -8,7 +8,7 @@ import numpy as np
 from index.exact import exact_search
 from index.vectors import Ids, Neighbors, Rows
 from retrieval.catalog.side import Side
-from retrieval.images import content_hash
+from retrieval.hashing import content_hash
 from retrieval.records.database import Database
 
 

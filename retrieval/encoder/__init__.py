@@ -1,24 +1,22 @@
 """The `Encoder` protocol: pictures and texts to unit rows of one space. How to load one, and how to feed it files."""
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import EncoderError, ImageError, RetrievalError
-from retrieval.images import ImageSource, ahead, open_image
+from retrieval.errors import EncoderError, ImageError
+from retrieval.images import ImageSource
+from retrieval.images.pipeline import ReadImage, Wanted, read_images
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Wanted: TypeAlias = Callable[[int, bytes], bool]
 
 DEVICES = ("auto", "cpu", "cuda")
 STARTER = "starter"
@@ -86,12 +84,14 @@ class EmbeddedBatch:
 
     Attributes:
         positions: Which source, counted from 0, each row belongs to; ascending.
+        contents: The content hash of the picture that each row is of.
         rows: `(len(positions), dimension)`, float32, of unit length.
         failures: The sources that could not be read, each with the reason.
         unwanted: The sources that the caller did not want: neither decoded nor encoded.
     """
 
     positions: tuple[int, ...]
+    contents: tuple[str, ...]
     rows: NDArray[np.float32]
     failures: tuple[tuple[int, ImageError], ...]
     unwanted: tuple[int, ...]
@@ -149,39 +149,30 @@ def embed_images(
     Args:
         encoder: What turns pictures into rows.
         sources: Where the pictures are; taken one by one in the caller's thread.
-        wanted: Called with each source's number and bytes before they are decoded, on the decoding threads, several at
-            a time. Where it returns False the picture goes no further. The place to hash the bytes.
+        wanted: As for `retrieval.images.pipeline.read_images`: called on the decoding threads with each source's
+            number and content hash; where it returns False the picture is neither decoded nor encoded.
         threads: How many decode; one a core where it is None.
     """
-    work = partial(_prepare, encoder=encoder, wanted=wanted)
-    outcomes = ahead(work, enumerate(sources), threads=threads, depth=2 * encoder.batch_size)
-    with closing(cast("Generator[_Outcome, None, None]", outcomes)):
-        for run in _runs(enumerate(outcomes), encoder.batch_size):
+    images = read_images(
+        sources,
+        encoder.prepare,
+        size=encoder.image_size,
+        wanted=wanted,
+        threads=threads,
+        depth=2 * encoder.batch_size,
+    )
+    with closing(images):
+        for run in _runs(images, encoder.batch_size):
             yield _embedded(encoder, run)
 
 
-class _Unwanted:
-    """Marks a source that the caller did not want."""
-
-
-_Outcome: TypeAlias = Any  # a prepared picture, _Unwanted, or the error that came in its place
-
-
-def _prepare(numbered: tuple[int, ImageSource], *, encoder: Encoder, wanted: Wanted | None) -> _Outcome:
-    number, source = numbered
-    data = source.read()
-    if wanted is not None and not wanted(number, data):
-        return _Unwanted
-    return encoder.prepare(open_image(data, size=encoder.image_size))
-
-
-def _runs(outcomes: Iterable[tuple[int, _Outcome]], size: int) -> Iterator[list[tuple[int, _Outcome]]]:
-    """Cut the outcomes into runs that hold `size` prepared pictures each, or many of the others."""
-    run: list[tuple[int, _Outcome]] = []
+def _runs(images: Iterable[ReadImage[Any]], size: int) -> Iterator[list[ReadImage[Any]]]:
+    """Cut the images into runs that hold `size` prepared pictures each, or many of the others."""
+    run: list[ReadImage[Any]] = []
     pictures = 0
-    for numbered in outcomes:
-        run.append(numbered)
-        pictures += _is_picture(numbered[1])
+    for image in images:
+        run.append(image)
+        pictures += image.prepared is not None
         if pictures == size or len(run) >= max(size, _LONGEST_RUN):
             yield run
             run, pictures = [], 0
@@ -189,18 +180,19 @@ def _runs(outcomes: Iterable[tuple[int, _Outcome]], size: int) -> Iterator[list[
         yield run
 
 
-def _is_picture(outcome: _Outcome) -> bool:
-    return outcome is not _Unwanted and not isinstance(outcome, RetrievalError)
-
-
-def _embedded(encoder: Encoder, run: list[tuple[int, _Outcome]]) -> EmbeddedBatch:
-    pictures = [(number, outcome) for number, outcome in run if _is_picture(outcome)]
-    failures = [(number, _as_image_error(outcome)) for number, outcome in run if isinstance(outcome, RetrievalError)]
-    unwanted = tuple(number for number, outcome in run if outcome is _Unwanted)
-    rows, refused = _encode(encoder, [prepared for _, prepared in pictures])
-    positions = tuple(number for place, (number, _) in enumerate(pictures) if place not in refused)
-    failures += [(pictures[place][0], error) for place, error in refused.items()]
-    return EmbeddedBatch(positions, rows, tuple(sorted(failures, key=lambda failure: failure[0])), unwanted)
+def _embedded(encoder: Encoder, run: list[ReadImage[Any]]) -> EmbeddedBatch:
+    pictures = [image for image in run if image.prepared is not None]
+    rows, refused = _encode(encoder, [image.prepared for image in pictures])
+    encoded = [image for place, image in enumerate(pictures) if place not in refused]
+    failures = [(image.number, image.error) for image in run if image.error is not None]
+    failures += [(pictures[place].number, error) for place, error in refused.items()]
+    return EmbeddedBatch(
+        positions=tuple(image.number for image in encoded),
+        contents=tuple(image.content or "" for image in encoded),
+        rows=rows,
+        failures=tuple(sorted(failures, key=lambda failure: failure[0])),
+        unwanted=tuple(image.number for image in run if image.prepared is None and image.error is None),
+    )
 
 
 def _encode(encoder: Encoder, prepared: list[Any]) -> tuple[NDArray[np.float32], dict[int, ImageError]]:
@@ -213,12 +205,8 @@ def _encode(encoder: Encoder, prepared: list[Any]) -> tuple[NDArray[np.float32],
         try:
             rows.append(encoder.encode_prepared([picture]))
         except EncoderError as error:
-            refused[place] = _as_image_error(error)
+            refused[place] = ImageError(str(error))
     return np.concatenate([encoder.encode_prepared([]), *rows]), refused
-
-
-def _as_image_error(error: RetrievalError) -> ImageError:
-    return error if isinstance(error, ImageError) else ImageError(str(error))
 
 
 def _check_request(name: str, device: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.encoder import embed_images
-from retrieval.images import content_hash
+from retrieval.images.pipeline import Deduplicator
 from retrieval.pairs import Skipped
 
 if TYPE_CHECKING:
@@ -53,12 +53,21 @@ class Pictures:
 
 def embed_pictures(encoder: Encoder, sources: Sequence[ImageSource], meter: Meter) -> Pictures:
     """Read each file once and encode each content once, however many of the sources name it."""
-    files: dict[tuple[object, ...], int] = {}
-    file_of_source = [files.setdefault((source.path, source.member), len(files)) for source in sources]
-    _, first = np.unique(np.array(file_of_source, np.int64), return_index=True)
-    pictures = _embed_files(encoder, [sources[number] for number in first], meter)
-    meter.add(len(sources) - len(files))
-    return Pictures(pictures.rows, pictures.contents, pictures.numbers[file_of_source], pictures.skipped)
+    images = Deduplicator(sources)
+    rows = np.empty((len(images.files), encoder.dimension), np.float32)
+    row_of_content: dict[str, int] = {}
+    for batch in embed_images(encoder, images.files, wanted=images.is_first):
+        rows[len(row_of_content) :][: len(batch.rows)] = batch.rows
+        row_of_content |= {content: len(row_of_content) + place for place, content in enumerate(batch.contents)}
+        for number, error in batch.failures:
+            images.add_failure(number, error)
+        meter.add(len(batch.positions) + len(batch.failures) + len(batch.unwanted))
+    meter.add(len(sources) - len(images.files))
+    distinct = images.distinct()
+    order = [row_of_content[content] for content in distinct.contents]  # which of equal files is decoded is chance
+    rows = rows[: len(order)] if order == sorted(order) else rows[order]
+    skipped = tuple(Skipped(source.name, reason) for source, reason in distinct.failures)
+    return Pictures(rows, distinct.contents, distinct.numbers, skipped)
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], meter: Meter) -> Rows:
@@ -69,38 +78,3 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], meter: Meter) -> Rows:
         rows[part] = encoder.encode_texts(texts[part])
         meter.add(len(texts[part]))
     return rows
-
-
-def _embed_files(encoder: Encoder, files: Sequence[ImageSource], meter: Meter) -> Pictures:
-    rows = np.empty((len(files), encoder.dimension), np.float32)
-    contents: list[str] = []
-    numbers = np.full(len(files), -1)
-    reasons: dict[int, str] = {}
-    seen = _Seen(len(files))
-    for batch in embed_images(encoder, files, wanted=seen.is_new):
-        start, stop = len(contents), len(contents) + len(batch.rows)
-        rows[start:stop] = batch.rows
-        numbers[list(batch.positions)] = np.arange(start, stop)
-        contents += [seen.hashes[position] for position in batch.positions]
-        reasons |= {position: str(error) for position, error in batch.failures}
-        meter.add(len(batch.positions) + len(batch.failures) + len(batch.unwanted))
-    first = seen.first_of_each()
-    skipped = [Skipped(files[bad].name, reasons[first[bad]]) for bad in np.flatnonzero(numbers[first] < 0).tolist()]
-    return Pictures(rows[: len(contents)], tuple(contents), numbers[first], tuple(skipped))
-
-
-class _Seen:
-    """Which contents came by, hashed on the threads that read them, so that an equal file is not decoded again."""
-
-    def __init__(self, count: int) -> None:
-        self.hashes = [""] * count
-        self._first: dict[str, int] = {}
-
-    def is_new(self, number: int, data: bytes) -> bool:
-        """Note the content of a file; only the first of equal ones is wanted (`setdefault` decides in one step)."""
-        self.hashes[number] = content_hash(data)
-        return self._first.setdefault(self.hashes[number], number) == number
-
-    def first_of_each(self) -> list[int]:
-        """The file of equal content that was looked at, for each file; itself where it was never read."""
-        return [self._first.get(content, number) for number, content in enumerate(self.hashes)]

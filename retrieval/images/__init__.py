@@ -1,19 +1,15 @@
-"""Open pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding, ahead on threads."""
+"""Open pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding."""
 
-import hashlib
-import os
 import re
 import struct
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +26,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from retrieval.errors import ImageError, RetrievalError
+from retrieval.errors import ImageError
 from retrieval.images.checks import check_scans, checked_png, gif_size
 from retrieval.images.sources import ImageSource, picture_format
 
 __all__ = [
     "MAX_PIXELS",
     "ImageSource",
-    "ahead",
     "check_picture",
-    "content_hash",
-    "cores",
     "open_image",
     "upright_image",
 ]
-
-Input = TypeVar("Input")
-Output = TypeVar("Output")
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are refused before any is decoded. Pillow begins to warn at the same number."""
@@ -145,52 +135,6 @@ def _reasons_given(kind: str, max_pixels: int) -> Iterator[None]:
         raise ImageError(f"has more pixels than the cap of {max_pixels:,}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in error on damaged files
         raise ImageError(f"is a damaged {kind} ({_damage(error)})") from error
-
-
-def content_hash(data: bytes) -> str:
-    """Hash of a picture's bytes, 32 hexadecimal digits (BLAKE2b): equal bytes are the same picture."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def cores() -> int:
-    """Processor cores that this process may use: the number of threads to decode with."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def ahead(
-    work: Callable[[Input], Output], items: Iterable[Input], *, threads: int | None = None, depth: int | None = None
-) -> Iterator[Output | RetrievalError]:
-    """Results of work on each item, in order, worked on ahead of the consumer by threads.
-
-    A RetrievalError is handed over in the place of its result; any other error is raised here. Closing the iterator
-    (or dropping it) stops its threads after the items that they have in hand.
-
-    Args:
-        work: called on the threads, one item at a time.
-        items: taken one by one by the consumer's thread, never more than depth ahead.
-        threads: None for one a core.
-        depth: the most results, finished or in work, to hold; None for four a thread.
-    """
-    threads = threads or cores()
-    depth = depth or 4 * threads
-
-    def attempt(item: Input) -> Output | RetrievalError:
-        try:
-            return work(item)
-        except RetrievalError as error:
-            return error
-
-    waiting: deque[Future[Output | RetrievalError]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
-    try:
-        for item in items:
-            waiting.append(pool.submit(attempt, item))
-            if len(waiting) >= depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _decode(data: bytes, kind: str, *, size: int | None, max_pixels: int) -> Image.Image:

@@ -9,7 +9,8 @@ from PIL import Image
 from retrieval.catalog import Catalog, Hit, SyncReport
 from retrieval.catalog.search.request import Request, make_request
 from retrieval.filters.facets import Facet
-from retrieval.images import content_hash, open_image
+from retrieval.hashing import content_hash
+from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
 from retrieval.query import KINDS, Picture
 from retrieval.server.errors import ApiError

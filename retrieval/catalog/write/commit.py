@@ -12,7 +12,7 @@ from retrieval.catalog.write.plan import Draft, Picture
 from retrieval.catalog.write.recording import load_recorded
 from retrieval.catalog.write.vector_appender import Shelf
 from retrieval.errors import CatalogError
-from retrieval.images import content_hash
+from retrieval.hashing import content_hash
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
 from retrieval.records.database import Database, guarded
 

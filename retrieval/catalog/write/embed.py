@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from retrieval.catalog.write.plan import Draft, Picture
 from retrieval.encoder import EmbeddedBatch, Encoder, embed_images
-from retrieval.errors import CatalogError
-from retrieval.images import content_hash
 from retrieval.images.sources import ImageSource
 from retrieval.records.database import Database
 
@@ -35,7 +33,6 @@ class Reader:
         self._failed: dict[str, str] = {}
         self._in_flight: set[str] = set()
         self._lock = threading.Lock()
-        self._trouble: CatalogError | None = None  # of a thread that asked the records; no fault of the picture
 
     def read(self, encoder: Encoder, drafts: Iterable[Draft]) -> Iterator[Draft]:
         """Return the drafts in order, each once all of its pictures are read and embedded, or have failed.
@@ -46,8 +43,6 @@ class Reader:
         sources = self._sources(drafts)
         with closing(embed_images(encoder, sources, wanted=self._wanted)) as batches:
             for batch in batches:
-                if self._trouble is not None:
-                    raise self._trouble
                 self._take(batch)
                 yield from self._finished()
         yield from self._finished()
@@ -69,20 +64,15 @@ class Reader:
                 assert picture.source is not None  # noqa: S101 - a picture without a source came with its vector
                 yield picture.source
 
-    def _wanted(self, number: int, data: bytes) -> bool:
+    def _wanted(self, number: int, content: str) -> bool:
         """Whether this content has to be embedded; called from the decoding threads."""
-        content = self._pictures[number].hash = content_hash(data)
+        self._pictures[number].hash = content
         with self._lock:
             if content in self._in_flight:
                 return False
             self._in_flight.add(content)
         # Asked after the look at what is in flight: contents leave that set only once they are committed.
-        try:
-            known = self._known([content])
-        except CatalogError as error:
-            self._trouble = error
-            raise
-        if not known:
+        if not self._known([content]):
             return True
         with self._lock:
             self._in_flight.discard(content)

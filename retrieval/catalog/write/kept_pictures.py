@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from retrieval.files import sync, write_aside
-from retrieval.images import content_hash, open_image
+from retrieval.hashing import content_hash
+from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
 
 FOLDER: Final = "pictures"

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from retrieval.errors import ImageError
-from retrieval.images import content_hash
+from retrieval.hashing import content_hash
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
 from retrieval.types import Item, attributes_json

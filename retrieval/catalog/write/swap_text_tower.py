@@ -8,7 +8,7 @@ from typing import Final
 from retrieval.catalog.encoder import CatalogEncoder, describe_encoder
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
-from retrieval.images import content_hash
+from retrieval.hashing import content_hash
 from retrieval.records.database import Database, guarded
 from retrieval.records.slots import Vector
 from retrieval.records.state import EncoderRecord

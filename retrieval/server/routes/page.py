@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from retrieval.images import content_hash
+from retrieval.hashing import content_hash
 from retrieval.server.errors import ApiError
 
 _SCRIPTS = ("api", "app", "cards", "dom", "filters", "keyboard", "panel", "pictures", "state")

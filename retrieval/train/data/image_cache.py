@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.concurrency import prefetch_map
 from retrieval.errors import RetrievalError, TrainingError
-from retrieval.images import ImageSource, ahead, content_hash, cores, open_image
+from retrieval.hashing import content_hash
+from retrieval.images import ImageSource, open_image
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates, hash_image
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from PIL import Image
 
     from retrieval.train.data.disk_cache import DiskCache
@@ -100,8 +100,8 @@ def build_image_cache(
             sources += [pair.image] * (file == len(sources))
             file_of_pair[place] = file
     found = _Found(cache_bytes, disk)
-    outcomes = ahead(lambda source: _opened(source, transform), sources, threads=threads or cores())
-    with closing(cast("Generator[Any, None, None]", outcomes)):
+    outcomes = prefetch_map(lambda source: _opened(source, transform), sources, threads=threads)
+    with closing(outcomes):
         for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
             found.add(source, outcome)
             if opened is not None:
@@ -162,9 +162,14 @@ class _Found:
             self._disk.keep(number, framed)
 
 
-def _opened(source: ImageSource, transform: "TrainTransform") -> "tuple[str, PerceptualHashes, Image.Image]":
-    data = source.read()
-    image = _decoded(data, transform)
+def _opened(
+    source: ImageSource, transform: "TrainTransform"
+) -> "tuple[str, PerceptualHashes, Image.Image] | RetrievalError":
+    try:
+        data = source.read()
+        image = _decoded(data, transform)
+    except RetrievalError as error:
+        return error
     return content_hash(data), hash_image(image), transform.resize(image)
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
 
-from retrieval.errors import RetrievalError
-from retrieval.images import ahead
+from retrieval.concurrency import prefetch_map
 from retrieval.train.data.negatives import HardNegatives, mine_hard_negatives
 from retrieval.train.distributed import neighbours
 from retrieval.train.model.param_groups import set_train_mode
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from retrieval.train.distributed import Crew
     from retrieval.train.model.towers import Towers
 
-Output = TypeVar("Output")
 _AHEAD_BYTES: Final = 4 * 2**30  # of pictures in prepared batches, of all processes of a machine together
 _TOGETHER: Final = 1024  # pictures that are cropped ahead of their encoding: memory stays bounded
 
@@ -63,9 +61,9 @@ class Drill:
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mined()
             loader.sampler = replace(sampler, hard=self.hard, hard_share=share)
-            prepared = ahead(loader.load, part, threads=threads, depth=self._depth(sampler, threads))
-            with closing(cast("Generator[Batch | RetrievalError, None, None]", prepared)):
-                yield from map(_sound, prepared)
+            prepared = prefetch_map(loader.load, part, threads=threads, depth=self._depth(sampler, threads))
+            with closing(prepared):
+                yield from prepared
             steps = steps[len(part) :]
 
     def _depth(self, sampler: "BatchSampler", threads: int) -> int:
@@ -120,8 +118,8 @@ def _of_pictures(
 
     rows = [np.empty((0, encoder.dimension), np.float32)]
     for start in range(0, len(numbers), _TOGETHER):
-        part = ahead(shown, numbers[start : start + _TOGETHER])
-        rows.append(encoder.encode_prepared([_sound(one) for one in part]))
+        part = prefetch_map(shown, numbers[start : start + _TOGETHER])
+        rows.append(encoder.encode_prepared(list(part)))
     return np.concatenate(rows)
 
 
@@ -129,9 +127,3 @@ def depth_of(threads: int, *, batch_bytes: int, room: int) -> int:
     """How many batches to prepare ahead: enough for all threads, as many as fit in the room, two in any case."""
     fitting = room // batch_bytes if batch_bytes else threads + 2
     return max(2, min(threads + 2, fitting))
-
-
-def _sound(outcome: Output | RetrievalError) -> Output:
-    if isinstance(outcome, RetrievalError):
-        raise outcome
-    return outcome

@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 import torch
 from safetensors.torch import load_file
 
+from retrieval.concurrency import available_cores
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import EvaluationError, OtherRunError, TrainingError
-from retrieval.images import cores
 from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
 from retrieval.train.config import TrainConfig
 from retrieval.train.data.augmentation import Augmentation
@@ -210,7 +210,7 @@ class Trainer:
     def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
         nothing_to_decode = self.image_cache.is_complete or self.towers.can_precompute("image")
-        return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else cores())
+        return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else available_cores())
 
     def _learn(self, batch: Batch) -> None:
         """Take one step; what chance there is in it depends on the seed and the step alone."""

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrieval.concurrency import prefetch_map
 from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 from retrieval.errors import RetrievalError
-from retrieval.images import ImageSource, ahead, open_image
+from retrieval.images import ImageSource, open_image
 from retrieval.train.data.image_cache import gone
 from retrieval.train.model.item_dropout import select_items
 from retrieval.train.model.param_groups import Side, find_head, get_tower, is_frozen, set_train_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.data.dataset import Batch
@@ -105,11 +104,12 @@ class Towers:
         """
 
         def prepared(source: ImageSource) -> NDArray[np.uint8]:
-            return encoder.prepare(open_image(source.read(), size=encoder.image_size))
+            try:
+                return encoder.prepare(open_image(source.read(), size=encoder.image_size))
+            except RetrievalError as error:
+                raise gone(source, error) from error
 
-        outcomes = ahead(prepared, sources, threads=threads)
-        with closing(cast("Generator[Any, None, None]", outcomes)):
-            pictures = (_readable(source, outcome) for source, outcome in zip(sources, outcomes, strict=True))
+        with closing(prefetch_map(prepared, sources, threads=threads)) as pictures:
             self._keep(
                 "image", pictures, lambda batch: self.model.encode_image(self.pixels(np.stack(batch))), kept=kept
             )
@@ -167,12 +167,6 @@ def _headless(tower: Any) -> Iterator[Encode]:
 
 def _unit(rows: Tensor) -> Tensor:
     return functional.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
-
-
-def _readable(source: ImageSource, outcome: Any) -> Any:
-    if isinstance(outcome, RetrievalError):
-        raise gone(source, outcome)
-    return outcome
 
 
 def _encoded(inputs: Iterator[Any], encode: Encode, kept: Done) -> Iterator[Tensor]:

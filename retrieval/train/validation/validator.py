@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from retrieval.concurrency import prefetch_map
 from retrieval.errors import EncoderError, EvaluationError, RetrievalError
 from retrieval.evaluate.collection import Collection, collect
-from retrieval.images import ImageSource, ahead, content_hash, open_image
+from retrieval.hashing import content_hash
+from retrieval.images import ImageSource, open_image
 from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import PerceptualHashes, hash_image
@@ -20,8 +22,6 @@ from retrieval.train.run_folder import RECALLS
 from retrieval.train.validation.comparison import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from index.vectors import Ids, Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.metrics import Floats
@@ -93,8 +93,8 @@ class Exam:
         number_of_file: dict[tuple[object, ...], int] = {}
         found: dict[str, tuple[int, ImageSource, PerceptualHashes, Any]] = {}
         skipped: list[Skipped] = []
-        outcomes = ahead(partial(_opened, encoder=encoder), files.values(), threads=threads)
-        with closing(cast("Generator[Any, None, None]", outcomes)):
+        outcomes = prefetch_map(partial(_opened, encoder=encoder), files.values(), threads=threads)
+        with closing(outcomes):
             for done, ((file, source), outcome) in enumerate(zip(files.items(), outcomes, strict=True), start=1):
                 if isinstance(outcome, RetrievalError):
                     skipped.append(Skipped(source.name, str(outcome)))
@@ -180,7 +180,10 @@ def _graded() -> Iterator[None]:
         raise EvaluationError(str(error)) from error
 
 
-def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, PerceptualHashes, Any]:
-    data = source.read()
-    image = open_image(data, size=encoder.image_size)
+def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, PerceptualHashes, Any] | RetrievalError:
+    try:
+        data = source.read()
+        image = open_image(data, size=encoder.image_size)
+    except RetrievalError as error:
+        return error
     return content_hash(data), hash_image(image), encoder.prepare(image)

@@ -3,8 +3,8 @@
 import logging
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -21,7 +21,7 @@ from retrieval.records import Records
 from retrieval.records.database import LOCK, Database
 from retrieval.records.entries import Entries
 from retrieval.records.locks import is_locked
-from retrieval.records.state import SideState
+from retrieval.records.state import SIDES, CatalogState, SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
 from retrieval.types import SideName
 
@@ -45,7 +45,7 @@ class Side:
             device: Where the index lives.
             may_build: Whether a missing index is built and saved; the search is exact until it is there.
         """
-        self._lock = ReadWriteLock()
+        self.lock = ReadWriteLock()
         self._folder = folder
         self.target: SideName = side
         self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
@@ -62,56 +62,43 @@ class Side:
 
     @contextmanager
     def reading(self, database: Database) -> Iterator[Records]:
-        """Give records of one moment, this side being as of the same moment while they are held.
-
-        Where the index lags behind, the search is exact, and the index is tended in another thread.
+        """Give records of one moment, this side being as of the same moment while the block runs.
 
         Raises:
-            CatalogError: the file of vectors is gone.
+            CatalogError: the file of vectors is missing.
         """
-        database.check_process()  # before any lock
-        with self._reading(database) as records:
-            if self._lags():
-                self._start_tending(database)
+        with read_sides(database, [self]) as records:
+            self.tend_aside(database)
             yield records
 
     @contextmanager
-    def _reading(self, database: Database) -> Iterator[Records]:
-        for _ in range(_TRIES):
-            with self._lock.read(), database.reading() as records:
-                if self.fits(records):
-                    yield records
-                    return
-            with self._lock.write(), self._refreshed(database):
-                pass
-        # Somebody writes faster than this can look twice.
-        with self._lock.write(), self._refreshed(database) as records:
-            yield records
+    def holding(self, records: Records, state: CatalogState) -> Iterator[bool]:
+        """Keep this side as of the records while the block runs; give False where newer records have to be read."""
+        with self.lock.read():
+            if self.fits(state):
+                yield True
+                return
+        with self.lock.write():
+            is_refreshed = self.fits(state) or (not self._is_newer_than(state) and self._try_refresh(records))
+        with self.lock.read():
+            yield is_refreshed and self.fits(state)
 
-    @contextmanager
-    def _refreshed(self, database: Database) -> Iterator[Records]:
-        """Give records of one moment, as of which this side is now, for who holds the lock alone.
-
-        A compaction may take a file away after the records that name it were read: then newer ones name another.
-        """
-        gone = None
-        while True:
-            with database.reading() as records:
-                try:
-                    self.refresh(records)
-                except FileNotFoundError as error:
-                    if error.filename == gone:
-                        raise _missing(self._folder, error) from error
-                    gone = error.filename
-                else:
-                    yield records
-                    return
-
-    def fits(self, records: Records) -> bool:
+    def fits(self, state: CatalogState) -> bool:
         """Whether nothing has changed since the last refresh."""
-        if self._state is None or records.revision() != self._revision:
+        if self._state is None or state.revision != self._revision:
             return False
-        return _is_of(self._state, records.slots.side(self.target))
+        return _is_of(self._state, state.sides[self.target])
+
+    def _is_newer_than(self, state: CatalogState) -> bool:
+        generation = 0 if self._state is None else self._state.generation
+        return self._revision > state.revision or generation > state.sides[self.target].generation
+
+    def _try_refresh(self, records: Records) -> bool:
+        try:
+            self.refresh(records)
+        except FileNotFoundError:
+            return False
+        return True
 
     def refresh(self, records: Records) -> None:
         """Take over what has changed, or read everything the first time and after a compaction.
@@ -265,7 +252,7 @@ class Side:
         """
         with self._tending:
             is_new = self._tend(database, may_build=True) is not None
-            with self._reading(database) as records:
+            with read_sides(database, [self]) as records:
                 index, state, revision = self.index, records.slots.side(self.target), records.revision()
             if index is None or (state.saved == revision and not is_new):
                 return
@@ -290,13 +277,18 @@ class Side:
             return index.is_behind
         return self._may_build or self._index_path(state).exists()
 
-    def _start_tending(self, database: Database) -> None:
+    def tend_aside(self, database: Database) -> None:
+        """Where the index lags behind, which leaves the search exact, tend it in another thread."""
+        if not self._lags():
+            return
         with self._starting:
             if self._tender is None or not self._tender.is_alive():
-                self._tender = threading.Thread(target=self._tend_aside, args=(database,), name=f"tend {self.target}")
+                self._tender = threading.Thread(
+                    target=self._tend_and_save, args=(database,), name=f"tend {self.target}"
+                )
                 self._tender.start()
 
-    def _tend_aside(self, database: Database) -> None:
+    def _tend_and_save(self, database: Database) -> None:
         """Tend the index; who is writing now builds a missing one: two processes need not."""
         may_build = self._may_build and not is_locked(self._folder / LOCK)
         try:
@@ -316,7 +308,7 @@ class Side:
 
         Only the first and the last moment keep searches waiting.
         """
-        with self._reading(database):
+        with read_sides(database, [self]):
             index, state, rows, dead = self.index, self._state, self.rows, self._entries.dead(len(self.rows))
         if index is None or state is None or state.kind == "exact":
             return None
@@ -337,13 +329,58 @@ class Side:
 
     def _swap(self, index: VectorIndex, state: SideState) -> None:
         """Search in this index, made as of `state`, from now on; unless a compaction gave its slots other numbers."""
-        with self._lock.write():
+        with self.lock.write():
             if _is_of(state, self._state):
                 self._catch_up(index)
                 self.index = index
 
     def _index_path(self, state: SideState) -> Path:
         return index_path(self._folder, self.target, state.generation)
+
+
+@contextmanager
+def read_sides(
+    database: Database, sides: Sequence[Side], needed: Callable[[Records], Collection[SideName]] | None = None
+) -> Iterator[Records]:
+    """Give records of one moment, with the sides as of that moment while the block runs.
+
+    Args:
+        database: The catalog's.
+        sides: In an order that all callers keep, since each of them is locked.
+        needed: Returns which sides have to be as of the records; all where None.
+
+    Raises:
+        CatalogError: a file of vectors is missing.
+    """
+    database.check_process()  # before any lock
+
+    def choose(records: Records) -> list[Side]:
+        names = SIDES if needed is None else needed(records)
+        return [side for side in sides if side.target in names]
+
+    for _ in range(_TRIES):
+        with database.reading() as records, ExitStack() as stack:
+            state = records.state()
+            if all(stack.enter_context(side.holding(records, state)) for side in choose(records)):
+                yield records
+                return
+    # Another process writes faster than this one reads: keep the other threads from refreshing the sides meanwhile.
+    with ExitStack() as stack:
+        for side in sides:
+            stack.enter_context(side.lock.write())
+        missing = None
+        while True:
+            with database.reading() as records:
+                try:
+                    for side in choose(records):
+                        side.refresh(records)
+                except FileNotFoundError as error:  # compacted away, unless the next records name it too
+                    if error.filename == missing:
+                        raise _missing(database.folder, error) from error
+                    missing = error.filename
+                else:
+                    yield records
+                    return
 
 
 def _is_of(before: SideState, now: SideState | None) -> bool:

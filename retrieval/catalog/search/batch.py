@@ -11,6 +11,7 @@ from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.search.query_vectors import FAILURES, Encoded, Failure, encoded
 from retrieval.catalog.search.request import Request
 from retrieval.catalog.search.single import Search, Sides
+from retrieval.catalog.side import read_sides
 from retrieval.errors import QueryError
 from retrieval.filters import shown
 from retrieval.filters.mirror import Mirror
@@ -92,16 +93,11 @@ class Searcher:
     @contextmanager
     def _reading(self, target: Target) -> Iterator[Records]:
         """Give records of one moment, as of which the sides are that this target needs."""
-        images, captions = self._sides["images"], self._sides["captions"]
-        if target != "items":
-            with self._sides[target].reading(self._database) as records:
-                yield records
-            return
-        while True:
-            with images.reading(self._database) as records, captions.reading(self._database) as other:
-                if records.revision() == other.revision():
-                    yield records
-                    return
+        sides = list(self._sides.values()) if target == "items" else [self._sides[target]]
+        with read_sides(self._database, sides) as records:
+            for side in sides:
+                side.tend_aside(self._database)
+            yield records
 
     def _search(
         self, request: Request, rows: Encoded | Failure, *, target: Target, records: Records

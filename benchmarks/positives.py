@@ -53,7 +53,7 @@ def main() -> None:
         seed=given.seed,
         device=given.device,
         validation_share=0.0,  # the last model counts, not the one that these pairs like best
-        average="off",
+        wise_ft="off",
         checkpoint_seconds=10_000,
     )
     results = []

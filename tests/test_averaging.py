@@ -80,7 +80,7 @@ def graded(run, source):
 
 def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
-    result = train(pairs, tmp_path / "run", config=config_of(start, average=0.25), validation=pairs)
+    result = train(pairs, tmp_path / "run", config=config_of(start, wise_ft=0.25), validation=pairs)
     end = load_file(RunFolder(tmp_path / "run").state)
     old, kept = weights(start), weights(tmp_path / "run")
     for name, tensor in kept.items():
@@ -158,7 +158,7 @@ def test_a_run_with_averages_resumes_to_the_same_bits(pairs, tmp_path, settings)
 
 def test_the_average_is_what_is_graded_and_kept(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
-    config = config_of(start, ema=0.999, average="off")
+    config = config_of(start, ema=0.999, wise_ft="off")
     train(pairs, tmp_path / "run", config=config)
     state = load_file(RunFolder(tmp_path / "run").state)
     kept = weights(tmp_path / "run")
@@ -169,10 +169,10 @@ def test_the_average_is_what_is_graded_and_kept(pairs, tmp_path):  # noqa: F811
 def test_training_stops_after_epochs_that_brought_nothing(pairs, tmp_path):  # noqa: F811
     """A rate so low that no recall changes: after two epochs of that it is over, and stays so."""
     start = write_model(tmp_path / "start", TINY)
-    config = config_of(start, epochs=9, patience=2, learning_rate=1e-12, average="off")
+    config = config_of(start, epochs=9, patience=2, learning_rate=1e-12, wise_ft="off")
     assert train(pairs, tmp_path / "run", config=config, validation=pairs).steps == 6
     assert train(pairs, tmp_path / "run", config=config, validation=pairs, resume=True).steps == 6
-    mixing = replace(config, average="auto")
+    mixing = replace(config, wise_ft="auto")
     assert train(pairs, tmp_path / "mixed", config=mixing, validation=pairs).steps == 6
     assert train(pairs, tmp_path / "mixed", config=mixing, validation=pairs, resume=True).steps == 6
     assert train(pairs, tmp_path / "blind", config=config).steps == 27

@@ -335,12 +335,27 @@ def test_resuming_where_nothing_was_begun_says_that_a_run_is_begun(run, shop, mo
 
 def test_settings_without_a_flag_are_set_by_name(run, shop, model, tmp_path):
     """A number, a word of JSON's, and a text; all come back from the run's folder."""
-    words = ["weight_decay=0.25", "keep_statistics=false", f"cache_folder={tmp_path / 'cache'}", "threads=null"]
+    words = [
+        "weight_decay=0.25",
+        "keep_statistics=false",
+        "clip_norm=0.5",
+        f"cache_folder={tmp_path / 'cache'}",
+        "threads=null",
+    ]
     settings = [part for word in words for part in ("--set", word)]
     assert run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *settings)[0] == 0
     config = json.loads((tmp_path / "run" / "training" / "config.json").read_text(encoding="utf-8"))
-    names = ("weight_decay", "keep_statistics", "cache_folder", "threads", "epochs")
+    names = ("weight_decay", "freeze_bn_stats", "cache_folder", "threads", "epochs")
     assert [config[name] for name in names] == [0.25, False, str(tmp_path / "cache"), None, 1]
+
+
+@pytest.mark.parametrize("words", [["--average", "0.5"], ["--set", "average=0.5"]])
+def test_a_renamed_setting_is_read_by_its_old_name_with_a_notice(run, shop, model, tmp_path, words):
+    code, _, err = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *words)
+    assert code == 0
+    assert "The setting average is now called wise_ft: use --wise-ft." in err
+    config = json.loads((tmp_path / "run" / "training" / "config.json").read_text(encoding="utf-8"))
+    assert config["wise_ft"] == 0.5
 
 
 @pytest.mark.parametrize("flag", ["--images", "--validation-images"])
@@ -372,9 +387,9 @@ def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_p
         (["build", "SHOP", "NEW", "--map", "id=id", "--map", "id=title"], "names id twice"),
         (["build", "SHOP", "NEW", "--report", "SHOP"], "is PAIRS itself"),
         (["build", "SHOP", "NEW", "--report", "/nowhere/x.csv"], "/nowhere"),
-        (["train", "SHOP", "NEW", "--set", "weight_decays=1"], "do you mean weight_decay?"),
-        (["train", "SHOP", "NEW", "--set", "warmup=2"], "warmup is 2; it must be a number of at least 0 and at most 1"),
-        (["train", "SHOP", "NEW", "--set", "keep_statistics=no"], "keep_statistics is 'no'; it must be true or false"),
+        (["train", "SHOP", "NEW", "--set", "weight_decays=1"], "Did you mean weight_decay?"),
+        (["train", "SHOP", "NEW", "--set", "warmup=2"], "warmup: 2. It must be a number of at least 0 and at most 1"),
+        (["train", "SHOP", "NEW", "--set", "freeze_bn_stats=no"], "freeze_bn_stats: 'no'. It must be true or false"),
         (["train", "SHOP", "NEW", "--set", "warmup"], "'warmup' is not NAME=VALUE"),
         (["delete", "CATALOG"], "ID"),
         (["no-such-command"], "no-such-command"),

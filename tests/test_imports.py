@@ -23,6 +23,7 @@ HEAVY_MODULES = {
     "retrieval.encoder.text_towers",
     "retrieval.train",
 }
+LIGHT_MODULES = {"retrieval.train", "retrieval.train.config"}  # the command line needs the settings of a training run
 
 
 def module_names() -> dict[str, Path]:
@@ -38,6 +39,8 @@ MODULES = module_names()
 
 
 def is_heavy(name: str) -> bool:
+    if any(name == light or name.startswith(f"{light}.T") for light in LIGHT_MODULES):  # with its classes
+        return False
     return name in HEAVY_PACKAGES or any(name == heavy or name.startswith(f"{heavy}.") for heavy in HEAVY_MODULES)
 
 

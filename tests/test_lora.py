@@ -15,12 +15,13 @@ from retrieval.encoder.open_clip_models import save_run
 from retrieval.pairs import Pairs
 from retrieval.train import train
 from retrieval.train.config import TrainConfig
+from retrieval.train.defaults import with_defaults
 from retrieval.train.model.averaging import temporary_weights
 from retrieval.train.model.lora import is_lora, merged_state_dict, unmerged_state_dict
 from retrieval.train.model.param_groups import freeze, is_frozen, set_train_mode
 from retrieval.train.run_folder import RunFolder
 
-CONFIG = TrainConfig(model="a/b", lora_rank=3).complete()
+CONFIG = with_defaults(TrainConfig(model="a/b", lora_rank=3))
 MODELS = {"vit": TINY, "timm": CONVOLUTIONAL}
 PICTURES, TOKENS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(36).reshape(3, 12)
 
@@ -102,7 +103,7 @@ def test_locks_hold_with_lora():
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_run_with_lora_learns_and_is_loaded_by_plain_open_clip(pairs: Pairs, tmp_path, kind):  # noqa: F811
     start = write_model(tmp_path / "start", MODELS[kind])
-    config = config_of(start, lora_rank=4, epochs=25, average="off", weight_decay=0.0)
+    config = config_of(start, lora_rank=4, epochs=25, wise_ft="off", weight_decay=0.0)
     result = train(pairs, tmp_path / "run", config=config)
     assert result.loss < 1.9  # of 2.08 by chance
     kept, old = weights(tmp_path / "run"), weights(start)

@@ -82,7 +82,7 @@ def test_the_page_says_what_the_command_says_and_shows_examples(sets, config, tm
     result = train(
         learn,
         tmp_path / "run",
-        config=replace(config, average="off"),
+        config=replace(config, wise_ft="off"),
         validation=ask,
         watch=Watch(graded=graded.append),
     )

@@ -5,9 +5,10 @@ import pytest
 from retrieval.errors import TrainingError
 from retrieval.files import write_aside
 from retrieval.train.config import TrainConfig
+from retrieval.train.defaults import with_defaults
 from retrieval.train.run_folder import LOG_COLUMNS, RunFolder
 
-CONFIG = TrainConfig(epochs=2).complete()
+CONFIG = with_defaults(TrainConfig(epochs=2))
 
 
 def row(step):
@@ -36,8 +37,8 @@ def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_pat
     with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
         run.check(CONFIG, resume=False)
     with pytest.raises(TrainingError, match="was begun with epochs 2, now 3; resume with the old settings"):
-        run.check(TrainConfig(epochs=3).complete(), resume=True)
-    run.check(TrainConfig(epochs=2, device="cpu", threads=4).complete(), resume=True)
+        run.check(with_defaults(TrainConfig(epochs=3)), resume=True)
+    run.check(with_defaults(TrainConfig(epochs=2, device="cpu", threads=4)), resume=True)
 
 
 def test_what_a_kill_left_before_the_first_file_was_whole_is_no_obstacle(tmp_path):

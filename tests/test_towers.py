@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_models import random_model, tiny_config, write_model
 
-from retrieval import train as training
 from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
-from retrieval.train import TrainConfig, Watch, train
+from retrieval.train import TrainConfig, Watch, train, training
 from retrieval.train.data.image_cache import build_image_cache
+from retrieval.train.defaults import with_defaults
 from retrieval.train.model import towers as towers_file
 from retrieval.train.model.param_groups import freeze
 from retrieval.train.model.towers import Towers
@@ -155,7 +155,7 @@ def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path,
 @pytest.mark.parametrize("tune", ["text", "image", "heads"])
 def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     model = random_model(MODELS[kind])
-    freeze(model, TrainConfig(model="a/b", tune=tune).complete())
+    freeze(model, with_defaults(TrainConfig(model="a/b", tune=tune)))
     towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
     inputs = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     tokens = np.random.default_rng(1).integers(1, 49000, (6, 12))
@@ -208,7 +208,7 @@ def test_a_text_tower_learns_against_frozen_pictures(pairs, tmp_path):
 @pytest.mark.parametrize(("keep", "moved"), [(None, False), (False, True)])
 def test_a_trained_model_keeps_its_batch_statistics_unless_told_otherwise(pairs, tmp_path, keep, moved):
     start = write_model(tmp_path / "start", CONVOLUTIONAL)
-    train(pairs, tmp_path / "run", config=config_of(start, tune="both", keep_statistics=keep))
+    train(pairs, tmp_path / "run", config=config_of(start, tune="both", freeze_bn_stats=keep))
     old, new = weights(start), weights(tmp_path / "run")
     statistics = [name for name in old if "running" in name]
     assert statistics

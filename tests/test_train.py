@@ -20,6 +20,7 @@ from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate import evaluate
 from retrieval.pairs import Skipped, read_pairs
 from retrieval.train import TrainConfig, train
+from retrieval.train.defaults import with_defaults
 from retrieval.train.loop import gradcache as step_file
 from retrieval.train.loop import trainer
 from retrieval.train.loop.trainer import learning_rate
@@ -325,7 +326,7 @@ def test_a_model_that_only_gets_worse_is_kept_as_it_was(squares, tmp_path):
         epochs=2,
         batch_size=16,
         learning_rate=10.0,
-        keep_statistics=False,  # else what grows is not divided by its own size, and the loss is soon no number
+        freeze_bn_stats=False,  # else what grows is not divided by its own size, and the loss is soon no number
         device="cpu",
     )
     result = train(squares, tmp_path / "ruined", config=ruin, validation=squares)
@@ -443,7 +444,7 @@ def test_texts_without_padding_have_the_same_rows_and_gradients(config):
 
 
 def test_the_learning_rate_rises_straight_and_falls_along_a_cosine():
-    config = TrainConfig(learning_rate=1.0, warmup=0.1).complete()
+    config = with_defaults(TrainConfig(learning_rate=1.0, warmup=0.1))
     rates = [learning_rate(step, config=config, steps=110) for step in range(110)]
     assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert max(rates) == rates[10] == 1
@@ -476,7 +477,7 @@ def test_a_gpu_learns_as_the_cpu_does(squares, tmp_path):
 def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begun_with(tmp_path, squares):
     """From trained weights both are found from model and pictures where they are not named."""
     start = train(squares, tmp_path / "start", config=replace(QUICK, epochs=1)).run
-    begun = replace(QUICK, model=str(start), epochs=1, learning_rate=1e-4, average="off")
+    begun = replace(QUICK, model=str(start), epochs=1, learning_rate=1e-4, wise_ft="off")
     first = train(squares, tmp_path / "run", config=begun)
     before = weights(tmp_path / "run")
     again = train(squares, tmp_path / "run", config=replace(begun, epochs=None, learning_rate=None), resume=True)

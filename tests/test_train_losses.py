@@ -122,7 +122,7 @@ def test_no_other_bias_has_a_lower_loss():
 
 def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp_path):
     start = write_model(tmp_path / "start", tiny_config(width=16, image_size=16, context_length=10))
-    config = replace(CONFIG, model=str(start), loss="sigmoid", epochs=1, learning_rate=1e-6, average="off")
+    config = replace(CONFIG, model=str(start), loss="sigmoid", epochs=1, learning_rate=1e-6, wise_ft="off")
     train(pairs, tmp_path / "run", config=config)
     bias = load_file(tmp_path / "run" / "open_clip_model.safetensors")["logit_bias"].item()
     assert -19 < bias < 4  # of a temperature of 14, whose scores are hardly told apart yet

@@ -24,18 +24,11 @@ from retrieval.cli.shared import (
     reading,
 )
 from retrieval.errors import TrainingError
+from retrieval.settings import check_names, flag_of, settings_of, settings_options, with_current_names
+from retrieval.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from retrieval.pairs import Pairs
-
-
-def _share(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | float | None:
-    if value is None or value in {"auto", "off"}:
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither auto, off, nor a number") from None
 
 
 def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -56,98 +49,12 @@ def _setting(word: str) -> tuple[str, Any]:
 @click.command()
 @click.argument("pairs", type=PATH)
 @click.argument("run", type=PATH)
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="Checkpoint to go on from (starter); or, from scratch, small, small-lstm or another architecture.",
-)
 @click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
 @click.option(
-    "--validation", type=PATH, metavar="PAIRS", help="Pairs to validate on; else a tenth is split off by item."
+    "--validation", type=PATH, metavar="PAIRS", help="Pairs to validate on; by default a tenth is held out by item."
 )
-@click.option("--validation-images", type=FOLDER, help="Folder of the images which those name; that of --images.")
-@click.option(
-    "--image-weights", metavar="FILE", help="Safetensors of the image tower, where --model is an architecture."
-)
-@click.option("--text-weights", metavar="PATH", help="Safetensors of the text tower, or a folder of transformers.")
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    show_default="5 to 20, the more the fewer pictures; 30 from scratch",
-    help="How often each picture is shown, with one of its texts each time.",
-)
-@click.option("--batch-size", type=click.IntRange(min=2), show_default="64", help="Pairs in a batch.")
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    show_default="1e-5 to 1e-4 by the model's size, four times that with --tune text; 1e-3 from scratch",
-    help="Peak of the learning rate.",
-)
-@click.option(
-    "--tune",
-    type=click.Choice(["auto", "both", "image", "text", "heads"]),
-    default="auto",
-    show_default=True,
-    help="What is trained; auto: both, but of the image tower only the head where pictures are few. With text, every"
-    " image vector of a catalog stays valid.",
-)
-@click.option("--image-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the image tower.")
-@click.option("--text-blocks", type=click.IntRange(min=0), help="Train only so many last blocks of the text tower.")
-@click.option(
-    "--layer-decay",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Factor of the learning rate a block from the head down.",
-)
-@click.option(
-    "--head-learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak for the heads, where it differs."
-)
-@click.option("--flip", type=click.FloatRange(0, 1), help="How often pictures are mirrored whose texts allow it.")
-@click.option("--color-jitter", type=click.FloatRange(0, 0.5), help="How far colours go where no text names one.")
-@click.option("--balance", metavar="NAME", help='Show each value of this attribute equally often; "text": each text.')
-@click.option("--word-dropout", type=click.FloatRange(0, 0.9), help="Share of a caption's words left out in training.")
-@click.option(
-    "--loss",
-    type=click.Choice(["contrastive", "sigmoid", "triplet"]),
-    default="contrastive",
-    show_default=True,
-    help="InfoNCE as in CLIP, SigLIP's, or VSE++'s with the hardest of the batch.",
-)
-@click.option("--margin", type=click.FloatRange(0, 2), show_default="0.2", help="Of the triplet loss, a cosine.")
-@click.option(
-    "--positives",
-    type=click.Choice(["mask", "share", "own"]),
-    default="mask",
-    show_default=True,
-    help="Leave out other right texts of a batch, take them for right, or for wrong.",
-)
-@click.option("--label-smoothing", type=click.FloatRange(0, 0.5), help="Share of the contrastive target to spread.")
-@click.option("--weight-attribute", metavar="NAME", help="Attribute of the pairs by which they count in the loss.")
-@click.option("--micro-batch", type=click.IntRange(min=1), help="Pictures that go through the towers at once.")
-@click.option("--hard-negatives", type=click.FloatRange(0, 0.9), help="Share of each batch that is hard for the rest.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Numbers that the towers compute in.",
-)
-@click.option("--compile", is_flag=True, help="Compile the towers first: worth it for hours of steps.")
-@click.option("--lora-rank", type=click.IntRange(min=1), help="Train thin matrices beside those of attention and MLP.")
-@click.option("--ema", type=click.FloatRange(min=0, max=0.99999), help="Decay of a moving average of the weights.")
-@click.option(
-    "--average",
-    metavar="auto|off|X",
-    callback=_share,
-    show_default="auto; off from scratch",
-    help="Share of the tuned weights in their mix with the start's; auto picks it on the validation pairs.",
-)
-@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better recall.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", type=DEVICES, default="auto", show_default=True)
-@click.option(
-    "--cache-folder", type=click.Path(file_okay=False), help="Where pictures that memory does not hold go; RUN."
-)
-@click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into RUN/training/tensorboard.")
+@click.option("--validation-images", type=FOLDER, help="Folder that holds their images; by default that of --images.")
+@settings_options(TrainConfig)
 @click.option(
     "--set",
     "others",
@@ -171,26 +78,25 @@ def train(
     """Train a dual encoder on PAIRS, into the folder RUN."""
     with interruptible("To go on, run it again with --resume."), TrainingBar() as bar:
         from retrieval.pairs import read_pairs
-        from retrieval.train import TrainConfig, Watch
+        from retrieval.train import Watch
         from retrieval.train import train as train_encoder
-        from retrieval.train.config import check_names
         from retrieval.train.distributed import leads
         from retrieval.train.run_folder import RunFolder
 
-        given = {name: value for name, value in settings.items() if _is_named(name)} | others
+        named = _with_notices({name: value for name, value in settings.items() if _is_named(name)} | others)
         folder = RunFolder(run)
         goes_on = resume and folder.config.is_file()
         begun = folder.begun() if goes_on else TrainConfig()
         try:
-            check_names(given)
-            config = replace(begun, **given)
+            check_names(named, TrainConfig, error=TrainingError)
+            config = replace(begun, **named)
         except TrainingError as error:
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
         held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
         if resume and not goes_on and leads():
             notice(f"{run} holds no run to go on with: one is begun")
-        if "model" not in given and not goes_on and leads():
+        if "model" not in named and not goes_on and leads():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
         watch = Watch(progress=bar.progress, opened=bar.opened, kept=bar.kept, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
@@ -282,6 +188,14 @@ def demo(folder: Path) -> None:
     from retrieval.demo import run_demo
 
     run_demo(folder, say=click.echo)
+
+
+def _with_notices(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by their present names, with a notice for each that was renamed."""
+    for name, one in settings_of(TrainConfig).items():
+        if one.old_name in named:
+            notice(f"The setting {one.old_name} is now called {name}: use {flag_of(name) if one.option else name}.")
+    return with_current_names(named, TrainConfig)
 
 
 def _is_named(name: str) -> bool:

@@ -147,7 +147,7 @@ def _trained(training: Pairs, folder: Path, *, config: TrainConfig | None, say: 
 
     # The heads learn in a minute what the towers would learn in ten. Nothing has to be kept of what they knew before.
     recipe = TrainConfig(
-        model=STARTER, tune="heads", epochs=40, learning_rate=2e-3, average="off", validation_share=0.0
+        model=STARTER, tune="heads", epochs=40, learning_rate=2e-3, wise_ft="off", validation_share=0.0
     )
     config = config or recipe
     say(f"\nFine-tuning its heads on the {len(training)} other products into {folder} ...")

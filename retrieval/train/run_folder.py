@@ -11,6 +11,7 @@ from retrieval.errors import OtherRunError, TrainingError
 from retrieval.files import write_aside
 from retrieval.metrics import KS
 from retrieval.train.config import TrainConfig
+from retrieval.train.defaults import differences, with_defaults
 from retrieval.train.run_lock import LOCK_FILE
 
 RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in KS)
@@ -78,7 +79,7 @@ class RunFolder:
     def _check_run(self, config: TrainConfig, *, resume: bool) -> None:
         if not resume:
             raise TrainingError(f"{self.path} holds a training run; resume it, or name another folder")
-        changed = config.differences(self.begun().complete())
+        changed = differences(config, with_defaults(self.begun()))
         if changed:
             raise OtherRunError(
                 f"{self.path} was begun with {'; with '.join(changed)}; resume with the old settings, which need not be"

@@ -53,11 +53,11 @@ class Gradients:
         self._drops = has_dropout(towers.model)
         if config.compile:
             _compile(towers.model, drops=self._drops)
-        kept = crew.size > 1 or config.micro_batch is not None or config.keep_statistics
+        kept = crew.size > 1 or config.micro_batch is not None or config.freeze_bn_stats
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
         new = config.from_random and not (
-            config.keep_statistics or config.image_weights or towers.can_precompute("image")
+            config.freeze_bn_stats or config.image_weights or towers.can_precompute("image")
         )
         of_pictures = set(towers.model.visual.modules())
         self._new_norms = [norm for norm in self._frozen_norms if new and norm in of_pictures]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file
@@ -16,12 +16,12 @@ from retrieval.concurrency import available_cores
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import EvaluationError, OtherRunError, TrainingError
 from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
-from retrieval.train.config import TrainConfig
 from retrieval.train.data.augmentation import Augmentation
 from retrieval.train.data.dataset import Batch, BatchLoader, PairDataset
 from retrieval.train.data.image_cache import ImageCache
 from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.data.transforms import TrainTransform
+from retrieval.train.defaults import ResolvedConfig
 from retrieval.train.distributed import Crew
 from retrieval.train.loop.callbacks import Watch
 from retrieval.train.loop.events import Events
@@ -44,7 +44,7 @@ class Trainer:
     """A run under way."""
 
     folder: RunFolder
-    config: TrainConfig
+    config: ResolvedConfig
     checkpoint: Checkpoint
     image_cache: ImageCache
     dataset: PairDataset
@@ -73,7 +73,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         counts = [len(captions) for captions in self.dataset.captions]
-        self.sampler = BatchSampler(counts, cast("int", self.config.batch_size), self.config.seed, self.dataset.classes)
+        self.sampler = BatchSampler(counts, self.config.batch_size, self.config.seed, self.dataset.classes)
         freeze(self.model, self.config)
         self.optimizer = create_optimizer(self.model, self.config)
         self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
@@ -99,7 +99,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """How many the whole run has."""
-        return cast("int", self.config.epochs) * self.sampler.steps_per_epoch
+        return self.config.epochs * self.sampler.steps_per_epoch
 
     def restore(self) -> None:
         """Go back to the last checkpoint.
@@ -133,7 +133,7 @@ class Trainer:
         if self.step == 0:
             self.before = self.best = self.judge.recalls(keep=self.folder.places)
             self.watch.graded(self.before)
-            if self.config.average != "off" and self.crew.leads:
+            if self.config.wise_ft != "off" and self.crew.leads:
                 save_weights(self.folder.start, merged_state_dict(self.model))
             self._keep_model()
 
@@ -179,7 +179,7 @@ class Trainer:
                 since = time.perf_counter()
 
     def _loader(self, crew: Crew) -> BatchLoader:
-        flip, jitter = cast("float", self.config.flip), cast("float", self.config.color_jitter)
+        flip, jitter = self.config.flip, self.config.color_jitter
         return BatchLoader(
             self.dataset,
             self.image_cache,
@@ -273,7 +273,7 @@ class Trainer:
 
     def _mix(self) -> None:
         """Keep a mix of the start and the end, unless the start is better; once, at the end of a run."""
-        asked = cast("str | float", self.config.average)
+        asked = self.config.wise_ft
         if self.alpha is not None or asked == "off":
             return
         start = load_file(self.folder.start, device=self.device)
@@ -326,9 +326,9 @@ class Trainer:
         return [self.dataset.digest(self.image_cache), self.exam.digest()]
 
 
-def learning_rate(step: int, *, config: TrainConfig, steps: int) -> float:
+def learning_rate(step: int, *, config: ResolvedConfig, steps: int) -> float:
     """The learning rate of a step, counted from 0: a straight rise, then half a cosine down to 0 at the end."""
-    peak, warm = cast("float", config.learning_rate), max(1, round(cast("float", config.warmup) * steps))
+    peak, warm = config.learning_rate, max(1, round(config.warmup * steps))
     if step < warm:
         return peak * (step + 1) / warm
     return peak * (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2

@@ -10,7 +10,7 @@ from index.vectors import unit_rows
 from retrieval.catalog import Catalog
 from retrieval.errors import QueryError
 from retrieval.filters import parse_filter
-from retrieval.filters.mirror import Mirror
+from retrieval.filters.column_store import ColumnStore
 from retrieval.words.search import WordSearch
 
 WORDS = ("red", "blue", "warm", "cold", "hat", "coat", "灰色", "外套")
@@ -37,7 +37,7 @@ def shop(tmp_path_factory):
 def best_fit(shop, text, where):
     """The square of how much of the text one item has, as the search by words says it."""
     with shop._database.reading() as records:
-        allowed = Mirror().mask(parse_filter(where), records.connection)
+        allowed = ColumnStore().mask(parse_filter(where), records.connection)
         found = WordSearch().ranked(records.connection, text, depth=80, allowed=allowed)
     return max((one.fit for one in found), default=0) ** 2
 

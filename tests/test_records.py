@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sql_filters import filter_sql
 
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError
 from retrieval.filters import parse_filter
-from retrieval.filters.attributes import filter_sql
-from retrieval.filters.mirror import Mirror
+from retrieval.filters.column_store import ColumnStore
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
 from retrieval.records.entries import Entries
@@ -164,16 +164,16 @@ def test_what_changed_since_a_revision_is_what_was_touched_since(database):
         assert rows_of_entries(every) == [(0, 1, 0), (3, 2, 0), (4, 2, 1)]
 
 
-def test_filters_by_sql_and_by_mirror_see_what_the_records_hold(database):
+def test_filters_by_sql_and_by_columns_see_what_the_records_hold(database):
     put(database, stored("a"), attributes={"price": 5})
     put(database, stored("b"), attributes={"price": 50})
     with database.writing() as records:
         records.drop_items(records.numbers_of(["a"]).values())
     put(database, stored("c"), attributes={"price": 7})
-    condition, mirror = parse_filter({"price": {"$lt": 60}}), Mirror()
+    condition, column_store = parse_filter({"price": {"$lt": 60}}), ColumnStore()
     with database.reading() as records:
         by_sql = {item for (item,) in records.connection.execute(*filter_sql(condition))}
-        assert by_sql == set(np.flatnonzero(mirror.mask(condition, records.connection)).tolist()) == {2, 3}
+        assert by_sql == set(np.flatnonzero(column_store.mask(condition, records.connection)).tolist()) == {2, 3}
 
 
 def test_a_content_is_known_under_its_tower_and_live_while_an_item_has_it(database):
@@ -385,7 +385,7 @@ def test_an_older_format_is_migrated_with_all_it_holds(tmp_path):
         assert schema.check_format(records.connection, tmp_path) == schema.FORMAT
         assert records.meta("needs") == schema.FIRST_READERS[schema.FORMAT]
         assert records.counts()["items"] == 2
-        mask = Mirror().mask(parse_filter({"price": {"$lt": 10}}), records.connection)
+        mask = ColumnStore().mask(parse_filter({"price": {"$lt": 10}}), records.connection)
         assert np.flatnonzero(mask).tolist() == [1]
         assert records.slots.changed_items(0).tolist() == [1, 2]
         assert WordSearch().identified(records.connection, "B") == [2]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.catalog.write.maintenance import wanted_kind
-from retrieval.filters.attributes import attribute_keys
+from retrieval.filters.attributes import list_attribute_keys
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.schema import FORMAT
@@ -28,7 +28,7 @@ def facts_of(database: Database, *, device: str) -> dict[str, Any]:
             "text_fingerprint": None if recorded is None else recorded.text_fingerprint,
             "index": "; ".join(_index(records, side, device) for side in SIDES if records.slots.side(side).rows)
             or "no vectors yet",
-            "attributes": attribute_keys(records.connection),
+            "attributes": list_attribute_keys(records.connection),
             "sources": [str(path) for path in records.sources()],
             "bytes": _bytes(database.folder),
             "format": FORMAT,

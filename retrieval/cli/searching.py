@@ -144,11 +144,11 @@ def _printable(text: str) -> str:
 
 
 def _why_nothing(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> str:
-    from retrieval.filters import filter_keys, parse_filter
+    from retrieval.filters import parse_filter
 
     if where is None:
         return "nothing found"
-    unknown = sorted(filter_keys(parse_filter(where)) - set(attributes))
+    unknown = sorted(parse_filter(where).keys() - set(attributes))
     if not unknown:
         return "nothing found that the filter lets through"
     return f"nothing found: {_no_attribute(unknown[0], attributes)}"

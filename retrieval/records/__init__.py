@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retrieval.filters.attributes import forget_attributes, store_attributes
+from retrieval.filters.attributes import delete_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
 from retrieval.records.state import CatalogState, read_revision, read_state
@@ -247,7 +247,7 @@ class Records:
         gone = [(number,) for number in numbers]
         drop_words(self.connection, [number for (number,) in gone])
         self.connection.executemany("DELETE FROM items WHERE number = ?", gone)
-        forget_attributes(self.connection, [number for (number,) in gone])
+        delete_attributes(self.connection, [number for (number,) in gone])
 
     def mark_deleted(self, ids: Iterable[str]) -> None:
         """Keep these ids out of later builds."""

@@ -13,8 +13,8 @@ from retrieval.catalog.search.request import Request
 from retrieval.catalog.search.single import Search, Sides
 from retrieval.catalog.side import read_sides
 from retrieval.errors import QueryError
-from retrieval.filters import shown
-from retrieval.filters.mirror import Mirror
+from retrieval.filters.column_store import ColumnStore
+from retrieval.filters.values import short_repr
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.state import VectorSpace
@@ -29,7 +29,7 @@ class Searcher:
         self._database = database
         self._encoder = encoder
         self._sides = sides
-        self._mirror = Mirror()
+        self._column_store = ColumnStore()
         self._words = WordSearch()
 
     def search_each(self, requests: Sequence[Request]) -> list[Hits | Failure]:
@@ -40,7 +40,7 @@ class Searcher:
         """
         for request in requests:
             if not isinstance(request, Request):
-                raise QueryError(f"a request is what make_request returns, not {shown(request)}")
+                raise QueryError(f"a request is what make_request returns, not {short_repr(request)}")
         while True:
             start = perf_counter()
             space = self._encoder.space
@@ -106,7 +106,13 @@ class Searcher:
             return rows
         try:
             return Search(
-                request, rows, target, sides=self._sides, records=records, mirror=self._mirror, words=self._words
+                request,
+                rows,
+                target,
+                sides=self._sides,
+                records=records,
+                column_store=self._column_store,
+                words=self._words,
             )
         except FAILURES as error:
             return error

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from index.errors import SpecError
 from index.spec import checked_effort
 from retrieval.errors import QueryError
-from retrieval.filters import Filter, parse_filter, shown, storable
-from retrieval.filters.facets import Wanted, wanted_facets
+from retrieval.filters import Filter, parse_filter
+from retrieval.filters.facets import FacetRequest, parse_facets
+from retrieval.filters.values import escape_text, short_repr
 from retrieval.query import Picture, Query, make_query
 from retrieval.types import Target
 
@@ -73,7 +74,7 @@ class Request:
     condition: Filter | None = None
     sort: tuple[tuple[str, bool], ...] = ()
     group: str | None = None
-    facets: tuple[Wanted, ...] = ()
+    facets: tuple[FacetRequest, ...] = ()
     floor: float | None = None
     boosts: tuple[Boost, ...] = ()
     fusion: Fusion = "best"
@@ -125,7 +126,7 @@ def make_request(
         condition=None if where is None else parse_filter(where),
         sort=_sort(sort),
         group=None if group is None else _name("group", group),
-        facets=wanted_facets(facets),
+        facets=parse_facets(facets),
         floor=None if floor is None else _number("floor", floor, low=-1),
         boosts=_boosts(boosts),
         fusion=_one_of("fusion", fusion, get_args(Fusion)),
@@ -142,7 +143,7 @@ def _words(mode: str, text: str | None) -> str | None:
 
 def _weight(weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
-        raise QueryError(f"The weight of words is a positive number, not {shown(weight)}.")
+        raise QueryError(f"The weight of words is a positive number, not {short_repr(weight)}.")
     return float(weight)
 
 
@@ -161,26 +162,26 @@ def _check(request: Request) -> None:
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
     if not isinstance(value, str) or value not in known:
         *most, last = (repr(one) for one in known)
-        raise QueryError(f"The {name} is {', '.join(most)} or {last}, not {shown(value)}.")
+        raise QueryError(f"The {name} is {', '.join(most)} or {last}, not {short_repr(value)}.")
     return value
 
 
 def _count(name: str, value: Any, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise QueryError(f"{name} is a number of hits, at least {least}, not {shown(value)}.")
+        raise QueryError(f"{name} is a number of hits, at least {least}, not {short_repr(value)}.")
     return int(value)
 
 
 def _number(name: str, value: Any, *, low: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= 1:
-        raise QueryError(f"The {name} is a number from {low:g} to 1, not {shown(value)}.")
+        raise QueryError(f"The {name} is a number from {low:g} to 1, not {short_repr(value)}.")
     return float(value)
 
 
 def _name(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise QueryError(f"{what} is the name of an attribute, not {shown(value)}.")
-    return storable(value)
+        raise QueryError(f"{what} is the name of an attribute, not {short_repr(value)}.")
+    return escape_text(value)
 
 
 def _effort(effort: Any) -> float | None:
@@ -193,14 +194,16 @@ def _effort(effort: Any) -> float | None:
 def _sort(sort: Any) -> tuple[tuple[str, bool], ...]:
     names = [sort] if isinstance(sort, str) else list(sort) if isinstance(sort, Sequence) else None
     if names is None or len(names) > _MAX_SORTS:
-        raise QueryError(f'sort is a list of at most {_MAX_SORTS} attributes such as ["-price"], not {shown(sort)}.')
+        raise QueryError(
+            f'sort is a list of at most {_MAX_SORTS} attributes such as ["-price"], not {short_repr(sort)}.'
+        )
     checked = [_name("An element of sort", name) for name in names]
     return tuple((_name("sort", name.removeprefix("-")), name.startswith("-")) for name in checked)
 
 
 def _boosts(boosts: Any) -> tuple[Boost, ...]:
     if not isinstance(boosts, Sequence) or isinstance(boosts, str) or len(boosts) > _MAX_BOOSTS:
-        raise QueryError(f"boosts are a list of at most {_MAX_BOOSTS}, not {shown(boosts)}.")
+        raise QueryError(f"boosts are a list of at most {_MAX_BOOSTS}, not {short_repr(boosts)}.")
     return tuple(_boost(one) for one in boosts)
 
 
@@ -209,7 +212,7 @@ def _boost(given: Any) -> Boost:
     if isinstance(given, Boost):
         given = {name: getattr(given, name) for name in names}
     if not isinstance(given, Mapping) or not {"attribute", "weight"} <= set(given) <= names:
-        raise QueryError(f'A boost is {{"attribute": "popularity", "weight": 0.2}}, not {shown(given)}.')
+        raise QueryError(f'A boost is {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(given)}.')
     low, high = (_bound(given.get(name)) for name in ("low", "high"))
     if low is not None and high is not None and low >= high:
         raise QueryError(f"A boost's low, {low:g}, is not below its high, {high:g}; a negative weight turns it round.")
@@ -221,5 +224,5 @@ def _bound(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise QueryError(f"low and high of a boost are numbers, not {shown(value)}.")
+        raise QueryError(f"low and high of a boost are numbers, not {short_repr(value)}.")
     return float(value)

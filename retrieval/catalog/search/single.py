@@ -17,9 +17,10 @@ from retrieval.catalog.search.request import Request
 from retrieval.catalog.search.reranking import apply_boosts, group_sizes, keep_best_of_groups, sort_by_attributes
 from retrieval.catalog.side import Side
 from retrieval.errors import QueryError
-from retrieval.filters import Scalar
-from retrieval.filters.facets import Facet, facet, spelled
-from retrieval.filters.mirror import Columns, Mirror
+from retrieval.filters.column_store import ColumnStore
+from retrieval.filters.columns import Columns
+from retrieval.filters.facets import Facet, count_facet, find_spelling
+from retrieval.filters.values import Scalar
 from retrieval.query import Query, mean_row, mix
 from retrieval.records import Records
 from retrieval.types import Hits, SideName, Target
@@ -49,7 +50,7 @@ class Search:
         *,
         sides: Sides,
         records: Records,
-        mirror: Mirror,
+        column_store: ColumnStore,
         words: WordSearch,
     ) -> None:
         """Look up what has to be known before anything is searched.
@@ -63,7 +64,7 @@ class Search:
         self.known: dict[SideName, Ranking] = {}  # the first `depth` of a side, where it was searched for many at once
         self._sides = sides
         self._records = records
-        self._mirror = mirror
+        self._column_store = column_store
         self._words = words
         self._without: int | None = None
         self._is_cut = False  # whether there may be more items with the words than were ranked
@@ -71,7 +72,7 @@ class Search:
         self._start = perf_counter()
         self._mask: Mask | None = None
         if request.condition is not None:
-            self._mask = mirror.mask(request.condition, records.connection)
+            self._mask = column_store.mask(request.condition, records.connection)
         self.row = self._row(request.query, rows)
 
     @property
@@ -209,18 +210,18 @@ class Search:
         request = self.request
         if not (request.boosts or request.sort or request.group):
             return found
-        with self._mirror.reading(self._records.connection) as columns:
+        with self._column_store.snapshot(self._records.connection) as columns:
             if request.boosts:
                 found = apply_boosts(found, request.boosts, columns)
             if request.sort:
                 found = sort_by_attributes(found, request.sort, columns)
-            return found if request.group is None else keep_best_of_groups(found, columns.of(request.group))
+            return found if request.group is None else keep_best_of_groups(found, columns.column(request.group))
 
     def _variants(self, shown: Ranking, found: Ranking) -> Sequence[int | None]:
         if self.request.group is None:
             return [None] * len(shown)
-        with self._mirror.reading(self._records.connection) as columns:
-            return group_sizes(shown.item, columns.of(self.request.group), self._counted(found, columns))
+        with self._column_store.snapshot(self._records.connection) as columns:
+            return group_sizes(shown.item, columns.column(self.request.group), self._counted(found, columns))
 
     # --- counts
 
@@ -253,7 +254,7 @@ class Search:
     def _items(self) -> Mask:
         if self._mask is not None:
             return self._mask
-        with self._mirror.reading(self._records.connection) as columns:
+        with self._column_store.snapshot(self._records.connection) as columns:
             return columns.live.copy()
 
     def _counted(self, found: Ranking, columns: Columns) -> Mask:
@@ -270,15 +271,15 @@ class Search:
     def _facets(self, found: Ranking) -> Mapping[str, Facet]:
         if not self.request.facets:
             return {}
-        with self._mirror.reading(self._records.connection) as columns:
+        with self._column_store.snapshot(self._records.connection) as columns:
             mask = self._counted(found, columns)
             return {
-                wanted.key: facet(columns.of(wanted.key), mask, wanted, spelling=self._spelling(wanted.key))
+                wanted.key: count_facet(columns.column(wanted.key), mask, wanted, spelling=self._spelling(wanted.key))
                 for wanted in self.request.facets
             }
 
     def _spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:
-        return lambda value, item: spelled(self._records.attributes_of(item), key, value)
+        return lambda value, item: find_spelling(self._records.attributes_of(item), key, value)
 
 
 def _item_row(records: Records, side: Side, name: str) -> tuple[int, Rows]:

@@ -1,0 +1,244 @@
+"""Conditions of a filter: each operator's class parses its operand and computes its mask.
+
+To add an operator, write a subclass of `Leaf`, list it in `LEAVES`, and run it through `retrieval.testing.operators`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from retrieval.errors import QueryError
+from retrieval.filters.values import Scalar, normalize_value, short_repr
+
+if TYPE_CHECKING:
+    from retrieval.filters.columns import Column, Columns, Mask
+
+
+class Filter(ABC):
+    """A condition on the attributes of an item."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def keys(self) -> frozenset[str]:
+        """Return the keys of the attributes that the condition reads."""
+
+    @abstractmethod
+    def mask(self, columns: Columns) -> Mask:
+        """Return True at the numbers of the items that satisfy the condition, whether they are live or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Filter):
+    """Holds exactly where its condition does not."""
+
+    condition: Filter
+
+    def keys(self) -> frozenset[str]:
+        """Return the keys of its condition."""
+        return self.condition.keys()
+
+    def mask(self, columns: Columns) -> Mask:
+        """Invert the mask of its condition."""
+        return ~self.condition.mask(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compound(Filter):
+    conditions: tuple[Filter, ...]
+
+    def keys(self) -> frozenset[str]:
+        return frozenset().union(*(condition.keys() for condition in self.conditions))
+
+
+class And(_Compound):
+    """Holds where all conditions hold; without conditions it holds everywhere."""
+
+    __slots__ = ()
+
+    def mask(self, columns: Columns) -> Mask:
+        """Intersect the masks of the conditions."""
+        mask = np.ones(columns.size, np.bool_)
+        for condition in self.conditions:
+            mask &= condition.mask(columns)
+        return mask
+
+
+class Or(_Compound):
+    """Holds where at least one condition holds."""
+
+    __slots__ = ()
+
+    def mask(self, columns: Columns) -> Mask:
+        """Unite the masks of the conditions."""
+        mask = np.zeros(columns.size, np.bool_)
+        for condition in self.conditions:
+            mask |= condition.mask(columns)
+        return mask
+
+
+class Leaf(Filter):
+    """A condition on the values under one key; of a list, any element may satisfy it.
+
+    Attributes:
+        operators: Names that a `where` mapping may call it by.
+        key: Dotted key of the attribute.
+    """
+
+    __slots__ = ()
+    operators: ClassVar[tuple[str, ...]]
+    key: str
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
+        """Return the condition that `{key: {operator: operand}}` describes.
+
+        Raises:
+            QueryError: The operand is of the wrong type.
+        """
+
+    @abstractmethod
+    def column_mask(self, column: Column) -> Mask:
+        """Return True at the items with a value in the column that satisfies the condition."""
+
+    def keys(self) -> frozenset[str]:
+        """Return its key."""
+        return frozenset((self.key,))
+
+    def mask(self, columns: Columns) -> Mask:
+        """Evaluate the condition on the column of its key."""
+        return self.column_mask(columns.column(self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class In(Leaf):
+    """Holds where any value under the key equals one of these. Kinds are kept apart, since Python takes True for 1."""
+
+    operators = ("$eq", "$ne", "$in", "$nin")
+    key: str
+    booleans: frozenset[bool] = frozenset()
+    numbers: frozenset[float] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
+        """Parse one value, or for `$in` and `$nin` a list of values; None stands for a missing attribute."""
+        if operator in ("$eq", "$ne"):
+            condition = cls.any_of(key, [operand])
+        elif isinstance(operand, list | tuple | set | frozenset):
+            condition = cls.any_of(key, operand)
+        else:
+            raise QueryError(f"{operator} under {short_repr(key)} needs a list of values, not {short_repr(operand)}.")
+        return Not(condition) if operator in ("$ne", "$nin") else condition
+
+    @classmethod
+    def any_of(cls, key: str, operands: Iterable[object]) -> Filter:
+        """Return the condition that a value under the key equals any operand."""
+        values = [parse_operand(key, operand) for operand in operands]
+        condition = cls(
+            key,
+            booleans=frozenset(value for value in values if isinstance(value, bool)),
+            numbers=frozenset(value for value in values if isinstance(value, float)),
+            texts=frozenset(value for value in values if isinstance(value, str)),
+        )
+        return Or((condition, Not(Exists(key)))) if None in values else condition
+
+    def column_mask(self, column: Column) -> Mask:
+        """Look the values up in the column."""
+        return column.is_in(booleans=self.booleans, numbers=self.numbers, texts=self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Leaf):
+    """Holds where any value of the same kind under the key is less or greater than the given one, or equal to it."""
+
+    operators = ("$lt", "$lte", "$gt", "$gte")
+    key: str
+    operator: str
+    value: float | str
+
+    @classmethod
+    def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
+        """Parse a number or a text."""
+        value = parse_operand(key, operand)
+        if value is None or isinstance(value, bool):
+            raise QueryError(
+                f"{operator} under {short_repr(key)} compares with a number or text, not {short_repr(operand)}."
+            )
+        return cls(key, operator, value)
+
+    def column_mask(self, column: Column) -> Mask:
+        """Compare the numbers, or the texts, of the column with the value."""
+        return column.compare(self.operator, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Exists(Leaf):
+    """Holds where the key has any value."""
+
+    operators = ("$exists",)
+    key: str
+
+    @classmethod
+    def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
+        """Parse true, or false for the opposite."""
+        if isinstance(operand, bool):
+            return cls(key) if operand else Not(cls(key))
+        raise QueryError(f"{operator} under {short_repr(key)} is true or false, not {short_repr(operand)}.")
+
+    def column_mask(self, column: Column) -> Mask:
+        """Find the items with a value."""
+        return column.present()
+
+
+@dataclass(frozen=True, slots=True)
+class Contains(Leaf):
+    """Holds where any text under the key contains the given one; case is ignored as equality ignores it."""
+
+    operators = ("$contains",)
+    key: str
+    text: str
+
+    @classmethod
+    def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
+        """Parse a text; a number or a boolean, which no text contains, is looked for among the elements of a list."""
+        value = parse_operand(key, operand)
+        if value is None:
+            raise QueryError(f"{operator} under {short_repr(key)} needs a text, a number or a boolean, not None.")
+        return cls(key, value) if isinstance(value, str) else In.any_of(key, [value])
+
+    def column_mask(self, column: Column) -> Mask:
+        """Search each distinct text of the column once."""
+        return column.matches_text(lambda text: self.text in text)
+
+
+LEAVES: tuple[type[Leaf], ...] = (In, Comparison, Exists, Contains)
+
+OPERATORS: dict[str, type[Leaf]] = {operator: leaf for leaf in LEAVES for operator in leaf.operators}
+"""The class that each operator under a key belongs to."""
+
+
+def parse_operand(key: str, operand: object) -> Scalar | None:
+    """Return an operand as filters compare it, None for None.
+
+    Raises:
+        QueryError: It is NaN, or not a boolean, a number or text.
+    """
+    try:
+        value = normalize_value(operand)
+    except TypeError:
+        hint = "any of a list is $in" if isinstance(operand, Collection) else "dates are ISO text"
+        raise QueryError(
+            f"{short_repr(key)} can be text, a number or a boolean, not {short_repr(operand)}; {hint}."
+        ) from None
+    if value is None and operand is not None:
+        raise QueryError(
+            f"{short_repr(key)} is compared with NaN, which equals nothing; missing is {{'$exists': false}}."
+        )
+    return value

@@ -1,0 +1,123 @@
+"""The `where` language: a mapping is checked and becomes a tree of conditions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from retrieval.errors import QueryError
+from retrieval.filters.operators import OPERATORS, And, Filter, In, Not, Or
+from retrieval.filters.values import escape_text, short_repr
+
+MAX_DEPTH = 24
+"""Levels of nested mappings and lists; keeps the recursion of parsing and evaluation shallow."""
+
+MAX_TERMS = 256
+"""Conditions in one filter."""
+
+MAX_VALUES = 200_000
+"""Values in all the lists of one filter."""
+
+_NESTED = (Mapping, list, tuple, set, frozenset)
+
+
+def parse_filter(where: Mapping[str, Any]) -> Filter:
+    """Return the filter that a `where` mapping describes, with the operators of MongoDB, Chroma and Pinecone.
+
+    A bare value means `$eq`; several keys, and several operators under a key, are and-ed. A list attribute matches
+    when any of its elements does. `$ne`, `$nin` and `$not` hold exactly where their opposite does not, so also where
+    the attribute is missing; None stands for missing. `$lt`, `$lte`, `$gt` and `$gte` compare numbers with numbers and
+    text with text (case-folded, by code point: ISO dates sort in order) and hold for nothing else. Equality of text
+    ignores case. `$contains` holds for a text, or an element of a list, that contains the given text, ignoring case;
+    a number or a boolean must equal an element. Nested attributes have dotted keys.
+
+    Raises:
+        QueryError: An unknown operator, an operand of a wrong type, or a filter that is too deep or too long.
+    """
+    if isinstance(where, Mapping):
+        _check_size(where)
+    return _parse_condition(where)
+
+
+def _check_size(where: Mapping[str, Any]) -> None:
+    """Refuse a filter that would exhaust the stack or memory, without recursion and before anything else reads it."""
+    terms = values = 0
+    pending: list[tuple[Any, int]] = [(where, 1)]
+    while pending:
+        node, depth = pending.pop()
+        if isinstance(node, Mapping):
+            children: Iterable[Any] = node.values()
+            terms += max(1, len(node))
+        else:
+            children = node
+            values += len(node)
+        if depth > MAX_DEPTH:
+            raise QueryError(f"The filter nests conditions more than {MAX_DEPTH} deep. Write it flatter.")
+        if terms > MAX_TERMS:
+            raise QueryError(f"The filter has more than {MAX_TERMS} conditions. Use $in for lists of values.")
+        if values > MAX_VALUES:
+            raise QueryError(f"The filter lists more than {MAX_VALUES:,} values. Split it into several searches.")
+        pending += [(child, depth + 1) for child in children if isinstance(child, _NESTED)]
+
+
+def _parse_condition(where: object) -> Filter:
+    if not isinstance(where, Mapping):
+        raise QueryError(f'A filter is a mapping such as {{"price": {{"$lt": 60}}}}, not {short_repr(where)}.')
+    return _join_all([_parse_entry(key, operand) for key, operand in where.items()])
+
+
+def _join_all(conditions: list[Filter]) -> Filter:
+    return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
+
+
+def _parse_entry(key: object, operand: object) -> Filter:
+    if not isinstance(key, str):
+        raise QueryError(f"A filter names attributes by text, not by {short_repr(key)}.")
+    if key.startswith("$"):
+        if key not in _CONNECTIVES:
+            raise _unknown_operator(key, _CONNECTIVES, "in the place of an attribute")
+        return _CONNECTIVES[key](operand)
+    if isinstance(operand, Mapping):
+        return _parse_operations(escape_text(key), operand)
+    return In.any_of(escape_text(key), [operand])
+
+
+def _parse_conditions(operator: str, operand: object) -> tuple[Filter, ...]:
+    if isinstance(operand, list | tuple) and operand:
+        return tuple(_parse_condition(one) for one in operand)
+    raise QueryError(f"{operator} needs a list of at least one condition, not {short_repr(operand)}.")
+
+
+_CONNECTIVES: dict[str, Callable[[object], Filter]] = {
+    "$and": lambda operand: And(_parse_conditions("$and", operand)),
+    "$or": lambda operand: Or(_parse_conditions("$or", operand)),
+    "$not": lambda operand: Not(_parse_condition(operand)),
+}
+
+
+def _parse_operations(key: str, operations: object) -> Filter:
+    if not isinstance(operations, Mapping) or not operations:
+        raise QueryError(
+            f"{short_repr(key)} needs operators such as {{'$lt': 60}}, not {short_repr(operations)}; unequal is $ne."
+        )
+    return _join_all([_parse_operation(key, operator, operand) for operator, operand in operations.items()])
+
+
+def _parse_operation(key: str, operator: object, operand: object) -> Filter:
+    if not isinstance(operator, str) or not operator.startswith("$"):
+        raise QueryError(
+            f"{short_repr(operator)} under {short_repr(key)} is not an operator; "
+            f"a nested attribute has a dotted key, 'a.b'."
+        )
+    if operator == "$not":
+        return Not(_parse_operations(key, operand))
+    if operator not in OPERATORS:
+        raise _unknown_operator(operator, [*OPERATORS, "$not"], f"under {short_repr(key)}")
+    return OPERATORS[operator].parse(key, operand, operator=operator)
+
+
+def _unknown_operator(operator: str, known: Iterable[str], place: str) -> QueryError:
+    near = difflib.get_close_matches(operator, known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {' '.join(known)}."
+    return QueryError(f"Unknown operator {short_repr(operator)} {place}; {hint}")

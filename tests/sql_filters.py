@@ -1,0 +1,43 @@
+"""Filters compiled to SQL over the table of attributes: the oracle for masks over columns."""
+
+from retrieval.filters.operators import And, Comparison, Contains, Exists, In, Not, Or
+from retrieval.filters.values import BOOLEAN, NUMBER, TEXT, kind_of
+
+SIGNS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
+
+
+def filter_sql(condition):
+    """Return a SELECT of the live items that satisfy the condition, and its parameters."""
+    parameters = []
+    return f"SELECT item FROM live_items WHERE {clause(condition, parameters)}", parameters  # noqa: S608 - constants
+
+
+def clause(condition, parameters):  # noqa: PLR0911 - one for each class
+    """Return an SQL condition on `item`, never NULL; appends its parameters."""
+    match condition:
+        case Not():
+            return f"NOT {clause(condition.condition, parameters)}"
+        case And():
+            return f"({' AND '.join(clause(one, parameters) for one in condition.conditions) or '1'})"
+        case Or():
+            return f"({' OR '.join(clause(one, parameters) for one in condition.conditions) or '0'})"
+        case Exists():
+            return having(condition.key, "1", parameters)
+        case Contains():
+            return having(condition.key, f"kind = {TEXT} AND instr(value, ?) > 0", parameters, condition.text)
+        case Comparison():
+            test = f"kind = {kind_of(condition.value)} AND value {SIGNS[condition.operator]} ?"
+            return having(condition.key, test, parameters, condition.value)
+        case In():
+            kinds = ((BOOLEAN, condition.booleans), (NUMBER, condition.numbers), (TEXT, condition.texts))
+            clauses = [equal(condition.key, kind, values, parameters) for kind, values in kinds if values]
+            return f"({' OR '.join(clauses) or '0'})"
+
+
+def having(key, test, parameters, *operands):
+    parameters += [key, *operands]
+    return f"item IN (SELECT item FROM attributes WHERE key = ? AND {test})"  # noqa: S608 - constants
+
+
+def equal(key, kind, values, parameters):
+    return having(key, f"kind = {kind} AND value IN ({', '.join('?' * len(values))})", parameters, *values)

@@ -13,8 +13,9 @@ from torch import nn
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.train import TrainConfig, train
-from retrieval.train.model.averaging import Ema, choose, interpolate_weights, temporary_weights, wise_ft_alphas
+from retrieval.train.model.averaging import Ema, interpolate_weights, temporary_weights, wise_ft_alphas
 from retrieval.train.run_folder import RECALLS, RunFolder
+from retrieval.train.validation.model_selection import select_last_equal
 from retrieval.train.validation.validator import Marks
 
 
@@ -67,10 +68,10 @@ def marks_of(*found, count=200):
 def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
     """Of 200 items two more, of which five went and seven came, are noise; twenty more, none of which went, are not."""
     low, noise, best = marks_of(range(100)), marks_of(range(118)), marks_of(range(5, 120), range(120, 125))
-    assert choose([best, noise, low, low]) == 1
-    assert choose([low, best, noise]) == 2
-    assert choose([best, marks_of(range(110)), low]) == 0
-    assert choose([best, best]) == 1
+    assert select_last_equal([best, noise, low, low]) == 1
+    assert select_last_equal([low, best, noise]) == 2
+    assert select_last_equal([best, marks_of(range(110)), low]) == 0
+    assert select_last_equal([best, best]) == 1
 
 
 def graded(run, source):

@@ -1,13 +1,17 @@
 """How the model of a run does on the validation pairs, and what mix of its start and its end does best."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from torch import Tensor
+
+from retrieval.metrics.intervals import resampled_means
 from retrieval.train.distributed import Crew
-from retrieval.train.model.averaging import Ema, Mix, Weights, best_mix, temporary_weights
+from retrieval.train.model.averaging import Ema, Weights, interpolate_weights, temporary_weights
 from retrieval.train.model.lora import merged_state_dict, unmerged_state_dict
 from retrieval.train.model.param_groups import is_frozen, set_train_mode
 from retrieval.train.run_folder import RECALLS
@@ -15,6 +19,18 @@ from retrieval.train.validation.validator import Exam, Marks
 
 if TYPE_CHECKING:
     from index.vectors import Rows
+
+_RESAMPLES: Final = 400
+_CONFIDENCE: Final = 1.96  # standard errors on either side are the 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation:
+    """Weights between the start and the end of a run, and their evaluation; None without validation pairs."""
+
+    alpha: float
+    weights: dict[str, Tensor]
+    marks: "Marks | None"
 
 
 @dataclass(slots=True)
@@ -37,14 +53,14 @@ class Judge:
         set_train_mode(self.model)
         return self._told(marks)
 
-    def best_mix(self, start: Weights, alphas: Sequence[float]) -> tuple[Mix, dict[str, float]]:
+    def best_mix(self, start: Weights, alphas: Sequence[float]) -> tuple[Interpolation, dict[str, float]]:
         """The mix of the start and the model as it is now that is to be kept, of these shares, and its recall."""
         with self.averaged():
             tuned = {name: tensor.clone() for name, tensor in merged_state_dict(self.model).items()}
         if not self.crew.leads:
             share, *_ = self.crew.told([0.0])
-            return Mix(share, {}, None), self._told(None)
-        mix = best_mix(start, tuned, alphas=alphas, grade=self._graded)
+            return Interpolation(share, {}, None), self._told(None)
+        mix = select_interpolation(start, tuned, alphas=alphas, evaluate=self._graded)
         self.crew.told([mix.alpha])
         return mix, self._told(mix.marks)
 
@@ -79,3 +95,37 @@ class Judge:
             if is_frozen(self.model, "text"):
                 self._known["texts"] = self.exam.text_rows()
         return self._known
+
+
+def select_interpolation(
+    start: Weights, tuned: Weights, *, alphas: Sequence[float], evaluate: Callable[[Weights], Marks | None]
+) -> Interpolation:
+    """Return the interpolation to keep: of ascending `alphas` the greatest that is as good as the best."""
+    evaluated = [evaluate(interpolate_weights(start, tuned, alpha)) for alpha in alphas]
+    known = [marks for marks in evaluated if marks is not None]
+    place = select_last_equal(known) if known else len(alphas) - 1
+    return Interpolation(alphas[place], interpolate_weights(start, tuned, alphas[place]), evaluated[place])
+
+
+def select_last_equal(marks: Sequence[Marks]) -> int:
+    """Return the last of several evaluated models, by ascending alpha, that is as good as the best.
+
+    As good means that the 95 % interval of the paired difference in mean recall, resampled by item, holds zero. Few
+    validation pairs tell little apart, and what was learned is worth more to the user than what a smaller alpha keeps
+    beyond: none of the alphas forgets much.
+    """
+    best = max(range(len(marks)), key=lambda place: marks[place].mean)
+    for place, one in reversed(list(enumerate(marks))):
+        if marks[best].mean - one.mean <= _CONFIDENCE * paired_standard_error(one, marks[best]):
+            return place
+    return best
+
+
+def paired_standard_error(one: Marks, other: Marks) -> float:
+    """Return the standard error of the difference in mean recall of two models on the same queries."""
+    count = 1 + max(int(items.max()) for _, items in one.ways)
+    samples = [
+        resampled_means((theirs - ours).mean(axis=1), items, count=count, resamples=_RESAMPLES, seed=0)
+        for (ours, items), (theirs, _) in zip(one.ways, other.ways, strict=True)
+    ]
+    return float(np.nanstd(np.mean(samples, axis=0)))

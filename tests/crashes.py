@@ -133,7 +133,7 @@ def contents(catalog: Catalog) -> Contents:
         images, captions = catalog._sides["images"], catalog._sides["captions"]
         images.refresh(records)
         captions.refresh(records)
-        for item in records.stored(names).values():
+        for item in records.items(names).values():
             found[item.id] = (
                 item.attributes,
                 [(image.hash, images.rows[image.slot].tobytes()) for image in item.images],

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from sql_filters import filter_sql
 
+from retrieval.catalog.entries import Entries
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError
 from retrieval.filters import parse_filter
 from retrieval.filters.column_store import ColumnStore
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
-from retrieval.records.entries import Entries
 from retrieval.records.locks import writer_lock
-from retrieval.records.slots import Vector
+from retrieval.records.slots import VectorRecord
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
 from retrieval.types import attributes_json, item_from
 from retrieval.words.search import WordSearch
@@ -102,13 +102,13 @@ def test_a_compacted_copy_holds_the_chosen_rows_in_order(tmp_path):
 def test_an_item_comes_back_as_it_was_put_and_a_replacement_keeps_its_number(database):
     put(database, stored("ä b", slots=(4, 2), captions=("x", "y"), attributes={"n": 1}), stored("c"))
     with database.reading() as records:
-        first = records.stored(["ä b", "nobody"])["ä b"]
+        first = records.items(["ä b", "nobody"])["ä b"]
         assert [image.slot for image in first.images] == [4, 2]
         assert [caption.text for caption in first.captions] == ["x", "y"]
         assert first.attributes == '{"n":1}'
     put(database, stored("ä b", slots=(7,), number=first.number))
     with database.reading() as records:
-        again = records.stored(["ä b"])["ä b"]
+        again = records.items(["ä b"])["ä b"]
         assert (again.number, [image.slot for image in again.images], again.captions) == (first.number, [7], [])
         assert records.counts() == {"items": 2, "images": 2, "captions": 0, "deleted": 0}
 
@@ -137,16 +137,19 @@ def test_changed_entries_are_those_that_sorting_all_gives_and_are_counted(seed):
         return [(int(generator.integers(12)), item, place) for item in items for place in range(generator.integers(4))]
 
     def made(rows):
-        return Entries.sorted(*np.array(rows, np.int64).reshape(-1, 3).T)
+        return Entries.from_unsorted(*np.array(rows, np.int64).reshape(-1, 3).T)
 
     before = entries_of(range(15))
     changed = generator.choice(20, generator.integers(8), replace=False)
     now = entries_of(changed.tolist())
     expected = sorted([row for row in before if row[1] not in changed] + now)
-    found = made(before).changed(changed, made(now))
+    found = made(before).replace_items(changed, made(now))
     assert rows_of_entries(found) == expected
-    assert (found.items, found.slots) == (len({row[1] for row in expected}), len({row[0] for row in expected}))
-    assert found.live().tolist() == sorted({row[0] for row in expected})
+    assert (found.item_count, found.slot_count) == (
+        len({row[1] for row in expected}),
+        len({row[0] for row in expected}),
+    )
+    assert found.live_slots().tolist() == sorted({row[0] for row in expected})
 
 
 def test_what_changed_since_a_revision_is_what_was_touched_since(database):
@@ -158,9 +161,9 @@ def test_what_changed_since_a_revision_is_what_was_touched_since(database):
         records.drop_items([3])
     with database.reading() as records:
         assert sorted(records.slots.changed_items(before).tolist()) == [2, 3]
-        changed = records.slots.entries("images", since=before)
+        changed = Entries.from_unsorted(*records.slots.entries("images", since=before))
         assert rows_of_entries(changed) == [(3, 2, 0), (4, 2, 1)]
-        every = records.slots.entries("images")
+        every = Entries.from_unsorted(*records.slots.entries("images"))
         assert rows_of_entries(every) == [(0, 1, 0), (3, 2, 0), (4, 2, 1)]
 
 
@@ -179,22 +182,22 @@ def test_filters_by_sql_and_by_columns_see_what_the_records_hold(database):
 def test_a_content_is_known_under_its_tower_and_live_while_an_item_has_it(database):
     put(database, stored("a", slots=(0,)))
     with database.writing() as records:
-        records.slots.put_vectors("images", [Vector(0, "x", "tower"), Vector(1, "y", "tower")])
-        known = records.slots.known("images", ["x", "y", "z"], fingerprint="tower")
+        records.slots.put_vectors("images", [VectorRecord(0, "x", "tower"), VectorRecord(1, "y", "tower")])
+        known = records.slots.find_vectors("images", ["x", "y", "z"], fingerprint="tower")
         assert {name: (one.slot, one.live) for name, one in known.items()} == {"x": (0, True), "y": (1, False)}
-        assert records.slots.known("images", ["x"], fingerprint="another") == {}
-        assert records.slots.known("captions", ["x"], fingerprint="tower") == {}
+        assert records.slots.find_vectors("images", ["x"], fingerprint="another") == {}
+        assert records.slots.find_vectors("captions", ["x"], fingerprint="tower") == {}
 
 
 def test_renumbering_keeps_each_image_with_its_content(database):
     put(database, stored("a", slots=(5, 2)), stored("b", slots=(9, 2)))
     with database.writing() as records:
-        records.slots.put_vectors("images", [Vector(slot, f"hash{slot}", "tower") for slot in range(10)])
+        records.slots.put_vectors("images", [VectorRecord(slot, f"hash{slot}", "tower") for slot in range(10)])
         records.slots.renumber("images", [2, 5, 9])
     with database.reading() as records:
-        items = records.stored(["a", "b"])
+        items = records.items(["a", "b"])
         assert [image.slot for image in items["a"].images + items["b"].images] == [1, 0, 2, 0]
-        known = records.slots.known("images", [f"hash{slot}" for slot in range(10)], fingerprint="tower")
+        known = records.slots.find_vectors("images", [f"hash{slot}" for slot in range(10)], fingerprint="tower")
         assert {name: one.slot for name, one in known.items()} == {"hash2": 0, "hash5": 1, "hash9": 2}
 
 

@@ -97,7 +97,7 @@ def test_a_file_that_was_written_again_with_the_same_content_is_unchanged_and_no
     os.utime(shop.folder / "red.png", ns=(1, 1))
     assert shop.build()[:2] == ((0, 0, 0, 5), (0, 0))
     with shop.catalog._database.reading() as records:
-        assert records.stored(["red.png"])["red.png"].images[0].modified == 1
+        assert records.items(["red.png"])["red.png"].images[0].modified == 1
 
 
 def test_of_a_changed_text_only_what_is_new_is_embedded(shop):

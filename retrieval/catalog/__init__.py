@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from index.errors import IndexingError
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.evaluation import ServedCatalog, ServedSide
-from retrieval.catalog.info import facts_of
+from retrieval.catalog.info import catalog_info
 from retrieval.catalog.search.batch import Searcher
 from retrieval.catalog.search.caption_weight import learn_caption_weight
 from retrieval.catalog.search.hits import read_image_sources, read_items
@@ -424,7 +424,7 @@ class Catalog:
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""
-        return facts_of(self._database, device=self._device)
+        return catalog_info(self._database, device=self._device)
 
     def __len__(self) -> int:
         with self._database.reading() as records:

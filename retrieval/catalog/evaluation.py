@@ -42,7 +42,7 @@ class ServedSide:
         target = self.side.target
         keys = [text if target == "images" else content_hash(text.encode()) for text in contents]
         with self.database.reading() as records:
-            known = records.slots.known(target, keys, fingerprint=self.fingerprint)
+            known = records.slots.find_vectors(target, keys, fingerprint=self.fingerprint)
         live = {key: vector.slot for key, vector in known.items() if vector.live}
         return np.array([live.get(key, -1) for key in keys], np.int64)
 

@@ -14,7 +14,7 @@ from retrieval.records.vector_store import index_path
 from retrieval.types import SideName
 
 
-def facts_of(database: Database, *, device: str) -> dict[str, Any]:
+def catalog_info(database: Database, *, device: str) -> dict[str, Any]:
     """Return the facts as JSON values, the ones that people ask for first."""
     with database.reading() as records:
         counts, state = records.counts(), records.state()

@@ -15,11 +15,11 @@ from index.errors import DeviceError, IndexingError, StoredIndexError, VectorErr
 from index.rwlock import ReadWriteLock
 from index.vector_index import VectorIndex
 from index.vectors import Ids, Mask, Neighbors, Rows
+from retrieval.catalog.entries import Entries
 from retrieval.catalog.ranking import Ranking, SearchScope
 from retrieval.errors import CatalogError, RetrievalError
 from retrieval.records import Records
 from retrieval.records.database import LOCK, Database
-from retrieval.records.entries import Entries
 from retrieval.records.locks import is_locked
 from retrieval.records.state import SIDES, CatalogState, SideState
 from retrieval.records.vector_store import index_path, map_rows, vector_path
@@ -52,7 +52,7 @@ class Side:
         self._may_build = may_build
         self._revision = -1
         self._state: SideState | None = None
-        self._entries = Entries.none()
+        self._entries = Entries.empty()
         self._tending = threading.Lock()
         self._starting = threading.Lock()
         self._tender: threading.Thread | None = None
@@ -124,18 +124,18 @@ class Side:
     def count(self, mask: Mask | None) -> int:
         """Return how many of these items (by item number; None is all) have images, or how many texts they have."""
         if self.target == "captions":
-            return self._entries.slots if mask is None else len(self.every_text(mask))
-        return self._entries.items if mask is None else int(np.count_nonzero(mask[self._entries.first_items()]))
+            return self._entries.slot_count if mask is None else len(self.all_captions(mask))
+        return self._entries.item_count if mask is None else int(np.count_nonzero(mask[self._entries.distinct_items()]))
 
-    def every_text(self, mask: Mask) -> Ranking:
+    def all_captions(self, mask: Mask) -> Ranking:
         """Return the texts of the mask's items, each once and of the first of these, in slot order."""
-        places = self._entries.firsts(mask)
+        places = self._entries.first_of_slots(mask)
         return Ranking(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
 
-    def items_of(self, mask: Mask) -> Mask:
+    def items_with_entries(self, mask: Mask) -> Mask:
         """Return the items of the mask that have an image, or a caption."""
         there = np.zeros_like(mask)
-        there[self._entries.first_items()] = True
+        there[self._entries.distinct_items()] = True
         return mask & there
 
     def search(self, query: Rows, k: int, scope: SearchScope) -> Ranking:
@@ -146,7 +146,7 @@ class Side:
         """
         if not len(self._entries) or self.index is None:
             return Ranking.empty()
-        allowed = None if scope.allowed is None else self._entries.allowed(scope.allowed, len(self.rows))
+        allowed = None if scope.allowed is None else self._entries.slot_mask(scope.allowed, len(self.rows))
         wanted = self._first_count(k) + (0 if scope.exclude is None else 1)
         while True:
             neighbors = self.index.search(query, wanted, allowed=allowed, effort=scope.effort)
@@ -167,7 +167,7 @@ class Side:
                 answers[row] = self.search(queries[row : row + 1], k, scope)
         return answers
 
-    def of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
+    def vectors_of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
         """Return the images, or captions, of these items: item numbers and positions, (n,), and their rows, (n, d)."""
         slots, owners, positions = self._entries.of_items(items)
         return owners, positions, self.rows[slots]
@@ -178,7 +178,7 @@ class Side:
 
     def _entries_of(self, neighbors: Neighbors, row: int, scope: SearchScope) -> Ranking:
         """The entries that the slots of one query stand for: one for each item's images, or one for each text."""
-        places, owners = self._entries.of_slots(neighbors.ids[row])
+        places, owners = self._entries.at_slots(neighbors.ids[row])
         item = self._entries.item[places]
         kept = np.ones(len(item), np.bool_) if scope.allowed is None else scope.allowed[item]
         if scope.exclude is not None:
@@ -193,12 +193,12 @@ class Side:
 
     def _load(self, records: Records, rows: Rows, state: SideState) -> None:
         self.rows = rows
-        self._entries = records.slots.entries(self.target)
+        self._entries = Entries.from_unsorted(*records.slots.entries(self.target))
         self.index = self._open_index(state) if len(rows) else None
 
     def _update(self, records: Records, rows: Rows, *, since: int) -> None:
-        now = records.slots.entries(self.target, since=since)
-        self._entries = self._entries.changed(records.slots.changed_items(since), now)
+        changed = Entries.from_unsorted(*records.slots.entries(self.target, since=since))
+        self._entries = self._entries.replace_items(records.slots.changed_items(since), changed)
         self.rows = rows
         if self.index is None:
             self.index = self._exact() if len(rows) else None
@@ -207,12 +207,12 @@ class Side:
 
     def _catch_up(self, index: VectorIndex) -> None:
         """Tell an index of the slots that came or died since it last heard; none of these will live again."""
-        gone = np.setdiff1d(self._entries.dead(len(self.rows)), index.dead, assume_unique=True)
+        gone = np.setdiff1d(self._entries.dead_slots(len(self.rows)), index.dead, assume_unique=True)
         index.follow(self.rows, dead=gone)
 
     def live(self) -> Ids:
         """Return the slots that an image or a caption has, sorted."""
-        return self._entries.live()
+        return self._entries.live_slots()
 
     # --- the index
 
@@ -240,7 +240,7 @@ class Side:
     def _exact(self) -> VectorIndex:
         # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
         device = "cpu" if self._device == "auto" else self._device
-        return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead(len(self.rows)))
+        return VectorIndex.build(self.rows, spec="exact", device=device, dead=self._entries.dead_slots(len(self.rows)))
 
     def save(self, database: Database) -> None:
         """Save the index as it is to be now, unless that is what is saved: the next process has nothing to add.
@@ -309,7 +309,7 @@ class Side:
         Only the first and the last moment keep searches waiting.
         """
         with read_sides(database, [self]):
-            index, state, rows, dead = self.index, self._state, self.rows, self._entries.dead(len(self.rows))
+            index, state, rows, dead = self.index, self._state, self.rows, self._entries.dead_slots(len(self.rows))
         if index is None or state is None or state.kind == "exact":
             return None
         if index.spec.kind == state.kind:

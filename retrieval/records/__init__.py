@@ -119,7 +119,7 @@ class Records:
         ).fetchone()
         return int(row[0])
 
-    def paths_in(self, place: int) -> list[str]:
+    def image_paths(self, place: int) -> list[str]:
         """Return the paths of the pictures that are in a folder, relative to it."""
         rows = self.connection.execute("SELECT DISTINCT path FROM images WHERE folder = ?", (place,))
         return [path for (path,) in rows]
@@ -131,7 +131,7 @@ class Records:
 
     # --- items
 
-    def stored(self, ids: Sequence[str]) -> dict[str, StoredItem]:
+    def items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Return the items that have these ids, by id."""
         wanted = (_names(ids),)
         found = {
@@ -186,7 +186,7 @@ class Records:
         attributes: dict[str, Any] = json.loads(row[0])
         return attributes
 
-    def deleted(self, ids: Sequence[str]) -> set[str]:
+    def deleted_ids(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that were deleted and not taken back."""
         rows = self.connection.execute(
             "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
@@ -257,7 +257,7 @@ class Records:
         """Record that these items come from another source now."""
         self.connection.executemany("UPDATE items SET source = ? WHERE number = ?", [(source, one) for one in numbers])
 
-    def touch_images(self, images: Iterable[tuple[int, int, int | None, int | None]]) -> None:
+    def update_file_stamps(self, images: Iterable[tuple[int, int, int | None, int | None]]) -> None:
         """Record (item, position, size, modified) of files that were written anew with the same content."""
         self.connection.executemany(
             "UPDATE images SET size = ?3, modified = ?4 WHERE item = ?1 AND position = ?2", list(images)

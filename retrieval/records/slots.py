@@ -4,16 +4,18 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.records.entries import Entries, read_entries
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.state import SideState
 from retrieval.types import SideName
 
+Column: TypeAlias = NDArray[np.int64]
+
+_ENTRY = np.dtype([("slot", np.int64), ("item", np.int64), ("position", np.int64)])
 _ENTRIES: dict[SideName, tuple[str, str]] = {
     "images": (
         "SELECT slot, item, position FROM images",
@@ -24,21 +26,25 @@ _ENTRIES: dict[SideName, tuple[str, str]] = {
         "SELECT slot, captions.item, position FROM captions JOIN attribute_changes USING (item) WHERE revision > ?",
     ),
 }
+_LIVE: dict[SideName, str] = {
+    "images": "SELECT DISTINCT slot FROM images ORDER BY slot",
+    "captions": "SELECT DISTINCT slot FROM captions ORDER BY slot",
+}
 _IS_LIVE: dict[SideName, str] = {
     "images": "EXISTS (SELECT 1 FROM images WHERE images.slot = vectors.slot)",
     "captions": "EXISTS (SELECT 1 FROM captions WHERE captions.slot = vectors.slot)",
 }
 
 
-class Vector(NamedTuple):
-    """What a slot's vector was made of."""
+class VectorRecord(NamedTuple):
+    """The content and the tower that a slot's vector was made of."""
 
     slot: int
     hash: str
     fingerprint: str
 
 
-class Known(NamedTuple):
+class KnownVector(NamedTuple):
     """A vector that is there already; `live` says whether an image or a caption has it now."""
 
     slot: int
@@ -59,42 +65,50 @@ class Slots:
         """Record the state of one side's vectors."""
         write_meta(self.connection, {side: asdict(state)})
 
-    def known(self, side: SideName, hashes: Iterable[str], *, fingerprint: str) -> dict[str, Known]:
+    def find_vectors(self, side: SideName, hashes: Iterable[str], *, fingerprint: str) -> dict[str, KnownVector]:
         """Return the vectors that were made of these contents by this tower, by content hash."""
         rows = self.connection.execute(
             f"SELECT hash, slot, {_IS_LIVE[side]} FROM vectors "  # noqa: S608 - made of constants
             "WHERE side = ? AND fingerprint = ? AND hash IN (SELECT value FROM json_each(?))",
             (side, fingerprint, json.dumps(list(hashes))),
         )
-        return {name: Known(slot, bool(live)) for name, slot, live in rows}
+        return {name: KnownVector(slot, bool(live)) for name, slot, live in rows}
 
-    def put_vectors(self, side: SideName, vectors: Sequence[Vector]) -> None:
+    def put_vectors(self, side: SideName, vectors: Sequence[VectorRecord]) -> None:
         """Record what new slots were made of; a content that had another slot has the new one from now on."""
         self.connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", [(side, *vector) for vector in vectors]
         )
 
-    def entries(self, side: SideName, *, since: int = 0) -> Entries:
-        """Return the images or captions of the items that changed after revision `since`; zero takes all."""
+    def entries(self, side: SideName, *, since: int = 0) -> tuple[Column, Column, Column]:
+        """Return slots, items and positions, (n,) each, of the images or captions of a side, in no order.
+
+        Only those of the items that changed after revision `since`; zero takes all.
+        """
         every, changed = _ENTRIES[side]
         cursor = self.connection.execute(changed, (since,)) if since else self.connection.execute(every)
-        return read_entries(cursor)
+        rows = np.fromiter(cursor, dtype=_ENTRY)
+        return rows["slot"].copy(), rows["item"].copy(), rows["position"].copy()
 
-    def changed_items(self, since: int) -> NDArray[np.int64]:
+    def live(self, side: SideName) -> list[int]:
+        """Return the slots that an image or a caption has, sorted."""
+        return [slot for (slot,) in self.connection.execute(_LIVE[side])]
+
+    def changed_items(self, since: int) -> Column:
         """Return the items that were added, changed or deleted after revision `since`."""
         cursor = self.connection.execute("SELECT item FROM attribute_changes WHERE revision > ?", (since,))
         return np.fromiter((item for (item,) in cursor), dtype=np.int64)
 
-    def slots_of(self, item: int) -> list[int]:
+    def image_slots(self, item: int) -> list[int]:
         """Return the slots of an item's images."""
         rows = self.connection.execute("SELECT slot FROM images WHERE item = ? ORDER BY position", (item,))
         return [slot for (slot,) in rows]
 
-    def texts(self) -> list[str]:
+    def caption_texts(self) -> list[str]:
         """Return the different captions, sorted."""
         return [text for (text,) in self.connection.execute("SELECT DISTINCT text FROM captions ORDER BY text")]
 
-    def replace_captions(self, texts: Sequence[str], vectors: Sequence[Vector]) -> None:
+    def replace_captions(self, texts: Sequence[str], vectors: Sequence[VectorRecord]) -> None:
         """Give every caption the slot of its text's new vector, and forget the vectors that captions had before."""
         run = self.connection.execute
         run("CREATE TEMP TABLE embedded (text TEXT PRIMARY KEY, slot INTEGER NOT NULL) WITHOUT ROWID")

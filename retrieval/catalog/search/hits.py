@@ -59,7 +59,7 @@ def read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[s
     rows = {side: _rows(records, side) for side in SIDES} if vectors else None
     return {
         item.id: _facts(records, item) | ({} if rows is None else _vectors(item, rows))
-        for item in records.stored(ids).values()
+        for item in records.items(ids).values()
     }
 
 
@@ -87,7 +87,7 @@ def _vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]
 
 def read_image_sources(records: Records, name: str) -> list[ImageSource | None]:
     """Return where the pictures of an item are, None for one of which only the vector is known; no item has none."""
-    return [source for item in records.stored([name]).values() for source in _sources(records, item)]
+    return [source for item in records.items([name]).values() for source in _sources(records, item)]
 
 
 def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:

@@ -42,7 +42,7 @@ def fused(sides: Mapping[SideName, Side], query: Rows, *, among: Sequence[Rankin
 
 def _scores(side: Side, query: Rows, items: Ids, *, fusion: Fusion) -> tuple[NDArray[np.float64], Ids]:
     """The score of each of the items, sorted, on one side, NaN for none, and the position of its best entry."""
-    owners, positions, rows = side.of_items(items)
+    owners, positions, rows = side.vectors_of_items(items)
     cosines = rows.astype(np.float64) @ query[0].astype(np.float64)
     order = np.lexsort((positions, -cosines, owners))
     owners, positions, cosines = owners[order], positions[order], cosines[order]

@@ -159,7 +159,7 @@ class Search:
     def _everything(self) -> Ranking:
         """Every item, or text, that the filter lets through fits a request that asks for nothing in particular."""
         if self.target == "captions":
-            return self.side.every_text(self._items())
+            return self.side.all_captions(self._items())
         items = np.flatnonzero(self._items())
         return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
@@ -266,7 +266,7 @@ class Search:
         mask = (columns.live if self._mask is None else self._mask).copy()
         if self._without is not None:
             mask[self._without] = False
-        return self.side.items_of(mask)
+        return self.side.items_with_entries(mask)
 
     def _facets(self, found: Ranking) -> Mapping[str, Facet]:
         if not self.request.facets:
@@ -290,4 +290,4 @@ def _item_row(records: Records, side: Side, name: str) -> tuple[int, Rows]:
     numbers = records.numbers_of([name])
     if name not in numbers:
         raise QueryError(f"There is no item {name!r} in this catalog.")
-    return numbers[name], mean_row(np.array(side.rows[records.slots.slots_of(numbers[name])]))
+    return numbers[name], mean_row(np.array(side.rows[records.slots.image_slots(numbers[name])]))

@@ -94,7 +94,7 @@ class Ingest:
             item = self._item(draft, images=images, captions=captions, roots=roots)
             if draft.stored is not None and _says_the_same(item, draft.stored):
                 counts["unchanged"] += 1
-                records.touch_images(_stamps(item))
+                records.update_file_stamps(_stamps(item))
                 if item.number is not None and item.source is not None and item.source != draft.stored.source:
                     records.set_source([item.number], item.source)
             else:

@@ -80,7 +80,7 @@ class Reader:
 
     def _known(self, contents: Sequence[str]) -> set[str]:
         with self._database.reading() as records:
-            return set(records.slots.known("images", contents, fingerprint=self._fingerprint))
+            return set(records.slots.find_vectors("images", contents, fingerprint=self._fingerprint))
 
     def _take(self, batch: EmbeddedBatch) -> None:
         for number, row in zip(batch.positions, batch.rows, strict=True):

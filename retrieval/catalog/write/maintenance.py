@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from index.spec import spec_for_here
 from retrieval.catalog.write.kept_pictures import drop_pictures
 from retrieval.records import Records
@@ -20,16 +22,16 @@ def compact(database: Database, side: SideName) -> None:
     """
     with database.reading() as records:
         state = records.slots.side(side)
-        live = records.slots.entries(side).live()
+        live = records.slots.live(side)
         dimension = records.meta("dimension")
     folder = database.folder
     if (state.rows - len(live)) * DEAD_SHARE > state.rows:
         after = replace(state, generation=state.generation + 1, rows=len(live), saved=-1)
         rows = map_rows(vector_path(folder, side, state.generation), count=state.rows, dimension=dimension)
         with guarded(folder):
-            copy_rows(rows, live, vector_path(folder, side, after.generation))
+            copy_rows(rows, np.array(live, np.int64), vector_path(folder, side, after.generation))
         with database.writing() as records:
-            records.slots.renumber(side, live.tolist())
+            records.slots.renumber(side, live)
             records.slots.put_side(side, after)
         state = after
     remove_other_generations(folder, side, generation=state.generation)
@@ -39,7 +41,7 @@ def drop_unnamed_pictures(database: Database) -> None:
     """Delete the pictures that the catalog keeps and no item has any more."""
     with database.reading() as records:
         place = records.find_place(database.folder)
-        named = records.paths_in(place) if place is not None else []
+        named = records.image_paths(place) if place is not None else []
     drop_pictures(database.folder, named=named)
 
 

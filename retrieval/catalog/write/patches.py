@@ -27,7 +27,7 @@ def plan_patches(
     named = {_id(change): change for change in listed}
     if len(named) < len(listed):
         raise ItemError("two changes are of one item: put them into one, or patch twice")
-    stored = records.stored(list(named))
+    stored = records.items(list(named))
     items = [_patched(stored[name], change, root) for name, change in named.items() if name in stored]
     drafts = [_keeping(draft, named[draft.item.id]) for draft in plan(records, items, source=None)]
     return drafts, [Skipped(name, "there is no such item; put it whole") for name in named if name not in stored]

@@ -86,7 +86,7 @@ def plan(records: Records, items: Iterable[Item], *, source: int | None) -> list
     modification time changing. An item's `source` stays as recorded where None is given.
     """
     items = list(items)
-    stored = records.stored([item.id for item in items])
+    stored = records.items([item.id for item in items])
     places = records.places()
     return [_draft(item, stored.get(item.id), places, source=source) for item in items]
 

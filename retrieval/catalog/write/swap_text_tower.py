@@ -10,7 +10,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.hashing import content_hash
 from retrieval.records.database import Database, guarded
-from retrieval.records.slots import Vector
+from retrieval.records.slots import VectorRecord
 from retrieval.records.state import EncoderRecord
 from retrieval.records.vector_store import append_rows, vector_path
 
@@ -51,7 +51,7 @@ def adopt(
             records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))
             return Adoption(records.counts()["images"], 0)
     with database.reading() as records:
-        texts, state = records.slots.texts(), records.slots.side("captions")
+        texts, state = records.slots.caption_texts(), records.slots.side("captions")
     after = replace(state, generation=state.generation + 1, rows=len(texts), saved=-1)
     with guarded(database.folder):
         path = vector_path(database.folder, "captions", after.generation)
@@ -64,7 +64,7 @@ def adopt(
             progress(done, len(texts))
     keys = [content_hash(text.encode()) for text in texts]
     with database.writing() as records:
-        vectors = [Vector(slot, key, encoder.text_fingerprint) for slot, key in enumerate(keys)]
+        vectors = [VectorRecord(slot, key, encoder.text_fingerprint) for slot, key in enumerate(keys)]
         records.slots.replace_captions(texts, vectors)
         records.slots.put_side("captions", after)
         records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))

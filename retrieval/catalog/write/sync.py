@@ -176,7 +176,7 @@ class _Build:
         if self._options.restore:
             return items
         with self._database.reading() as records:
-            deleted = records.deleted([item.id for item in items])
+            deleted = records.deleted_ids([item.id for item in items])
         self._kept_deleted = len(deleted)
         return [item for item in items if item.id not in deleted]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.records import Records
-from retrieval.records.slots import Vector
+from retrieval.records.slots import VectorRecord
 from retrieval.records.state import SideState
 from retrieval.records.vector_store import append_rows, map_rows, vector_path
 from retrieval.types import SideName
@@ -32,7 +32,7 @@ class Shelf:
     fingerprint: str
     state: SideState
     slots: dict[str, int] = field(default_factory=dict)
-    vectors: list[Vector] = field(default_factory=list)
+    vectors: list[VectorRecord] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
 
     @classmethod
@@ -42,7 +42,7 @@ class Shelf:
 
     def find(self, records: Records, contents: Sequence[str]) -> list[str]:
         """Give slots to the contents that were embedded before, and return the others, each once."""
-        known = records.slots.known(self.side, contents, fingerprint=self.fingerprint)
+        known = records.slots.find_vectors(self.side, contents, fingerprint=self.fingerprint)
         live = {content: vector.slot for content, vector in known.items() if vector.live}
         dead = {content: vector.slot for content, vector in known.items() if not vector.live}
         self.slots.update(live)
@@ -57,7 +57,7 @@ class Shelf:
         for content, row in vectors.items():
             slot = self.state.rows + len(self.rows)
             self.slots[content] = slot
-            self.vectors.append(Vector(slot, content, self.fingerprint))
+            self.vectors.append(VectorRecord(slot, content, self.fingerprint))
             self.rows.append(row)
 
     def write(self) -> None:

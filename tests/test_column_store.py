@@ -239,7 +239,16 @@ def test_a_connection_at_an_older_state_is_answered_from_that_state(tmp_path):
     assert matches_by_columns(store, old, {"a": 1}) == {0}
     assert len(store.mask(parse_filter({}), old)) == 2
     old.execute("ROLLBACK")
+    old.execute("BEGIN")
+    assert old.execute("SELECT count(*) FROM live_items").fetchall() == [(2,)]
+    put(writer, {3: {"a": 1}})
+    assert matches_by_columns(store, new, {"a": 1}) == {1, 2, 3}
+    statements = []
+    old.set_trace_callback(statements.append)
     assert matches_by_columns(store, old, {"a": 1}) == {1, 2}
+    assert not [statement for statement in statements if "group_concat" in statement], "the lagging columns are kept"
+    old.execute("ROLLBACK")
+    assert matches_by_columns(store, old, {"a": 1}) == {1, 2, 3}
     assert not new.in_transaction
     for connection in (writer, old, new):
         connection.close()

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     help="Weight of text, image, like, minus; of words with --hybrid.",
 )
 @click.option(
-    "--where", "filters", metavar="EXPR", multiple=True, help='Filter: "price<60", color=gray; repeat to and.'
+    "--where",
+    "filters",
+    metavar="EXPR",
+    multiple=True,
+    help='Filter: "price<60", color=gray, title~red; repeat to and.',
 )
 @click.option(
     "--images", "target", flag_value="images", default=None, help="Rank images (default for a text or a mix)."

@@ -27,13 +27,17 @@ class ColumnStore:
     """The columns of one catalog, each read at its first use; later only changed items are read again.
 
     Threads may share it, each with its own connection.
+
+    Attributes:
+        revision: The latest change of an item that the columns hold.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._columns: dict[str, Column] = {}
         self._live: Mask = np.zeros(0, np.bool_)
-        self._revision = 0
+        self.revision = 0
+        self._lagging: ColumnStore | None = None  # answers connections at a state before this store's
 
     def mask(self, condition: Filter, connection: sqlite3.Connection) -> Mask:
         """Return True at the numbers of the live items that satisfy the condition, as the connection sees them now.
@@ -49,27 +53,29 @@ class ColumnStore:
         with _transaction(connection):
             with self._lock:
                 revision, size = _read_state(connection)
-                if revision >= self._revision:
+                if revision >= self.revision:
                     self._refresh(connection, revision, size)
                     yield Columns(self._live, partial(self._column, connection=connection))
                     return
-            # The store is already at a newer state than this connection: read the columns for it alone.
-            with ColumnStore().snapshot(connection) as columns:
+                if self._lagging is None or self._lagging.revision > revision:
+                    self._lagging = ColumnStore()
+                lagging = self._lagging
+            with lagging.snapshot(connection) as columns:
                 yield columns
 
     def _refresh(self, connection: sqlite3.Connection, revision: int, size: int) -> None:
-        if revision == self._revision:
+        if revision == self.revision:
             return
-        changed = _fetch_integers(connection, "SELECT item FROM attribute_changes WHERE revision > ?", self._revision)
-        columns, before = self._columns, self._revision
-        self._columns, self._revision = {}, 0  # an error below leaves a store that reads everything again
+        changed = _fetch_integers(connection, "SELECT item FROM attribute_changes WHERE revision > ?", self.revision)
+        columns, before = self._columns, self.revision
+        self._columns, self.revision = {}, 0  # an error below leaves a store that reads everything again
         if before == 0 or len(changed) > max(1000, size // 8):
             self._live = _to_mask(_fetch_integers(connection, "SELECT item FROM live_items"), size)
         else:
             self._update_live(connection, changed, size)
             _update_columns(columns, connection, changed=_to_mask(changed, size))
             self._columns = columns
-        self._revision = revision
+        self.revision = revision
 
     def _update_live(self, connection: sqlite3.Connection, changed: Items, size: int) -> None:
         live = np.zeros(size, np.bool_)

@@ -67,7 +67,9 @@ class SearchBody(StrictModel):
     )
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     offset: Annotated[int, Field(ge=0, le=100_000)] = 0
-    where: dict[str, Any] | None = Field(None, description='Filter: {"price": {"$lt": 60}, "color": "gray"}.')
+    where: dict[str, Any] | None = Field(
+        None, description='Filter: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.'
+    )
     sort: Annotated[list[Key], Field(max_length=8)] = Field([], description='Attributes, "-price" from the highest.')
     group: Key | None = Field(None, description="Attribute: of each value, only the best hit.")
     facets: Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)] = []

@@ -17,7 +17,7 @@ from tiny_models import tiny_config
 
 from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train
-from retrieval.train.distributed import Crew, joined
+from retrieval.train.distributed import ProcessGroup, join_process_group
 from retrieval.train.run_folder import RunFolder
 
 CONVOLUTIONS = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "patch_size": None}
@@ -34,19 +34,19 @@ def one_thread():
 @settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 9))
 def test_the_shares_of_a_crew_are_the_batch_and_even(count, size):
-    shares = [Crew(place, size).share(count) for place in range(size)]
+    shares = [ProcessGroup(place, size).shard(count) for place in range(size)]
     assert [item for share in shares for item in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_one_that_stands_alone_needs_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as crew:
-        assert (crew.leads, crew.size) == (True, 1)
-        assert crew.told([3.5]) == [3.5]
-        assert crew.any(flag=True)
+    with join_process_group("cpu") as process_group:
+        assert (process_group.is_main, process_group.world_size) == (True, 1)
+        assert process_group.broadcast_values([3.5]) == [3.5]
+        assert process_group.any(flag=True)
         rows = torch.rand(4, 2)
-        assert crew.gathered(rows, 4) is rows
+        assert process_group.all_gather(rows, 4) is rows
 
 
 def write_shapes(folder: Path, count: int = 26) -> Path:

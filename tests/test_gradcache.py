@@ -9,7 +9,7 @@ from tiny_models import random_model, tiny_config
 
 from retrieval.train.config import TrainConfig
 from retrieval.train.data.dataset import Batch
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop import gradcache, precision
 from retrieval.train.loop.gradcache import Gradients
 from retrieval.train.losses import Positives, choice
@@ -75,7 +75,7 @@ def gradients_of(model, batch, **settings):
     set_train_mode(model)
     towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
     config = TrainConfig(seed=11, precision="float32", **settings)
-    loss = Gradients(towers, config, crew=Crew()).of(batch)
+    loss = Gradients(towers, config, process_group=ProcessGroup()).of(batch)
     found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     return loss.item(), found
 
@@ -99,19 +99,19 @@ def test_any_size_of_parts_gives_the_whole_batch_s_gradients_with_dropout_on(los
             assert_equal(gradients_of(model, batch, loss=loss, micro_batch=size), whole)
 
 
-class Share(Crew):
+class Shard(ProcessGroup):
     """One of several processes that already know each other's rows."""
 
     rows = ()
 
-    def gathered(self, rows, count):
+    def all_gather(self, rows, count):
         """What all processes have, of pictures first and then of texts."""
         everyone = next(self.rows)
-        share = self.share(count)
+        share = self.shard(count)
         assert torch.allclose(everyone[share.start : share.stop], rows, atol=1e-12)
         return everyone.clone()
 
-    def add_up(self, parameters):
+    def all_reduce_gradients(self, parameters):
         """Nothing: the test does."""
 
 
@@ -130,13 +130,13 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
     sums = {name: torch.zeros_like(gradient) for name, gradient in whole[1].items()}
     for place in range(3):
         model.zero_grad()
-        crew = Share(place, 3)
-        share = crew.share(22)
+        process_group = Shard(place, 3)
+        share = process_group.shard(22)
         own = slice(share.start, share.stop)
         parts = {name: getattr(batch, name)[own] for name in ("images", "texts", "pixels", "tokens")}
-        monkeypatch.setattr(Share, "rows", iter(rows))
+        monkeypatch.setattr(Shard, "rows", iter(rows))
         config = TrainConfig(seed=11, precision="float32", micro_batch=size)
-        loss = Gradients(towers, config, crew=crew).of(replace(batch, offset=share.start, **parts))
+        loss = Gradients(towers, config, process_group=process_group).of(replace(batch, offset=share.start, **parts))
         assert loss.item() == pytest.approx(whole[0], rel=1e-12)
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
@@ -162,7 +162,7 @@ def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
         model.to(device).zero_grad()
         set_train_mode(model)
         towers = Towers(model, device=device, mean=(0.5,) * 3, deviation=(0.3,) * 3)
-        gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), crew=Crew())
+        gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), process_group=ProcessGroup())
         results.append(gradients.clipped(batch, torch.optim.AdamW(model.parameters()))[0])
     assert results[1] == pytest.approx(results[0], rel=0.05)
 
@@ -242,18 +242,18 @@ def test_half_precision_leaves_the_loss_near_and_in_single_precision():
     for kind in ("float32", "bfloat16"):
         set_train_mode(model)
         towers = Towers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
-        results.append(Gradients(towers, TrainConfig(precision=kind), crew=Crew()).of(batch))
+        results.append(Gradients(towers, TrainConfig(precision=kind), process_group=ProcessGroup()).of(batch))
     assert results[0].dtype == results[1].dtype == torch.float32
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)
     assert results[1].item() != results[0].item()
 
 
-class Follower(Crew):
+class Follower(ProcessGroup):
     """The second of two processes, whose leading one says the same each time."""
 
     said = 0.0
 
-    def told(self, values):
+    def broadcast_values(self, values):
         """What the leading process has."""
         return [self.said] * len(values)
 
@@ -264,5 +264,5 @@ def test_all_processes_try_both_kinds_of_number_or_none_does(monkeypatch, said):
     monkeypatch.setattr(precision, "fastest_kind", lambda _: torch.float32 if said else torch.bfloat16)
     monkeypatch.setattr(Follower, "said", float(said))
     tried = []
-    precision.fitting_kind("cpu", weights=10**8, try_step=tried.append, crew=Follower(1, 2))
+    precision.fitting_kind("cpu", weights=10**8, try_step=tried.append, process_group=Follower(1, 2))
     assert sorted(set(tried)) == (["bfloat16", "float32"] if said else [])

@@ -80,7 +80,6 @@ def train(
         from retrieval.pairs import read_pairs
         from retrieval.train import Watch
         from retrieval.train import train as train_encoder
-        from retrieval.train.distributed import leads
         from retrieval.train.run_folder import RunFolder
 
         named = _with_notices({name: value for name, value in settings.items() if _is_named(name)} | others)
@@ -94,13 +93,13 @@ def train(
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
         held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
-        if resume and not goes_on and leads():
+        if resume and not goes_on and _is_main_process():
             notice(f"{run} holds no run to go on with: one is begun")
-        if "model" not in named and not goes_on and leads():
+        if "model" not in named and not goes_on and _is_main_process():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
         watch = Watch(progress=bar.progress, opened=bar.opened, kept=bar.kept, graded=bar.graded)
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
-    if leads():
+    if _is_main_process():
         notice_skipped(result.skipped)
         notice(f"wrote {run / 'report.html'}")
         click.echo(result.summary())
@@ -198,6 +197,11 @@ def _with_notices(named: Mapping[str, Any]) -> dict[str, Any]:
     return with_current_names(named, TrainConfig)
 
 
+def _is_main_process() -> bool:
+    """Whether this process prints: the first of those that `torchrun` started, or one that is alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _is_named(name: str) -> bool:
     """Whether an option stands on the command line; what does not is as the run was begun."""
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
@@ -213,8 +217,7 @@ class TrainingBar:
     def _of(unit: str) -> Any:
         from tqdm import tqdm
 
-        others = os.environ.get("RANK", "0") != "0"  # `train.crew.leads`, whose import would take seconds
-        return tqdm(unit=unit, file=sys.stderr, disable=others or None, leave=False)
+        return tqdm(unit=unit, file=sys.stderr, disable=None if _is_main_process() else True, leave=False)
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,7 @@ from retrieval.train.data.disk_cache import DiskCache
 from retrieval.train.data.image_cache import ImageCache, build_image_cache
 from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.defaults import resolve, with_defaults, with_resolved
-from retrieval.train.distributed import Crew, joined, neighbours
+from retrieval.train.distributed import ProcessGroup, join_process_group, local_world_size
 from retrieval.train.loop.callbacks import Progress, Watch
 from retrieval.train.loop.events import Events, check_events
 from retrieval.train.loop.trainer import Trainer
@@ -80,11 +80,11 @@ def train(
     cache = Path(config.cache_folder or folder.config.parent)
     if config.tensorboard:
         check_events()
-    with joined(config.device) as crew, ExitStack() as during:
+    with join_process_group(config.device) as process_group, ExitStack() as during:
         folder.check(config, resume=resume)
-        if crew.leads:
+        if process_group.is_main:
             during.enter_context(run_lock(folder.path))
-        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, sharers=neighbours())))
+        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, sharers=local_world_size())))
         during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         if resume and folder.config.is_file():
@@ -101,20 +101,20 @@ def train(
             checkpoint=checkpoint,
             validation=validation,
             disk=disk,
-            crew=crew,
+            process_group=process_group,
             watch=watch,
         )
         if begun:
             trainer.restore()
         trainer.begin()
-        if config.tensorboard and crew.leads:
+        if config.tensorboard and process_group.is_main:
             trainer.events = during.enter_context(closing(Events(folder.events, step=trainer.step)))
         with _stop_request() as stop, _repeatable(trainer.device):
             trainer.go_on(stop)
-        exams = Exams.of(trainer) if crew.leads else None
+        exams = Exams.of(trainer) if process_group.is_main else None
         refused = pairs.skipped if validation is None else (*pairs.skipped, *validation.skipped)
         result = result_of(trainer, exams, refused=refused, seconds=time.perf_counter() - started)
-        if crew.leads:
+        if process_group.is_main:
             write_report(trainer, result, exams)
     return result
 
@@ -127,7 +127,7 @@ def _prepared(
     checkpoint: Checkpoint,
     validation: Pairs | None,
     disk: DiskCache,
-    crew: Crew,
+    process_group: ProcessGroup,
     watch: Watch,
 ) -> Trainer:
     """Everything that a run needs, before its first step."""
@@ -136,7 +136,9 @@ def _prepared(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     transform = TrainTransform.from_preprocess(checkpoint.preprocess, min_scale=cast("float", config.crop))
-    cache_bytes, kept = (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // neighbours(), disk)
+    cache_bytes, kept = (
+        (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // local_world_size(), disk)
+    )
     image_cache = build_image_cache(
         pairs.pairs, transform, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
     )
@@ -164,7 +166,7 @@ def _prepared(
         dataset=dataset,
         transform=transform,
         held_out=[pair.id for pair, out in zip(pairs, held, strict=True) if out],
-        crew=crew,
+        process_group=process_group,
         exam=exam,
         watch=watch,
     )

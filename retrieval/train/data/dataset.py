@@ -19,7 +19,7 @@ from retrieval.train.data.balance import classes_of
 from retrieval.train.data.caption_words import pieces
 from retrieval.train.data.sampler import BatchIndices, BatchSampler
 from retrieval.train.data.weights import weights_of
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 from retrieval.train.losses import Positives
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 MIN_HELD_OUT: Final = 20
 MAX_HELD_OUT: Final = 2000
-_ALONE: Final = Crew()
+_ALONE: Final = ProcessGroup()
 _KEPT_TEXTS: Final = 2**17  # texts that stay tokenised, 80 MB at the usual 77 tokens
 
 
@@ -217,10 +217,10 @@ class BatchLoader:
         tokenizer: Callable[..., Any],
         augmentation: Augmentation | None = None,
         word_dropout: float = 0.0,
-        crew: Crew = _ALONE,
+        process_group: ProcessGroup = _ALONE,
     ) -> None:
-        """Begin; without transform, no batch shows its pictures. Each of a crew gets its own share of every batch."""
-        self._crew = crew
+        """Begin; without transform, no batch shows its pictures. Each process gets its own shard of every batch."""
+        self._process_group = process_group
         self._dataset, self._image_cache, self.sampler, self._transform = dataset, image_cache, sampler, transform
         self._augmentation, self._word_dropout = augmentation, word_dropout
         self._tokenizer, self._one_at_a_time = tokenizer, Lock()
@@ -234,7 +234,7 @@ class BatchLoader:
         """
         batch, dataset = self.sampler.draw_batch(step), self._dataset
         texts = [dataset.captions[place][caption] for place, caption in zip(batch.images, batch.captions, strict=True)]
-        share = self._crew.share(len(texts))
+        share = self._process_group.shard(len(texts))
         own = slice(share.start, share.stop)
         return Batch(
             step=step,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from retrieval.errors import TrainingError
 from retrieval.train.config import PRECISIONS
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop.precision import Precision, fitting_kind
 from retrieval.train.losses.choice import compute_loss
 from retrieval.train.model.bias import INIT_LOGIT_BIAS, fit_logit_bias
@@ -41,19 +41,19 @@ class Gradients:
     Args:
         towers: the model's two sides.
         config: says the loss, and how many are encoded at once.
-        crew: the processes that share the batch.
+        process_group: the processes that share the batch.
 
     Attributes:
         precision: of the towers, "auto" until the first step; the loss is always taken in float32 at least.
     """
 
-    def __init__(self, towers: "Towers", config: "TrainConfig", *, crew: Crew) -> None:
+    def __init__(self, towers: "Towers", config: "TrainConfig", *, process_group: ProcessGroup) -> None:
         self.precision = Precision(config.precision, towers.device)
-        self._towers, self._config, self._crew = towers, config, crew
+        self._towers, self._config, self._process_group = towers, config, process_group
         self._drops = has_dropout(towers.model)
         if config.compile:
             _compile(towers.model, drops=self._drops)
-        kept = crew.size > 1 or config.micro_batch is not None or config.freeze_bn_stats
+        kept = process_group.world_size > 1 or config.micro_batch is not None or config.freeze_bn_stats
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if kept and isinstance(module, norms)]
         new = config.from_random and not (
@@ -108,9 +108,9 @@ class Gradients:
         whole = len(parts) == 1
         with torch.set_grad_enabled(whole):
             rows = [torch.cat([self._encoded(batch, side, part) for part in parts]) for side in _SIDES]
-        if whole and self._crew.size == 1:
+        if whole and self._process_group.world_size == 1:
             return self._backward(batch, rows)
-        gathered = [self._crew.gathered(own.detach(), batch.total).requires_grad_() for own in rows]
+        gathered = [self._process_group.all_gather(own.detach(), batch.total).requires_grad_() for own in rows]
         loss = self._backward(batch, gathered)
         for side, own, everyone in zip(_SIDES, rows, gathered, strict=True):
             upstream = everyone.grad[batch.offset : batch.offset + len(own)]  # type: ignore[index] # it has one now
@@ -159,8 +159,8 @@ class Gradients:
         model: Any = self._towers.model
         for parameter in (model.logit_scale, model.logit_bias):
             if parameter is not None and parameter.grad is not None:
-                parameter.grad /= self._crew.size
-        self._crew.add_up(self._towers.model.parameters())
+                parameter.grad /= self._process_group.world_size
+        self._process_group.all_reduce_gradients(self._towers.model.parameters())
 
     def _fitting(self, batch: "Batch", optimizer: torch.optim.Optimizer) -> str:
         """The kind of number that is fast here, as the leading process finds it."""
@@ -173,10 +173,10 @@ class Gradients:
             optimizer.zero_grad()
 
         weights = sum(parameter.numel() for parameter in model.parameters())
-        kind = fitting_kind(self._towers.device, weights=weights, try_step=try_step, crew=self._crew)
+        kind = fitting_kind(self._towers.device, weights=weights, try_step=try_step, process_group=self._process_group)
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)  # of batch normalisation
-        return PRECISIONS[int(self._crew.told([PRECISIONS.index(kind)])[0])]
+        return PRECISIONS[int(self._process_group.broadcast_values([PRECISIONS.index(kind)])[0])]
 
 
 def _compile(model: Any, *, drops: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from retrieval.concurrency import prefetch_map
 from retrieval.train.data.negatives import HardNegatives, mine_hard_negatives
-from retrieval.train.distributed import neighbours
+from retrieval.train.distributed import local_world_size
 from retrieval.train.model.param_groups import set_train_mode
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrieval.train.data.image_cache import ImageCache
     from retrieval.train.data.sampler import BatchSampler
     from retrieval.train.data.transforms import TrainTransform
-    from retrieval.train.distributed import Crew
+    from retrieval.train.distributed import ProcessGroup
     from retrieval.train.model.towers import Towers
 
 _AHEAD_BYTES: Final = 4 * 2**30  # of pictures in prepared batches, of all processes of a machine together
@@ -42,7 +42,7 @@ class Drill:
     transform: "TrainTransform"
     encoder: "OpenClipEncoder"
     towers: "Towers"
-    crew: "Crew"
+    process_group: "ProcessGroup"
     hard: HardNegatives | None = None
 
     def batches(
@@ -68,8 +68,8 @@ class Drill:
 
     def _depth(self, sampler: "BatchSampler", threads: int) -> int:
         """How many batches are prepared ahead."""
-        shown = 0 if self.towers.can_precompute("image") else max(sampler.sizes) // self.crew.size
-        room = _AHEAD_BYTES // neighbours()
+        shown = 0 if self.towers.can_precompute("image") else max(sampler.sizes) // self.process_group.world_size
+        room = _AHEAD_BYTES // local_world_size()
         return depth_of(threads, batch_bytes=shown * self.transform.height * self.transform.width * 3, room=room)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -86,25 +86,27 @@ class Drill:
         self.towers.model.eval()
         hard = mine_hard_negatives(*self._rows(), self.dataset)
         set_train_mode(self.towers.model)
-        tables = [torch.from_numpy(table).to(self.crew.device) for table in (hard.images, hard.captions)]
-        self.crew.same(tables)  # each process may round scores in its own way
+        tables = [torch.from_numpy(table).to(self.process_group.device) for table in (hard.images, hard.captions)]
+        self.process_group.broadcast(tables)  # each process may round scores in its own way
         return HardNegatives(*(table.cpu().numpy() for table in tables))
 
     def _rows(self) -> tuple["Rows", "Rows"]:
         """Rows of the pictures (n, d), as the finished model sees them, and of the texts (t, d)."""
-        dataset, crew = self.dataset, self.crew
+        dataset, process_group = self.dataset, self.process_group
         pictures, texts = (self.towers.precomputed_rows(side) for side in ("image", "text"))
         if pictures is None:
-            numbers = [dataset.images[place] for place in crew.share(len(dataset.images))]
+            numbers = [dataset.images[place] for place in process_group.shard(len(dataset.images))]
             own = _of_pictures(numbers, self.image_cache, transform=self.transform, encoder=self.encoder)
             pictures = self._gathered(own, len(dataset.images))
         if texts is None:
-            own = self.encoder.encode_texts([dataset.texts[number] for number in crew.share(len(dataset.texts))])
+            own = self.encoder.encode_texts(
+                [dataset.texts[number] for number in process_group.shard(len(dataset.texts))]
+            )
             texts = self._gathered(own, len(dataset.texts))
         return pictures, texts
 
     def _gathered(self, rows: "Rows", count: int) -> "Rows":
-        whole = self.crew.gathered(torch.from_numpy(rows).to(self.crew.device), count)
+        whole = self.process_group.all_gather(torch.from_numpy(rows).to(self.process_group.device), count)
         return cast("Rows", whole.cpu().numpy())
 
 

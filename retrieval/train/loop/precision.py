@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retrieval.encoder.open_clip_encoder import fastest_kind
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 
 _LARGE: Final = 10_000_000  # weights of a model worth half precision on a CPU; smaller ones lose by conversions
 _WORTHWHILE: Final = 2.0  # times that a step in bfloat16 has to be the faster on a CPU: few have instructions for it
@@ -67,7 +67,7 @@ class Precision:
         return found
 
 
-def fitting_kind(device: str, *, weights: int, try_step: Callable[[str], object], crew: Crew) -> str:
+def fitting_kind(device: str, *, weights: int, try_step: Callable[[str], object], process_group: ProcessGroup) -> str:
     """The kind that "auto" stands for: bfloat16 on GPUs that have it, float16 on others, and on CPUs float32.
 
     On a CPU whose matrix products are at least twice as fast in bfloat16 a step of a large model is tried in both:
@@ -77,12 +77,12 @@ def fitting_kind(device: str, *, weights: int, try_step: Callable[[str], object]
         device: "cpu" or "cuda".
         weights: how many the model has.
         try_step: computes the gradients of a step in a kind, together with the other processes.
-        crew: the processes that train together; all try steps or none does, as the leading one finds its products.
+        process_group: the processes that train together; all try steps or none does, as the main one decides.
     """
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    worth_a_try = crew.leads and weights >= _LARGE and fastest_kind(device) != torch.float32
-    if not crew.told([worth_a_try])[0]:
+    worth_a_try = process_group.is_main and weights >= _LARGE and fastest_kind(device) != torch.float32
+    if not process_group.broadcast_values([worth_a_try])[0]:
         return "float32"
     gain = _seconds(lambda: try_step("float32")) / _seconds(lambda: try_step("bfloat16"))
     return "bfloat16" if gain >= _WORTHWHILE else "float32"

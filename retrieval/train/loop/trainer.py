@@ -22,7 +22,7 @@ from retrieval.train.data.image_cache import ImageCache
 from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.defaults import ResolvedConfig
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop.callbacks import Watch
 from retrieval.train.loop.events import Events
 from retrieval.train.loop.gradcache import Gradients
@@ -51,7 +51,7 @@ class Trainer:
     transform: TrainTransform
     exam: Exam
     held_out: Sequence[str] = ()  # the ids of the pairs that were split off for the exam
-    crew: Crew = field(default_factory=Crew)
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
     watch: Watch = field(default_factory=Watch)
     step: int = 0
     loss: float = math.nan
@@ -77,14 +77,20 @@ class Trainer:
         freeze(self.model, self.config)
         self.optimizer = create_optimizer(self.model, self.config)
         self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
-        self.judge = Judge(self.model, self.exam, self.crew, self.ema)
+        self.judge = Judge(self.model, self.exam, self.process_group, self.ema)
         preprocess = self.checkpoint.preprocess
         self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
-        self.gradients = Gradients(self.towers, self.config, crew=self.crew)
+        self.gradients = Gradients(self.towers, self.config, process_group=self.process_group)
         self.drill = Drill(
-            self.config, self.dataset, self.image_cache, self.transform, self.exam.encoder, self.towers, self.crew
+            self.config,
+            self.dataset,
+            self.image_cache,
+            self.transform,
+            self.exam.encoder,
+            self.towers,
+            self.process_group,
         )
-        self.crew.check(self.sampler.sizes[-1])
+        self.process_group.check_batch_size(self.sampler.sizes[-1])
 
     @property
     def model(self) -> Any:
@@ -122,24 +128,24 @@ class Trainer:
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, the starting model included."""
-        if self.step == 0 and self.crew.leads and self.gradients.measures:
+        if self.step == 0 and self.process_group.is_main and self.gradients.measures:
             self._measure()
-        self.crew.same(self.model.state_dict().values())
-        self.crew.meet()  # whoever leads may change the folder from here on
-        if self.crew.leads:
+        self.process_group.broadcast(self.model.state_dict().values())
+        self.process_group.barrier()  # whoever leads may change the folder from here on
+        if self.process_group.is_main:
             self.folder.begin(self.config, step=self.step)
             if self.held_out:
                 self.folder.keep_held_out(self.held_out)
         if self.step == 0:
             self.before = self.best = self.judge.recalls(keep=self.folder.places)
             self.watch.graded(self.before)
-            if self.config.wise_ft != "off" and self.crew.leads:
+            if self.config.wise_ft != "off" and self.process_group.is_main:
                 save_weights(self.folder.start, merged_state_dict(self.model))
             self._keep_model()
 
     def _measure(self) -> None:
         """Give batch normalisation its statistics; the other processes get them with the rest of the model."""
-        self.gradients.measure(self._loader(Crew()).load(0))
+        self.gradients.measure(self._loader(ProcessGroup()).load(0))
         if self.ema is not None:
             self.ema = self.judge.ema = Ema(self.model, decay=self.ema.decay)
 
@@ -164,7 +170,7 @@ class Trainer:
         return self.step == self.steps or not patient
 
     def _take_steps(self, stop: threading.Event) -> None:
-        loader = self._loader(self.crew)
+        loader = self._loader(self.process_group)
         self._keep_frozen(loader, stop)
         batches = self.drill.batches(loader, self.sampler, range(self.step, self.steps), threads=self._threads())
         with closing(batches):
@@ -178,7 +184,7 @@ class Trainer:
                     break
                 since = time.perf_counter()
 
-    def _loader(self, crew: Crew) -> BatchLoader:
+    def _loader(self, process_group: ProcessGroup) -> BatchLoader:
         flip, jitter = self.config.flip, self.config.color_jitter
         return BatchLoader(
             self.dataset,
@@ -188,7 +194,7 @@ class Trainer:
             tokenizer=self.checkpoint.tokenizer,
             augmentation=Augmentation.from_captions(self.dataset, flip=flip, jitter=jitter),
             word_dropout=0.0 if self.towers.can_precompute("text") else self.config.word_dropout,
-            crew=crew,
+            process_group=process_group,
         )
 
     def _keep_frozen(self, loader: BatchLoader, stop: threading.Event) -> None:
@@ -196,7 +202,7 @@ class Trainer:
 
         def kept(done: int, total: int) -> None:
             self.watch.kept(done, total)
-            if self.crew.any(flag=stop.is_set()):
+            if self.process_group.any(flag=stop.is_set()):
                 raise KeyboardInterrupt
 
         if self.towers.can_precompute("image"):
@@ -252,7 +258,7 @@ class Trainer:
         if self.step % self.sampler.steps_per_epoch == 0:
             self._after_epoch()
         due = time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
-        stopped = self.crew.any(flag=stop.is_set())
+        stopped = self.process_group.any(flag=stop.is_set())
         if (due and self.step < self.steps) or stopped:
             self._save()
         if stopped:
@@ -296,7 +302,7 @@ class Trainer:
         return found if self.exam.pictures else found[1:2]
 
     def _keep_model(self, weights: Weights | None = None) -> None:
-        if not self.crew.leads:
+        if not self.process_group.is_main:
             return
         checkpoint = self.checkpoint
         save_run(
@@ -310,7 +316,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Make a checkpoint. The log comes first: rows after the checkpoint's step are dropped on resuming."""
-        if not self.crew.leads:
+        if not self.process_group.is_main:
             return
         self.folder.append(self._rows)
         if self.events is not None:

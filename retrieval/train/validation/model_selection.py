@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from retrieval.metrics.intervals import resampled_means
-from retrieval.train.distributed import Crew
+from retrieval.train.distributed import ProcessGroup
 from retrieval.train.model.averaging import Ema, Weights, interpolate_weights, temporary_weights
 from retrieval.train.model.lora import merged_state_dict, unmerged_state_dict
 from retrieval.train.model.param_groups import is_frozen, set_train_mode
@@ -39,7 +39,7 @@ class Judge:
 
     model: Any
     exam: Exam
-    crew: Crew
+    process_group: ProcessGroup
     ema: Ema | None
     _known: dict[str, "Rows"] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Judge:
 
     def recalls(self, *, keep: Path | None = None) -> dict[str, float]:
         """Recall of the model as it is now, empty without validation pairs; the places of all answers go to a file."""
-        marks = self._marks(keep) if self.crew.leads else None
+        marks = self._marks(keep) if self.process_group.is_main else None
         set_train_mode(self.model)
         return self._told(marks)
 
@@ -57,11 +57,11 @@ class Judge:
         """The mix of the start and the model as it is now that is to be kept, of these shares, and its recall."""
         with self.averaged():
             tuned = {name: tensor.clone() for name, tensor in merged_state_dict(self.model).items()}
-        if not self.crew.leads:
-            share, *_ = self.crew.told([0.0])
+        if not self.process_group.is_main:
+            share, *_ = self.process_group.broadcast_values([0.0])
             return Interpolation(share, {}, None), self._told(None)
         mix = select_interpolation(start, tuned, alphas=alphas, evaluate=self._graded)
-        self.crew.told([mix.alpha])
+        self.process_group.broadcast_values([mix.alpha])
         return mix, self._told(mix.marks)
 
     def _told(self, marks: Marks | None) -> dict[str, float]:
@@ -69,7 +69,9 @@ class Judge:
             return {}
         names = (*RECALLS, "mean_recall")
         recalls = {} if marks is None else marks.recalls()
-        return dict(zip(names, self.crew.told([recalls.get(name, 0.0) for name in names]), strict=True))
+        return dict(
+            zip(names, self.process_group.broadcast_values([recalls.get(name, 0.0) for name in names]), strict=True)
+        )
 
     def _graded(self, weights: Weights) -> Marks | None:
         with temporary_weights(self.model, unmerged_state_dict(self.model, weights)):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.pairs.cells import first, levels, parts, plain_text, price, slashed, truth
+from retrieval.pairs.feeds.cells import first, levels, parts, plain_text, price, slashed, truth
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from PIL import Image
 from retrieval.catalog import Catalog
 from retrieval.errors import ColumnError, ImageError
 from retrieval.pairs import read_pairs
-from retrieval.pairs.feeds import understand
 from retrieval.pairs.image_folder import _elsewhere
+from retrieval.pairs.table_schemas import understand
 from retrieval.pairs.tables import Table
 
 GOOGLE_TSV = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pair_files import pictures, skipped, written
 
 from retrieval.pairs import read_pairs
-from retrieval.pairs.shopify import read_products
+from retrieval.pairs.feeds.shopify import read_products
 from retrieval.pairs.tables import Table
 
 CDN = "https://cdn.shopify.com/s/files/1/0001/products"

@@ -111,7 +111,7 @@ def _check_report(report: Path | None, pairs: Path) -> None:
 
 
 def _write_refusals(report: Path | None, source: "Pairs", skipped: "Sequence[Skipped]") -> None:
-    from retrieval.pairs.refusals import write_refusals
+    from retrieval.pairs.skip_report import write_refusals
 
     if report is not None:
         write_refusals(report, skipped, ids={pair.image.name: pair.id for pair in source})

@@ -11,11 +11,11 @@ from retrieval.errors import ColumnError, ImageError, PairsError
 from retrieval.images.sources import ImageSource, picture_format, read_start
 from retrieval.pairs.captions_json import read_captions
 from retrieval.pairs.columns import Record, describe, texts
-from retrieval.pairs.feeds import GOOGLE, PLAIN, understand
+from retrieval.pairs.feeds.xml import read_xml
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, ImageFolder, walk
-from retrieval.pairs.shards import add_shard
+from retrieval.pairs.table_schemas import GOOGLE, PLAIN, understand
 from retrieval.pairs.tables import TABLE_SUFFIXES, Row, Table, decode, parse_json, read_table
-from retrieval.pairs.xml_feeds import read_xml
+from retrieval.pairs.webdataset import add_shard
 
 if TYPE_CHECKING:
     from retrieval.pairs import Collector

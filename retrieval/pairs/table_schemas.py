@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from retrieval.errors import ColumnError
-from retrieval.pairs import google_merchant, shopify
 from retrieval.pairs.columns import IMAGE_COLUMNS, Record, column_key, records
+from retrieval.pairs.feeds import google_merchant, shopify
 from retrieval.pairs.tables import Row, Table
 
 

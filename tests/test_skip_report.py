@@ -1,7 +1,7 @@
 import csv
 
 from retrieval.pairs import Skipped
-from retrieval.pairs.refusals import COLUMNS, write_refusals
+from retrieval.pairs.skip_report import COLUMNS, write_refusals
 
 
 def test_the_report_has_a_line_for_each_refusal_and_replaces_the_last_one(tmp_path):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from retrieval.pairs.cells import distinct, first, levels, one_or_all, plain_text, price, truth
 from retrieval.pairs.columns import Record, column_key, note_odd, type_columns
+from retrieval.pairs.feeds.cells import distinct, first, levels, one_or_all, plain_text, price, truth
 from retrieval.pairs.tables import Row, Table, Value
 
 LAYOUT = "shopify"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from retrieval.pairs.cells import distinct, first, levels, one_or_all, parts, plain_text, price, slashed, truth
 from retrieval.pairs.columns import Record, column_key, image_names, note_odd, type_columns
+from retrieval.pairs.feeds.cells import distinct, first, levels, one_or_all, parts, plain_text, price, slashed, truth
 from retrieval.pairs.tables import Row, Table, Value
 
 LAYOUT = "google merchant"

@@ -1,0 +1,1 @@
+"""Product feeds: Google Merchant (also in XML) and Shopify, and what their cells say."""

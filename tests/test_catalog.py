@@ -22,7 +22,7 @@ from index.errors import DeviceError
 from index.exact import exact_search
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, is_catalog, make_request, side
+from retrieval.catalog import Catalog, index_updater, is_catalog, make_request, side
 from retrieval.catalog.search import single
 from retrieval.catalog.write import maintenance
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
@@ -604,7 +604,7 @@ def test_a_deleted_or_damaged_index_file_is_made_again_and_hits_are_the_same(
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         assert ids(reader.search(vector=query, k=10)) == [name for name, _ in best_images(many, query, 10)]
         assert reader.served.images.kind == "exact"
-        assert not reader._sides["images"]._lags()
+        assert not reader._sides["images"].index_is_behind
     with Catalog.open(tmp_path / "c") as catalog:
         assert catalog.search(vector=query, k=10, effort=1.0) == before
         assert catalog.served.images.kind == "hnsw"
@@ -688,7 +688,7 @@ def late(monkeypatch):
             assert may_end.wait(60)
         return made
 
-    monkeypatch.setattr(side.VectorIndex, "build", built)
+    monkeypatch.setattr(index_updater.VectorIndex, "build", built)
     return begun, may_end
 
 
@@ -732,13 +732,13 @@ def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without
     with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
         with writer._as_writer():
             assert ids(other.search(vector=query, k=1)) == ["item 7"]
-            other._sides["images"].wait()
+            other._sides["images"].updater.wait()
             assert not list(without_index.glob("images-*.faiss"))
         writer.served  # noqa: B018 - builds it
         (saved,) = without_index.glob("images-*.faiss")
         before = saved.stat()
         assert ids(other.search(vector=query, k=1)) == ["item 7"]
-        other._sides["images"].wait()
+        other._sides["images"].updater.wait()
         assert other._sides["images"].index.spec.kind == "hnsw"
         assert saved.stat() == before
 
@@ -753,14 +753,14 @@ def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_chan
             raise DeviceError("there is no FAISS")
         return build(rows, spec=spec, **options)
 
-    monkeypatch.setattr(side.VectorIndex, "build", failing)
+    monkeypatch.setattr(index_updater.VectorIndex, "build", failing)
     with Catalog.open(without_index) as catalog:
         for _ in range(3):
             assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
-            catalog._sides["images"].wait()
+            catalog._sides["images"].updater.wait()
         assert catalog.upsert(random_items(np.random.default_rng(6), 100, dimension=16, images=1)[:100]).changed == 100
     line, other = caplog.messages
-    assert "the index of the images could not be made: there is no FAISS" in line
+    assert "cannot build the index of the images: there is no FAISS" in line
     assert "changes are made, but could not be tidied up after: there is no FAISS" in other
 
 
@@ -774,7 +774,7 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         catalog.upsert(many[1000:1030])
         index = catalog._sides["images"].index
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
-        catalog._sides["images"].wait()
+        catalog._sides["images"].updater.wait()
         assert (index.slots, index.is_behind) == (1030, False)
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 

@@ -408,7 +408,7 @@ class Catalog:
         with self._sides[side].reading(self._database):
             if not len(self._sides[side]):
                 return None
-        self._sides[side].wait()
+        self._sides[side].updater.wait()
         fingerprint = self._refreshed_space().fingerprint("image" if side == "images" else "text")
         return ServedSide(self._sides[side], self._database, fingerprint)
 
@@ -465,12 +465,12 @@ class Catalog:
         for side in SIDES:
             maintenance.compact(self._database, side)
             if maintenance.choose_index(self._database, side, device=self._device).kind != "exact":
-                self._sides[side].save(self._database)
+                self._sides[side].updater.save(self._database)
 
     def close(self) -> None:
         """Let go of the files; searches that are under way finish, and so does the building of an index."""
         for side in self._sides.values():
-            side.wait()
+            side.updater.wait()
         self._database.close()
 
     def __enter__(self) -> Self:

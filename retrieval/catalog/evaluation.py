@@ -35,7 +35,7 @@ class ServedSide:
     def exact(self, queries: Rows, k: int) -> Neighbors:
         """The k best live slots of each query, truly the best."""
         with self.side.reading(self.database):
-            return exact_search(queries, self.side.rows, k, allowed=self.side.live())
+            return exact_search(queries, self.side.rows, k, allowed=self.side.live_slots())
 
     def slots_of(self, contents: Sequence[str]) -> Ids:
         """Slot of each picture's content hash, or of each caption's text; -1 for what the catalog does not have."""

@@ -64,6 +64,10 @@ class SideState:
     kind: str = "exact"
     saved: int = -1
 
+    def same_slots(self, other: "SideState | None") -> bool:
+        """Whether an index made as of the one state fits the other, except for vectors that were added since."""
+        return other is not None and (self.generation, self.kind) == (other.generation, other.kind)
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogState:

@@ -96,7 +96,7 @@ class Searcher:
         sides = list(self._sides.values()) if target == "items" else [self._sides[target]]
         with read_sides(self._database, sides) as records:
             for side in sides:
-                side.tend_aside(self._database)
+                side.update_index(self._database)
             yield records
 
     def _search(

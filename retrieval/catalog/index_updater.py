@@ -1,0 +1,189 @@
+"""Keeps the index of one side as the records want it: loads, builds, extends and saves it beside the searches."""
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+from index.errors import DeviceError, IndexingError, StoredIndexError
+from index.vector_index import VectorIndex
+from index.vectors import Ids, Rows
+from retrieval.errors import CatalogError, RetrievalError
+from retrieval.records.database import LOCK, Database
+from retrieval.records.locks import is_locked
+from retrieval.records.state import SideState
+from retrieval.records.vector_store import index_path
+from retrieval.types import SideName
+
+if TYPE_CHECKING:
+    from index.spec import Kind
+
+logger = logging.getLogger("retrieval.catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRows:
+    """The vectors of a side, and the index that searches use, as of one revision of the records.
+
+    Attributes:
+        dead: Slots that no image or caption uses, sorted.
+        index: None where there are no vectors.
+    """
+
+    rows: Rows
+    dead: Ids
+    state: SideState
+    revision: int
+    index: VectorIndex | None
+
+
+class IndexedSide(Protocol):
+    """What the updater asks of a side."""
+
+    target: SideName
+
+    def indexed_rows(self, database: Database) -> IndexedRows:
+        """Return the rows and the index as of now."""
+
+    def use_index(self, index: VectorIndex, state: SideState) -> None:
+        """Search in this index, made as of `state`, from now on."""
+
+
+class IndexUpdater:
+    """Opens, builds and saves the index of one side; at most one thread builds at a time."""
+
+    def __init__(self, side: IndexedSide, folder: Path, *, device: str, may_build: bool) -> None:
+        """Begin with nothing.
+
+        Args:
+            side: The side whose index it is.
+            folder: The catalog's.
+            device: Where the index lives.
+            may_build: Whether a missing index is built and saved; the search is exact until it is there.
+        """
+        self._side = side
+        self._folder = folder
+        self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
+        self._may_build = may_build
+        self._updating = threading.Lock()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._index_failed_for: SideState | None = None
+
+    def open(self, rows: Rows, dead: Ids, state: SideState | None) -> VectorIndex:
+        """Return the saved index, which may lack the latest rows; exact search without a state or where none is saved.
+
+        Raises:
+            DeviceError: `cuda` was asked for and is not there.
+        """
+        if state is not None and state.kind != "exact":
+            try:
+                return self._load(rows, state)
+            except StoredIndexError:
+                pass
+            except DeviceError:  # FAISS is not installed
+                if self._device == "cuda":
+                    raise
+        # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
+        device = "cpu" if self._device == "auto" else self._device
+        return VectorIndex.build(rows, spec="exact", device=device, dead=dead)
+
+    def is_behind(self, index: VectorIndex | None, state: SideState | None) -> bool:
+        """Whether the index shall be of another kind, or has too many rows beside its structure."""
+        if index is None or state is None or state.kind == "exact" or state.same_slots(self._index_failed_for):
+            return False
+        if index.spec.kind == state.kind:
+            return index.is_behind
+        return self._may_build or self._path(state).exists()
+
+    def update_in_background(self, database: Database) -> None:
+        """Update the index in another thread, unless one does so already."""
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._update_and_save, args=(database,), name=f"index of the {self._side.target}"
+                )
+                self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for an index that is being built."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def save(self, database: Database) -> None:
+        """Bring the index up to date and save it, unless the saved one is: the next process has nothing to add.
+
+        For the one writer, who records which revision was saved.
+
+        Raises:
+            CatalogError: the disk is full; everything but the index is there.
+        """
+        with self._updating:
+            before = self._side.indexed_rows(database)
+            is_new = self._update(before, may_build=True)
+            now = before if is_new is None else self._side.indexed_rows(database)
+            state = now.state
+            if now.index is None or (state.saved == now.revision and not is_new):
+                return
+            try:
+                now.index.save(self._path(state))
+            except StoredIndexError as error:
+                raise CatalogError(
+                    f"{self._folder} is complete, but for its index: {error}. Until then search is exact."
+                ) from error
+        with database.writing() as records:
+            records.slots.put_side(self._side.target, replace(state, saved=now.revision))
+
+    def _update_and_save(self, database: Database) -> None:
+        """Update the index beside the searches; a process that is writing builds a missing one itself."""
+        before = None
+        may_build = self._may_build and not is_locked(self._folder / LOCK)
+        try:
+            with self._updating:
+                before = self._side.indexed_rows(database)
+                if self._update(before, may_build=may_build):
+                    now = self._side.indexed_rows(database)
+                    if now.index is not None and now.state.same_slots(before.state):
+                        now.index.save(self._path(now.state))
+        except StoredIndexError:
+            return  # the disk is full: the next process builds it again
+        except (IndexingError, RetrievalError, MemoryError) as error:
+            self._index_failed_for = None if before is None else before.state
+            logger.warning("%s: cannot build the index of the %s: %s", self._folder, self._side.target, error)
+
+    def _update(self, before: IndexedRows, *, may_build: bool) -> bool | None:
+        """Load or build the index, or let it take in the latest rows, for who holds `_updating`.
+
+        Returns:
+            None where the index stays, else whether another one was built (and not loaded).
+        """
+        index, state = before.index, before.state
+        if index is None or state.kind == "exact":
+            return None
+        if index.spec.kind == state.kind:
+            index.tidy()
+            return None
+        try:
+            self._side.use_index(self._load(before.rows, state), state)
+        except StoredIndexError:
+            if may_build:
+                logger.info("%s: building the index of the %s; `close` waits for it", self._folder, self._side.target)
+                kind = cast("Kind", state.kind)
+                built = VectorIndex.build(before.rows, spec=kind, device=self._device, dead=before.dead)
+                self._side.use_index(built, state)
+                return True
+            if not self._may_build:  # the saved index is damaged: do not read it again at each search
+                self._index_failed_for = state
+            return None
+        return False
+
+    def _load(self, rows: Rows, state: SideState) -> VectorIndex:
+        path = self._path(state)
+        index = VectorIndex.load(path, rows, device=self._device)
+        if index.spec.kind != state.kind:  # the process was killed between choosing another kind and saving its index
+            raise StoredIndexError(f"{path} is of kind {index.spec.kind}, not {state.kind}")
+        return index
+
+    def _path(self, state: SideState) -> Path:
+        return index_path(self._folder, self._side.target, state.generation)

@@ -1,6 +1,6 @@
 """Vectors in, ranked ids out: exact and approximate search by cosine, on numpy and FAISS.
 
-Names load what they need on first use, and FAISS loads when the first structure is built or read.
+Names load their modules on first use, and FAISS loads when the first index that needs it is built or read.
 """
 
 from importlib import import_module
@@ -10,8 +10,8 @@ from index.errors import IndexingError
 
 if TYPE_CHECKING:
     from index.exact import exact_search
-    from index.spec import IndexSpec, choose_spec, predicted_bytes
-    from index.tuning import least_effort, recall_at_k
+    from index.spec import IndexSpec, choose_spec, estimate_bytes
+    from index.tuning import recall_at_k, tune_effort
     from index.vector_index import VectorIndex
     from index.vectors import Ids, Neighbors, Rows, unit_rows
 
@@ -23,32 +23,27 @@ __all__ = [
     "Rows",
     "VectorIndex",
     "choose_spec",
+    "estimate_bytes",
     "exact_search",
-    "least_effort",
-    "predicted_bytes",
     "recall_at_k",
+    "tune_effort",
     "unit_rows",
 ]
 
-_HOME = {
-    "Ids": "vectors",
-    "IndexSpec": "spec",
-    "Neighbors": "vectors",
-    "Rows": "vectors",
-    "VectorIndex": "vector_index",
-    "choose_spec": "spec",
-    "exact_search": "exact",
-    "least_effort": "tuning",
-    "predicted_bytes": "spec",
-    "recall_at_k": "tuning",
-    "unit_rows": "vectors",
+_MODULES = {
+    "exact": ("exact_search",),
+    "spec": ("IndexSpec", "choose_spec", "estimate_bytes"),
+    "tuning": ("recall_at_k", "tune_effort"),
+    "vector_index": ("VectorIndex",),
+    "vectors": ("Ids", "Neighbors", "Rows", "unit_rows"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

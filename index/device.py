@@ -1,4 +1,4 @@
-"""The only import of FAISS, on first use; what can live on the GPU, putting it there and bringing it back."""
+"""The only import of FAISS, on first use; choosing a device, and moving FAISS indexes to a GPU and back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeAlias
 
 from index.errors import DeviceError, SpecError
-from index.spec import GPU_LIST_LIMIT, IndexSpec
 
 Device: TypeAlias = Literal["cpu", "cuda"]
-Wish: TypeAlias = Literal["auto", "cpu", "cuda"]
+DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 GPU_RESULT_LIMIT = 2048  # FAISS on a GPU returns no more neighbors a query
 CPU_PACKAGES = ("faiss-cpu",)
 GPU_PACKAGES = ("faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
-CPU_REMEDY = "pip install 'crossmodal-retrieval[cpu]'"
-GPU_REMEDY = "pip uninstall faiss-cpu, then pip install 'crossmodal-retrieval[gpu]'"
+INSTALL_CPU = "pip install 'crossmodal-retrieval[cpu]'"
+INSTALL_GPU = "pip uninstall faiss-cpu, then pip install 'crossmodal-retrieval[gpu]'"
 
 
 @cache
@@ -26,107 +25,88 @@ def load_faiss() -> Any:
     Raises:
         DeviceError: it is not installed, or both its distributions are, which overwrite each other.
     """
-    if _installed(CPU_PACKAGES) and _installed(GPU_PACKAGES):
+    if any(map(_is_installed, CPU_PACKAGES)) and any(map(_is_installed, GPU_PACKAGES)):
         raise DeviceError(
-            "faiss-cpu and faiss-gpu are both installed and overwrite each other: "
-            f"pip uninstall faiss-cpu faiss-gpu, then {CPU_REMEDY} or [gpu]"
+            "faiss-cpu and faiss-gpu are both installed and overwrite each other. "
+            f"Run pip uninstall faiss-cpu faiss-gpu, then {INSTALL_CPU}, or [gpu] for CUDA."
         )
     try:
         import faiss
     except ImportError as error:
-        raise DeviceError(f"FAISS cannot be imported ({error}): {CPU_REMEDY}, or [gpu] for CUDA") from error
+        raise DeviceError(f"FAISS cannot be imported ({error}). Run {INSTALL_CPU}, or [gpu] for CUDA.") from error
     return faiss
 
 
-def chosen_device(wish: Wish) -> Device:
-    """Return where an index is to live: what was wished, or for `auto` the GPU where FAISS can use one.
+def resolve_device(choice: DeviceChoice) -> Device:
+    """Return the device of an index: the choice, or for `auto` the GPU where FAISS can use one.
 
     Raises:
-        DeviceError: `cuda` was wished and is not there; the reason is named. `auto` falls back to the CPU.
+        DeviceError: `cuda` is not available; the message has the reason. `auto` falls back to the CPU.
         SpecError: no such device.
     """
-    if wish not in {"auto", "cpu", "cuda"}:
-        raise SpecError(f"no device {wish!r}: take auto, cpu or cuda")
-    if wish == "cpu" or (wish == "auto" and not _installed(GPU_PACKAGES)):
+    if choice not in {"auto", "cpu", "cuda"}:
+        raise SpecError(f"There is no device {choice!r}. Use auto, cpu or cuda.")
+    if choice == "cpu" or (choice == "auto" and not any(map(_is_installed, GPU_PACKAGES))):
         return "cpu"
-    reason = _why_no_gpu()
-    if reason and wish == "cuda":
+    reason = _find_gpu_problem()
+    if reason and choice == "cuda":
         raise DeviceError(reason)
     return "cpu" if reason else "cuda"
 
 
-def checked_for_gpu(spec: IndexSpec) -> IndexSpec:
-    """Return the spec if a GPU can hold its kind and sizes.
+def copy_to_gpu(index: Any, *, float16: bool) -> Any:
+    """Return a copy of a FAISS index on the first GPU, its lookup tables in half precision if `float16`.
 
     Raises:
-        DeviceError: a graph, or more lists than a GPU looks into.
-    """
-    if spec.kind == "hnsw":
-        raise DeviceError("FAISS has no hnsw on a GPU: take exact, ivf or ivfpq, or device='cpu'")
-    if spec.lists > GPU_LIST_LIMIT:
-        raise DeviceError(f"{spec.lists} lists, and a GPU looks into {GPU_LIST_LIMIT} at most: take fewer lists")
-    if spec.kind == "ivfpq" and spec.code_bits != 8:  # noqa: PLR2004 - the one size there
-        raise DeviceError(f"codes of {spec.code_bits} bits, and a GPU has only those of 8: leave code_bits 8")
-    return spec
-
-
-def to_gpu(index: Any) -> Any:
-    """Return a copy of a FAISS index on the first GPU.
-
-    Raises:
-        DeviceError: the GPU cannot hold it; the reason is FAISS's own.
+        DeviceError: the GPU cannot hold it; the message has FAISS's reason.
     """
     faiss = load_faiss()
     options = faiss.GpuClonerOptions()
-    options.useFloat16 = isinstance(index, faiss.IndexIVFPQ)  # tables of 56 codes and more fit no other way
-    with errors_of("cuda"):
-        return faiss.index_cpu_to_gpu(_resources(), 0, index, options)
+    options.useFloat16 = float16
+    with translate_gpu_errors("cuda"):
+        return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index, options)
 
 
-def to_cpu(index: Any) -> Any:
-    """Return a copy of a FAISS index of the GPU in main memory, as it must be to be written."""
+def copy_to_cpu(index: Any) -> Any:
+    """Return a copy of a GPU's FAISS index in main memory, from which it can be written."""
     return load_faiss().index_gpu_to_cpu(index)
 
 
 @contextmanager
-def errors_of(device: Device) -> Iterator[None]:
-    """Turn what FAISS raises for want of GPU memory, and for what a GPU cannot hold, into a DeviceError."""
+def translate_gpu_errors(device: Device) -> Iterator[None]:
+    """Raise a DeviceError where FAISS reports that a GPU lacks memory or cannot hold an index."""
     try:
         yield
     except RuntimeError as error:
         if device == "cpu":
             raise
-        words = " ".join(str(error).split())
-        memory = "alloc fail" in words or "out of memory" in words
-        what = "the GPU has not enough memory for this index" if memory else "the GPU cannot hold this index"
-        raise DeviceError(f"{what} ({words[-200:]}): take kind ivfpq, fewer rows or device='cpu'") from error
+        text = " ".join(str(error).split())
+        out_of_memory = "alloc fail" in text or "out of memory" in text
+        problem = "The GPU has not enough memory for this index" if out_of_memory else "The GPU cannot hold this index"
+        raise DeviceError(f"{problem} ({text[-200:]}). Use kind ivfpq, fewer rows or device='cpu'.") from error
 
 
 @cache
-def _resources() -> Any:
-    """Return FAISS's memory and streams on the GPU, shared by all indexes because they reserve a good part of it."""
+def _gpu_resources() -> Any:
+    """Return FAISS's memory and streams on the GPU: one for all indexes, since each reserves much of the memory."""
     return load_faiss().StandardGpuResources()
 
 
-def _why_no_gpu() -> str:
-    """Return why FAISS can use no GPU here, with the remedy, or an empty string."""
+def _find_gpu_problem() -> str:
+    """Return why FAISS cannot use a GPU here, with the remedy, or an empty string."""
     try:
         faiss = load_faiss()
     except DeviceError as error:
         return str(error)
     if not hasattr(faiss, "StandardGpuResources"):
-        return f"this FAISS {faiss.__version__} was built without CUDA: {GPU_REMEDY}"
+        return f"This FAISS {faiss.__version__} was built without CUDA. Run {INSTALL_GPU}."
     if faiss.get_num_gpus() == 0:
-        return "FAISS sees no CUDA device: check nvidia-smi and CUDA_VISIBLE_DEVICES, or take device='cpu'"
+        return "FAISS finds no CUDA device. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device='cpu'."
     return ""
 
 
-def _installed(packages: tuple[str, ...]) -> bool:
-    return any(_version(package) for package in packages)
-
-
-def _version(package: str) -> str:
+def _is_installed(package: str) -> bool:
     try:
-        return version(package)
+        return bool(version(package))
     except PackageNotFoundError:
-        return ""
+        return False

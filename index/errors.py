@@ -1,8 +1,8 @@
-"""The errors of the index package: one tree, so that one `except` catches them all."""
+"""The exceptions of the index package: one tree, so that one `except` catches them all."""
 
 
 class IndexingError(Exception):
-    """Something about vectors or an index of them is wrong; the message says what and what to do."""
+    """Vectors or an index of them are wrong; the message says what happened, then what to do."""
 
 
 class VectorError(IndexingError, ValueError):
@@ -10,11 +10,11 @@ class VectorError(IndexingError, ValueError):
 
 
 class SpecError(IndexingError, ValueError):
-    """A kind, size, effort or count of results that no index can have."""
+    """A kind, size, effort or number of results that is out of range."""
 
 
 class DeviceError(IndexingError):
-    """FAISS or the device that was asked for is not there, or cannot hold the index."""
+    """FAISS or the requested device is missing, or the device cannot hold the index."""
 
 
 class StoredIndexError(IndexingError):

@@ -1,35 +1,32 @@
-"""VectorIndex: rows in, Neighbors out, whatever kind of structure finds them."""
+"""VectorIndex: rows in, Neighbors out, whatever kind of index finds them."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from index.device import Device, Wish, chosen_device
+from index.candidates import CandidateIndex
+from index.device import Device, DeviceChoice, resolve_device
 from index.errors import DeviceError, VectorError
-from index.exact import checked_count, mask_of
-from index.snapshot import Allowed, Snapshot, checked_ids
-from index.spec import IndexSpec, Kind, checked_effort, spec_for_here
-from index.stored import Stored, read_stored, rows_checksum, write_stored
-from index.structure import build_structure, read_structure
-from index.vectors import Ids, Mask, Neighbors, Rows, checked_matrix, checked_rows
+from index.exact import check_k, make_mask
+from index.snapshot import Allowed, Snapshot, check_ids
+from index.spec import IndexSpec, check_effort, choose_spec_for_machine
+from index.stored import StoredIndex, checksum_rows, read_index_file, write_index_file
+from index.vectors import Ids, Mask, Neighbors, Rows, check_matrix, check_rows
 
-Wanted: TypeAlias = IndexSpec | Kind | Literal["auto"]
-
-TAIL = 4096  # rows beside the structure that are searched exactly (0.2 ms a query) before it takes them in
-DEAD_SHARE = 0.2  # of the structure's rows, past which it is built again without them
-GROWTH = 4  # times the rows that trained it, past which lists and codes are trained again
+MAX_UNINDEXED = 4096  # rows that are searched exactly (0.2 ms a query) before the candidate index takes them in
+MAX_DEAD_FRACTION = 0.2  # of the candidate index's rows, above which it is built again without them
+MAX_GROWTH = 4  # times the rows that trained it, above which lists and codes are trained again
 
 
 class VectorIndex:
     """Rows under ids, searched by cosine. An id is a slot: the row's number in the matrix, never reused or moved.
 
     Whatever the kind, scores are exact cosines of the stored rows, equal scores stand in id order, and a search
-    returns min(k, live rows) neighbors; what a structure leaves out is found by exact search. Any number of threads
+    returns min(k, live rows) neighbors; what the candidates leave out is found by exact search. Any number of threads
     may search while one adds, removes or saves: a search sees the rows of the moment at which it began.
     """
 
@@ -38,8 +35,8 @@ class VectorIndex:
         self._snapshot = snapshot
         self._spec = spec
         self._device = device
-        self._changing = Lock()  # for a moment, to show searches something else
-        self._tidying = Lock()  # while the structure grows, is built or is written
+        self._snapshot_lock = Lock()  # held for a moment, while the snapshot is replaced
+        self._build_lock = Lock()  # held while the candidate index grows, is built or is written
         self._buffer: Rows = np.empty((0, snapshot.rows.shape[1]), np.float32)
 
     @classmethod
@@ -47,50 +44,55 @@ class VectorIndex:
         cls,
         rows: Rows,
         *,
-        spec: Wanted = "auto",
-        device: Wish = "auto",
+        spec: IndexSpec | str = "auto",
+        device: DeviceChoice = "auto",
         dead: Ids | None = None,
     ) -> "VectorIndex":
         """Return an index of unit rows, (n, d), without those in `dead`; the matrix or memory map is kept, not copied.
 
+        Args:
+            rows: the matrix or memory map.
+            spec: kind and sizes, a kind of default sizes, or "auto": chosen by the number of rows and the memory.
+            device: "cpu", "cuda", or "auto": the GPU where FAISS can use one that can hold the index.
+            dead: ids that no search returns.
+
         Raises:
             VectorError: rows that are not unit rows.
             SpecError: an impossible kind or size, or ids in `dead` that are no slots.
-            DeviceError: FAISS is needed and not there; or `cuda` was asked for and is not there or cannot hold it.
+            DeviceError: FAISS is needed and missing; or `cuda` is missing or cannot hold the index.
         """
-        rows = checked_rows(rows)
+        rows = check_rows(rows)
         live = np.ones(len(rows), np.bool_)
         if dead is not None:
-            live[checked_ids(dead, len(rows))] = False
-        return _at_home(device, partial(cls._built, rows, live, wish=spec))
+            live[check_ids(dead, len(rows))] = False
+        return _create_on(device, partial(cls._build_on, rows, live, spec=spec))
 
     @classmethod
-    def load(cls, path: Path, rows: Rows, *, device: Wish = "auto") -> "VectorIndex":
+    def load(cls, path: Path, rows: Rows, *, device: DeviceChoice = "auto") -> "VectorIndex":
         """Return the index that `save` wrote, of the same rows; rows that were appended since are searched too.
 
-        Those are read whole until the next change, or `tidy`, takes them into the structure.
-
-        The structure is memory-mapped on a CPU; of it and of the rows only what the searches need is read.
+        Those are searched exactly until the next change, or `maintain`, indexes them. On a CPU the file is
+        memory-mapped: a search reads what it needs of it and of the rows.
 
         Raises:
             StoredIndexError: the file is missing, damaged, or was made of other rows.
             DeviceError: as in `build`.
         """
-        rows = checked_matrix(rows)
-        stored = read_stored(path, rows)
-        index = _at_home(device, partial(cls._loaded, path, rows[: len(stored.live)], stored=stored))
-        index.follow(rows, dead=index.dead)
+        rows = check_matrix(rows)
+        stored = read_index_file(path, rows)
+        index = _create_on(device, partial(cls._load_on, path, rows[: len(stored.live)], stored=stored))
+        index.update(rows, dead=index.dead)
         return index
 
     @property
     def spec(self) -> IndexSpec:
-        """The kind, with the sizes that its structure has now."""
-        structure = self._snapshot.structure
-        return self._spec if structure is None else replace(structure.spec, effort=self._spec.effort)
+        """The kind and sizes; sizes that were left open are those of the candidate index."""
+        candidate_index = self._snapshot.candidate_index
+        return self._spec if candidate_index is None else replace(self._spec, **candidate_index.kind.sizes())
 
     @property
     def effort(self) -> float:
-        """How hard a search tries unless it says otherwise, in [0, 1]; it is saved with the index."""
+        """How thorough a search is by default, in [0, 1]; it is saved with the index."""
         return self._spec.effort
 
     @effort.setter
@@ -99,17 +101,17 @@ class VectorIndex:
 
     @property
     def device(self) -> Device:
-        """Where the structure lives."""
+        """Where the candidate index lives."""
         return self._device
 
     @property
     def dimension(self) -> int:
-        """Of the rows."""
+        """Length of a row."""
         return int(self._snapshot.rows.shape[1])
 
     @property
     def slots(self) -> int:
-        """How many rows there are, dead ones too: the next row gets this id."""
+        """Number of rows, dead ones included: the next row gets this id."""
         return len(self._snapshot.rows)
 
     @property
@@ -127,18 +129,18 @@ class VectorIndex:
 
         Args:
             queries: unit rows, (q, d).
-            k: how many; min(k, live and allowed rows) come back.
-            allowed: ids, or a mask (slots,), of what may be answered: then the search is exact, whatever the kind.
-            effort: in [0, 1], how hard the structure is searched; the index's own where None.
+            k: number of results; min(k, live and allowed rows) come back.
+            allowed: ids, or a mask (slots,), to search: then the search is exact, whatever the kind.
+            effort: how thorough, in [0, 1]; the index's own where None.
 
         Raises:
             VectorError: queries that are not unit rows of the index's dimension.
             SpecError: k below 1, effort outside [0, 1], or ids that are no slots.
         """
         snapshot = self._snapshot
-        queries = checked_rows(queries, dimension=snapshot.rows.shape[1])
-        checked_count(k)
-        effort = self._spec.effort if effort is None else checked_effort(effort)
+        queries = check_rows(queries, dimension=snapshot.rows.shape[1])
+        check_k(k)
+        effort = self._spec.effort if effort is None else check_effort(effort)
         if allowed is not None:
             return snapshot.search_allowed(queries, k, allowed)
         return snapshot.search(queries, k, effort)
@@ -148,105 +150,111 @@ class VectorIndex:
         return self.search(queries, k, allowed=self._snapshot.live)
 
     def add(self, rows: Rows) -> Ids:
-        """Append unit rows, (m, d), and return their ids, (m,). The first call copies a matrix that is not its own.
+        """Append unit rows, (m, d), and return their ids, (m,). The first call copies the caller's matrix.
 
         Raises:
             VectorError: rows that are not unit rows of the index's dimension.
         """
-        rows = checked_rows(rows, dimension=self.dimension)
-        with self._changing:
+        rows = check_rows(rows, dimension=self.dimension)
+        with self._snapshot_lock:
             first = self.slots
-            self._show(self._appended(rows))
-        self.tidy()
+            self._publish(self._append(rows))
+        self.maintain()
         return np.arange(first, first + len(rows))
 
     def extend(self, rows: Rows) -> None:
-        """Take over a longer matrix or memory map, (n, d), that starts with the rows known so far; nothing is copied.
+        """Replace the matrix by a longer one or memory map, (n, d), that starts with the same rows; it is not copied.
 
         Raises:
             VectorError: it is shorter, starts with other rows, or its new rows are not unit rows.
         """
-        self._take_over(rows)
-        self.tidy()
+        self._replace_rows(rows)
+        self.maintain()
 
     def remove(self, ids: Ids) -> None:
-        """Answer these ids no more; removed ids may come again. Past a fifth dead the structure is built anew.
+        """Return these ids from no search again; ids may be removed twice. Above a fifth dead the index is rebuilt.
 
         Raises:
             SpecError: ids that are no slots.
         """
-        self._bury(ids)
-        self.tidy()
+        self._mark_dead(ids)
+        self.maintain()
 
-    def follow(self, rows: Rows, *, dead: Ids) -> None:
-        """Do what `extend` and `remove` do but leave the structure alone: quick, until `tidy` does the rest.
+    def update(self, rows: Rows, *, dead: Ids) -> None:
+        """Do what `extend` and `remove` do but leave the candidate index to `maintain`: quick.
 
         Raises:
-            VectorError, SpecError: as there.
+            VectorError, SpecError: as in `extend` and `remove`.
         """
-        self._take_over(rows)
-        self._bury(dead)
+        self._replace_rows(rows)
+        self._mark_dead(dead)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether so many rows came by `follow` that reading them takes longer than a search of the structure."""
-        return self.slots - self._snapshot.covered > TAIL
+    def needs_maintenance(self) -> bool:
+        """Whether searching the unindexed rows takes longer than searching the candidate index."""
+        return self.slots - self._snapshot.covered > MAX_UNINDEXED
 
-    def tidy(self) -> None:
-        """Take in the rows that came, or build the structure anew where it has outgrown itself or is a fifth dead.
+    def maintain(self) -> None:
+        """Index the new rows, or rebuild the candidate index where it has outgrown its training or a fifth is dead.
 
-        Searches and changes go on meanwhile; what they see is what they would have seen without.
+        Searches and changes go on meanwhile, and searches return what they would without.
 
         Raises:
             DeviceError: as in `build`.
         """
-        with self._tidying:
+        with self._build_lock:
             snapshot = self._snapshot
-            rows, live, structure = snapshot.rows, np.flatnonzero(snapshot.live), snapshot.structure
-            behind = len(rows) - snapshot.covered > TAIL
-            if behind and structure is not None and not structure.outgrown(len(live), GROWTH):
-                structure.add(rows, structure.missing(live))
-            elif behind or _is_fifth_dead(snapshot):
-                structure = build_structure(rows, live, spec=self._spec, device=self._device)
-            else:
+            rows, live, candidate_index = snapshot.rows, np.flatnonzero(snapshot.live), snapshot.candidate_index
+            is_behind = len(rows) - snapshot.covered > MAX_UNINDEXED
+            if not is_behind and not _has_many_dead(snapshot):
                 return
-            with self._changing:
-                self._snapshot = replace(self._snapshot, structure=structure, covered=len(rows))
+            outgrown = candidate_index is None or candidate_index.needs_rebuild(len(live), growth=MAX_GROWTH)
+            if candidate_index is None or outgrown or not is_behind:
+                candidate_index = _build_candidates(rows, live, spec=self._spec, device=self._device)
+            else:
+                last = candidate_index.slots[-1] if len(candidate_index.slots) else -1
+                candidate_index.add(rows, live[np.searchsorted(live, last, side="right") :])
+            with self._snapshot_lock:
+                self._snapshot = replace(self._snapshot, candidate_index=candidate_index, covered=len(rows))
 
     def save(self, path: Path) -> None:
-        """Write the structure, the dead and the spec to one file, whole or not at all; the rows stay the caller's.
+        """Write candidate index, dead ids and spec to one file, whole or not at all; the rows stay the caller's.
 
         Raises:
-            StoredIndexError: the folder or the disk does not take it.
+            StoredIndexError: the folder cannot be written or the disk is full.
         """
-        with self._tidying:
-            snapshot = self._snapshot
-            structure = snapshot.structure if self._spec.kind != "exact" else None
-            stored = Stored(self._spec, snapshot.live, np.zeros_like(snapshot.live), None, 0, 0)
-            if structure is not None:
-                inside = mask_of(structure.slots, len(snapshot.live))
-                stored = Stored(self._spec, snapshot.live, inside, structure.spec, structure.trained, snapshot.covered)
-            write_stored(path, stored, snapshot.rows, structure=None if structure is None else structure.write)
+        with self._build_lock:
+            snapshot, live = self._snapshot, self._snapshot.live
+            candidate_index = snapshot.candidate_index if self._spec.kind != "exact" else None
+            if candidate_index is None:
+                stored = StoredIndex(self._spec, live, np.zeros_like(live), None, 0, 0)
+                write_index_file(path, stored, snapshot.rows, save=None)
+                return
+            indexed = make_mask(candidate_index.slots, len(live))
+            stored = StoredIndex(self._spec, live, indexed, self.spec, candidate_index.trained, snapshot.covered)
+            write_index_file(path, stored, snapshot.rows, save=candidate_index.save)
 
     @classmethod
-    def _built(cls, rows: Rows, live: Mask, device: Device, *, wish: Wanted) -> "VectorIndex":
+    def _build_on(cls, rows: Rows, live: Mask, device: Device, *, spec: IndexSpec | str) -> "VectorIndex":
         slots = np.flatnonzero(live)
-        spec = _chosen_spec(wish, device, count=len(slots), dimension=rows.shape[1])
-        structure = build_structure(rows, slots, spec=spec, device=device)
-        covered = 0 if structure is None else len(rows)
-        return cls(Snapshot(rows, live, len(slots), structure, covered), spec, device)
+        if spec == "auto":
+            spec = choose_spec_for_machine(len(slots), rows.shape[1], device=device)
+        spec = IndexSpec(spec) if isinstance(spec, str) else spec
+        candidate_index = _build_candidates(rows, slots, spec=spec, device=device)
+        covered = 0 if candidate_index is None else len(rows)
+        return cls(Snapshot(rows, live, len(slots), candidate_index, covered), spec, device)
 
     @classmethod
-    def _loaded(cls, path: Path, rows: Rows, device: Device, *, stored: Stored) -> "VectorIndex":
-        if stored.structured is None:  # exact, or too few rows for its kind: built from the rows where needed
-            return cls._built(rows, stored.live, device, wish=stored.spec)
-        slots = np.flatnonzero(stored.inside)
-        structure = read_structure(path, slots, spec=stored.structured, trained=stored.trained, device=device)
+    def _load_on(cls, path: Path, rows: Rows, device: Device, *, stored: StoredIndex) -> "VectorIndex":
+        if stored.built_spec is None:  # exact, or too few rows for its kind: built from the rows where needed
+            return cls._build_on(rows, stored.live, device, spec=stored.spec)
+        kind, slots = stored.built_spec.create_kind(), np.flatnonzero(stored.indexed)
+        candidate_index = kind.load(path, slots, trained=stored.trained, device=device)
         count = int(np.count_nonzero(stored.live))
-        return cls(Snapshot(rows, stored.live, count, structure, stored.covered), stored.spec, device)
+        return cls(Snapshot(rows, stored.live, count, candidate_index, stored.covered), stored.spec, device)
 
-    def _appended(self, rows: Rows) -> Rows:
-        """Return the known rows and these, in a buffer with room for more; what a search sees of it never changes."""
+    def _append(self, rows: Rows) -> Rows:
+        """Return the known rows and these, in a buffer with spare room; what a search sees of it never changes."""
         known = self._snapshot.rows
         count = len(known) + len(rows)
         if known.base is not self._buffer or count > len(self._buffer):
@@ -255,49 +263,48 @@ class VectorIndex:
         self._buffer[len(known) : count] = rows
         return self._buffer[:count]
 
-    def _take_over(self, rows: Rows) -> None:
-        rows = checked_matrix(rows, dimension=self.dimension)
-        with self._changing:
+    def _replace_rows(self, rows: Rows) -> None:
+        rows = check_matrix(rows, dimension=self.dimension)
+        with self._snapshot_lock:
             known = self._snapshot.rows
-            if len(rows) < len(known) or rows_checksum(rows[: len(known)]) != rows_checksum(known):
+            if len(rows) < len(known) or checksum_rows(rows[: len(known)]) != checksum_rows(known):
                 raise VectorError(
-                    f"{len(rows):,} rows do not start with the {len(known):,} of the index: build it again"
+                    f"{len(rows):,} rows do not start with the {len(known):,} of the index. Build it again."
                 )
-            checked_rows(rows[len(known) :])
-            self._show(rows)
+            check_rows(rows[len(known) :])
+            self._publish(rows)
 
-    def _show(self, rows: Rows) -> None:
-        """Show the longer matrix to searches at once, as a tail that is searched exactly."""
+    def _publish(self, rows: Rows) -> None:
+        """Let searches see the longer matrix; its new rows are searched exactly."""
         live = self._snapshot.live
         live = np.concatenate([live, np.ones(len(rows) - len(live), np.bool_)])
         self._snapshot = replace(self._snapshot, rows=rows, live=live, count=int(np.count_nonzero(live)))
 
-    def _bury(self, ids: Ids) -> None:
-        with self._changing:
+    def _mark_dead(self, ids: Ids) -> None:
+        with self._snapshot_lock:
             live = self._snapshot.live.copy()
-            live[checked_ids(ids, len(live))] = False
+            live[check_ids(ids, len(live))] = False
             self._snapshot = replace(self._snapshot, live=live, count=int(np.count_nonzero(live)))
 
 
-def _is_fifth_dead(snapshot: Snapshot) -> bool:
-    structure = snapshot.structure
-    return structure is not None and bool(np.mean(~snapshot.live[structure.slots]) > DEAD_SHARE)
+def _build_candidates(rows: Rows, slots: Ids, *, spec: IndexSpec, device: Device) -> CandidateIndex | None:
+    kind = spec.create_kind().sized(len(slots), rows.shape[1], device=device)
+    return kind.build(rows, slots, device=device)
 
 
-def _at_home(wish: Wish, make: Callable[[Device], VectorIndex]) -> VectorIndex:
-    """Make an index on the wished device; `auto` falls back to the CPU where the GPU cannot hold it."""
-    home = chosen_device(wish)
+def _has_many_dead(snapshot: Snapshot) -> bool:
+    candidate_index = snapshot.candidate_index
+    if candidate_index is None:
+        return False
+    return bool(np.mean(~snapshot.live[candidate_index.slots]) > MAX_DEAD_FRACTION)
+
+
+def _create_on(choice: DeviceChoice, create: Callable[[Device], VectorIndex]) -> VectorIndex:
+    """Create an index on the device; `auto` falls back to the CPU where the GPU cannot hold it."""
+    device = resolve_device(choice)
     try:
-        return make(home)
+        return create(device)
     except DeviceError:
-        if home == "cpu" or wish == "cuda":
+        if device == "cpu" or choice == "cuda":
             raise
-        return make("cpu")
-
-
-def _chosen_spec(wish: Wanted, device: Device, *, count: int, dimension: int) -> IndexSpec:
-    if isinstance(wish, IndexSpec):
-        return wish
-    if wish == "auto":
-        return spec_for_here(count, dimension, device=device)
-    return IndexSpec(wish)
+        return create("cpu")

@@ -1,4 +1,4 @@
-"""Rows, the one form of vectors here, with the one door that makes them; Neighbors, the one form of answers."""
+"""Rows, the one form of vectors here, with the functions that make and check them; Neighbors, the results."""
 
 import mmap
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ Ids: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
 
-CHUNK = 8192  # rows that pass the door at once: 32 MB of float64 at 512 dimensions
+CHUNK = 8192  # rows normalised or checked at once: 32 MB of float64 at 512 dimensions
 ROUNDING = 2.0**-23  # a float32 row that was normalised once has a norm within this of 1
-UNIT = 1e-3  # how far from 1 a norm may be before it is a mistake and not a rounding
+NORM_TOLERANCE = 1e-3  # a norm further from 1 is a mistake, not rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
     """The best rows of each query, best first.
 
-    Both arrays are (q, k'), with k' the lesser of the asked k and the number of rows that could be answered: they
-    are never padded. Equal scores stand in id order.
+    Both arrays are (q, k'), k' being the smaller of k and the number of rows searched: they are never padded. Equal
+    scores stand in id order.
     """
 
     ids: Ids
@@ -36,56 +36,54 @@ class Neighbors:
 def unit_rows(vectors: ArrayLike, *, dimension: int | None = None) -> Rows:
     """Return `vectors`, (n, d) numbers of any real type, as float32 rows of length 1, in a new array.
 
-    Rows that are of length 1 already come out bit for bit as they went in, so a vector may pass any number of times.
+    Rows that have length 1 already come out bit for bit as they went in, so normalising twice changes nothing.
 
     Raises:
-        VectorError: not (n, d) real numbers, another dimension than asked, a NaN, an infinity or a zero row.
+        VectorError: not (n, d) real numbers, another dimension than `dimension`, or a NaN, an infinity or a zero row.
     """
-    given = _real_matrix(vectors)
-    if dimension is not None and given.shape[1] != dimension:
-        raise VectorError(
-            f"vectors of dimension {given.shape[1]} where {dimension} is needed: use one encoder for all of them"
-        )
-    rows = np.empty(given.shape, np.float32)
-    for start in range(0, len(given), CHUNK):
-        rows[start : start + CHUNK] = _normalised(given[start : start + CHUNK], start)
+    matrix = _as_real_matrix(vectors)
+    _check_dimension(matrix, dimension)
+    rows = np.empty(matrix.shape, np.float32)
+    for start in range(0, len(matrix), CHUNK):
+        rows[start : start + CHUNK] = _normalize(matrix[start : start + CHUNK], start)
     return rows
 
 
-def checked_rows(rows: Rows, *, dimension: int | None = None) -> Rows:
-    """Return `rows` unchanged, as a plain array, having looked at every row.
+def check_rows(rows: Rows, *, dimension: int | None = None) -> Rows:
+    """Return `rows` unchanged, as a plain array, after checking every row.
 
     Raises:
-        VectorError: not float32 (n, d) rows of length 1; `unit_rows` makes them so.
+        VectorError: not float32 (n, d) rows of length 1, which `unit_rows` makes.
     """
-    plain = checked_matrix(rows, dimension=dimension)
-    for start in range(0, len(plain), CHUNK):
-        chunk = plain[start : start + CHUNK]
+    matrix = check_matrix(rows, dimension=dimension)
+    for start in range(0, len(matrix), CHUNK):
+        chunk = matrix[start : start + CHUNK]
         norms = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
-        wrong = np.flatnonzero(~(np.abs(norms - 1) <= UNIT))  # the form that a NaN fails
+        wrong = np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE))  # written so that a NaN fails
         if len(wrong):
             raise VectorError(
-                f"row {start + wrong[0]} has length {norms[wrong[0]]:g}, not 1: pass it through unit_rows"
+                f"Row {start + wrong[0]} has length {norms[wrong[0]]:g}, not 1. Normalise the vectors with unit_rows."
             )
-    return plain
+    return matrix
 
 
-def checked_matrix(rows: Rows, *, dimension: int | None = None) -> Rows:
-    """Return `rows` as a plain array (a memory map too, without reading it), having looked at its shape alone.
+def check_matrix(rows: Rows, *, dimension: int | None = None) -> Rows:
+    """Return `rows` as a plain array after checking its shape and type only: a memory map is not read.
 
     Raises:
         VectorError: not a float32 (n, d) matrix of that dimension.
     """
-    plain = np.asarray(rows)
-    if plain.dtype != np.float32 or plain.ndim != 2 or plain.shape[1] == 0:  # noqa: PLR2004 - rows and columns
-        raise VectorError(f"rows are float32 (n, d), not {plain.dtype} {plain.shape}: pass them through unit_rows")
-    if dimension is not None and plain.shape[1] != dimension:
-        raise VectorError(f"rows of dimension {plain.shape[1]} where {dimension} is needed: use one encoder for all")
-    return plain
+    matrix = np.asarray(rows)
+    if matrix.dtype != np.float32 or matrix.ndim != 2 or matrix.shape[1] == 0:  # noqa: PLR2004 - rows and columns
+        raise VectorError(
+            f"Rows must be a float32 (n, d) matrix, not {matrix.dtype} {matrix.shape}. Make them with unit_rows."
+        )
+    _check_dimension(matrix, dimension)
+    return matrix
 
 
 @contextmanager
-def no_readahead(rows: Rows) -> Iterator[None]:
+def disable_readahead(rows: Rows) -> Iterator[None]:
     """Keep the system from reading megabytes (8 each, where this was measured) around every row of a memory map."""
     owner: object = rows
     while isinstance(owner, np.ndarray):
@@ -100,34 +98,36 @@ def no_readahead(rows: Rows) -> Iterator[None]:
         owner.madvise(mmap.MADV_NORMAL)
 
 
-def _real_matrix(vectors: ArrayLike) -> NDArray[np.generic]:
+def _check_dimension(matrix: NDArray[np.generic], dimension: int | None) -> None:
+    if dimension is not None and matrix.shape[1] != dimension:
+        raise VectorError(
+            f"The vectors have dimension {matrix.shape[1]}, and {dimension} is needed. Use one encoder for all of them."
+        )
+
+
+def _as_real_matrix(vectors: ArrayLike) -> NDArray[np.generic]:
     try:
-        given = np.asarray(vectors)
+        matrix = np.asarray(vectors)
     except ValueError as error:  # rows of unequal lengths
-        raise VectorError(f"vectors are not a matrix ({error}): pass an (n, d) array of numbers") from error
-    if given.dtype.kind not in "fiu":
-        raise VectorError(f"vectors of type {given.dtype} are not real numbers: pass an (n, d) array of floats")
-    if given.ndim != 2 or given.shape[1] == 0:  # noqa: PLR2004 - rows and columns
-        raise VectorError(f"vectors of shape {given.shape} are not (n, d): a single vector v goes in as v[None]")
-    return given
+        raise VectorError(f"The vectors are no matrix ({error}). Pass an (n, d) array of numbers.") from error
+    if matrix.dtype.kind not in "fiu":
+        raise VectorError(f"Vectors of type {matrix.dtype} are not real numbers. Pass an (n, d) array of floats.")
+    if matrix.ndim != 2 or matrix.shape[1] == 0:  # noqa: PLR2004 - rows and columns
+        raise VectorError(f"Vectors of shape {matrix.shape} are not (n, d). Pass a single vector v as v[None].")
+    return matrix
 
 
-def _normalised(chunk: NDArray[np.generic], start: int) -> Rows:
+def _normalize(chunk: NDArray[np.generic], start: int) -> Rows:
     """Divide by the length in float64, where no float32 overflows; `start` is the number of the first row."""
     values = chunk.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
         scale = np.max(np.abs(values), axis=1, initial=0)
-        _refuse(scale, start)
+        wrong = np.flatnonzero(~(np.isfinite(scale) & (scale > 0)))
+        if len(wrong):
+            what = "is all zeros" if scale[wrong[0]] == 0 else "holds a NaN or an infinity"
+            raise VectorError(f"Row {start + wrong[0]} {what}. It has no direction: leave it out.")
         values /= scale[:, None]
         norms = np.sqrt(np.einsum("nd,nd->n", values, values))
         unit = np.abs(norms * scale - 1) <= ROUNDING
     norms[unit] = 1 / scale[unit]
     return np.asarray(values / norms[:, None], np.float32)
-
-
-def _refuse(scale: NDArray[np.float64], start: int) -> None:
-    """Raise for the first row whose greatest size is zero or no number."""
-    wrong = np.flatnonzero(~(np.isfinite(scale) & (scale > 0)))
-    if len(wrong):
-        what = "is all zeros" if scale[wrong[0]] == 0 else "holds a NaN or an infinity"
-        raise VectorError(f"row {start + wrong[0]} {what}: it has no direction, leave it out")

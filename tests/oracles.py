@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.device import load_faiss
-from index.exact import pair_scores
+from index.exact import score_pairs
 from index.spec import IndexSpec
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
@@ -69,7 +69,7 @@ def assert_nearest(found, queries, rows, k, allowed=None):
 def assert_true_scores(found, queries, rows):
     """Every score is that of the stored row, to the last bit."""
     query = np.repeat(np.arange(len(queries)), found.ids.shape[1])
-    exact = pair_scores(queries, rows, query=query, row=found.ids.ravel())
+    exact = score_pairs(queries, rows, query=query, row=found.ids.ravel())
     np.testing.assert_array_equal(found.scores.ravel(), exact)
 
 

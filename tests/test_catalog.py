@@ -170,7 +170,7 @@ def test_k_is_a_positive_number(shop, k):
 def test_other_senseless_requests_are_query_errors(shop):
     with pytest.raises(QueryError, match="target is 'images', 'captions' or 'items'"):
         shop.search("red", target="pictures")
-    with pytest.raises(QueryError, match="dimension 2 where 24"):
+    with pytest.raises(QueryError, match="dimension 2, and 24"):
         shop.search(vector=[1.0, 0.0])
     with pytest.raises(QueryError, match="nothing to search for"):
         shop.search()
@@ -512,7 +512,7 @@ def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
         assert (catalog.dimension, catalog.info()["encoder"]) == (DIMENSION, None)
         with pytest.raises(CatalogError, match="no encoder yet"):
             catalog.search("red")
-        with pytest.raises(CatalogError, match=r"item 'b'.*dimension 2 where 24"):
+        with pytest.raises(CatalogError, match=r"item 'b'.*dimension 2, and 24"):
             catalog.upsert([{"id": "b", "image_vectors": [[1, 0]]}])
         assert len(catalog) == 1
     wide = FakeEncoder()
@@ -769,13 +769,13 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         catalog.upsert(many[:1000])
         catalog.build(pairs_of_nothing, index="hnsw")
         catalog.search(vector=many[0]["image_vectors"])
-        monkeypatch.setattr(vector_index, "TAIL", 20)
+        monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 20)
         monkeypatch.setattr(catalog, "_keep_up_after", lambda _touched: None)
         catalog.upsert(many[1000:1030])
         index = catalog._sides["images"].index
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
         catalog._sides["images"].updater.wait()
-        assert (index.slots, index.is_behind) == (1030, False)
+        assert (index.slots, index.needs_maintenance) == (1030, False)
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 
 

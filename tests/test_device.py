@@ -1,4 +1,4 @@
-"""FAISS loads on first use, and what is missing is named with its remedy; `auto` falls back, `cuda` never does."""
+"""FAISS loads on first use; errors name the remedy; `auto` falls back to the CPU, `cuda` never does."""
 
 import builtins
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from oracles import assert_nearest, clustered_rows, random_rows, texts_for
 
 from index import device
-from index.device import checked_for_gpu, chosen_device, errors_of, load_faiss
+from index.device import load_faiss, resolve_device, translate_gpu_errors
 from index.errors import DeviceError, SpecError
 from index.exact import exact_search
 from index.spec import IndexSpec
@@ -36,33 +36,33 @@ def no_faiss(monkeypatch, fresh):  # noqa: ARG001 - what was loaded is forgotten
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    monkeypatch.setattr(device, "_installed", lambda _: False)
+    monkeypatch.setattr(device, "_is_installed", lambda _: False)
 
 
-def installed(monkeypatch, *names):
-    monkeypatch.setattr(device, "_version", lambda package: "1.15.1" if package in names else "")
+def install(monkeypatch, *names):
+    monkeypatch.setattr(device, "_is_installed", lambda package: package in names)
 
 
 @pytest.mark.usefixtures("no_faiss")
-def test_a_structure_without_faiss_names_both_ways_to_install_it():
+def test_missing_faiss_is_an_error_that_names_both_ways_to_install_it():
     with pytest.raises(DeviceError, match=r"pip install 'crossmodal-retrieval\[cpu\]', or \[gpu\]"):
         VectorIndex.build(random_rows(100, 4), spec="hnsw")
 
 
 @pytest.mark.usefixtures("no_faiss")
-def test_exact_search_needs_no_faiss():
+def test_exact_kind_needs_no_faiss():
     rows = random_rows(100, 4)
     assert_nearest(VectorIndex.build(rows, spec="exact").search(rows[:3], 5), rows[:3], rows, 5)
 
 
 @pytest.mark.usefixtures("fresh")
-def test_two_faiss_distributions_that_overwrite_each_other_are_an_error(monkeypatch):
-    installed(monkeypatch, "faiss-cpu", "faiss-gpu")
+def test_two_faiss_distributions_are_an_error(monkeypatch):
+    install(monkeypatch, "faiss-cpu", "faiss-gpu")
     with pytest.raises(DeviceError, match="faiss-cpu and faiss-gpu are both installed"):
         load_faiss()
 
 
-def test_building_and_searching_exactly_loads_no_faiss():
+def test_exact_kind_loads_no_faiss():
     program = (
         "import sys, numpy as np; from index.vector_index import VectorIndex\n"
         "index = VectorIndex.build(np.eye(4, dtype=np.float32)); index.search(np.eye(4, dtype=np.float32), 2)\n"
@@ -72,62 +72,62 @@ def test_building_and_searching_exactly_loads_no_faiss():
     assert found.stdout == "False\n"
 
 
-def test_cuda_without_a_cuda_build_of_faiss_is_an_error_that_names_it(monkeypatch):
+def test_cuda_without_a_cuda_build_of_faiss_is_an_error(monkeypatch):
     monkeypatch.setattr(device, "load_faiss", lambda: SimpleNamespace(__version__="1.15.1"))
     with pytest.raises(DeviceError, match=r"built without CUDA.*crossmodal-retrieval\[gpu\]"):
-        chosen_device("cuda")
+        resolve_device("cuda")
 
 
 def test_cuda_without_a_device_is_an_error_and_auto_falls_back(monkeypatch):
     fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 0)
     monkeypatch.setattr(device, "load_faiss", lambda: fake)
-    installed(monkeypatch, "faiss-gpu")
-    with pytest.raises(DeviceError, match="FAISS sees no CUDA device"):
-        chosen_device("cuda")
-    assert chosen_device("auto") == "cpu"
+    install(monkeypatch, "faiss-gpu")
+    with pytest.raises(DeviceError, match="FAISS finds no CUDA device"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == "cpu"
 
 
-def test_auto_takes_a_gpu_that_is_there_and_cpu_never_looks(monkeypatch):
+def test_auto_takes_an_available_gpu_and_cpu_never_looks(monkeypatch):
     fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 1)
     monkeypatch.setattr(device, "load_faiss", lambda: fake)
-    installed(monkeypatch, "faiss-gpu")
-    assert chosen_device("auto") == "cuda"
-    assert chosen_device("cpu") == "cpu"
+    install(monkeypatch, "faiss-gpu")
+    assert resolve_device("auto") == "cuda"
+    assert resolve_device("cpu") == "cpu"
 
 
-def test_an_unknown_device_is_refused():
-    with pytest.raises(SpecError, match="'tpu': take auto, cpu or cuda"):
-        chosen_device("tpu")
+def test_unknown_device_is_refused():
+    with pytest.raises(SpecError, match=r"'tpu'\. Use auto, cpu or cuda"):
+        resolve_device("tpu")
 
 
 @pytest.mark.parametrize(
     ("spec", "named"),
     [
         (IndexSpec("hnsw"), "no hnsw on a GPU"),
-        (IndexSpec("ivf", lists=2049), "2049 lists, and a GPU looks into 2048"),
-        (IndexSpec("ivfpq", code_bits=4), "codes of 4 bits"),
+        (IndexSpec("ivf", lists=2049), "2049 lists are too many: a GPU searches at most 2048"),
+        (IndexSpec("ivfpq", code_bits=4), "Codes of 4 bits"),
     ],
 )
-def test_what_a_gpu_cannot_hold_is_an_error_that_says_so(spec, named):
+def test_gpu_refuses_kinds_and_sizes_that_it_cannot_hold(spec, named):
     with pytest.raises(DeviceError, match=named):
-        checked_for_gpu(spec)
+        spec.create_kind().sized(9, 8).build(random_rows(9, 8), np.arange(9), device="cuda")
 
 
-def test_want_of_gpu_memory_is_told_from_other_failures_and_names_what_to_do():
+def test_gpu_out_of_memory_is_distinguished_from_other_failures():
     words = "Error: alloc fail type FlatData dev 0 size 9 bytes (cudaMalloc error out of memory [2])"
     with (
-        pytest.raises(DeviceError, match=r"not enough memory.*out of memory \[2\]\)\): take kind ivfpq"),
-        errors_of("cuda"),
+        pytest.raises(DeviceError, match=r"not enough memory.*out of memory \[2\]\)\)\. Use kind ivfpq"),
+        translate_gpu_errors("cuda"),
     ):
         raise RuntimeError(words)
-    with pytest.raises(DeviceError, match=r"cannot hold this index \(is not supported\)"), errors_of("cuda"):
+    with pytest.raises(DeviceError, match=r"cannot hold this index \(is not supported\)"), translate_gpu_errors("cuda"):
         raise RuntimeError("is not supported")
-    with pytest.raises(RuntimeError, match="no GPU here"), errors_of("cpu"):
+    with pytest.raises(RuntimeError, match="no GPU here"), translate_gpu_errors("cpu"):
         raise RuntimeError("no GPU here")
 
 
-def test_auto_builds_on_the_cpu_what_the_gpu_cannot_hold_and_cuda_does_not(monkeypatch):
-    monkeypatch.setattr("index.vector_index.chosen_device", lambda _: "cuda")
+def test_auto_falls_back_to_the_cpu_where_the_gpu_cannot_hold_the_index(monkeypatch):
+    monkeypatch.setattr("index.vector_index.resolve_device", lambda _: "cuda")
     rows = clustered_rows(200, 8)
     assert VectorIndex.build(rows, spec="hnsw", device="auto").device == "cpu"
     with pytest.raises(DeviceError, match="no hnsw on a GPU"):
@@ -146,7 +146,7 @@ def gpu_rows():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("spec", GPU_SPECS, ids=IndexSpec.describe)
-def test_a_gpu_index_finds_the_nearest_through_adds_removes_filters_and_files(spec, gpu_rows, tmp_path):
+def test_gpu_index_finds_the_nearest_through_removes_filters_and_files(spec, gpu_rows, tmp_path):
     queries = texts_for(gpu_rows, 50)
     index = VectorIndex.build(gpu_rows, spec=spec, device="cuda")
     index.remove(np.arange(0, 3000))

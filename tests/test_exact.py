@@ -10,7 +10,7 @@ from oracles import assert_nearest, clustered_rows, plain_search, random_rows
 
 from index import exact
 from index.errors import SpecError, VectorError
-from index.exact import exact_search, gathered_search, gathering_pays, mask_of, masked_search, search_among
+from index.exact import exact_search, filtered_search, gathered_search, is_gathering_cheaper, make_mask, masked_search
 from index.vectors import unit_rows
 
 
@@ -34,8 +34,8 @@ def searches(draw):
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Sizes at which even small inputs run through many blocks, with their uneven ends."""
-    sizes = {"QUERY_BLOCK": 5, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLY_BLOCK": 20}
-    sizes |= {"MANY": 3, "MANY_BLOCK": 64}
+    sizes = {"QUERY_BLOCK": 5, "SCORE_BLOCK": 64, "GATHER_BLOCK": 16, "PAIR_BLOCK": 3, "SINGLE_BLOCK": 20}
+    sizes |= {"MANY_QUERIES": 3, "MANY_QUERIES_BLOCK": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(exact, name, value)
 
@@ -54,10 +54,10 @@ def test_ids_and_scores_are_those_of_sorting_everything_with_ties_in_id_order(se
 def test_masking_and_gathering_give_the_same_to_the_last_bit(search):
     queries, rows, k, allowed = search
     allowed = np.arange(len(rows)) if allowed is None else allowed
-    mask = mask_of(allowed, len(rows))
+    mask = make_mask(allowed, len(rows))
     assert_nearest(masked_search(queries, rows, k, mask=mask), queries, rows, k, allowed)
     assert_nearest(gathered_search(queries, rows, k, ids=allowed), queries, rows, k, allowed)
-    assert_nearest(search_among(queries, rows, k, mask=mask), queries, rows, k, allowed)
+    assert_nearest(filtered_search(queries, rows, k, mask=mask), queries, rows, k, allowed)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 200, 257, 600])
@@ -118,10 +118,10 @@ def test_a_filter_is_exact_and_full_at_every_selectivity(share, queries):
 
 
 def test_few_allowed_rows_are_gathered_and_many_are_masked():
-    assert gathering_pays(1, 100_000, 10_000)
-    assert not gathering_pays(1, 100_000, 30_000)
-    assert gathering_pays(64, 100_000, 60_000)
-    assert not gathering_pays(256, 100_000, 95_000)
+    assert is_gathering_cheaper(1, 100_000, 10_000)
+    assert not is_gathering_cheaper(1, 100_000, 30_000)
+    assert is_gathering_cheaper(64, 100_000, 60_000)
+    assert not is_gathering_cheaper(256, 100_000, 95_000)
 
 
 def test_a_memory_map_is_searched_in_place(tmp_path):
@@ -149,15 +149,15 @@ def test_products_may_round_by_the_margin_and_the_ranking_still_holds(monkeypatc
     queries = random_rows(9, 4, seed=2)
     random = np.random.default_rng(4)
 
-    product = exact._product
+    product = exact._multiply
 
     def noisy(queries, block, buffer):
         scores = product(queries, block, buffer)
         true = queries.astype(np.float64) @ block.T.astype(np.float64)
-        scores[:, : len(block)] = true + random.uniform(-1, 1, true.shape) * exact.rounding(4) * 0.9
+        scores[:, : len(block)] = true + random.uniform(-1, 1, true.shape) * exact.bound_rounding(4) * 0.9
         return scores
 
-    monkeypatch.setattr(exact, "_product", noisy)
+    monkeypatch.setattr(exact, "_multiply", noisy)
     assert_nearest(exact_search(queries, rows, 10), queries, rows, 10)
 
 
@@ -187,7 +187,7 @@ def test_allowed_that_is_no_sorted_set_of_rows_is_refused(allowed):
 
 
 def test_queries_of_another_dimension_are_refused():
-    with pytest.raises(VectorError, match="dimension 4 where 3 is needed"):
+    with pytest.raises(VectorError, match="dimension 4, and 3 is needed"):
         exact_search(random_rows(1, 4), random_rows(5, 3), 2)
 
 

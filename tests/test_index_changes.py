@@ -19,9 +19,10 @@ from oracles import (
     texts_for,
 )
 
-from index import structure, vector_index
+from index import vector_index
 from index.errors import SpecError, VectorError
-from index.spec import KINDS
+from index.kinds import KINDS, faiss_index
+from index.kinds.ivf import Ivf
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
 
@@ -34,7 +35,7 @@ def spec(request):
 @pytest.fixture
 def short_tail(monkeypatch):
     """Structures take in every row at once, instead of leaving 4,096 to exact search."""
-    monkeypatch.setattr(vector_index, "TAIL", 0)
+    monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 0)
 
 
 def test_ids_are_slots_that_never_move_and_are_never_given_again(spec, short_tail):  # noqa: ARG001 - a fixture
@@ -50,12 +51,12 @@ def test_ids_are_slots_that_never_move_and_are_never_given_again(spec, short_tai
 
 def test_a_structure_is_built_anew_past_a_fifth_dead_and_not_before():
     index = build(clustered_rows(1000, 8), spec=SMALL["ivf"])
-    before = index._snapshot.structure
+    before = index._snapshot.candidate_index
     index.remove(np.arange(200))
-    assert index._snapshot.structure is before
+    assert index._snapshot.candidate_index is before
     index.remove(np.array([200]))
-    assert index._snapshot.structure is not before
-    np.testing.assert_array_equal(index._snapshot.structure.slots, np.arange(201, 1000))
+    assert index._snapshot.candidate_index is not before
+    np.testing.assert_array_equal(index._snapshot.candidate_index.slots, np.arange(201, 1000))
 
 
 def test_removed_ids_may_be_removed_again_and_others_are_refused(spec):
@@ -77,8 +78,8 @@ def test_dead_rows_at_building_are_never_answered(spec):
 
 def test_new_rows_are_found_before_and_after_the_structure_takes_them_in(spec, monkeypatch):
     rows = clustered_rows(1200, 8)
-    monkeypatch.setattr(vector_index, "TAIL", 500)
-    monkeypatch.setattr(structure, "CHUNK", 64)
+    monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 500)
+    monkeypatch.setattr(faiss_index, "CHUNK", 64)
     index = build(rows[:400], spec=spec)
     for start in range(400, 1200, 200):
         index.add(rows[start : start + 200])
@@ -133,14 +134,14 @@ def test_extending_with_other_or_fewer_rows_is_refused():
 
 def test_what_is_followed_is_answered_at_once_and_taken_in_when_tidied(spec, monkeypatch):
     rows = clustered_rows(900, 8)
-    monkeypatch.setattr(vector_index, "TAIL", 300)
+    monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 300)
     index = build(rows[:500], spec=spec)
-    before = index._snapshot.structure
-    index.follow(rows, dead=np.arange(120))
-    assert (index._snapshot.structure, index.is_behind) == (before, True)
+    before = index._snapshot.candidate_index
+    index.update(rows, dead=np.arange(120))
+    assert (index._snapshot.candidate_index, index.needs_maintenance) == (before, True)
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(120, 900))
-    index.tidy()
-    assert not index.is_behind
+    index.maintain()
+    assert not index.needs_maintenance
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(120, 900))
 
 
@@ -148,16 +149,18 @@ def test_what_changes_while_a_structure_is_built_is_in_the_answers_of_the_new_on
     """The building waits for the changes, and these do not wait for it."""
     rows = clustered_rows(900, 8)
     index = build(rows[:600], spec=SMALL["ivf"])
-    index.follow(rows[:600], dead=np.arange(200))
+    index.update(rows[:600], dead=np.arange(200))
 
-    def built_late(*args, **options):
-        index.follow(rows, dead=np.arange(300))
+    build_ivf = Ivf.build
+
+    def build_late(*args, **options):
+        index.update(rows, dead=np.arange(300))
         assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(300, 900))
-        return structure.build_structure(*args, **options)
+        return build_ivf(*args, **options)
 
-    monkeypatch.setattr(vector_index, "build_structure", built_late)
-    index.tidy()
-    assert index._snapshot.structure.slots.tolist() == list(range(200, 600))
+    monkeypatch.setattr(Ivf, "build", build_late)
+    index.maintain()
+    assert index._snapshot.candidate_index.slots.tolist() == list(range(200, 600))
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(300, 900))
 
 
@@ -237,8 +240,8 @@ def test_a_search_sees_the_rows_of_the_moment_at_which_it_began(spec, short_tail
 
 def test_threads_search_while_one_adds_and_removes(spec, monkeypatch):
     """Every answer is full, of true scores, and of rows that were there; the searched cluster is never touched."""
-    monkeypatch.setattr(vector_index, "TAIL", 50)
-    monkeypatch.setattr(structure, "CHUNK", 20)
+    monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 50)
+    monkeypatch.setattr(faiss_index, "CHUNK", 20)
     rows = unit_rows(np.abs(random_rows(2000, 8)))
     rows[50:] *= -1  # the first 50 are on the other side of the sphere
     index = build(rows[:500], spec=spec)

@@ -104,7 +104,7 @@ def test_a_vector_may_be_a_list_or_one_row_and_is_made_a_unit_row():
 @pytest.mark.parametrize(
     ("vector", "message"),
     [
-        ([1.0, 2.0, 3.0], "dimension 3 where 2"),
+        ([1.0, 2.0, 3.0], "dimension 3, and 2"),
         ([0.0, 0.0], "zeros"),
         ([math.nan, 0.0], "NaN"),
         ([[1.0, 0.0], [0.0, 1.0]], "one vector, not 2"),

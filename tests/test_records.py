@@ -483,7 +483,7 @@ def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
         ({"id": "a", "images": ["a.png", "b.png"], "image_vectors": [[1, 0]]}, "2 images and 1 image_vectors"),
         ({"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": []}, "caption_vectors"),
         ({"id": "a", "image_vectors": [[0, 0]]}, "all zeros"),
-        ({"id": "a", "image_vectors": [[1, 0, 0]]}, "dimension 3 where 2"),
+        ({"id": "a", "image_vectors": [[1, 0, 0]]}, "dimension 3, and 2"),
         ("a", "an item is a mapping"),
     ],
 )
@@ -494,7 +494,7 @@ def test_an_item_of_another_form_is_refused_with_the_reason(given, message, tmp_
 
 def test_the_first_item_of_a_catalog_has_vectors_of_one_dimension(tmp_path):
     given = {"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": [[1, 0, 0]]}
-    with pytest.raises(CatalogError, match="caption_vectors: vectors of dimension 3 where 2"):
+    with pytest.raises(CatalogError, match="caption_vectors: The vectors have dimension 3, and 2"):
         item_from(given, root=tmp_path, dimension=None)
 
 

@@ -82,7 +82,7 @@ def test_rows_that_came_after_saving_are_found(saved):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(StoredIndexError, match=r"no index can be read from .*gone"):
+    with pytest.raises(StoredIndexError, match=r"No index can be read from .*gone"):
         load(tmp_path / "gone")
 
 
@@ -92,7 +92,7 @@ def test_a_file_cut_anywhere_is_refused(saved, data, tmp_path_factory):
     whole = saved[1].read_bytes()
     path = tmp_path_factory.getbasetemp() / "cut"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    with pytest.raises(StoredIndexError, match=r"damaged \(.*\): delete it and build it again"):
+    with pytest.raises(StoredIndexError, match=r"damaged \(.*\)\. Delete it and build it again"):
         load(path)
 
 
@@ -109,7 +109,7 @@ def test_a_file_with_one_bit_flipped_anywhere_is_refused(saved, data, tmp_path_f
 
 @pytest.mark.parametrize("place", [0, 40, 65_000, -65_000, -400])
 def test_of_a_large_file_the_ends_and_the_length_are_checked(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "WHOLE", 1000)
+    monkeypatch.setattr(stored, "FULL_CHECK_LIMIT", 1000)
     path = tmp_path / "index"
     rows = clustered_rows(4000, 16)
     VectorIndex.build(rows, spec="ivf", device="cpu").save(path)
@@ -126,22 +126,22 @@ def test_of_a_large_file_the_ends_and_the_length_are_checked(place, tmp_path, mo
 
 def test_of_a_large_file_little_is_read(monkeypatch):
     """A checksum over 200 MB would cost what the memory map saves."""
-    parts = list(stored._checked_parts(200 << 20))
+    parts = list(stored._list_checked_parts(200 << 20))
     assert sum(length for _, length in parts) == 2 * (64 << 10) + 64 * 4096
     assert parts[0] == (0, 64 << 10)
     assert sum(parts[-1]) == 200 << 20
-    monkeypatch.setattr(stored, "WHOLE", 300 << 20)
-    assert sum(length for _, length in stored._checked_parts(200 << 20)) == 200 << 20
+    monkeypatch.setattr(stored, "FULL_CHECK_LIMIT", 300 << 20)
+    assert sum(length for _, length in stored._list_checked_parts(200 << 20)) == 200 << 20
 
 
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        (ROWS[:899], "is of 900 rows of 8, not of 899 of 8"),
-        (clustered_rows(900, 9), "is of 900 rows of 8, not of 900 of 9"),
+        (ROWS[:899], "indexes 900 rows of dimension 8, not 899 of 8"),
+        (clustered_rows(900, 9), "indexes 900 rows of dimension 8, not 900 of 9"),
         (clustered_rows(900, 8, seed=3), "made of other vectors"),
         (np.vstack([ROWS[:899], ROWS[:1]]), "made of other vectors"),
-        (ROWS[:0], "not of 0 of 8"),
+        (ROWS[:0], "not 0 of 8"),
     ],
 )
 def test_an_index_of_other_rows_is_refused(saved, rows, named):
@@ -158,7 +158,7 @@ def test_a_file_of_a_newer_format_is_refused_with_both_numbers(saved, tmp_path):
 
 def test_a_spec_that_cannot_be_is_refused(saved, tmp_path):
     (tmp_path / "odd").write_bytes(rewrite(saved[1].read_bytes(), spec={"kind": "flat"}))
-    with pytest.raises(StoredIndexError, match="names an index that cannot be"):
+    with pytest.raises(StoredIndexError, match="names an impossible index"):
         load(tmp_path / "odd")
 
 
@@ -178,7 +178,7 @@ def test_a_save_that_breaks_off_leaves_the_last_file_whole_and_nothing_beside_it
         raise OSError("No space left on device")
 
     monkeypatch.setattr(stored, "_append", full)
-    with pytest.raises(StoredIndexError, match=r"could not be written to .*No space left.*make room"):
+    with pytest.raises(StoredIndexError, match=r"could not be written to .*No space left.*Make room"):
         saved[0].save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
     assert_same(saved[0], load(path))

@@ -1,4 +1,4 @@
-"""Recall is the share of the true nearest; the least effort is the least, and what cannot be reached is said."""
+"""Recall is the fraction of the true nearest; tuning finds the least effort that reaches it, or says that none does."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from oracles import (
 
 from index.errors import SpecError
 from index.spec import IndexSpec
-from index.tuning import least_effort, recall_at_k
+from index.tuning import recall_at_k, tune_effort
 from index.vector_index import VectorIndex
 from index.vectors import Neighbors, unit_rows
 
@@ -28,8 +28,8 @@ def index(rows):
     return VectorIndex.build(rows, spec=IndexSpec("ivf", lists=64), device="cpu")
 
 
-class Finding:
-    """An index of which one knows the recall: of ten true results a search finds ten times `reach(effort)`."""
+class FakeIndex:
+    """An index of known recall: of ten true results a search finds ten times `reach(effort)`."""
 
     def __init__(self, reach):
         self.reach = reach
@@ -48,7 +48,7 @@ class Finding:
         return 100
 
 
-def test_recall_is_the_share_of_the_true_nearest(index, rows):
+def test_recall_is_the_fraction_of_the_true_nearest(index, rows):
     queries = texts_for(rows, 100)
     true, _ = plain_search(queries, rows, 10)
     found = index.search(queries, 10, effort=0.3).ids
@@ -61,51 +61,51 @@ def test_exact_search_has_recall_1(rows):
     assert recall_at_k(VectorIndex.build(rows, spec="exact"), texts_for(rows, 20), 10) == 1
 
 
-def test_equal_rows_stand_for_each_other():
+def test_equal_rows_count_for_each_other():
     """Whichever of the eight copies is found, it is as near as the true one."""
     copies = unit_rows(np.repeat(np.eye(4), 8, axis=0))
     index = VectorIndex.build(copies, spec="hnsw", device="cpu")
     assert recall_at_k(index, copies[:1], 3, effort=1) == 1
 
 
-def test_dead_rows_are_not_expected_to_be_found(rows):
+def test_dead_rows_do_not_count(rows):
     index = VectorIndex.build(rows, spec="exact", dead=np.arange(3990))
     assert recall_at_k(index, rows[:5], 100) == 1
 
 
-def test_the_effort_of_the_index_is_measured_where_none_is_named(index, rows):
+def test_recall_uses_the_effort_of_the_index_by_default(index, rows):
     queries = texts_for(rows, 50)
     index.effort = 0.3
     assert recall_at_k(index, queries, 10) == recall_at_k(index, queries, 10, effort=0.3)
 
 
 @pytest.mark.parametrize(("asked", "least"), [(0.0, 0.0), (0.4, 0.35), (0.8, 0.75), (1.0, 0.95)])
-def test_the_least_effort_is_found_within_a_128th(asked, least):
+def test_least_effort_is_found_within_a_128th(asked, least):
     """This index finds round(10 x effort) of ten."""
-    tuned = least_effort(Finding(lambda effort: effort), np.zeros((3, 2)), 10, recall=asked)
+    tuned = tune_effort(FakeIndex(lambda effort: effort), np.zeros((3, 2)), 10, recall=asked)
     assert tuned.reached
     assert least <= tuned.effort <= least + 2 / 128
     assert tuned.recall >= asked
 
 
-def test_on_a_real_index_the_least_effort_reaches_what_a_little_less_does_not(index, rows):
+def test_tuned_effort_reaches_the_recall_and_a_little_less_does_not(index, rows):
     queries = texts_for(rows, 200)
-    tuned = least_effort(index, queries, 10, recall=0.9)
+    tuned = tune_effort(index, queries, 10, recall=0.9)
     assert tuned.recall == recall_at_k(index, queries, 10, effort=tuned.effort) >= 0.9
     assert recall_at_k(index, queries, 10, effort=tuned.effort - 1 / 64) < 0.9
-    assert tuned.describe() == f"effort {tuned.effort:.2f} reaches recall {tuned.recall:.3f} (asked: 0.900)"
+    assert tuned.describe() == f"Effort {tuned.effort:.2f} reaches recall {tuned.recall:.3f} (target: 0.900)."
 
 
-def test_what_cannot_be_reached_is_said_with_what_full_effort_gives():
-    tuned = least_effort(Finding(lambda effort: effort * 0.7), np.zeros((3, 2)), 10, recall=0.95)
+def test_unreachable_recall_is_reported_with_the_recall_of_full_effort():
+    tuned = tune_effort(FakeIndex(lambda effort: effort * 0.7), np.zeros((3, 2)), 10, recall=0.95)
     assert (tuned.reached, tuned.effort, tuned.recall) == (False, 1.0, pytest.approx(0.7))
-    assert "recall 0.950 cannot be reached: full effort gives 0.700" in tuned.describe()
+    assert "Recall 0.950 cannot be reached: full effort gives 0.700" in tuned.describe()
 
 
 @pytest.mark.parametrize("asked", [-0.1, 1.1, float("nan")])
-def test_an_impossible_recall_is_refused(asked):
+def test_recall_outside_0_to_1_is_refused(asked):
     with pytest.raises(SpecError, match="recall is"):
-        least_effort(SimpleNamespace(), np.zeros((1, 2)), 10, recall=asked)
+        tune_effort(SimpleNamespace(), np.zeros((1, 2)), 10, recall=asked)
 
 
 def test_recall_without_queries_or_rows_is_refused(index, rows):

@@ -18,7 +18,8 @@ from oracles import (
 
 from index import vector_index
 from index.errors import SpecError, VectorError
-from index.spec import KINDS, IndexSpec
+from index.kinds import KINDS
+from index.spec import IndexSpec
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
 
@@ -31,7 +32,7 @@ def spec(request):
 @pytest.fixture
 def short_tail(monkeypatch):
     """Structures take in every row at once, instead of leaving 4,096 to exact search."""
-    monkeypatch.setattr(vector_index, "TAIL", 0)
+    monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 0)
 
 
 # The answer
@@ -168,7 +169,7 @@ def test_no_queries_are_an_empty_answer(spec):
     ("queries", "error"),
     [
         (np.ones((2, 8), np.float32), "has length"),
-        (unit_rows(np.ones((2, 7))), "dimension 7 where 8"),
+        (unit_rows(np.ones((2, 7))), "dimension 7, and 8"),
         (np.full((1, 8), np.nan, np.float32), "has length nan"),
         (np.ones(8, np.float32), "unit_rows"),
         (np.eye(8), "float64"),
@@ -185,7 +186,7 @@ def test_queries_that_are_no_unit_rows_of_the_dimension_are_refused(queries, err
 def test_rows_with_a_nan_are_refused_where_faiss_would_take_and_never_find_them():
     rows = clustered_rows(300, 8)
     rows[200] = np.nan
-    with pytest.raises(VectorError, match="row 200 has length nan"):
+    with pytest.raises(VectorError, match="Row 200 has length nan"):
         build(rows, spec="hnsw")
 
 
@@ -215,4 +216,4 @@ def test_effort_is_remembered_checked_and_saved(tmp_path):
 
 
 def test_auto_says_what_it_picked_and_why():
-    assert build(clustered_rows(300, 8)).spec.describe().startswith("exact: 300 rows of 8 are read whole")
+    assert build(clustered_rows(300, 8)).spec.describe().startswith("exact: reading all 300 rows of dimension 8")

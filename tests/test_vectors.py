@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from index import vectors
 from index.errors import IndexingError, VectorError
-from index.vectors import checked_rows, no_readahead, unit_rows
+from index.vectors import check_rows, disable_readahead, unit_rows
 
 NUMBERS = st.floats(-(2.0**60), 2.0**60, width=32).filter(lambda value: value == 0 or abs(value) > 1e-18)
 MATRICES = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=NUMBERS)
@@ -71,10 +71,10 @@ def test_no_rows_are_rows():
         ([[1j, 2]], "complex"),
         ([[True, False]], "bool"),
         ([[None, 1]], "object"),
-        ([[1, 2], [0, 0]], "row 1 is all zeros"),
-        ([[1, 2], [3, 4], [np.nan, 1]], "row 2 holds a NaN"),
-        ([[1, np.inf]], "row 0 holds a NaN or an infinity"),
-        ([[-np.inf, np.nan]], "row 0 holds"),
+        ([[1, 2], [0, 0]], "Row 1 is all zeros"),
+        ([[1, 2], [3, 4], [np.nan, 1]], "Row 2 holds a NaN"),
+        ([[1, np.inf]], "Row 0 holds a NaN or an infinity"),
+        ([[-np.inf, np.nan]], "Row 0 holds"),
     ],
 )
 def test_what_has_no_direction_is_refused_and_named(wrong, named):
@@ -86,29 +86,29 @@ def test_a_bad_row_far_down_is_named_by_its_number_in_the_whole(monkeypatch):
     monkeypatch.setattr(vectors, "CHUNK", 4)
     matrix = np.ones((11, 2))
     matrix[9] = 0
-    with pytest.raises(VectorError, match="row 9 is all zeros"):
+    with pytest.raises(VectorError, match="Row 9 is all zeros"):
         unit_rows(matrix)
-    with pytest.raises(VectorError, match="row 9 has length 0"):
-        checked_rows((matrix / 2**0.5).astype(np.float32))
+    with pytest.raises(VectorError, match="Row 9 has length 0"):
+        check_rows((matrix / 2**0.5).astype(np.float32))
 
 
 def test_another_dimension_is_refused_with_both_numbers():
-    with pytest.raises(VectorError, match="dimension 3 where 2 is needed"):
+    with pytest.raises(VectorError, match="dimension 3, and 2 is needed"):
         unit_rows(np.ones((1, 3)), dimension=2)
-    with pytest.raises(VectorError, match="dimension 3 where 2 is needed"):
-        checked_rows(unit_rows(np.ones((1, 3))), dimension=2)
+    with pytest.raises(VectorError, match="dimension 3, and 2 is needed"):
+        check_rows(unit_rows(np.ones((1, 3))), dimension=2)
 
 
 @pytest.mark.parametrize("wrong", [np.ones((1, 2), np.float64), np.ones(2, np.float32), np.ones((2, 0), np.float32)])
 def test_rows_that_are_no_float32_matrix_are_sent_to_the_door(wrong):
     with pytest.raises(VectorError, match="unit_rows"):
-        checked_rows(wrong)
+        check_rows(wrong)
 
 
 @pytest.mark.parametrize("row", [[np.nan, 0], [2, 0], [0.5, 0.5], [np.inf, 0]])
 def test_rows_that_are_not_of_length_1_are_refused(row):
-    with pytest.raises(VectorError, match="row 1 has length"):
-        checked_rows(np.array([[1, 0], row], np.float32))
+    with pytest.raises(VectorError, match="Row 1 has length"):
+        check_rows(np.array([[1, 0], row], np.float32))
 
 
 def test_vector_errors_are_caught_as_indexing_errors_and_as_value_errors():
@@ -120,5 +120,5 @@ def test_a_memory_map_reads_the_same_without_readahead(tmp_path):
     rows = unit_rows(np.random.default_rng(0).standard_normal((50, 8)))
     rows.tofile(tmp_path / "rows")
     mapped = np.memmap(tmp_path / "rows", np.float32, "r").reshape(-1, 8)
-    with no_readahead(mapped[10:]), no_readahead(rows):
+    with disable_readahead(mapped[10:]), disable_readahead(rows):
         np.testing.assert_array_equal(mapped[[3, 40]], rows[[3, 40]])

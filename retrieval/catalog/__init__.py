@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
 from index.errors import IndexingError
+from index.kinds import KINDS
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.evaluation import ServedCatalog, ServedSide
 from retrieval.catalog.info import catalog_info
@@ -49,8 +50,6 @@ __all__ = [
 _BUILD_PATIENCE = 5.0  # seconds: a build finds its moment between the changes that a service makes
 
 logger = logging.getLogger("retrieval.catalog")
-
-IndexKind = Literal["auto", "exact", "hnsw", "ivf", "ivfpq"]
 
 
 class Catalog:
@@ -119,7 +118,7 @@ class Catalog:
         prune: bool = False,
         restore: bool = False,
         strict: bool = False,
-        index: IndexKind | None = None,
+        index: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SyncReport:
         """Make the catalog hold what `pairs` hold: add what is new, change what changed, drop what is gone.
@@ -142,8 +141,8 @@ class Catalog:
             CatalogError: too much would be dropped, the disk is full, or `strict` met a bad picture.
             CatalogLockedError: another process is writing.
         """
-        if index is not None and index not in get_args(IndexKind):
-            raise CatalogError(f"There is no index kind {index!r}; take one of {', '.join(get_args(IndexKind))}.")
+        if index is not None and index not in {"auto", *KINDS}:
+            raise CatalogError(f"There is no index kind {index!r}; take one of auto, {', '.join(KINDS)}.")
         with self._as_writer(patience=_BUILD_PATIENCE):
             if index is not None:
                 with self._database.writing() as records:

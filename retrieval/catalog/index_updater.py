@@ -4,7 +4,7 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 from index.errors import DeviceError, IndexingError, StoredIndexError
 from index.vector_index import VectorIndex
@@ -15,9 +15,6 @@ from retrieval.records.locks import is_locked
 from retrieval.records.state import SideState
 from retrieval.records.vector_store import index_path
 from retrieval.types import SideName
-
-if TYPE_CHECKING:
-    from index.spec import Kind
 
 logger = logging.getLogger("retrieval.catalog")
 
@@ -94,7 +91,7 @@ class IndexUpdater:
         if index is None or state is None or state.kind == "exact" or state.same_slots(self._index_failed_for):
             return False
         if index.spec.kind == state.kind:
-            return index.is_behind
+            return index.needs_maintenance
         return self._may_build or self._path(state).exists()
 
     def update_in_background(self, database: Database) -> None:
@@ -162,15 +159,14 @@ class IndexUpdater:
         if index is None or state.kind == "exact":
             return None
         if index.spec.kind == state.kind:
-            index.tidy()
+            index.maintain()
             return None
         try:
             self._side.use_index(self._load(before.rows, state), state)
         except StoredIndexError:
             if may_build:
                 logger.info("%s: building the index of the %s; `close` waits for it", self._folder, self._side.target)
-                kind = cast("Kind", state.kind)
-                built = VectorIndex.build(before.rows, spec=kind, device=self._device, dead=before.dead)
+                built = VectorIndex.build(before.rows, spec=state.kind, device=self._device, dead=before.dead)
                 self._side.use_index(built, state)
                 return True
             if not self._may_build:  # the saved index is damaged: do not read it again at each search

@@ -196,7 +196,7 @@ class Side:
     def _catch_up(self, index: VectorIndex) -> None:
         """Tell an index of the slots that were added or died since; a dead slot is never used again."""
         gone = np.setdiff1d(self._entries.dead_slots(len(self.rows)), index.dead, assume_unique=True)
-        index.follow(self.rows, dead=gone)
+        index.update(self.rows, dead=gone)
 
     def live_slots(self) -> Ids:
         """Return the slots that an image or a caption has, sorted."""

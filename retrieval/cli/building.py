@@ -10,7 +10,7 @@ from retrieval.cli.shared import (
     DEVICES,
     FILE,
     FOLDER,
-    KINDS,
+    INDEX_KINDS,
     PATH,
     STARTER_NOTICE,
     bar,
@@ -22,7 +22,7 @@ from retrieval.cli.shared import (
 from retrieval.errors import ColumnError
 
 if TYPE_CHECKING:
-    from retrieval.catalog import IndexKind, SyncReport
+    from retrieval.catalog import SyncReport
     from retrieval.pairs import Pairs, Skipped
 
 
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     help="Column of PAIRS for id, image, title, description or any attribute; FIELD= drops one. Repeat it.",
 )
 @click.option("--report", type=FILE, help="Write every row and picture that was refused into a CSV, with the reason.")
-@click.option("--index", type=KINDS, help="Kind of index; auto picks by count and memory, and says what it picked.")
+@click.option(
+    "--index", type=INDEX_KINDS, help="Kind of index; auto picks by count and memory, and says what it picked."
+)
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
 @click.option("--prune", is_flag=True, help="Let more than half of this source's items be dropped.")
@@ -54,7 +56,7 @@ def build(
     images: Path | None,
     fields: Sequence[str],
     report: Path | None,
-    index: "IndexKind | None",
+    index: str | None,
     device: str,
     strict: bool,
     prune: bool,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from index.kinds import KINDS
 from retrieval.errors import ColumnError, QueryError, RetrievalError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval.pairs import Skipped
 
 DEVICES: Final = click.Choice(["auto", "cpu", "cuda"])
-KINDS: Final = click.Choice(["auto", "exact", "hnsw", "ivf", "ivfpq"])
+INDEX_KINDS: Final = click.Choice(["auto", *KINDS])
 PATH: Final = click.Path(path_type=Path)
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False, exists=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from index.errors import SpecError
-from index.spec import checked_effort
+from index.spec import check_effort
 from retrieval.errors import QueryError
 from retrieval.filters import Filter, parse_filter
 from retrieval.filters.facets import FacetRequest, parse_facets
@@ -186,7 +186,7 @@ def _name(what: str, value: Any) -> str:
 
 def _effort(effort: Any) -> float | None:
     try:
-        return None if effort is None else checked_effort(effort)
+        return None if effort is None else check_effort(effort)
     except SpecError as error:
         raise QueryError(str(error)) from error
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from index.spec import spec_for_here
+from index.spec import choose_spec_for_machine
 from retrieval.catalog.write.kept_pictures import drop_pictures
 from retrieval.records import Records
 from retrieval.records.database import Database, guarded
@@ -66,5 +66,5 @@ def wanted_kind(records: Records, state: SideState, *, device: str) -> tuple[str
         return wanted, "asked for"
     if not state.rows:
         return "exact", "no vectors yet"
-    spec = spec_for_here(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
+    spec = choose_spec_for_machine(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
     return spec.kind, spec.reason

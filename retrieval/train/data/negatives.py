@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.exact import exact_search, pair_scores
+from index.exact import exact_search, score_pairs
 
 if TYPE_CHECKING:
     from index.vectors import Rows
@@ -64,7 +64,7 @@ def _own_scores(pictures: "Rows", texts: "Rows", captions: Sequence[Sequence[int
     """The score (n,) of each picture's nearest own text."""
     counts = [len(own) for own in captions]
     places = np.repeat(np.arange(len(captions)), counts)
-    scores = pair_scores(pictures, texts, query=places, row=np.concatenate([np.asarray(own) for own in captions]))
+    scores = score_pairs(pictures, texts, query=places, row=np.concatenate([np.asarray(own) for own in captions]))
     return np.maximum.reduceat(scores, np.concatenate([[0], np.cumsum(counts)[:-1]])).astype(np.float64)
 
 

@@ -1,0 +1,116 @@
+"""The seam to a search engine: an IndexKind builds a CandidateIndex, which names candidates for the nearest rows.
+
+Scores, filters and ranking do not belong to the engine: `VectorIndex` makes them from the stored rows, so that every
+kind returns exact cosines.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from index.device import Device
+from index.vectors import Ids, Rows
+
+
+class CandidateIndex(Protocol):
+    """An index of some of the rows. Any number of threads may search and save it while one adds.
+
+    Removed rows stay in it: the caller drops them from the candidates, and builds another index once a fifth of its
+    rows are dead.
+
+    Attributes:
+        slots: (m,), ascending, the numbers of the indexed rows.
+        trained: how many rows it was trained for.
+    """
+
+    slots: Ids
+    trained: int
+
+    @property
+    def kind(self) -> "IndexKind":
+        """The kind, with the sizes that it was built with."""
+        ...
+
+    def add(self, rows: Rows, slots: Ids) -> None:
+        """Index rows[slots] too; `slots` are ascending and come after the last indexed one."""
+        ...
+
+    def candidates(self, queries: Rows, count: int, effort: float) -> Ids:
+        """Return the slots of about `count` candidates a query, (q, count), best first, padded with -1."""
+        ...
+
+    def needs_rebuild(self, count: int, *, growth: float) -> bool:
+        """Whether it must be built again to hold `count` rows, `growth` being how far the trained rows may grow."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write it to a new file, which `IndexKind.load` reads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKind(ABC):
+    """A way to index rows. A subclass is a frozen dataclass of the sizes that it uses, each a field of `IndexSpec`.
+
+    To add a kind: a file in `index/kinds`, its name in `index.kinds.KINDS`, a field of `IndexSpec` for a size that no
+    other kind has. `retrieval.testing.kinds` tests it.
+    """
+
+    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
+        """Return the kind with its open sizes (0) chosen for `count` rows.
+
+        Raises:
+            SpecError: sizes that do not fit the dimension.
+        """
+        return self
+
+    def sizes(self) -> Mapping[str, Any]:
+        """Return the sizes by their names in `IndexSpec`."""
+        return asdict(self)
+
+    def describe_sizes(self) -> str:
+        """Return the sizes that matter, in words."""
+        return ""
+
+    @abstractmethod
+    def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
+        """Return the bytes that an index takes beside the rows, in memory and in its file alike, within a tenth."""
+
+    def gpu_problem(self) -> str:
+        """Return why a GPU cannot hold this kind and sizes, and what to do, or an empty string."""
+        return ""
+
+    def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:  # noqa: ARG002 - for subclasses
+        """Return why `auto` would take this kind, continuing "reading all rows", or an empty string if it would not."""
+        return "" if device == "cuda" and self.gpu_problem() else "for each query is slow"
+
+    def min_rows(self) -> int:
+        """Return the rows needed to train an index of these sizes; fewer are searched exactly."""
+        return 1
+
+    def depth(self, effort: float, k: int) -> int:  # noqa: ARG002 - for subclasses
+        """Return how many candidates to score for k results."""
+        return k + 8
+
+    def scores_every_row(self, effort: float) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether a search of that effort computes every row's product, exactly but for rounding."""
+        return False
+
+    @abstractmethod
+    def build(self, rows: Rows, slots: Ids, *, device: Device) -> CandidateIndex | None:
+        """Return an index of rows[slots] of these sizes, or None where exact search needs none or rows are too few.
+
+        Raises:
+            DeviceError: the engine is missing, or the device cannot hold the index.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, slots: Ids, *, trained: int, device: Device) -> CandidateIndex:
+        """Return the index that `CandidateIndex.save` wrote, of these slots.
+
+        Raises:
+            StoredIndexError: the file cannot be read, or holds another number of rows.
+            DeviceError: as in `build`.
+        """

@@ -1,0 +1,18 @@
+"""The kinds of index: one file each, loaded when it is used, so that the names cost the command line nothing."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from index.candidates import IndexKind
+
+KINDS = {"exact": "Exact", "hnsw": "Hnsw", "ivf": "Ivf", "ivfpq": "IvfPq"}
+"""The class of each kind, in the file of its name; `auto` prefers the first that fits."""
+
+
+def create_kind(name: str, sizes: Mapping[str, Any]) -> "IndexKind":
+    """Return the kind of that name with those of `sizes` that it uses."""
+    kind: type[IndexKind] = getattr(import_module(f"{__name__}.{name}"), KINDS[name])
+    return kind(**{field.name: sizes[field.name] for field in fields(kind)})

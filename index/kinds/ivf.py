@@ -1,0 +1,68 @@
+"""ivf: rows lie in lists by their nearest centroid; a search reads the lists nearest to the query."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from index.device import Device, load_faiss
+from index.kinds.faiss_index import FaissKind
+
+ROWS_PER_LIST = 39  # what FAISS asks for to train one centroid
+TRAINING_ROWS_PER_LIST = 128  # FAISS would take up to 256
+GPU_LIST_LIMIT = 2048  # FAISS on a GPU searches no more lists a query
+
+
+@dataclass(frozen=True, slots=True)
+class Ivf(FaissKind):
+    """An inverted file of whole rows."""
+
+    lists: int
+
+    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002
+        """Choose the lists: about 4 sqrt(n), the middle of FAISS's guidelines, if the rows suffice to train them."""
+        limit = GPU_LIST_LIMIT if device == "cuda" else count
+        open_lists = min(round(4 * math.sqrt(count)), count // ROWS_PER_LIST, limit)
+        return replace(self, lists=self.lists or max(1, open_lists))
+
+    def factory_string(self) -> str:
+        """Return FAISS's name for it."""
+        return f"IVF{self.lists},Flat"
+
+    def configure(self, index: Any) -> None:
+        """Have FAISS print no warning where rows are few."""
+        index.cp.min_points_per_centroid = 1
+
+    def training_rows(self) -> int:
+        """Return what the centroids need."""
+        return TRAINING_ROWS_PER_LIST * self.lists
+
+    def search_parameters(self, effort: float, count: int) -> Any:  # noqa: ARG002
+        """Return FAISS's nprobe for one search."""
+        return load_faiss().SearchParametersIVF(nprobe=self.nprobe(effort))
+
+    def nprobe(self, effort: float) -> int:
+        """Return the lists that a search reads: lists^effort, so 1 at effort 0 and all at 1."""
+        return max(1, round(math.pow(self.lists, effort)))
+
+    def describe_sizes(self) -> str:
+        """Return the lists."""
+        return f", {self.lists or 'open'} lists"
+
+    def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
+        """Return the bytes of ids, rows and centroids."""
+        lists = self.sized(count, dimension, device=device).lists
+        return count * (dimension * 4 + 16) + lists * (dimension * 4 + 16)
+
+    def gpu_problem(self) -> str:
+        """Check the number of lists."""
+        if self.lists <= GPU_LIST_LIMIT:
+            return ""
+        return f"{self.lists} lists are too many: a GPU searches at most {GPU_LIST_LIMIT}. Use fewer lists."
+
+    def min_rows(self) -> int:
+        """One for each list."""
+        return max(1, self.lists)
+
+    def scores_every_row(self, effort: float) -> bool:
+        """Where it reads every list."""
+        return self.nprobe(effort) == self.lists

@@ -114,8 +114,8 @@ def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
 
 def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(client, shop, monkeypatch):
     waiting, searches = [], client.app.state.service.batcher
-    ask = searches.ask
-    monkeypatch.setattr(searches, "ask", lambda request: waiting.append(request) or ask(request))
+    submit = searches.submit
+    monkeypatch.setattr(searches, "submit", lambda request: waiting.append(request) or submit(request))
     large = picture("blue", size=(3000, 2000))
     answer = client.post("/search", json={"image": encoded(large), "target": "images"})
     assert [part.value.size for part in waiting[0].query.parts] == [(24, 16)]
@@ -126,7 +126,7 @@ def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(clie
 def test_a_search_goes_no_further_than_the_service_allows(shop):
     with serving(shop, Settings(max_results=20, batch=1)) as client:
         assert found(client.post("/search", json={"text": "red", "k": 20}))
-        assert "goes as far as 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
+        assert "limit of 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
 
 
 @pytest.mark.parametrize(
@@ -379,9 +379,9 @@ def test_lines_that_cannot_be_read_stop_no_other(shop):
 
 def test_lines_that_find_too_much_waiting_are_told_each_by_its_number(client):
     service = client.app.state.service
-    service.read_executor.waiting += service.settings.queue
+    service.read_executor.pending += service.settings.queue
     answers = bulk(client, [{"delete": "red"}, {"delete": "blue"}])
-    service.read_executor.waiting -= service.settings.queue
+    service.read_executor.pending -= service.settings.queue
     assert [(one["line"], one["status"]) for one in answers] == [(1, 503), (2, 503)]
     assert client.get("/items/red").status_code == 200
 
@@ -463,9 +463,9 @@ def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():
         kept.get("a")
     assert [kept.get(name) is not None for name in "abc"] == [True, False, True]
     kept.put("a", EncodedImage(b"x" * 30, "image/webp"))
-    assert kept.bytes == 70
+    assert kept.nbytes == 70
     kept.put("d", EncodedImage(b"x" * 101, "image/webp"))
-    assert kept.bytes == 0
+    assert (kept.get("d"), kept.nbytes) == (None, 70)
 
 
 def test_a_thumbnail_is_made_once(client):
@@ -693,9 +693,9 @@ def test_a_search_sees_what_another_process_has_changed(client, shop, tmp_path):
 def test_a_read_only_service_takes_no_changes(shop):
     with serving(shop, Settings(read_only=True, batch=1)) as client:
         vector = {"images": [{"vector": VECTOR}]}
-        assert "read only" in told(client.put("/items/a", json=vector), 403)
-        assert "read only" in told(client.delete("/items/red"), 403)
-        assert "read only" in told(client.post("/items", content="", headers=LINES), 403)
+        assert "read-only" in told(client.put("/items/a", json=vector), 403)
+        assert "read-only" in told(client.delete("/items/red"), 403)
+        assert "read-only" in told(client.post("/items", content="", headers=LINES), 403)
         assert found(client.post("/search", json={"text": "red"}))
 
 
@@ -725,7 +725,7 @@ def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm_up", failing)
     with TestClient(make_app(shop), base_url="http://localhost") as client:
         until_told(client, "The model is gone")
 
@@ -748,11 +748,11 @@ def until_told(client, words):
 
 def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):
     service = client.app.state.service
-    service.read_executor.waiting += service.settings.queue
+    service.read_executor.pending += service.settings.queue
     assert "Too many reads" in told(client.get("/items/red"), 503)
     assert client.get("/ready").json() == {"status": "ready", "items": 5}
     assert 'retrieval_waiting{what="reads"} 256.0' in client.get("/metrics").text
-    service.read_executor.waiting -= service.settings.queue
+    service.read_executor.pending -= service.settings.queue
 
 
 def test_figures_count_requests_by_route(client):

@@ -51,10 +51,10 @@ def test_what_comes_while_a_call_runs_goes_together_in_the_next():
     async def main():
         gate, batcher = collected(size=4)
         batcher.start()
-        first = asyncio.create_task(batcher.ask("a"))
+        first = asyncio.create_task(batcher.submit("a"))
         await until(lambda: gate.begun == 1)  # nothing else was there: it goes alone
-        rest = [asyncio.create_task(batcher.ask(one)) for one in "bcdefg"]
-        await until(lambda: batcher.waiting == 6)
+        rest = [asyncio.create_task(batcher.submit(one)) for one in "bcdefg"]
+        await until(lambda: batcher.pending == 6)
         gate.open.set()
         assert await settled([first, *rest]) == list("ABCDEFG")
         assert gate.batches == [["a"], list("bcde"), ["f", "g"]]
@@ -70,7 +70,7 @@ def test_what_comes_at_once_goes_in_one_call():
         batcher.start()
         sizes = []
         batcher.on_batch = sizes.append
-        assert await settled([asyncio.create_task(batcher.ask(one)) for one in "abcde"]) == list("ABCDE")
+        assert await settled([asyncio.create_task(batcher.submit(one)) for one in "abcde"]) == list("ABCDE")
         assert gate.batches == [list("abcde")]
         assert sizes == [5]
         await batcher.stop()
@@ -83,13 +83,13 @@ def test_each_caller_gets_its_own_error_and_a_broken_call_is_everyones():
         gate, batcher = collected()
         gate.open.set()
         batcher.start()
-        tasks = [asyncio.create_task(batcher.ask(one)) for one in ("a", "bad b", "c")]
+        tasks = [asyncio.create_task(batcher.submit(one)) for one in ("a", "bad b", "c")]
         one, two, three = await settled(tasks)
         assert (one, three) == ("A", "C")
         assert isinstance(two, QueryError)
-        found = await settled([asyncio.create_task(batcher.ask(one)) for one in ("x", "break")])
+        found = await settled([asyncio.create_task(batcher.submit(one)) for one in ("x", "break")])
         assert [type(error) for error in found] == [RuntimeError, RuntimeError]
-        assert await batcher.ask("still there") == "STILL THERE"
+        assert await batcher.submit("still there") == "STILL THERE"
         await batcher.stop()
 
     asyncio.run(main())
@@ -99,13 +99,13 @@ def test_who_goes_away_takes_no_other_along_and_is_not_asked_for():
     async def main():
         gate, batcher = collected()
         batcher.start()
-        tasks = [asyncio.create_task(batcher.ask("a"))]
+        tasks = [asyncio.create_task(batcher.submit("a"))]
         await until(lambda: gate.begun == 1)
-        tasks += [asyncio.create_task(batcher.ask(one)) for one in "bcd"]
-        await until(lambda: batcher.waiting == 3)
+        tasks += [asyncio.create_task(batcher.submit(one)) for one in "bcd"]
+        await until(lambda: batcher.pending == 3)
         tasks[0].cancel()  # its call runs
         tasks[2].cancel()  # its call has not begun
-        await until(lambda: batcher.waiting == 2)
+        await until(lambda: batcher.pending == 2)
         gate.open.set()
         assert [type(answer) for answer in await settled(tasks)][::2] == [asyncio.CancelledError] * 2
         assert gate.batches == [["a"], ["b", "d"]]
@@ -119,12 +119,12 @@ def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
     async def main():
         gate, batcher = collected(size=1, queue=2)
         batcher.start()
-        tasks = [asyncio.create_task(batcher.ask("a"))]
+        tasks = [asyncio.create_task(batcher.submit("a"))]
         await until(lambda: gate.begun == 1)
-        tasks += [asyncio.create_task(batcher.ask(one)) for one in "bc"]
-        await until(lambda: batcher.waiting == 2)
+        tasks += [asyncio.create_task(batcher.submit(one)) for one in "bc"]
+        await until(lambda: batcher.pending == 2)
         with pytest.raises(BusyError):
-            await batcher.ask("d")
+            await batcher.submit("d")
         asyncio.get_running_loop().call_later(0.05, gate.open.set)
         await batcher.stop()
         assert [type(answer) for answer in await settled(tasks)] == [BusyError] * 3
@@ -134,17 +134,17 @@ def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
 
 def test_a_lane_bounds_what_waits_and_goes_on_after_who_went_away():
     async def main():
-        lane, gate = BoundedExecutor("reads", threads=1, queue=2), threading.Event()
-        tasks = [asyncio.create_task(lane.run(gate.wait, 30)) for _ in range(2)]
-        await until(lambda: lane.waiting == 2)
+        executor, gate = BoundedExecutor("reads", threads=1, queue=2), threading.Event()
+        tasks = [asyncio.create_task(executor.run(gate.wait, 30)) for _ in range(2)]
+        await until(lambda: executor.pending == 2)
         with pytest.raises(BusyError, match="reads"):
-            await lane.run(gate.wait)
+            await executor.run(gate.wait)
         tasks[1].cancel()
         gate.set()
         assert await tasks[0] is True
-        await until(lambda: lane.waiting == 0)
-        assert await lane.run(len, "abc") == 3
-        lane.close()
+        await until(lambda: executor.pending == 0)
+        assert await executor.run(len, "abc") == 3
+        executor.close()
 
     asyncio.run(main())
 

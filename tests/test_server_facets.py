@@ -81,10 +81,10 @@ def test_more_attributes_than_one_search_counts(counted):
 def test_the_choice_is_made_again_after_a_while(monkeypatch):
     made, now = [], [0.0]
     monkeypatch.setattr(facets, "monotonic", lambda: now[0])
-    monkeypatch.setattr(facets, "_counted", lambda engine: made.append(engine) or ({}, 0))
-    choice = FacetChooser()
+    monkeypatch.setattr(facets, "_count_values", lambda api: made.append(api) or ({}, 0))
+    chooser = FacetChooser()
     for now[0] in (0.0, 59.0, 61.0, 62.0):
-        assert choice.of("engine") == choose_facets({}, 0)
+        assert chooser.choose("api") == choose_facets({}, 0)
     assert len(made) == 2
 
 

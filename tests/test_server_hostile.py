@@ -295,4 +295,4 @@ def test_a_picture_whose_file_is_gone_is_told_in_a_sentence(tmp_path):
         (tmp_path / "red.png").unlink()
         for size in ("", "?size=120"):
             answer = client.get(f"/items/red/images/0{size}")
-            assert (answer.status_code, answer.json()) == (404, {"error": "The picture has no file any more."})
+            assert (answer.status_code, answer.json()) == (404, {"error": "The image has no file any more."})

@@ -22,7 +22,7 @@ from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, 
 
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.server import Settings, make_app
-from retrieval.server.uvicorn_server import _listening, serve
+from retrieval.server.uvicorn_server import _listen, serve
 
 VECTOR = [1.0] * DIMENSION
 SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, queue=4)
@@ -249,14 +249,14 @@ def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_large
 
 def test_small_answers_are_not_held_back():
     """Asyncio sets TCP_NODELAY only where a socket names its protocol."""
-    with _listening("127.0.0.1", 0) as bound:
+    with _listen("127.0.0.1", 0) as bound:
         assert bound.proto == socket.IPPROTO_TCP
 
 
 def test_an_address_that_is_taken_is_told(shop):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings(port=taken.getsockname()[1], batch=1)
-        with pytest.raises(ServiceError, match="cannot be listened on"):
+        with pytest.raises(ServiceError, match="cannot listen on"):
             serve(make_app(shop, settings), on_ready=print)
 
 
@@ -264,7 +264,7 @@ def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeyp
     def failing(_self):
         raise EncoderError("the model is gone")
 
-    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm", failing)
+    monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm_up", failing)
     with pytest.raises(EncoderError, match="gone"):
         serve(make_app(shop, Settings(port=0)), on_ready=print)
 
@@ -275,7 +275,7 @@ sys.path.insert(0, {tests!r})
 from fake_encoder import FakeEncoder
 from retrieval.catalog import Catalog
 from retrieval.server import Settings, make_app
-from retrieval.server.uvicorn_server import _listening, serve
+from retrieval.server.uvicorn_server import _listen, serve
 
 class Slow(FakeEncoder):
     def encode_texts(self, texts):

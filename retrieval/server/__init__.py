@@ -1,4 +1,4 @@
-"""A catalog over HTTP: searches, items, pictures. `make_app` makes the application, `run.serve` serves it."""
+"""A catalog over HTTP: `make_app` creates the application, `uvicorn_server.serve` runs it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +11,10 @@ from retrieval.catalog import Catalog
 from retrieval.server.auth import ApiKeys
 from retrieval.server.catalog_api import CatalogAPI
 from retrieval.server.errors import add_exception_handlers
-from retrieval.server.metrics import RequestMetrics
 from retrieval.server.middleware.browser_security import HeadAndOptions, SameOrigin, SecurityHeaders
+from retrieval.server.middleware.item_paths import RawItemPaths
 from retrieval.server.middleware.limits import BodyLimitMiddleware, ErrorMiddleware
-from retrieval.server.paths import RawItemPaths
+from retrieval.server.middleware.request_metrics import RequestMetrics
 from retrieval.server.routes import bulk, facets, health, images, items, page, search
 from retrieval.server.service import Service
 from retrieval.server.settings import Settings, read_settings
@@ -22,15 +22,15 @@ from retrieval.server.settings import Settings, read_settings
 __all__ = ["Service", "Settings", "make_app", "read_settings"]
 
 _DAY = 86_400
-_ABOUT = """Search pictures by text, and texts by picture.
+_DESCRIPTION = """Search images by text, and texts by image.
 
-An id in an address is one segment, percent-encoded as a whole ("a/b" is `a%2Fb`). Errors are `{"error": "..."}`."""
+An id in a path is one segment, percent-encoded as a whole ("a/b" is `a%2Fb`). Errors are `{"error": "..."}`."""
 
 
 def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
-    """Return an ASGI application that serves a catalog; whoever opened the catalog closes it.
+    """Return an ASGI application that serves an open catalog, which remains the caller's to close.
 
-    Its `state.service` says when it is ready. Settings that let other machines in have keys.
+    Its `state.service` says when it is ready. Settings that admit other machines need keys.
     """
     settings = settings or Settings()
     service = Service(CatalogAPI(catalog), settings)
@@ -41,25 +41,26 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
         yield
         await service.stop()
 
-    # No documentation pages: they load scripts from elsewhere.
     app = FastAPI(
         title="crossmodal-retrieval",
         version=_version(),
-        description=_ABOUT,
+        description=_DESCRIPTION,
         lifespan=lifespan,
-        openapi_url=None,
+        openapi_url=None,  # nor documentation pages: they load scripts from elsewhere
         redirect_slashes=False,
     )
-    app.state.service, app.state.keys = service, ApiKeys(settings)
-    for room in (search, facets, items, bulk, images, health, page):
-        room.add_routes(app)
+    app.state.service = service
+    app.state.keys = ApiKeys(settings)
+    app.state.facet_chooser = facets.FacetChooser()
+    for module in (search, facets, items, bulk, images, health, page):
+        app.routes.extend(module.router.routes)  # `include_router` would hide them from HEAD, OPTIONS and the metrics
     add_exception_handlers(app)
     _add_middleware(app, service)
     return app
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Add it from the inside out: the last one sees a request first."""
+    """Add the middleware from the inside out: the last one handles a request first."""
     settings = service.settings
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(HeadAndOptions, routes=app.routes)

@@ -1,4 +1,4 @@
-"""Who may do what: keys with a scope each, compared in constant time; kept only as their SHA-256."""
+"""API keys, each with a scope; kept only as SHA-256, and compared in constant time."""
 
 import hmac
 from collections.abc import Iterable
@@ -15,88 +15,80 @@ from retrieval.server.settings import Settings
 
 Scope: TypeAlias = Literal["read", "write"]
 
-_bearer = HTTPBearer(auto_error=False, description="A key, as `Authorization: Bearer KEY`.")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key, where a bearer token is in the way.")
+_BEARER = HTTPBearer(auto_error=False, description="A key, as `Authorization: Bearer KEY`.")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key, where Authorization has another use.")
 
 
 class ApiKeys:
-    """The keys of a service; without any, everybody who reaches it may do everything."""
+    """The keys of a service; without any, everyone who can reach it may do everything."""
 
     def __init__(self, settings: Settings) -> None:
         self._read = _digests(settings.read_keys)
         self._write = _digests(settings.write_keys)
-        self.open = not settings.has_keys
+        self.required = settings.has_keys
 
     def find_scope(self, key: str) -> Scope | None:
-        """Return what a key may do, None where it is none of ours; all keys are compared, whichever fits."""
-        digest = _digest(key)
-        require_write_key = _among(digest, self._write)
-        require_read_key = _among(digest, self._read)
-        return "write" if require_write_key else "read" if require_read_key else None
+        """Return the scope of a key, None if it is unknown; every key is compared, whichever matches."""
+        (digest,) = _digests([key])
+        can_write = _matches_any(digest, self._write)
+        can_read = _matches_any(digest, self._read)
+        return "write" if can_write else "read" if can_read else None
 
 
 def read_key_file(path: Path) -> dict[Scope, tuple[str, ...]]:
-    """Return the keys of a file: lines of `read KEY` or `write KEY`; blank lines and those with # are left out.
+    """Return the keys in a file of lines `read KEY` or `write KEY`; blank lines and comments after # are skipped.
 
     Raises:
-        ServiceError: the file cannot be read, or a line is of another form.
+        ServiceError: The file cannot be read, or a line has another form.
     """
-    found: dict[Scope, list[str]] = {"read": [], "write": []}
+    keys: dict[Scope, list[str]] = {"read": [], "write": []}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ServiceError(f"The keys in {path} cannot be read: {error}.") from error
+        raise ServiceError(f"The key file {path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, start=1):
         match line.partition("#")[0].split():
             case []:
                 pass
             case [("read" | "write") as scope, key]:
-                found[scope].append(key)
+                keys[scope].append(key)
             case _:
                 raise ServiceError(f"{path}, line {number}: write `read KEY` or `write KEY`.")
-    return {scope: tuple(keys) for scope, keys in found.items()}
+    return {scope: tuple(found) for scope, found in keys.items()}
 
 
-Bearer: TypeAlias = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-Header: TypeAlias = Annotated[str | None, Depends(_header)]
+def _require_scope(scope: Scope) -> list[Any]:
+    async def check_key(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+        header: Annotated[str | None, Depends(_HEADER)],
+    ) -> None:
+        _check(request.app.state.keys, header if bearer is None else bearer.credentials, scope)
+
+    return [Depends(check_key)]
 
 
-async def require_read_key(request: Request, bearer: Bearer, header: Header) -> None:
-    """Let a request with a key of either scope through."""
-    _check(request.app.state.keys, _given(bearer, header), "read")
-
-
-async def require_write_key(request: Request, bearer: Bearer, header: Header) -> None:
-    """Let a request with a key that may write through."""
-    _check(request.app.state.keys, _given(bearer, header), "write")
-
-
-READ_ACCESS: list[Any] = [Depends(require_read_key)]
-WRITE_ACCESS: list[Any] = [Depends(require_write_key)]
-
-
-def _given(bearer: HTTPAuthorizationCredentials | None, header: str | None) -> str | None:
-    return header if bearer is None else bearer.credentials
+READ_ACCESS = _require_scope("read")
+"""Dependencies of a route that a key of either scope opens."""
+WRITE_ACCESS = _require_scope("write")
+"""Dependencies of a route that only a key with write scope opens."""
 
 
 def _check(keys: ApiKeys, key: str | None, scope: Scope) -> None:
-    if keys.open:
+    if not keys.required:
         return
-    held = None if key is None else keys.find_scope(key)
-    if held is None:
-        what = "This needs a key" if key is None else "This key is not known"
-        raise ApiError(401, f"{what}: send one as `Authorization: Bearer KEY`.", headers={"WWW-Authenticate": "Bearer"})
-    if scope == "write" and held != "write":
-        raise ApiError(403, "This key may only read; a change needs one that may write.")
-
-
-def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+    granted = None if key is None else keys.find_scope(key)
+    if granted is None:
+        reason = "This request needs a key" if key is None else "This key is unknown"
+        headers = {"WWW-Authenticate": "Bearer"}
+        raise ApiError(401, f"{reason}. Send one as `Authorization: Bearer KEY`.", headers=headers)
+    if scope == "write" and granted != "write":
+        raise ApiError(403, "This key has read scope. A change needs a key with write scope.")
 
 
 def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(_digest(key) for key in keys)
+    return tuple(sha256(key.encode("utf-8", "surrogatepass")).digest() for key in keys)
 
 
-def _among(digest: bytes, known: Iterable[bytes]) -> bool:
-    return any([hmac.compare_digest(digest, one) for one in known])  # noqa: C419 - all of them, whichever fits
+def _matches_any(digest: bytes, known: Iterable[bytes]) -> bool:
+    return any([hmac.compare_digest(digest, one) for one in known])  # noqa: C419 - all of them, whichever matches

@@ -1,4 +1,4 @@
-"""Concurrent searches, collected into batches: one call for what came in while the one before ran."""
+"""Dynamic batching of concurrent requests: one call answers all that came while the call before it ran."""
 
 import asyncio
 import contextlib
@@ -10,137 +10,132 @@ from typing import Generic, TypeVar
 from retrieval.server.errors import BusyError
 from retrieval.server.executors import BoundedExecutor
 
-Asked = TypeVar("Asked")
-Found = TypeVar("Found")
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
 
-MAX_DELAY = 0.002  # seconds: what a search may wait for others, once there were others
-_WORTH = 0.9  # a batch pays where a text takes less than this share of what it takes in a smaller batch
-_PROBED = (1, 4, 16, 64)
+MAX_DELAY = 0.002  # seconds that a request waits for others, if the batch before had several
+_MAX_COST = 0.9  # a larger batch pays if a text costs less than this fraction of its cost in a smaller one
+_PROBED_SIZES = (1, 4, 16, 64)
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[Asked, Found]):
-    asked: Asked
-    answer: "asyncio.Future[Found]"
+class _Pending(Generic[RequestT, ResultT]):
+    request: RequestT
+    future: "asyncio.Future[ResultT]"
+
+    def resolve(self, result: ResultT | BaseException) -> None:
+        if self.future.done():  # its caller went away
+            return
+        if isinstance(result, BaseException):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
-class Batcher(Generic[Asked, Found]):
-    """Answers many callers with one call at a time, in one thread.
+class Batcher(Generic[RequestT, ResultT]):
+    """Answers many callers with one call at a time, on one thread.
 
-    A search that comes alone goes at once. What comes while a call runs goes together in the next one; and after a
-    call for several, the next one waits `LINGER` seconds for those of them that ask again.
+    A single request is processed at once. Requests that come while a call runs form the next batch; after a batch of
+    several, the next one waits `MAX_DELAY` seconds for callers that ask again.
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Asked]], Sequence[Found | BaseException]], *, size: int, queue: int
+        self, process: Callable[[Sequence[RequestT]], Sequence[ResultT | BaseException]], *, size: int, queue: int
     ) -> None:
-        """Begin with nothing to do; `start` begins to work.
+        """Create an idle batcher; `start` begins to process.
 
         Args:
-            answer: Called on the thread with 1 to `size` of what is asked; returns an answer, or an error, for each.
-            size: Most in one call.
-            queue: Most that wait; one more is refused at once.
+            process: Called on the thread with 1 to `size` requests; returns a result or an error for each.
+            size: Largest batch.
+            queue: Requests that may wait; one more is refused at once.
         """
-        self._answer = answer
+        self._process = process
         self.size = size
         self._queue = queue
-        self._waiting: list[_Waiting[Asked, Found]] = []
-        self._there = asyncio.Event()
-        self._lane = BoundedExecutor("searches", threads=1, queue=2)
+        self._pending: list[_Pending[RequestT, ResultT]] = []
+        self._wake = asyncio.Event()
+        self._executor = BoundedExecutor("searches", threads=1, queue=2)
         self._task: asyncio.Task[None] | None = None
-        self.on_batch: Callable[[int], None] = lambda _count: None
+        self.on_batch: Callable[[int], None] = lambda _size: None
 
     @property
-    def waiting(self) -> int:
-        """How many wait for their call."""
-        return len(self._waiting)
+    def pending(self) -> int:
+        """Number of requests that wait for their batch."""
+        return len(self._pending)
 
     def start(self) -> None:
-        """Begin to work, on the running loop."""
-        self._task = asyncio.create_task(self._work())
+        """Begin to process, on the running loop."""
+        self._task = asyncio.create_task(self._process_batches())
 
     async def stop(self) -> None:
-        """Wait for the call that runs; whoever waits for it, or for the next one, is told to come again."""
+        """Wait for the running call; every caller still waiting gets a BusyError."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for one in self._waiting:
-            _settle(one.answer, BusyError("searches"))
-        await asyncio.to_thread(self._lane.close)
+        for one in self._pending:
+            one.resolve(BusyError("searches"))
+        await asyncio.to_thread(self._executor.close)
 
-    async def ask(self, asked: Asked) -> Found:
-        """Return the answer to one of many; who is cancelled leaves the others as they are.
+    async def submit(self, request: RequestT) -> ResultT:
+        """Return the result of one request; cancelling one caller does not affect the others.
 
         Raises:
-            BusyError: too many wait.
+            BusyError: The queue is full.
         """
-        if len(self._waiting) >= self._queue:
+        if len(self._pending) >= self._queue:
             raise BusyError("searches")
-        one: _Waiting[Asked, Found] = _Waiting(asked, asyncio.get_running_loop().create_future())
-        self._waiting.append(one)
-        self._there.set()
+        one: _Pending[RequestT, ResultT] = _Pending(request, asyncio.get_running_loop().create_future())
+        self._pending.append(one)
+        self._wake.set()
         try:
-            return await one.answer
+            return await one.future
         finally:
             with contextlib.suppress(ValueError):
-                self._waiting.remove(one)
+                self._pending.remove(one)
 
-    async def _work(self) -> None:
-        many = False
+    async def _process_batches(self) -> None:
+        several = False
         while True:
-            await self._there.wait()
-            await asyncio.sleep(MAX_DELAY if many and len(self._waiting) < self.size else 0)
-            batch = self._take()
-            many = len(batch) > 1
+            await self._wake.wait()
+            await asyncio.sleep(MAX_DELAY if several and len(self._pending) < self.size else 0)
+            batch, self._pending = self._pending[: self.size], self._pending[self.size :]
+            if not self._pending:
+                self._wake.clear()
+            several = len(batch) > 1
             if batch:
-                await self._call(batch)
+                await self._process_batch(batch)
 
-    def _take(self) -> list[_Waiting[Asked, Found]]:
-        batch, self._waiting = self._waiting[: self.size], self._waiting[self.size :]
-        if not self._waiting:
-            self._there.clear()
-        return batch
-
-    async def _call(self, batch: Sequence[_Waiting[Asked, Found]]) -> None:
+    async def _process_batch(self, batch: Sequence[_Pending[RequestT, ResultT]]) -> None:
         self.on_batch(len(batch))
-        found: Sequence[Found | BaseException]
+        results: Sequence[ResultT | BaseException]
         try:
-            found = await self._lane.run(self._answer, [one.asked for one in batch])
+            results = await self._executor.run(self._process, [one.request for one in batch])
         except asyncio.CancelledError:
             for one in batch:
-                _settle(one.answer, BusyError("searches"))
+                one.resolve(BusyError("searches"))
             raise
-        except Exception as error:  # noqa: BLE001 - it is each caller's to handle; this task has to go on
-            found = [error] * len(batch)
-        for one, answer in zip(batch, found, strict=True):
-            _settle(one.answer, answer)
-
-
-def _settle(waiting: "asyncio.Future[Found]", answer: Found | BaseException) -> None:
-    if waiting.done():  # its caller went away
-        return
-    if isinstance(answer, BaseException):
-        waiting.set_exception(answer)
-    else:
-        waiting.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - each caller gets it; this task has to go on
+            results = [error] * len(batch)
+        for one, result in zip(batch, results, strict=True):
+            one.resolve(result)
 
 
 def measure_batch_size(
     encode: Callable[[Sequence[str]], object], *, clock: Callable[[], float] = time.perf_counter
 ) -> int:
-    """Return how many texts are worth one call of `encode`: on some machines a batch takes as long as its texts do."""
+    """Return the batch size above which `encode` gains nothing: on some machines a batch costs what its texts do."""
     encode(["a first text"])
-    best, least = 1, float("inf")
-    for size in _PROBED:
-        each = min(_seconds(encode, size, clock) for _ in range(3)) / size
-        if each > least * _WORTH:
+    best, lowest = 1, float("inf")
+    for size in _PROBED_SIZES:
+        cost = min(_time_encode(encode, size, clock) for _ in range(3)) / size
+        if cost > lowest * _MAX_COST:
             break
-        best, least = size, each
+        best, lowest = size, cost
     return best
 
 
-def _seconds(encode: Callable[[Sequence[str]], object], size: int, clock: Callable[[], float]) -> float:
-    since = clock()
+def _time_encode(encode: Callable[[Sequence[str]], object], size: int, clock: Callable[[], float]) -> float:
+    start = clock()
     encode([f"a text to measure with, number {number}" for number in range(size)])
-    return clock() - since
+    return clock() - start

@@ -1,35 +1,55 @@
-"""The one place where the service calls the catalog; everything here blocks, and runs on a lane's thread."""
+"""The service's calls to the catalog, with request bodies in and JSON values out; they block, so executors run them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import groupby
+from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
 from retrieval.catalog.search.request import Request, make_request
+from retrieval.errors import CatalogLockedError
 from retrieval.filters.facets import Facet
 from retrieval.hashing import content_hash
 from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
 from retrieval.query import KINDS, Picture
-from retrieval.server.errors import ApiError
+from retrieval.server.errors import ApiError, to_api_error
 from retrieval.server.paths import image_path
-from retrieval.server.schemas import ImageBody, ItemBody, ItemPatch, SearchBody
+from retrieval.server.schemas import ItemBody, ItemPatch, SearchBody
 from retrieval.types import Hits
 
-Answer: TypeAlias = dict[str, Any]
+Json: TypeAlias = dict[str, Any]
 Encode: TypeAlias = Callable[[Sequence[str]], object]
 _THUMBNAIL = 240
+_SERVER_ERROR = 500
 _SEEN = ("image", "like", "vector")  # parts that a text only modifies: "this in blue" is not for what is called blue
 
 
 @dataclass(frozen=True, slots=True)
 class VersionedImage:
-    """A picture of an item: where its bytes are, and a name for them, which changes when they do."""
+    """Where the bytes of an item's image are, and a name for them that changes when they do."""
 
     source: ImageSource
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """A change of an item; `body` is an ItemBody to put, an ItemPatch, or None to delete."""
+
+    kind: Literal["put", "patch", "delete"]
+    id: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeResult:
+    """The status of a change, and its error; without one it is durable."""
+
+    status: int
+    error: ApiError | None = None
 
 
 def request_of(body: SearchBody, picture: Picture | None) -> Request:
@@ -50,100 +70,121 @@ def request_of(body: SearchBody, picture: Picture | None) -> Request:
 
 
 class CatalogAPI:
-    """A catalog, asked as the service asks it."""
+    """A catalog behind the service's routes."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._apply_kind = {"put": self._put, "patch": self._patch, "delete": self._delete}
         self.folder = str(catalog.info()["path"])
 
-    # --- reading
-
-    def search_many(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
-        """Return what each search found, as JSON values, or its error; one that fails takes no other with it."""
+    def search_many(self, requests: Sequence[Request]) -> list[Json | BaseException]:
+        """Return the hits or the error of each search; an unexpected error of one does not fail the others."""
         try:
-            found = self._catalog.search_each(requests)
-            return [_answer(hits) if isinstance(hits, Hits) else hits for hits in found]
-        except Exception as error:  # noqa: BLE001 - which of them it came from is seen one by one
+            results = self._catalog.search_each(requests)
+            return [_hits_json(hits) if isinstance(hits, Hits) else hits for hits in results]
+        except Exception as error:  # noqa: BLE001 - searching one by one shows whose it is
             if len(requests) == 1:
                 return [error]
-        return [answer for request in requests for answer in self.search_many([request])]
+        return [result for request in requests for result in self.search_many([request])]
 
-    def item(self, name: str) -> Answer:
-        """Return an item as JSON values.
-
-        Raises:
-            Problem: 404, there is none.
-        """
-        found = self._catalog.get([name])
-        if name not in found:
-            raise item_not_found(name)
-        return _item_answer(found[name])
-
-    def items(self, after: str | None, *, limit: int) -> Answer:
-        """Return a page of items in the order of their ids, as JSON values, and the id after which the next one begins.
-
-        `next` is None on the last page.
-        """
-        names = self._catalog.ids(after=after, limit=limit + 1)
-        found = self._catalog.get(names[:limit])
-        items = [_item_answer(found[name]) for name in names[:limit] if name in found]
-        return {"items": items, "next": names[limit - 1] if len(names) > limit else None}
-
-    def picture(self, name: str, position: int) -> VersionedImage:
-        """Return a picture of an item.
+    def get_item(self, item_id: str) -> Json:
+        """Return an item.
 
         Raises:
-            Problem: 404, there is none, or only its vector is known.
+            ApiError: 404, there is none.
         """
-        source = self._catalog.image_source(name, position)
+        items = self._catalog.get([item_id])
+        if item_id not in items:
+            raise _no_item(item_id)
+        return _item_json(items[item_id])
+
+    def list_items(self, after: str | None, *, limit: int) -> Json:
+        """Return a page of items in the order of their ids; `next` is the next page's `after`, None on the last."""
+        ids = self._catalog.ids(after=after, limit=limit + 1)
+        items = self._catalog.get(ids[:limit])
+        page = [_item_json(items[item_id]) for item_id in ids[:limit] if item_id in items]
+        return {"items": page, "next": ids[limit - 1] if len(ids) > limit else None}
+
+    def find_image(self, item_id: str, position: int) -> VersionedImage:
+        """Return one of an item's images.
+
+        Raises:
+            ApiError: 404, there is none, or only its vector is stored.
+        """
+        source = self._catalog.image_source(item_id, position)
         if source is None:
-            raise ApiError(404, f"There is no picture {position} of an item {name!r}.")
-        return VersionedImage(source, _version(source))
+            raise ApiError(404, f"There is no image {position} of an item {item_id!r}.")
+        return VersionedImage(source, _version_of(source))
 
-    def opened(self, data: bytes, *, max_pixels: int) -> Image.Image:
-        """Return a picture to search with, as small as the encoder can do with.
+    def open_query_image(self, data: bytes, *, max_pixels: int) -> Image.Image:
+        """Return an image to search with, no larger than the encoder needs.
 
         Raises:
-            ImageError: it is no picture, damaged, or too large.
-            CatalogError: there is no encoder to search with it.
+            ImageError: It is no image, damaged, or too large.
+            CatalogError: There is no encoder to search with it.
         """
         return open_image(data, size=self._catalog.encoder.image_size, max_pixels=max_pixels)
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that there are."""
-        return set(self._catalog.get(ids))
-
-    def count(self) -> int:
-        """Return how many items there are."""
+    def count_items(self) -> int:
+        """Return the number of items."""
         return len(self._catalog)
 
-    def attributes(self) -> list[str]:
-        """Return the names of all attributes that items have; of nested ones with dots."""
+    def list_attributes(self) -> list[str]:
+        """Return the names of all attributes of items, nested ones with dots."""
         return list(self._catalog.info()["attributes"])
 
-    # --- changes
+    def apply(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        """Apply changes in order, consecutive ones of a kind in one commit; return the result of each."""
+        runs = [list(run) for _, run in groupby(changes, key=lambda change: change.kind)]
+        return [result for run in runs for result in self._apply_run(run)]
 
-    def put(self, items: Sequence[ItemBody]) -> SyncReport:
-        """Add or replace items, in one commit."""
-        return self._catalog.upsert([_mapping(item) for item in items])
+    def _apply_run(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        """Apply changes of one kind in one commit; if one of them is refused, each in its own."""
+        try:
+            return self._apply_kind[changes[0].kind](changes)
+        except Exception as error:  # noqa: BLE001 - every change gets a result
+            api_error = to_api_error(error, folder=self.folder)
+            is_refusal = api_error.status < _SERVER_ERROR and not isinstance(error, CatalogLockedError)
+            if len(changes) == 1 or not is_refusal:
+                return [ChangeResult(api_error.status, api_error)] * len(changes)
+        return [result for change in changes for result in self._apply_run([change])]
 
-    def patch(self, changes: Sequence[ItemPatch]) -> SyncReport:
-        """Change parts of items, in one commit."""
-        return self._catalog.patch([_patch_fields(change) for change in changes])
+    def _put(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        ids = [change.id for change in changes]
+        existing = set(self._catalog.get(ids))
+        # Of several, nothing says which one was skipped; alone, those that were added are unchanged the second time.
+        _check_skipped(self._catalog.upsert([_item_fields(change.body) for change in changes]), "stored")
+        return [
+            ChangeResult(200 if item_id in existing or item_id in ids[:place] else 201)
+            for place, item_id in enumerate(ids)
+        ]
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Delete items, and return how many there were."""
-        return self._catalog.delete(ids)
+    def _patch(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        existing = self._catalog.get([change.id for change in changes])
+        for change in changes:
+            if change.id not in existing:
+                raise _no_item(change.id)
+        _check_skipped(self._catalog.patch([_patch_fields(change.body) for change in changes]), "changed")
+        return [ChangeResult(200)] * len(changes)
 
-    # --- start
+    def _delete(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        ids = [change.id for change in changes]
+        existing = set(self._catalog.get(ids))
+        self._catalog.delete(sorted(existing))
+        return [
+            ChangeResult(200)
+            if item_id in existing and item_id not in ids[:place]
+            else ChangeResult(404, _no_item(item_id))
+            for place, item_id in enumerate(ids)
+        ]
 
-    def warm(self) -> Encode | None:
-        """Encode a picture, and search by a text as most will; return what encodes texts.
+    def warm_up(self) -> Encode | None:
+        """Encode an image and search by a text; return the function that encodes texts.
 
-        None where a catalog has only vectors, and no encoder is known.
+        None if the catalog has only vectors, and no encoder is known.
 
         Raises:
-            RetrievalError: the encoder does not load, or one of its towers is not the one that the catalog has.
+            RetrievalError: The encoder cannot be loaded, or one of its towers is not the catalog's.
         """
         if self._catalog.info()["encoder"] is None and self._catalog.dimension is not None:
             return None
@@ -153,50 +194,44 @@ class CatalogAPI:
         return encoder.encode_texts
 
 
-def item_not_found(name: str) -> ApiError:
-    """Return what a client is told that asks for an item that is not there."""
-    return ApiError(404, f"There is no item {name!r}.")
+def _no_item(item_id: str) -> ApiError:
+    return ApiError(404, f"There is no item {item_id!r}.")
 
 
-def image_links(name: str, position: int | None) -> dict[str, str | None]:
-    """Return where a picture and its thumbnail are; nowhere where only its vector is known."""
-    if position is None:
-        return {"image": None, "thumbnail": None}
-    address = image_path(name, position)
-    return {"image": address, "thumbnail": f"{address}?size={_THUMBNAIL}"}
+def _image_links(item_id: str, position: int | None) -> dict[str, str | None]:
+    """Return the paths of an image and its thumbnail; None if only the vector is stored."""
+    path = None if position is None else image_path(item_id, position)
+    return {"image": path, "thumbnail": path and f"{path}?size={_THUMBNAIL}"}
 
 
-def _item_answer(item: Answer) -> Answer:
-    places = enumerate(item["images"])
-    images = [image_links(item["id"], None if path is None else place) for place, path in places]
-    return {**item, "images": images}
+def _item_json(item: Json) -> Json:
+    positions = (None if path is None else position for position, path in enumerate(item["images"]))
+    return {**item, "images": [_image_links(item["id"], position) for position in positions]}
 
 
-def _answer(hits: Hits) -> Answer:
+def _hits_json(hits: Hits) -> Json:
     return {
-        "hits": [_hit_answer(hit) for hit in hits],
+        "hits": [_hit_json(hit) for hit in hits],
         "total": hits.total,
-        "facets": {key: _facet_answer(facet) for key, facet in hits.facets.items()},
+        "facets": {key: _facet_json(facet) for key, facet in hits.facets.items()},
         "seconds": hits.seconds,
     }
 
 
-def _hit_answer(hit: Hit) -> Answer:
-    answer = {
+def _hit_json(hit: Hit) -> Json:
+    optional = {"ranks": hit.ranks or None, "variants": hit.variants}
+    return {
         "rank": hit.rank,
         "score": hit.score,
         "id": hit.id,
-        **image_links(hit.id, None if hit.image is None else hit.position),
+        **_image_links(hit.id, None if hit.image is None else hit.position),
         "caption": hit.caption,
         "attributes": hit.attributes,
-        "ranks": hit.ranks or None,
-        "variants": hit.variants,
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    optional = {"ranks", "variants"}
-    return {name: value for name, value in answer.items() if value is not None or name not in optional}
 
 
-def _facet_answer(facet: Facet) -> Answer:
+def _facet_json(facet: Facet) -> Json:
     return {
         "values": [{"value": value, "count": count} for value, count in facet.values],
         "other": facet.other,
@@ -207,35 +242,37 @@ def _facet_answer(facet: Facet) -> Answer:
     }
 
 
-def _mapping(item: ItemBody) -> dict[str, Any]:
-    mapping: dict[str, Any] = {"id": item.id, "captions": item.captions, "attributes": item.attributes}
+def _item_fields(item: ItemBody) -> Json:
+    """Return an item as an upsert takes it; either all images have data, or none, and likewise vectors."""
+    fields: Json = {"id": item.id, "captions": item.captions, "attributes": item.attributes}
     if item.caption_vectors is not None:
-        mapping["caption_vectors"] = item.caption_vectors
-    return mapping | _pictures(item.images)
+        fields["caption_vectors"] = item.caption_vectors
+    if item.images[0].data is not None:
+        fields["images"] = [image.data for image in item.images]
+    if item.images[0].vector is not None:
+        fields["image_vectors"] = [image.vector for image in item.images]
+    return fields
 
 
-def _patch_fields(change: ItemPatch) -> Answer:
-    given = {name: getattr(change, name) for name in change.model_fields_set}
-    if "images" in given:
-        given["images"] = [picture.data for picture in change.images]
-    return given
+def _patch_fields(patch: ItemPatch) -> Json:
+    fields = {name: getattr(patch, name) for name in patch.model_fields_set}
+    if "images" in fields:
+        fields["images"] = [image.data for image in patch.images]
+    return fields
 
 
-def _version(source: ImageSource) -> str:
-    """Return a name for the bytes of a picture without reading them; where there is no file, reading says so."""
+def _check_skipped(report: SyncReport, action: str) -> None:
+    if report.skipped:
+        reason = report.skipped[0].reason
+        subject = "" if reason.startswith("a picture") else "a picture "
+        raise ApiError(422, f"The item was not {action}: {subject}{reason}.")
+
+
+def _version_of(source: ImageSource) -> str:
+    """Return a name for an image's bytes without reading them; if the file is missing, reading will say so."""
     try:
         status = source.path.stat()
-        facts = (str(source.path), source.member, status.st_size, status.st_mtime_ns)
+        size, modified = status.st_size, status.st_mtime_ns
     except OSError:
-        facts = (str(source.path), source.member, 0, 0)
-    return content_hash(repr(facts).encode())
-
-
-def _pictures(pictures: Sequence[ImageBody]) -> dict[str, Any]:
-    """Return the fields that an upsert takes; either all pictures have data, or none, and so with vectors."""
-    found: dict[str, Any] = {}
-    if pictures[0].data is not None:
-        found["images"] = [picture.data for picture in pictures]
-    if pictures[0].vector is not None:
-        found["image_vectors"] = [picture.vector for picture in pictures]
-    return found
+        size, modified = 0, 0
+    return content_hash(repr((str(source.path), source.member, size, modified)).encode())

@@ -1,10 +1,9 @@
-"""What goes wrong, as an answer: one mapping from our errors to status codes, and one form of body."""
+"""Errors as HTTP responses: one mapping from exceptions to status codes, and one response body."""
 
 import errno
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,22 +25,23 @@ from retrieval.errors import (
 
 logger = logging.getLogger("retrieval.server")
 
-_WAIT_FOR_WRITER = "5"  # seconds that a client is asked to wait while another process writes
-_SHOWN = 300  # characters of a text of the client's in a message
+_RETRY_WHILE_LOCKED = "5"  # seconds until a client may try again while another process writes
+_MAX_DETAIL = 300  # characters
 
-_STATUS: tuple[tuple[type[RetrievalError], int], ...] = (
-    (QueryError, 422),
-    (ImageError, 422),
-    (ItemError, 422),
-    (CatalogLockedError, 409),
-    (CatalogFormatError, 503),
-    (EncoderError, 503),
-    (CatalogError, 409),
-)
+# The first class that an error is an instance of decides: CatalogError is the base of others.
+_STATUS: Mapping[type[RetrievalError], int] = {
+    QueryError: 422,
+    ImageError: 422,
+    ItemError: 422,
+    CatalogLockedError: 409,
+    CatalogFormatError: 503,
+    EncoderError: 503,
+    CatalogError: 409,
+}
 
 
 class ApiError(Exception):
-    """An answer that says what is wrong and what to do."""
+    """An error that is answered with this status; the message says what is wrong and what to do."""
 
     def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -51,90 +51,79 @@ class ApiError(Exception):
 
 
 class BusyError(ApiError):
-    """More is waiting than may wait."""
+    """A queue is full."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(503, f"Too many {what} are waiting: try again in a second.", headers={"Retry-After": "1"})
+    def __init__(self, calls: str) -> None:
+        super().__init__(503, f"Too many {calls} are waiting. Try again in a second.", headers={"Retry-After": "1"})
 
 
 def to_api_error(error: BaseException, *, folder: str = "") -> ApiError:
-    """Return what a client is told of an error; what we did not foresee is logged, and told without its text.
+    """Return the API error for an exception; an unexpected one is logged, and its text kept from the client.
 
     Args:
         error: What was raised.
-        folder: The catalog's, which clients need not know: messages say "the catalog" in its place.
+        folder: The catalog's path, which clients need not know: their message says "the catalog" instead.
     """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, TimeoutError):
-        return ApiError(504, "This took longer than the service allows: ask for less, or try again.")
-    status = _status(error) if isinstance(error, RetrievalError) else 500
+        return ApiError(504, "The request took longer than the service allows. Ask for less, or try again.")
+    status = _status_of(error) if isinstance(error, RetrievalError) else 500
     if status in {500, 503}:
-        logger.error("a request failed", exc_info=error)
+        logger.error("A request failed.", exc_info=error)
     if status == 500:  # noqa: PLR2004
-        return ApiError(500, "Something went wrong in the service; its log says what.")
+        return ApiError(500, "The service failed unexpectedly. Its log has the details.")
     message = str(error).replace(folder, "the catalog") if folder else str(error)
-    headers = {"Retry-After": _WAIT_FOR_WRITER} if isinstance(error, CatalogLockedError) else {}
+    headers = {"Retry-After": _RETRY_WHILE_LOCKED} if isinstance(error, CatalogLockedError) else None
     return ApiError(status, message[:1].upper() + message[1:], headers=headers)
 
 
-def error_response(problem: ApiError) -> JSONResponse:
-    """Return the answer that tells of a problem."""
-    return JSONResponse({"error": problem.message}, problem.status, problem.headers)
+def error_response(error: ApiError) -> JSONResponse:
+    """Return the response for an API error."""
+    return JSONResponse({"error": error.message}, error.status, error.headers)
 
 
 def to_field_error(error: ValidationError | RequestValidationError) -> ApiError:
-    """Return what a client is told of fields that are not of their form; what it sent is not sent back."""
-    found = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
-    return ApiError(422, escape_surrogates("; ".join(found))[:_SHOWN] + ". /openapi.json says what is taken.")
+    """Return the API error for invalid fields: their names and reasons, without the values that the client sent."""
+    reasons = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors()[:3]]
+    return ApiError(422, escape_surrogates("; ".join(reasons))[:_MAX_DETAIL] + ". See /openapi.json for the schema.")
 
 
 def escape_surrogates(text: str) -> str:
-    """Return a text that every JSON reader takes."""
+    """Return a text that every JSON parser accepts."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Give what the routing refuses the form of every other problem."""
-    app.add_exception_handler(HTTPException, _refused_by_routing)
-    app.add_exception_handler(RequestValidationError, _refused_by_form)
+    """Answer the errors of routing and of FastAPI's own validation in the form of all others."""
+
+    @app.exception_handler(HTTPException)
+    async def answer_http_error(_request: Request, error: HTTPException) -> JSONResponse:
+        messages = {404: "There is nothing at this address.", 405: "This address does not support this method."}
+        message = messages.get(error.status_code, error.detail)
+        return error_response(ApiError(error.status_code, message, headers=error.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_field_error(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(to_field_error(error))
 
 
-async def _refused_by_routing(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    told = {404: "There is nothing at this address.", 405: "This address does not take this method."}
-    message = told.get(error.status_code, str(error.detail))
-    return error_response(ApiError(error.status_code, message, headers=error.headers))
-
-
-async def _refused_by_form(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
-    return error_response(to_field_error(error))
-
-
-def _status(error: RetrievalError) -> int:
-    if isinstance(error, ItemError) or not isinstance(error, CatalogError):
-        return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    causes = list(_causes(error))
-    if any(_is_full(cause) for cause in causes):
+def _status_of(error: RetrievalError) -> int:
+    causes = list(_causes(error)) if isinstance(error, CatalogError) and not isinstance(error, ItemError) else []
+    if any(_is_disk_full(cause) for cause in causes):
         return 507
     if any(isinstance(cause, OSError | sqlite3.Error | IndexingError) for cause in causes):
         return 503
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__
-    while cause is not None:
+    while (cause := error.__cause__) is not None:
         yield cause
-        cause = cause.__cause__
+        error = cause
 
 
-def _is_full(error: BaseException) -> bool:
+def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return isinstance(error, sqlite3.Error) and "full" in str(error)
-
-
-def _place(where: tuple[Any, ...]) -> str:
-    return ".".join(str(one) for one in where) or "body"

@@ -1,4 +1,4 @@
-"""Threads for what blocks, with a bounded number of calls that wait for one."""
+"""Thread pools for blocking calls, with bounded queues."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,44 +8,40 @@ from typing import ParamSpec, TypeVar
 
 from retrieval.server.errors import BusyError
 
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class BoundedExecutor:
-    """So many threads for calls of one kind; a call beyond `queue` is refused at once."""
+    """A thread pool for calls of one kind that refuses a call at once where `queue` of them run or wait.
 
-    def __init__(self, what: str, *, threads: int, queue: int) -> None:
-        """Begin with nothing to do.
+    With one thread, calls run in the order in which they came. `calls` is their name in the plural, for messages.
+    """
 
-        Args:
-            what: The calls' name in the plural, in messages.
-            threads: How many calls run at a time; with 1 they run in the order in which they came.
-            queue: How many may be under way or wait.
-        """
-        self.what = what
+    def __init__(self, calls: str, *, threads: int, queue: int) -> None:
+        self._calls = calls
         self._queue = queue
-        self.waiting = 0
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=what)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=calls)
+        self.pending = 0
 
-    async def run(self, work: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs) -> Answer:
-        """Return what `work` returns, called on a thread; who stops waiting for it does not stop it.
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns, called on a thread; cancelling the caller does not stop the call.
 
         Raises:
-            BusyError: too many wait.
+            BusyError: The queue is full.
         """
-        if self.waiting >= self._queue:
-            raise BusyError(self.what)
-        self.waiting += 1
-        call = asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
-        call.add_done_callback(self._done)
+        if self.pending >= self._queue:
+            raise BusyError(self._calls)
+        self.pending += 1
+        call = asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+        call.add_done_callback(self._finish)
         return await call
 
-    def _done(self, call: "asyncio.Future[Answer]") -> None:
-        self.waiting -= 1
+    def _finish(self, call: "asyncio.Future[T]") -> None:
+        self.pending -= 1
         if not call.cancelled():
-            call.exception()  # nobody may be left to look at it
+            call.exception()  # mark it as retrieved: the caller may be gone
 
     def close(self) -> None:
-        """Finish what runs, and drop what waits."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Wait for running calls, and drop those in the queue."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

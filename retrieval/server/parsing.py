@@ -1,8 +1,8 @@
-"""Bodies of requests: JSON that nothing later can stumble over, and forms with a picture."""
+"""Request bodies: JSON that later code can rely on, forms with an image, and images."""
 
 import json
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,53 +10,66 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
+from retrieval.errors import ImageError
+from retrieval.images import check_picture
 from retrieval.server.errors import ApiError, escape_surrogates, to_field_error
+from retrieval.server.schemas import DataBody, ImageBody
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DEPTH = 32
-_LARGEST = 2**63  # SQLite's integers, and what most JSON readers keep
-_FORM_PARTS = 4
+_MAX_INTEGER = 2**63  # of SQLite and of most JSON readers
+_MAX_FIELDS = 4
 
 
-def media_type_of(request: Request) -> str:
+def get_media_type(request: Request) -> str:
     """Return the media type of a request's body, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def require_media_type(request: Request, *kinds: str) -> None:
-    """Refuse a body of another media type.
+def require_media_type(request: Request, *media_types: str) -> None:
+    """Refuse a body of another media type: this also keeps out HTML forms of foreign pages, which cannot set these.
 
     Raises:
-        Problem: 415; which also keeps forms of foreign pages out, which cannot set these types.
+        ApiError: 415.
     """
-    if media_type_of(request) not in kinds:
-        raise ApiError(415, f"Send this as {' or '.join(kinds)}, and say so in Content-Type.")
+    if get_media_type(request) not in media_types:
+        raise ApiError(415, f"Send the body as {' or '.join(media_types)}, and name the type in Content-Type.")
 
 
 def parse_json(data: bytes) -> Any:
-    """Return a JSON value of bounded depth, with finite numbers of 64 bits and valid texts.
+    """Return a JSON value of bounded depth, with finite numbers, integers of 64 bits and valid Unicode.
 
     Raises:
-        Problem: 400, it is not that.
+        ApiError: 400, it is anything else.
     """
     try:
-        value = json.loads(data.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        what = f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-        raise ApiError(400, f"The body is not JSON: {what}.") from None
+        value = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ApiError(400, f"The body is not JSON: {error.msg}, line {error.lineno}.") from None
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The body is not JSON: it cannot be decoded.") from None
     _check_values(value)
     return value
 
 
-def validate_model(kind: type[Model], value: Any) -> Model:
-    """Return a value as a model.
+def parse_model(model: type[Model], data: bytes) -> Model:
+    """Return JSON as a model.
 
     Raises:
-        Problem: 422, a field is missing, unknown, or of another form.
+        ApiError: 400, it is no JSON; 422, a field is missing, unknown or invalid.
+    """
+    return validate_model(model, parse_json(data))
+
+
+def validate_model(model: type[Model], value: Any) -> Model:
+    """Return a JSON value as a model.
+
+    Raises:
+        ApiError: 422, a field is missing, unknown or invalid.
     """
     try:
-        return kind.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         raise to_field_error(error) from None
 
@@ -65,7 +78,7 @@ async def read_form(request: Request) -> dict[str, bytes]:
     """Return the parts of a multipart/form-data body by name: at most one file, and few fields.
 
     Raises:
-        Problem: 400, it is not that.
+        ApiError: 400, it is malformed.
     """
     data = await request.body()
 
@@ -74,39 +87,52 @@ async def read_form(request: Request) -> dict[str, bytes]:
 
     try:
         parser = MultiPartParser(
-            request.headers, stream(), max_files=1, max_fields=_FORM_PARTS, max_part_size=len(data) + 1
+            request.headers, stream(), max_files=1, max_fields=_MAX_FIELDS, max_part_size=len(data) + 1
         )
         form = await parser.parse()
-        parts = {name: await _content(value) for name, value in form.multi_items()}
+        parts = {name: await _read_part(part) for name, part in form.multi_items()}
         await form.close()
-    except Exception as error:  # noqa: BLE001 (the parser raises nearly every built-in error on damaged forms)
-        raise ApiError(
-            400, f"The form cannot be read: {escape_surrogates(str(error))[:100] or 'it is damaged'}."
-        ) from None
+    except Exception as error:  # noqa: BLE001 - the parser raises nearly every built-in error on malformed forms
+        reason = escape_surrogates(str(error))[:100] or "it is malformed"
+        raise ApiError(400, f"The form cannot be read: {reason}.") from None
     return parts
 
 
-async def _content(part: UploadFile | str) -> bytes:
+def check_images(images: Sequence[ImageBody | DataBody], max_pixels: int) -> None:
+    """Refuse bytes that are no image, or one of too many pixels, before any is decoded.
+
+    Raises:
+        ImageError: The message names the image by its position.
+    """
+    for position, image in enumerate(images):
+        if image.data is not None:
+            try:
+                check_picture(image.data, max_pixels=max_pixels)
+            except ImageError as error:
+                raise ImageError(f"image {position} {error}") from error
+
+
+async def _read_part(part: UploadFile | str) -> bytes:
     return await part.read() if isinstance(part, UploadFile) else part.encode()
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
 def _check_values(value: Any) -> None:
-    """Look at every value once, without recursion."""
+    """Check every value once, level by level: recursion would overflow the stack."""
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise ApiError(400, f"The body is nested more than {MAX_DEPTH} deep.")
+            raise ApiError(400, f"The body is nested deeper than {MAX_DEPTH} levels.")
         for one in level:
             _check_value(one)
-        level = [inner for one in level for inner in _inside(one)]
+        level = [child for one in level for child in _children(one)]
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
         return (*value.keys(), *value.values())
     return value if isinstance(value, list) else ()
@@ -116,16 +142,15 @@ def _check_value(value: Any) -> None:
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ApiError(400, "The body holds a number that is too large.")
-    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-        raise ApiError(400, "The body holds an integer of more than 64 bits.")
+        raise ApiError(400, "The body has a number that is too large.")
+    elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise ApiError(400, "The body has an integer of more than 64 bits.")
 
 
 def _check_text(text: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ApiError(400, "The body holds a text that is not valid Unicode (half of a surrogate pair).") from None
     if "\0" in text:
-        raise ApiError(400, "The body holds a text with a NUL character.")
+        raise ApiError(400, "The body has a text with a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "The body has a text that is not valid Unicode (half of a surrogate pair).") from None

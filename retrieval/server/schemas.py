@@ -1,41 +1,44 @@
-"""What goes in and what comes out, as OpenAPI says it: strict, bounded, with examples."""
+"""Bodies of requests and responses, strict and bounded, and the OpenAPI document."""
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-_LONGEST_TEXT = 10_000
-_LONGEST_ID = 1_000
+_MAX_TEXT = 10_000
+_MAX_ID = 1_000
 _MAX_DIMENSION = 8192
-_MAX_PICTURES = 50
+_MAX_IMAGES = 50
 _MAX_CAPTIONS = 200
 
 
 class StrictModel(BaseModel):
-    """No field is guessed, converted or left over."""
+    """Refuses unknown fields, and converts none."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-def _decoded(value: Any) -> bytes:
+def _decode_base64(value: Any) -> bytes:
     if not isinstance(value, str):
-        raise ValueError("a picture is a text in base64")  # noqa: TRY004 - pydantic reports ValueErrors
+        raise ValueError("an image is a text in base64")  # noqa: TRY004 - pydantic reports ValueErrors
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("this is not base64") from None
 
 
-Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID, pattern=r"\S")]
-Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_TEXT)]
+Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=_MAX_ID, pattern=r"\S")]
+Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=_MAX_TEXT)]
 Base64: TypeAlias = Annotated[
-    bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+    bytes, BeforeValidator(_decode_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
 Vector: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=_MAX_DIMENSION)]
 Weight: TypeAlias = Annotated[float, Field(gt=0, le=1e6)]
-Key: TypeAlias = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID)]
+Key: TypeAlias = Annotated[str, Field(min_length=1, max_length=_MAX_ID)]
 Range: TypeAlias = Annotated[list[float | str | None], Field(min_length=2, max_length=2)]
 Ranges: TypeAlias = Annotated[list[Range], Field(min_length=1, max_length=100)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
@@ -90,31 +93,31 @@ class SearchBody(StrictModel):
 
 
 class ImageBody(StrictModel):
-    """A picture's bytes, or its vector, or both; never where it is."""
+    """An image as its bytes, its vector, or both; never as a path or URL."""
 
     data: Base64 | None = Field(None, description="JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP or PPM, in base64.")
     vector: Vector | None = None
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
+    def _check_content(self) -> Self:
         if self.data is None and self.vector is None:
             raise ValueError("an image has data, or a vector")
         return self
 
 
-Pictures: TypeAlias = Annotated[list[ImageBody], Field(min_length=1, max_length=_MAX_PICTURES)]
+Images: TypeAlias = Annotated[list[ImageBody], Field(min_length=1, max_length=_MAX_IMAGES)]
 Captions: TypeAlias = Annotated[list[Text], Field(max_length=_MAX_CAPTIONS)]
 Vectors: TypeAlias = Annotated[list[Vector], Field(max_length=_MAX_CAPTIONS)]
 
 
 class ItemBody(StrictModel):
-    """A whole item; with PUT it takes the place of the one that was there."""
+    """A whole item; PUT replaces the one of that id."""
 
-    id: Id | None = Field(None, description="With PUT, that of the address; it may be left out there.")
+    id: Id | None = Field(None, description="With PUT, the id in the path; it may be omitted.")
     captions: Captions = []
     attributes: dict[str, Any] = {}
-    images: Pictures
-    caption_vectors: Vectors | None = Field(None, description="One for each caption, where they are known already.")
+    images: Images
+    caption_vectors: Vectors | None = Field(None, description="One for each caption, if they are computed already.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -130,9 +133,9 @@ class ItemBody(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _alike(self) -> Self:
+    def _check_parts(self) -> Self:
         for part in ("data", "vector"):
-            if len({getattr(picture, part) is None for picture in self.images}) > 1:
+            if len({getattr(image, part) is None for image in self.images}) > 1:
                 raise ValueError(f"either all images of an item have {part}, or none")
         if self.caption_vectors is not None and len(self.captions) != len(self.caption_vectors):
             raise ValueError(f"{len(self.captions)} captions have {len(self.caption_vectors)} caption_vectors")
@@ -140,36 +143,36 @@ class ItemBody(StrictModel):
 
 
 class DataBody(StrictModel):
-    """A picture's bytes; never where it is."""
+    """An image as its bytes; never as a path or URL."""
 
     data: Base64
 
 
 class PatchBody(StrictModel):
-    """What changes of an item: attributes are merged (RFC 7396: null removes), lists replaced."""
+    """A change of an item: attributes are merged (RFC 7396: null removes), lists are replaced."""
 
     captions: Captions = []
     attributes: dict[str, Any] = {}
-    images: Annotated[list[DataBody], Field(min_length=1, max_length=_MAX_PICTURES)] = []
+    images: Annotated[list[DataBody], Field(min_length=1, max_length=_MAX_IMAGES)] = []
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"price": 39.9, "sale": True}}]})
 
 
 class ItemPatch(PatchBody):
-    """What changes of which item."""
+    """A change of an item, with its id."""
 
     id: Id
 
 
 class ChangeBody(StrictModel):
-    """One line of a bulk request: one of the three."""
+    """One line of a bulk request: exactly one of the three."""
 
     put: ItemBody | None = None
     patch: ItemPatch | None = None
     delete: Id | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _check_kind(self) -> Self:
         if len(self.model_fields_set) != 1 or all(one is None for one in (self.put, self.patch, self.delete)):
             raise ValueError("a line is one of put, patch and delete")
         if self.put is not None and self.put.id is None:
@@ -178,27 +181,27 @@ class ChangeBody(StrictModel):
 
     @property
     def id(self) -> str:
-        """The item's."""
+        """The item's id."""
         item = self.put or self.patch
         return str(self.delete if item is None else item.id)
 
 
 class HitResponse(BaseModel):
-    """An image, a caption or an item that was found."""
+    """An image, a caption or an item."""
 
     rank: int
     score: float
     id: str
-    image: str | None = Field(description="Address of the picture.")
+    image: str | None = Field(description="Path of the image.")
     thumbnail: str | None
     caption: str | None
     attributes: dict[str, Any]
-    ranks: dict[str, int | None] | None = Field(None, description="Of each part of a hybrid search.")
-    variants: int | None = Field(None, description="Hits of the group, this one included.")
+    ranks: dict[str, int | None] | None = Field(None, description="Rank in each part of a hybrid search.")
+    variants: int | None = Field(None, description="Hits in the group, including this one.")
 
 
 class SearchResponse(BaseModel):
-    """Hits, best first, and what there is to say of all that passes the filter."""
+    """Hits, best first, and the total and facets of everything that matches."""
 
     hits: list[HitResponse]
     total: int
@@ -207,7 +210,7 @@ class SearchResponse(BaseModel):
 
 
 class ImageLinks(BaseModel):
-    """A picture of an item; without addresses where only its vector is known."""
+    """Paths of an image and its thumbnail; null where only the vector is stored."""
 
     image: str | None
     thumbnail: str | None
@@ -226,11 +229,11 @@ class ItemPage(BaseModel):
     """A page of items, in the order of their ids."""
 
     items: list[ItemResponse]
-    next: str | None = Field(description="Id to ask for the next page with; null on the last one.")
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class ChangeResponse(BaseModel):
-    """What became of a change; of a line of a bulk request, also which."""
+    """The result of a change; `line` is its number in a bulk request."""
 
     id: str | None
     status: int
@@ -239,6 +242,52 @@ class ChangeResponse(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """What happened, and what to do next."""
+    """What is wrong, and what to do."""
 
     error: str
+
+
+_SCHEMA_REF = "#/components/schemas/{model}"
+_DESCRIPTIONS = {
+    304: "The client's copy is current.",
+    400: "The body is malformed.",
+    401: "The key is missing or unknown.",
+    403: "The key lacks write scope, or the service is read-only.",
+    404: "Not found.",
+    409: "Another process writes, if there is a Retry-After; else the catalog lacks its encoder.",
+    413: "The body is too large.",
+    415: "The media type is not supported.",
+    422: "A field is invalid.",
+    503: "Too many requests are waiting, or the service is not ready.",
+    504: "The request took too long.",
+    507: "The disk is full.",
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses for these statuses."""
+    bodies = {status: {} if status == 304 else {"model": ErrorResponse} for status in statuses}  # noqa: PLR2004
+    return {status: {"description": _DESCRIPTIONS[status], **body} for status, body in bodies.items()}
+
+
+def request_body(content: Mapping[str, type[BaseModel] | dict[str, Any]]) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that the route parses itself, by media type."""
+    schemas = {
+        media_type: schema if isinstance(schema, dict) else {"$ref": _SCHEMA_REF.format(model=schema.__name__)}
+        for media_type, schema in content.items()
+    }
+    bodies = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+    return {"requestBody": {"required": True, "content": bodies}}
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """Return FastAPI's OpenAPI document with the bodies that routes parse themselves, built once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for model in (SearchBody, ItemBody, PatchBody, ChangeBody):
+            schema = model.model_json_schema(ref_template=_SCHEMA_REF)
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+        app.openapi_schema = document
+    return app.openapi_schema

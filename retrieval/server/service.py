@@ -1,4 +1,4 @@
-"""What the routes share: the catalog behind lanes of threads, and whether it is ready."""
+"""The state that routes share: the catalog behind its executors, and whether the service is ready."""
 
 import asyncio
 import logging
@@ -9,8 +9,7 @@ from fastapi import Depends, Request
 
 from retrieval.errors import RetrievalError
 from retrieval.server.batching import Batcher, measure_batch_size
-from retrieval.server.catalog_api import Answer, CatalogAPI
-from retrieval.server.changes import ChangeResult, ItemChange, apply
+from retrieval.server.catalog_api import CatalogAPI, ChangeResult, ItemChange, Json
 from retrieval.server.errors import ApiError
 from retrieval.server.executors import BoundedExecutor
 from retrieval.server.metrics import Metrics
@@ -18,98 +17,107 @@ from retrieval.server.settings import Settings
 from retrieval.server.thumbnails import ThumbnailCache
 
 if TYPE_CHECKING:
-    from retrieval.catalog.search.request import Request as Search
+    from retrieval.catalog.search.request import Request as SearchRequest
 
 logger = logging.getLogger("retrieval.server")
 
-_READERS = 4
-_FIRST_BATCH = 16
-_LARGE = 64 * 2**10  # bytes
+_READ_THREADS = 4
+_DEFAULT_BATCH = 16
+_LARGE_BODY = 64 * 2**10  # bytes
 
 Parsed = TypeVar("Parsed")
 
 
 class Service:
-    """One catalog that is served.
+    """A catalog that is served.
 
     Attributes:
-        engine: What is asked of the catalog; called through one of the lanes only.
-        searches: Collects searches into batches.
-        reads: Threads that read items and pictures.
-        writes: The one thread that changes items.
-        checks: A thread for who asks how the service fares: pictures that wait in `reads` do not make it look ill.
-        bulks: How many bulk requests are under way.
-        trouble: Why the service will not get ready.
+        api: The catalog; call it on one of the executors only.
+        batcher: Collects searches into batches.
+        read_executor: Threads that read items and images.
+        write_executor: The one thread that changes items.
+        health_executor: A thread for health checks: waiting reads do not make the service look ill.
+        bulk_requests: Number of bulk requests in progress.
+        startup_error: Why the service cannot become ready.
+        on_started: Called once it is ready, or has a startup error.
     """
 
-    def __init__(self, engine: CatalogAPI, settings: Settings) -> None:
-        self.api = engine
+    def __init__(self, api: CatalogAPI, settings: Settings) -> None:
+        self.api = api
         self.settings = settings
         self.metrics = Metrics()
         self.thumbnails = ThumbnailCache(settings.thumbnails)
-        self.batcher: Batcher[Search, Answer] = Batcher(
-            engine.search_many, size=settings.batch or _FIRST_BATCH, queue=settings.queue
+        self.batcher: Batcher[SearchRequest, Json] = Batcher(
+            api.search_many, size=settings.batch or _DEFAULT_BATCH, queue=settings.queue
         )
-        self.read_executor = BoundedExecutor("reads", threads=_READERS, queue=settings.queue)
+        self.batcher.on_batch = self.metrics.batches.observe
+        self.read_executor = BoundedExecutor("reads", threads=_READ_THREADS, queue=settings.queue)
         self.write_executor = BoundedExecutor("changes", threads=1, queue=settings.queue)
         self.health_executor = BoundedExecutor("checks", threads=1, queue=settings.queue)
-        self.bulks = 0
+        self.bulk_requests = 0
         self.ready = False
         self.startup_error: BaseException | None = None
         self.on_started: Callable[[], None] = lambda: None
-        self._warming: asyncio.Task[None] | None = None
-        self.metrics.watch(self)
-        self.batcher.on_batch = self.metrics.batches.observe
+        self._warm_up_task: asyncio.Task[None] | None = None
+        self.metrics.observe(
+            pending={
+                "searches": lambda: self.batcher.pending,
+                "reads": lambda: self.read_executor.pending,
+                "changes": lambda: self.write_executor.pending,
+            },
+            ready=lambda: self.ready,
+            thumbnail_bytes=lambda: self.thumbnails.nbytes,
+        )
 
     def start(self) -> None:
-        """Begin to work, and to get warm, on the running loop."""
+        """Begin to process searches and to warm up, on the running loop."""
         self.batcher.start()
-        self._warming = asyncio.create_task(self._warm())
+        self._warm_up_task = asyncio.create_task(self._warm_up())
 
-    async def _warm(self) -> None:
+    async def _warm_up(self) -> None:
         try:
-            encode = await self.read_executor.run(self.api.warm)
+            encode = await self.read_executor.run(self.api.warm_up)
             if encode is not None and not self.settings.batch:
                 self.batcher.size = await self.read_executor.run(measure_batch_size, encode)
             self.ready = True
         except Exception as error:
             self.startup_error = error
             if not isinstance(error, RetrievalError):
-                logger.exception("the service does not get warm")
+                logger.exception("The service failed to start.")
         self.on_started()
 
     async def parse_body(self, parse: Callable[[bytes], Parsed], data: bytes) -> Parsed:
-        """Return what `parse` makes of a body; of a large one on a thread, so that it keeps no other waiting."""
-        return parse(data) if len(data) < _LARGE else await self.read_executor.run(parse, data)
+        """Return `parse(data)`; a large body is parsed on a thread, so that other requests do not wait for it."""
+        return parse(data) if len(data) < _LARGE_BODY else await self.read_executor.run(parse, data)
 
     def require_writable(self) -> None:
-        """Refuse a change where the service is read only.
+        """Refuse a change if the service is read-only.
 
         Raises:
-            Problem: 403.
+            ApiError: 403.
         """
         if self.settings.read_only:
-            raise ApiError(403, "This service is read only: it takes no changes.")
+            raise ApiError(403, "This service is read-only: it accepts no changes.")
 
-    async def change(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
-        """Return the outcomes of changes, once they are on the disk.
+    async def apply(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
+        """Return the results of changes, once they are durable.
 
         Raises:
-            Problem: 403 where the service is read only, 503 where too many changes wait.
+            ApiError: 403, the service is read-only; 503, too many changes wait.
         """
         self.require_writable()
-        return await self.write_executor.run(apply, self.api, changes)
+        return await self.write_executor.run(self.api.apply, changes)
 
     async def stop(self) -> None:
-        """Finish what runs on threads."""
-        if self._warming is not None:
-            self._warming.cancel()
+        """Wait for the calls that run on threads."""
+        if self._warm_up_task is not None:
+            self._warm_up_task.cancel()
         await self.batcher.stop()
-        for lane in (self.read_executor, self.write_executor, self.health_executor):
-            await asyncio.to_thread(lane.close)
+        for executor in (self.read_executor, self.write_executor, self.health_executor):
+            await asyncio.to_thread(executor.close)
 
 
-def get_service(request: Request) -> Any:
+async def get_service(request: Request) -> Any:
     """Return the service that a request is for."""
     return request.app.state.service
 

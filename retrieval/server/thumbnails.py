@@ -1,17 +1,18 @@
-"""Small pictures: of fixed sizes, WebP, kept in bounded memory."""
+"""Thumbnails: WebP images of a few sizes, cached in bounded memory."""
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
+
+from cachetools import LRUCache
 
 from retrieval.images import open_image
 from retrieval.images.sources import ImageSource, picture_format
 
 SIZES = (120, 240, 480, 960)
-"""Longer sides of small pictures, in pixels."""
+"""Longer sides of thumbnails, in pixels."""
 
-_TYPES = {
+_MEDIA_TYPES = {
     "AVIF": "image/avif",
     "BMP": "image/bmp",
     "GIF": "image/gif",
@@ -27,61 +28,59 @@ _QUALITY = 80
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A picture as it is sent: its bytes, and their media type."""
+    """An image file in memory."""
 
     data: bytes
-    kind: str
+    media_type: str
 
 
 class ThumbnailCache:
-    """Small pictures by their entity tags; the ones that were asked for longest ago go first."""
+    """Least-recently-used cache of thumbnails by entity tag, bounded by their bytes; safe to use from threads."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._kept: OrderedDict[str, EncodedImage] = OrderedDict()
+    def __init__(self, max_bytes: int) -> None:
+        self._cache: LRUCache[str, EncodedImage] = LRUCache(max_bytes, getsizeof=lambda image: len(image.data))
         self._lock = threading.Lock()
-        self.bytes = 0
+
+    @property
+    def nbytes(self) -> float:
+        """Memory of the cached thumbnails."""
+        return self._cache.currsize
 
     def get(self, tag: str) -> EncodedImage | None:
-        """Return a small picture, or None where it is not kept."""
+        """Return a thumbnail, or None if it is not cached."""
         with self._lock:
-            if tag in self._kept:
-                self._kept.move_to_end(tag)
-            return self._kept.get(tag)
+            return self._cache.get(tag)
 
-    def put(self, tag: str, small: EncodedImage) -> None:
-        """Keep a small picture, and let go of others for it."""
+    def put(self, tag: str, thumbnail: EncodedImage) -> None:
+        """Cache a thumbnail, unless it is larger than the whole cache."""
         with self._lock:
-            before = self._kept.pop(tag, None)
-            self.bytes += len(small.data) - (0 if before is None else len(before.data))
-            self._kept[tag] = small
-            while self.bytes > self._most and self._kept:
-                self.bytes -= len(self._kept.popitem(last=False)[1].data)
+            if len(thumbnail.data) <= self._cache.maxsize:
+                self._cache[tag] = thumbnail
 
 
 def entity_tag(version: str, size: int | None) -> str:
-    """Return the entity tag of a version of a picture in this size, None for as it is."""
+    """Return the ETag of a version of an image at a size; None is the original."""
     return f'"{version}"' if size is None else f'"{version}-{size}"'
 
 
 def read_original(source: ImageSource) -> EncodedImage:
-    """Return a picture as it is stored; its type is what its bytes say.
+    """Return an image as it is stored; its bytes decide its media type.
 
     Raises:
-        ImageError: it cannot be read, or is no picture: a drawing (SVG) or a page is none.
+        ImageError: It cannot be read, or is no raster image, such as SVG or HTML.
     """
     data = source.read()
-    return EncodedImage(data, _TYPES[picture_format(data[:1024])])
+    return EncodedImage(data, _MEDIA_TYPES[picture_format(data[:1024])])
 
 
 def make_thumbnail(source: ImageSource, size: int) -> EncodedImage:
-    """Return a picture upright, over white, at most `size` pixels on its longer side.
+    """Return an image upright, over white, with at most `size` pixels on its longer side.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: It cannot be read.
     """
-    small = open_image(source, size=size)
-    small.thumbnail((size, size))
+    image = open_image(source, size=size)
+    image.thumbnail((size, size))
     file = BytesIO()
-    small.save(file, "WEBP", quality=_QUALITY)
+    image.save(file, "WEBP", quality=_QUALITY)
     return EncodedImage(file.getvalue(), "image/webp")

@@ -1,68 +1,70 @@
-"""Serve an application with uvicorn, in one process, until it is told to stop."""
+"""Run an application on uvicorn, in one process, until it is stopped."""
 
+import asyncio
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval.errors import ServiceError
-from retrieval.server.protocol import Protocol
 from retrieval.server.settings import Settings
 
 if TYPE_CHECKING:
     from retrieval.server.service import Service
 
 _BACKLOG = 256
-_MOST_CONNECTIONS = 1000
+_MAX_CONNECTIONS = 1000
 
 
 def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Event | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what is under way, within the time that the settings give.
+    """Serve until SIGTERM or Ctrl-C; requests in progress then have the settings' time to finish.
 
     Args:
         app: What `make_app` returned.
-        on_ready: Called with the address once the service is warm.
-        stop: Another way to be told, for who serves in a thread, which gets no signals.
+        on_ready: Called with the URL once the service is ready.
+        stop: Stops the service when set; for one in a thread, which gets no signals.
 
     Raises:
-        ServiceError: the address is taken, or cannot be had.
-        RetrievalError: the encoder does not load.
+        ServiceError: The address is in use or not available.
+        RetrievalError: The encoder cannot be loaded.
     """
     service: Service = app.state.service
-    bound = _bound(service.settings)
+    listener = _bind(service.settings)
     server = _Server(_config(app, service.settings), stop)
 
-    def settled() -> None:
+    def announce() -> None:
         if service.startup_error is None:
-            on_ready(_address(bound))
+            on_ready(_url_of(listener))
         else:
             server.should_exit = True
 
-    service.on_started = settled
-    server.run(sockets=[bound])
+    service.on_started = announce
+    server.run(sockets=[listener])
     if service.startup_error is not None:
         raise service.startup_error
 
 
 class _Server(uvicorn.Server):
-    """Ends by a signal as by itself: who stops a service sees it succeed."""
+    """Exits successfully after a signal, which uvicorn would raise again."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event | None) -> None:
         super().__init__(config)
         self._stop = stop
 
     async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether it is told to stop."""
+        """Check ten times a second whether to stop."""
         return await super().on_tick(counter) or (self._stop is not None and self._stop.is_set())
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal, and at a second Ctrl-C at once."""
+        """Stop at a signal, and immediately at a second Ctrl-C."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -74,46 +76,96 @@ class _Server(uvicorn.Server):
                 signal.signal(one, handler)
 
 
+class _Protocol(H11Protocol):
+    """Closes a connection if the head of its next request does not arrive in time.
+
+    uvicorn limits the time between requests only until the first byte of the next one.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seconds = seconds
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the timer for the first request."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Process bytes; stop the timer once they complete a request's head."""
+        if self._timer is None and self._is_idle():
+            self._start_timer()
+        super().data_received(data)
+        if self._timer is not None and not self._is_idle():
+            self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        cycle: Any = self.cycle  # None before the first request, though uvicorn does not say so
+        return cycle is None or cycle.response_complete
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._seconds, self._close_if_idle)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_if_idle(self) -> None:
+        self._timer = None
+        if self._is_idle():
+            self.transport.abort()
+
+
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    http: Any = Protocol.waiting(settings.slow)
+    protocol: Any = partial(_Protocol, seconds=settings.slow)
     return uvicorn.Config(
         app,
-        http=http,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=_MAX_CONNECTIONS,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=int(settings.stop),
     )
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bind(settings: Settings) -> socket.socket:
     host = settings.host.strip("[]")
     try:
-        return _listening(host, settings.port)
+        return _listen(host, settings.port)
     except OSError as error:
+        reason = error.strerror or error
         raise ServiceError(
-            f"{host}:{settings.port} cannot be listened on: {error.strerror or error}. Take another --port, or --host."
+            f"The service cannot listen on {host}:{settings.port}: {reason}. Choose another --port or --host."
         ) from error
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """Listen, with the protocol named: only then asyncio turns off the delay that adds 40 ms to small answers."""
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen, naming the protocol: only then does asyncio set TCP_NODELAY, without which small responses take 40 ms."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     family, kind, protocol, _, address = found[0]
     with ExitStack() as stack:
-        bound = stack.enter_context(socket.socket(family, kind, protocol))
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(_BACKLOG)
+        listener = stack.enter_context(socket.socket(family, kind, protocol))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
         stack.pop_all()
-    return bound
+    return listener
 
 
-def _address(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

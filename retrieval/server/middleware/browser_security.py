@@ -1,4 +1,4 @@
-"""Middleware: which pages may call a service, what browsers may do with its answers, HEAD and OPTIONS."""
+"""Middleware for browsers: security headers, protection from other origins' pages, HEAD and OPTIONS."""
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retrieval.server.errors import ApiError
 from retrieval.server.settings import Settings
 
-_SAFE = {"GET", "HEAD", "OPTIONS"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 _HEADERS = {
@@ -23,40 +23,34 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """Says to browsers that answers are data of this origin, and nothing to run or to frame."""
+    """Tells browsers that responses are data of this origin, not to be run or framed; a route's own headers win.
+
+    With `shared`, pages of other origins may show images.
+    """
 
     def __init__(self, app: ASGIApp, *, shared: bool) -> None:
-        """Take the application.
-
-        Args:
-            app: What answers.
-            shared: Whether pages of other origins may show pictures.
-        """
         self._app = app
         self._headers = _HEADERS | {"Cross-Origin-Resource-Policy": "cross-origin" if shared else "same-origin"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the headers; a page's own come first."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        """Handle a request."""
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, receive, send_with_headers)
 
 
 class SameOrigin:
     """Keeps pages of other origins out of a service without keys, which their visitor's browser could reach.
 
-    A page can send requests to this machine that need no permission (forms, plain text), and under a name that it
-    controls it can also read the answers (DNS rebinding). So the name that was asked for has to be this machine's, and
-    a change or a search that a browser sends has to come from an own page. With keys a foreign page has none.
+    A page can send requests to this machine that need no permission (forms, plain text), and under a host name that it
+    controls it can also read the responses (DNS rebinding). So the Host must be a name of this machine, and a change or
+    a search from a browser must come from an own page. With keys, a foreign page lacks one.
     """
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
@@ -65,42 +59,42 @@ class SameOrigin:
         self._origins = set(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let own pages through, and programs."""
+        """Handle a request."""
         if scope["type"] == "http":
             self._check(scope["method"], Headers(scope=scope))
         await self._app(scope, receive, send)
 
     def _check(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if _name_of(host) not in self._names:
-            raise ApiError(421, "This service has no keys, and answers only to localhost, 127.0.0.1 and [::1].")
+        if _host_name(host) not in self._names:
+            raise ApiError(421, "A service without keys answers only to localhost, 127.0.0.1 and [::1].")
         origin = headers.get("origin")
-        foreign = origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}
-        if foreign and method not in _SAFE:
-            raise ApiError(403, "Pages of other origins may not ask here; --cors-origin lets one in.")
+        is_foreign = origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}
+        if is_foreign and method not in _SAFE_METHODS:
+            raise ApiError(403, "Pages of other origins may not send this request. Allow an origin by --cors-origin.")
 
 
 class HeadAndOptions:
-    """HEAD as GET without a body, OPTIONS as the list of methods."""
+    """Answers HEAD as GET without a body, and OPTIONS with the path's methods."""
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Handle a request."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            asked = {**scope, "method": "GET"}
+            as_get = {**scope, "method": "GET"}
             try:
-                await self._app(asked, receive, _without_body(send))
+                await self._app(as_get, receive, _without_body(send))
             finally:
-                scope["route"] = asked.get("route")  # as the figures want it
+                scope["route"] = as_get.get("route")  # for the metrics
         elif scope["type"] == "http" and scope["method"] == "OPTIONS":
-            await self._options(scope)(scope, receive, send)
+            await self._list_methods(scope)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _options(self, scope: Scope) -> Response:
+    def _list_methods(self, scope: Scope) -> Response:
         methods = {
             method
             for route in self._routes
@@ -114,16 +108,14 @@ class HeadAndOptions:
 
 
 def _without_body(send: Send) -> Send:
-    async def without_body(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await send(message)
+    async def send_without_body(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-    return without_body
+    return send_without_body
 
 
-def _name_of(host: str) -> str:
-    """Return the name of a Host header, without its port; empty where it is none."""
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without its port; empty if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

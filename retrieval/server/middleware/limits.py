@@ -1,29 +1,25 @@
-"""Middleware: a bound on the bytes and on the time of each request, and an answer to everything that goes wrong."""
+"""Middleware that limits the bytes and the time of each request, and turns every exception into a response."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval.server.errors import ApiError, BusyError, error_response, logger, to_api_error
+from retrieval.server.settings import Settings
 
-if TYPE_CHECKING:
-    from retrieval.server.settings import Settings
-
-BULK = ("POST", "/items")
-"""Bounds its lines and batches itself, and may take as long as there are lines."""
-
-_BODIES = 16  # of the largest that one may have, as many may be in memory
+_BULK = ("POST", "/items")  # limits its lines and batches itself, and takes as long as its lines do
+_MAX_LARGEST_BODIES = 16  # bodies of the largest allowed size that fit in memory together
+_CLOSE = {"Connection": "close"}  # the rest of the body is not read, so the connection cannot be used again
 
 
 def is_bulk(scope: Scope) -> bool:
-    """Whether this is a request of many lines."""
-    return (scope["method"], scope["path"]) == BULK
+    """Whether this is a bulk request."""
+    return (scope["method"], scope["path"]) == _BULK
 
 
 class ErrorMiddleware:
-    """Turns what is raised into an answer, or ends the connection where the answer has begun."""
+    """Answers an exception, or closes the connection if the response has begun; ends requests after `timeout`."""
 
     def __init__(self, app: ASGIApp, *, timeout: float, folder: str) -> None:
         self._app = app
@@ -31,108 +27,92 @@ class ErrorMiddleware:
         self._folder = folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer in time."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        has_begun = False
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_record(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             await send(message)
 
         try:
             async with asyncio.timeout(None if is_bulk(scope) else self._timeout):
-                await self._app(scope, receive, noting)
+                await self._app(scope, receive, send_and_record)
         except ClientDisconnect:
             return
         except Exception as error:
-            problem = to_api_error(error, folder=self._folder)
-            if begun:
-                logger.warning("an answer broke off: %s", problem.message)
+            api_error = to_api_error(error, folder=self._folder)
+            if has_begun:
+                logger.warning("A response broke off: %s", api_error.message)
                 raise
-            await error_response(problem)(scope, receive, send)
+            await error_response(api_error)(scope, receive, send)
 
 
 class BodyLimitMiddleware:
-    """Counts the bytes of a body as they come, and waits for the next ones only so long."""
+    """Limits the bytes of a body, of all bodies in memory, and the time until the client's next bytes."""
 
-    def __init__(self, app: ASGIApp, *, settings: "Settings") -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self._app = app
-        self._most = settings.max_body
-        self._most_held = _BODIES * settings.max_body
-        self._held = 0  # bytes of all bodies whose requests are under way, those of lines excepted
-        self._slow = settings.slow
+        self._max_body = settings.max_body
+        self._max_total = _MAX_LARGEST_BODIES * settings.max_body
+        self._total = 0  # bytes of the bodies of all requests in progress, except bulk requests
+        self._seconds = settings.slow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a body that says it is too large before it comes, and one that is when it gets there."""
+        """Refuse a body whose declared length is too large before it comes, any other once it is too large."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        _check_framing(scope)
+        headers = dict(scope["headers"])
+        if {b"content-length", b"transfer-encoding"} <= headers.keys():
+            # RFC 9112, section 6.1: a proxy that goes by the other one takes the rest for another client's request.
+            raise ApiError(400, "A request has a Content-Length or a Transfer-Encoding, not both.", headers=_CLOSE)
         if is_bulk(scope):
-            await self._app(scope, self._slowly(receive), send)
+            await self._app(scope, self._with_timeout(receive), send)
             return
-        if _announced(scope) > self._most:
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
-        await self._counted(scope, receive, send)
+        await self._count(scope, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        count, slowly = 0, self._slowly(receive)
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        count, receive_in_time = 0, self._with_timeout(receive)
 
-        async def counting() -> Message:
+        async def receive_and_count() -> Message:
             nonlocal count
-            message = await slowly()
+            message = await receive_in_time()
             size = len(message.get("body", b""))
             count += size
-            self._held += size
-            if count > self._most:
+            self._total += size
+            if count > self._max_body:
                 raise self._too_large()
-            if self._held > self._most_held:
+            if self._total > self._max_total:
                 raise BusyError("large requests")
             return message
 
         try:
-            await self._app(scope, counting, send)
+            await self._app(scope, receive_and_count, send)
         finally:
-            self._held -= count
+            self._total -= count
 
-    def _slowly(self, receive: Receive) -> Receive:
-        """Wait for each part of the body only so long, and for nothing after it."""
-        there = False
+    def _with_timeout(self, receive: Receive) -> Receive:
+        """Limit the wait for each part of the body; there is no limit once the body is complete."""
+        is_complete = False
 
-        async def slowly() -> Message:
-            nonlocal there
-            message = await (receive() if there else self._in_time(receive))
-            there = message["type"] != "http.request" or not message.get("more_body", False)
+        async def receive_in_time() -> Message:
+            nonlocal is_complete
+            try:
+                message = await asyncio.wait_for(receive(), None if is_complete else self._seconds)
+            except TimeoutError:
+                reason = f"The body did not arrive: no bytes came for {self._seconds:g} seconds."
+                raise ApiError(408, reason, headers=_CLOSE) from None
+            is_complete = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
-        return slowly
-
-    async def _in_time(self, receive: Receive) -> Message:
-        try:
-            return await asyncio.wait_for(receive(), self._slow)
-        except TimeoutError:
-            raise ApiError(
-                408, f"The body did not come: nothing for {self._slow:g} seconds.", headers={"Connection": "close"}
-            ) from None
+        return receive_in_time
 
     def _too_large(self) -> ApiError:
-        # The rest of the body is not read: the connection cannot be used again.
-        message = f"The body is too large: at most {self._most:,} bytes are taken."
-        return ApiError(413, message, headers={"Connection": "close"})
-
-
-def _check_framing(scope: Scope) -> None:
-    """Refuse a body of two lengths: a proxy that goes by the other one takes the rest for another client's request.
-
-    RFC 9112, section 6.1.
-    """
-    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
-        raise ApiError(400, "A request has a Content-Length or a Transfer-Encoding.", headers={"Connection": "close"})
-
-
-def _announced(scope: Scope) -> int:
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(length) if length.isdigit() else 0
+        return ApiError(413, f"The body is too large: the limit is {self._max_body:,} bytes.", headers=_CLOSE)

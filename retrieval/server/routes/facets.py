@@ -1,137 +1,136 @@
-"""The route of facets: which attributes of a catalog suit a side bar of filters, and which one groups variants."""
+"""The route of facets: which attributes of a catalog suit a sidebar of filters, and which one groups variants."""
 
 from collections.abc import Mapping
 from time import monotonic
 from typing import Literal
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from retrieval.catalog.search.request import make_request
 from retrieval.filters.facets import MAX_FACETS
 from retrieval.server.auth import READ_ACCESS
-from retrieval.server.catalog_api import Answer, CatalogAPI
-from retrieval.server.openapi import error_responses
+from retrieval.server.catalog_api import CatalogAPI, Json
+from retrieval.server.schemas import error_responses
 from retrieval.server.service import ServiceDep
 
-_MOST = 12
-_FRESH = 60.0  # seconds: the choice, not the counts; those come with each search
-_LEAST_SHARE = 0.03  # of the items, that have a value
-_MOST_ALIKE = 0.98  # of those that have one, that have the same
-_FEW_NUMBERS = 12  # different ones: a list, not a range
-_LONGEST = 40  # characters of a value, on average
-_FEW_VALUES = 10
-_LEAST_GROUP = 1.1  # items of a value, on average
+_MAX_SHOWN = 12
+_MAX_AGE = 60.0  # seconds for which a choice is kept; the counts come with each search
+_MIN_PRESENT = 0.03  # fraction of items that have a value
+_MAX_SAME = 0.98  # fraction of those that have the commonest one
+_MAX_LISTED_NUMBERS = 12  # distinct numbers: a list up to here, a range above
+_MAX_LENGTH = 40  # characters of a value, on average
+_MAX_VALUES = 10  # distinct values that always make a list
+_MIN_GROUP = 1.1  # items of a group, on average
+_IDENTIFIER = 0.9  # distinct whole numbers per item, above which they are ids
 
-# As shops' feeds call what variants of one product share, the surest first.
+# Names in shops' feeds for what the variants of one product share, the most reliable first.
 _GROUPS = ("item_group_id", "group_id", "parent_id", "parent_sku", "parent", "handle", "model", "name", "title")
+
+router = APIRouter()
 
 
 class FacetInfo(BaseModel):
-    """An attribute for a side bar."""
+    """An attribute for a sidebar."""
 
     attribute: str
-    kind: Literal["values", "numbers"] = Field(description='A list of values, or, of "numbers", a range.')
+    kind: Literal["values", "numbers"] = Field(description='A list of values, or, for "numbers", a range.')
 
 
 class FacetsResponse(BaseModel):
-    """What a side bar may offer, what most items have first."""
+    """What a sidebar may offer; attributes that most items have come first."""
 
     facets: list[FacetInfo]
     group: str | None = Field(description="Attribute that the variants of a product share.")
-    most: int = Field(description="Hits that a search reaches.")
+    most: int = Field(description="Largest `offset` + `k` of a search.")
 
 
-def add_routes(app: FastAPI) -> None:
-    """Add the route of facets."""
-    app.state.choice = FacetChooser()
-    app.add_api_route(
-        "/facets",
-        facets,
-        methods=["GET"],
-        dependencies=READ_ACCESS,
-        responses={200: {"model": FacetsResponse}, **error_responses(401, 403, 503)},
-        summary="Attributes for a side bar",
-    )
-
-
-async def facets(request: Request, service: ServiceDep) -> JSONResponse:
-    """Say which attributes tell items apart with few values or with numbers; at most a minute old."""
-    choice = await service.read_executor.run(request.app.state.choice.of, service.api)
-    return JSONResponse({**choice, "most": service.settings.max_results})
+@router.get(
+    "/facets",
+    dependencies=READ_ACCESS,
+    responses={200: {"model": FacetsResponse}, **error_responses(401, 403, 503)},
+    summary="Attributes for a sidebar",
+)
+async def list_facets(request: Request, service: ServiceDep) -> JSONResponse:
+    """List the attributes that tell items apart with few values or with numbers; at most a minute old."""
+    chosen = await service.read_executor.run(request.app.state.facet_chooser.choose, service.api)
+    return JSONResponse({**chosen, "most": service.settings.max_results})
 
 
 class FacetChooser:
-    """What suits a side bar, kept for a while."""
+    """Chooses facets for a sidebar, and keeps the choice for a minute."""
 
     def __init__(self) -> None:
-        self._chosen: tuple[float, Answer] | None = None
+        self._chosen: tuple[float, Json] | None = None
 
-    def of(self, engine: CatalogAPI) -> Answer:
-        """Return the choice for a catalog, made anew where it is old."""
-        if self._chosen is None or monotonic() - self._chosen[0] > _FRESH:
-            self._chosen = monotonic(), choose_facets(*_counted(engine))
+    def choose(self, api: CatalogAPI) -> Json:
+        """Return the choice for a catalog."""
+        if self._chosen is None or monotonic() - self._chosen[0] > _MAX_AGE:
+            self._chosen = monotonic(), choose_facets(*_count_values(api))
         return self._chosen[1]
 
 
-def choose_facets(counted: Mapping[str, Answer], items: int) -> Answer:
-    """Return the attributes that suit a side bar, and the one that groups variants.
+def choose_facets(counts: Mapping[str, Json], items: int) -> Json:
+    """Return the attributes that suit a sidebar, and the one that groups variants.
 
     Args:
-        counted: The facet of each attribute, over all items.
-        items: How many there are.
+        counts: The facet of each attribute, over all items.
+        items: Number of items.
     """
-    useful = [name for name, facet in counted.items() if _is_useful(facet, items)]
-    useful.sort(key=lambda name: (-round(_present(counted[name], items) / max(items, 1), 1), counted[name]["missing"]))
-    groups = (name for name in _GROUPS if name in counted and _is_group(counted[name], items))
+    useful = [name for name, facet in counts.items() if _is_useful(facet, items)]
+    useful.sort(key=lambda name: (-round(_present(counts[name], items) / max(items, 1), 1), counts[name]["missing"]))
+    groups = (name for name in _GROUPS if name in counts and _is_group(counts[name], items))
     return {
-        "facets": [{"attribute": name, "kind": _kind(counted[name])} for name in useful[:_MOST]],
+        "facets": [{"attribute": name, "kind": _kind(counts[name])} for name in useful[:_MAX_SHOWN]],
         "group": next(groups, None),
     }
 
 
-def _counted(engine: CatalogAPI) -> tuple[dict[str, Answer], int]:
-    names = [name for name in engine.attributes() if name]  # JSON may have an empty one, which no facet takes
+def _count_values(api: CatalogAPI) -> tuple[dict[str, Json], int]:
+    names = [name for name in api.list_attributes() if name]  # JSON allows an empty name, facets do not
     pages = [names[start : start + MAX_FACETS] for start in range(0, len(names), MAX_FACETS)] or [[]]
-    answers = engine.search_many([make_request(where={}, k=1, facets=page) for page in pages])
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    found = [answer for answer in answers if isinstance(answer, dict)]
-    return {name: facet for answer in found for name, facet in answer["facets"].items()}, found[0]["total"]
+    facets: dict[str, Json] = {}
+    items = 0
+    for result in api.search_many([make_request(where={}, k=1, facets=page) for page in pages]):
+        if isinstance(result, BaseException):
+            raise result
+        facets |= result["facets"]
+        items = result["total"]
+    return facets, items
 
 
-def _present(facet: Answer, items: int) -> int:
+def _present(facet: Json, items: int) -> int:
     return items - int(facet["missing"])
 
 
-def _distinct(facet: Answer) -> int:
+def _distinct(facet: Json) -> int:
     return len(facet["values"]) + int(facet["other"])
 
 
-def _kind(facet: Answer) -> str:
-    return "numbers" if facet["min"] is not None and _distinct(facet) > _FEW_NUMBERS else "values"
+def _kind(facet: Json) -> str:
+    return "numbers" if facet["min"] is not None and _distinct(facet) > _MAX_LISTED_NUMBERS else "values"
 
 
-def _is_useful(facet: Answer, items: int) -> bool:
+def _is_useful(facet: Json, items: int) -> bool:
     present = _present(facet, items)
-    if _distinct(facet) < 2 or present < _LEAST_SHARE * items:  # noqa: PLR2004 - one value is no choice
+    if _distinct(facet) < 2 or present < _MIN_PRESENT * items:  # noqa: PLR2004 - one value is no choice
         return False
     if _kind(facet) == "numbers":
         return bool(facet["ranges"]) and not _is_identifier(facet, present)
     values = [one["value"] for one in facet["values"]]
     length = sum(len(str(value)) for value in values) / len(values)
-    few = max(_FEW_VALUES, present // 4)
-    return facet["values"][0]["count"] <= _MOST_ALIKE * present and _distinct(facet) <= few and length <= _LONGEST
+    is_short_list = _distinct(facet) <= max(_MAX_VALUES, present // 4)
+    return facet["values"][0]["count"] <= _MAX_SAME * present and is_short_list and length <= _MAX_LENGTH
 
 
-def _is_identifier(facet: Answer, present: int) -> bool:
-    """Whether whole numbers differ from item to item."""
-    whole = all(float(one["value"]).is_integer() for one in facet["values"] if isinstance(one["value"], int | float))
-    return whole and _distinct(facet) > 0.9 * present
+def _is_identifier(facet: Json, present: int) -> bool:
+    """Whether these are whole numbers that differ from item to item."""
+    values = [one["value"] for one in facet["values"]]
+    are_whole = all(float(value).is_integer() for value in values if isinstance(value, int | float))
+    return are_whole and _distinct(facet) > _IDENTIFIER * present
 
 
-def _is_group(facet: Answer, items: int) -> bool:
+def _is_group(facet: Json, items: int) -> bool:
     present = _present(facet, items)
-    return present >= items / 2 and 1 < _distinct(facet) <= present / _LEAST_GROUP
+    return present >= items / 2 and 1 < _distinct(facet) <= present / _MIN_GROUP

@@ -1,51 +1,46 @@
-"""The routes of those who run a service: is it alive, is it ready, how does it fare, what does it take."""
+"""Routes for operators: health, readiness, metrics, and the OpenAPI document."""
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from retrieval.server.auth import READ_ACCESS
 from retrieval.server.errors import ApiError, to_api_error
 from retrieval.server.metrics import CONTENT_TYPE
-from retrieval.server.openapi import error_responses, openapi_document
+from retrieval.server.schemas import error_responses, openapi_document
 from retrieval.server.service import ServiceDep
 
-
-def add_routes(app: FastAPI) -> None:
-    """Add the routes of health, readiness, figures and of the OpenAPI document."""
-    text = {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **error_responses(401)}
-    app.add_api_route("/health", health, methods=["GET"], summary="Whether the service is alive")
-    app.add_api_route("/ready", ready, methods=["GET"], summary="Whether it is warm", responses=error_responses(503))
-    app.add_api_route(
-        "/metrics",
-        metrics,
-        methods=["GET"],
-        dependencies=READ_ACCESS,
-        response_class=Response,
-        responses=text,
-        summary="Figures for Prometheus",
-    )
-    app.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
+router = APIRouter()
 
 
-async def health() -> dict[str, str]:
-    """Say that the service answers."""
+@router.get("/health", summary="Whether the service is alive")
+async def check_health() -> dict[str, str]:
+    """Answer as long as the service runs."""
     return {"status": "alive"}
 
 
-async def ready(service: ServiceDep) -> JSONResponse:
-    """Say whether the encoder is warm and the catalog opens; send it no searches before."""
+@router.get("/ready", responses=error_responses(503), summary="Whether the service is ready")
+async def check_readiness(service: ServiceDep) -> JSONResponse:
+    """Say whether the encoder is loaded and the catalog opens; send the service no searches before."""
     if service.startup_error is not None:
         raise ApiError(503, to_api_error(service.startup_error, folder=service.api.folder).message)
     if not service.ready:
-        raise ApiError(503, "The service is getting warm: try again in a second.", headers={"Retry-After": "1"})
-    return JSONResponse({"status": "ready", "items": await service.health_executor.run(service.api.count)})
+        raise ApiError(503, "The service is warming up. Try again in a second.", headers={"Retry-After": "1"})
+    return JSONResponse({"status": "ready", "items": await service.health_executor.run(service.api.count_items)})
 
 
-async def metrics(service: ServiceDep) -> Response:
-    """Return the figures."""
-    return Response(await service.health_executor.run(service.metrics.text), headers={"Content-Type": CONTENT_TYPE})
+@router.get(
+    "/metrics",
+    dependencies=READ_ACCESS,
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **error_responses(401)},
+    summary="Prometheus metrics",
+)
+async def render_metrics(service: ServiceDep) -> Response:
+    """Return the metrics."""
+    return Response(await service.health_executor.run(service.metrics.render), headers={"Content-Type": CONTENT_TYPE})
 
 
-async def openapi(request: Request) -> JSONResponse:
+@router.get("/openapi.json", include_in_schema=False)
+async def get_openapi_document(request: Request) -> JSONResponse:
     """Return the OpenAPI document."""
     return JSONResponse(openapi_document(request.app))

@@ -1,6 +1,8 @@
 """The route of searches."""
 
-from fastapi import FastAPI, Request
+from functools import partial
+
+from fastapi import APIRouter, Request
 from PIL.Image import Image
 from starlette.responses import JSONResponse
 
@@ -8,9 +10,8 @@ from retrieval.errors import ImageError
 from retrieval.server.auth import READ_ACCESS
 from retrieval.server.catalog_api import request_of
 from retrieval.server.errors import ApiError
-from retrieval.server.openapi import error_responses, request_body
-from retrieval.server.parsing import media_type_of, parse_json, read_form, require_media_type, validate_model
-from retrieval.server.schemas import SearchBody, SearchResponse
+from retrieval.server.parsing import get_media_type, parse_model, read_form, require_media_type
+from retrieval.server.schemas import SearchBody, SearchResponse, error_responses, request_body
 from retrieval.server.service import Service, ServiceDep
 
 _JSON = "application/json"
@@ -26,62 +27,54 @@ _FORM_SCHEMA = {
     "additionalProperties": False,
 }
 
-
-def add_routes(app: FastAPI) -> None:
-    """Add the route of searches."""
-    app.add_api_route(
-        "/search",
-        search,
-        methods=["POST"],
-        dependencies=READ_ACCESS,
-        responses={200: {"model": SearchResponse}, **error_responses(400, 401, 403, 409, 413, 415, 422, 503, 504)},
-        openapi_extra=request_body(json=SearchBody, form=_FORM_SCHEMA),
-        summary="Search",
-    )
+router = APIRouter()
 
 
+@router.post(
+    "/search",
+    dependencies=READ_ACCESS,
+    responses={200: {"model": SearchResponse}, **error_responses(400, 401, 403, 409, 413, 415, 422, 503, 504)},
+    openapi_extra=request_body({_JSON: SearchBody, _FORM: _FORM_SCHEMA}),
+    summary="Search",
+)
 async def search(request: Request, service: ServiceDep) -> JSONResponse:
-    """Search by text, picture, item or vector, or a weighted mix; without any, everything that passes the filter."""
-    asked, picture = await (
-        _from_form(request, service) if media_type_of(request) == _FORM else _from_json(request, service)
-    )
-    _check_reach(asked, service)
-    opened = None if picture is None else await _opened(picture, service)
-    found = await service.batcher.ask(request_of(asked, opened))
-    return JSONResponse(found)
+    """Search by text, image, item or vector, or a weighted mix; without any, list everything that matches."""
+    read = _read_form if get_media_type(request) == _FORM else _read_json
+    body, image = await read(request, service)
+    _check_reach(body, service)
+    opened = None if image is None else await _open_image(image, service)
+    return JSONResponse(await service.batcher.submit(request_of(body, opened)))
 
 
-async def _opened(picture: bytes, service: Service) -> Image:
-    """Decode a picture beside the one thread of searches: 89 megapixels take seconds, in which nobody else's ran."""
+async def _open_image(data: bytes, service: Service) -> Image:
+    """Decode an image outside the one thread of searches: 89 megapixels would hold up the others for seconds."""
     try:
-        return await service.read_executor.run(service.api.opened, picture, max_pixels=service.settings.max_pixels)
+        return await service.read_executor.run(
+            service.api.open_query_image, data, max_pixels=service.settings.max_pixels
+        )
     except ImageError as error:
         raise ApiError(422, f"The image {error}.") from None
 
 
-async def _from_json(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
+async def _read_json(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
     require_media_type(request, _JSON, _FORM)
-    asked = await service.parse_body(_parsed, await request.body())
-    return asked, asked.image
+    body = await service.parse_body(partial(parse_model, SearchBody), await request.body())
+    return body, body.image
 
 
-async def _from_form(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
+async def _read_form(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
     parts = await read_form(request)
     if unknown := parts.keys() - {"image", "request"}:
         raise ApiError(422, f"The form has parts besides 'image' and 'request', such as {min(unknown)[:50]!r}.")
     if not parts:
-        raise ApiError(422, "The form is empty: it has a part 'image', or 'request', or both.")
-    asked = await service.parse_body(_parsed, parts.get("request", b"{}"))
-    if asked.image is not None and "image" in parts:
-        raise ApiError(422, "There are two images, in the form and in its request: send one.")
-    return asked, parts.get("image", asked.image)
+        raise ApiError(422, "The form is empty. Send a part 'image', or 'request', or both.")
+    body = await service.parse_body(partial(parse_model, SearchBody), parts.get("request", b"{}"))
+    if body.image is not None and "image" in parts:
+        raise ApiError(422, "There are two images, one in the form and one in its request. Send one.")
+    return body, parts.get("image", body.image)
 
 
-def _parsed(data: bytes) -> SearchBody:
-    return validate_model(SearchBody, parse_json(data))
-
-
-def _check_reach(asked: SearchBody, service: Service) -> None:
-    most = service.settings.max_results
-    if asked.offset + asked.k > most:
-        raise ApiError(422, f"offset + k is {asked.offset + asked.k}; this service goes as far as {most}.")
+def _check_reach(body: SearchBody, service: Service) -> None:
+    limit = service.settings.max_results
+    if body.offset + body.k > limit:
+        raise ApiError(422, f"offset + k is {body.offset + body.k}, above this service's limit of {limit}.")

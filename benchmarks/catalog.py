@@ -156,10 +156,10 @@ def main() -> None:
             "unchanged_build": unchanged_build(folder, options.pictures, options.repeats),
         }
     print(json.dumps(results, indent=2))
-    print(write_results("catalog", {**results, "table": table_of(results)}))
+    print(write_results("catalog", {**results, "table": format_table(results)}))
 
 
-def table_of(results: dict[str, Any]) -> dict[str, object]:
+def format_table(results: dict[str, Any]) -> dict[str, object]:
     """Return the README's table."""
     first, filtered, build = (results[name] for name in ("fresh_process", "fresh_process_filtered", "unchanged_build"))
     rows = [

@@ -47,7 +47,7 @@ def main() -> None:
             "changing": changing(catalog, queries, generator),
         }
     print(json.dumps(results, indent=2))
-    print(write_results("changes", {**results, "table": table_of(results)}))
+    print(write_results("changes", {**results, "table": format_table(results)}))
 
 
 def use(catalog: Catalog, kind: Any) -> None:
@@ -98,7 +98,7 @@ def told(taken: list[float]) -> dict[str, float]:
     }
 
 
-def table_of(results: dict[str, Any]) -> dict[str, object]:
+def format_table(results: dict[str, Any]) -> dict[str, object]:
     """Return the README's table."""
     build, change = results["building"], results["changing"]
     rows = [

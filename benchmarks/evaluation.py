@@ -68,7 +68,7 @@ def everything(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray)
 
     right = Relevance.from_pairs(np.arange(len(texts)), image_of_text, queries=len(texts), targets=len(images))
     found = Direction(rank(texts, images, right), np.asarray(image_of_text))
-    back = Direction(rank(images, texts, right.swapped()), np.arange(len(images)))
+    back = Direction(rank(images, texts, right.transpose()), np.arange(len(images)))
     figures = bootstrap(found, back, items=len(images), resamples=1000, seed=0)
     return [figures[f"{way}_recall@{k}"].value for way in ("text_to_image", "image_to_text") for k in KS]
 

@@ -41,10 +41,10 @@ def main() -> None:
         results.append(measured(stock, rows, queries[:size], rounds=given.rounds, seconds=given.seconds))
         print(results[-1], flush=True)
     shape = {"rows": given.rows, "dimension": given.dimension, "k": K}
-    print(write_results("exact_search", {**shape, "by_queries": results, "table": table_of(results)}))
+    print(write_results("exact_search", {**shape, "by_queries": results, "table": format_table(results)}))
 
 
-def table_of(results: list[dict[str, float | int | bool]]) -> dict[str, object]:
+def format_table(results: list[dict[str, float | int | bool]]) -> dict[str, object]:
     """Return the README's table."""
     names = {
         "queries": "queries",

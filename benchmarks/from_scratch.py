@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import write_results
 
-from retrieval.demo.sample_shop import draw_shop, split_unseen
+from retrieval.demo.sample_shop import draw_shop, split_by_combination
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.evaluate.report import Report
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shop = read_pairs(draw_shop(Path(folder) / "shop", count=arguments.products))
-        sides = split_unseen(shop.pairs, count=arguments.held_out)
+        sides = split_by_combination(shop.pairs, count=arguments.held_out)
         training, unseen = (replace(shop, pairs=tuple(side)) for side in sides)
         config = TrainConfig(
             model="small", epochs=arguments.epochs, batch_size=128, learning_rate=2e-3, crop=0.8, validation_share=0.0

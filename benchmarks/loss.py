@@ -49,10 +49,10 @@ def main() -> None:
             results.append(measured(loss, size=size, dimension=given.dimension, rounds=given.rounds))
             print(results[-1], flush=True)
     shape = {"dimension": given.dimension, "threads": torch.get_num_threads()}
-    print(write_results("loss", {**shape, "steps": results, "table": table_of(results)}))
+    print(write_results("loss", {**shape, "steps": results, "table": format_table(results)}))
 
 
-def table_of(results: list[dict[str, Any]]) -> dict[str, object]:
+def format_table(results: list[dict[str, Any]]) -> dict[str, object]:
     """Return the README's table."""
     names = {
         "loss": "loss",

@@ -66,10 +66,10 @@ def main() -> None:
             results.append(row)
             print(row, flush=True)
     settings = {"epochs": given.epochs, "batch_size": given.batch_size, "model": given.model, "tune": given.tune}
-    print(write_results("positives", {**settings, "ways": results, "table": table_of(results)}))
+    print(write_results("positives", {**settings, "ways": results, "table": format_table(results)}))
 
 
-def table_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def format_table(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the README's table."""
     columns = [
         "set",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a path beside `path`, and put that file in its place once it is whole and on the disk.
 
     The file gets the mode that this process gives new files, whatever `write` made of it: safetensors writes files

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.images import open_image, upright_image
+from retrieval.images import convert_image, open_image
 from retrieval.images.sources import ImageSource
 
 Kind: TypeAlias = Literal["text", "image", "like", "minus", "vector"]
@@ -126,7 +126,7 @@ def opened_picture(picture: Picture, *, size: int) -> Image:
     try:
         if isinstance(picture, bytes | Path | ImageSource):
             return open_image(picture, size=size)
-        return upright_image(picture, size=size)
+        return convert_image(picture, size=size)
     except ImageError as error:
         raise ImageError(f"The query's picture {_named(picture)}: {error}") from error
 

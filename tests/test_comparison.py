@@ -27,7 +27,7 @@ def test_places_come_back_from_their_file_and_damage_is_nothing(tmp_path):
     places.write(tmp_path / "start.npz")
     again = Places.read(tmp_path / "start.npz")
     assert again is not None
-    assert again.text_to_image.first().tolist() == [1, 4, 8]
+    assert again.text_to_image.first_rank().tolist() == [1, 4, 8]
     assert again.image_to_text.better.tolist() == [2, 2, 50]
     assert again.image_to_text.targets == 80
     assert Places.read(tmp_path / "none.npz") is None

@@ -13,7 +13,7 @@ from PIL import Image
 from index.exact import exact_search
 from retrieval.errors import EvaluationError
 from retrieval.evaluate import collection, evaluate
-from retrieval.evaluate.collection import collect, same_text
+from retrieval.evaluate.collection import build_collection, caption_key
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair, Pairs, Skipped
 
@@ -164,7 +164,7 @@ def test_items_with_an_equal_caption_are_all_right_whatever_its_case_and_spacing
 
 @pytest.mark.parametrize(("one", "other"), [("Straße", "STRASSE"), (" a\tb ", "A b"), ("ÀÉ", "àé")])
 def test_texts_are_the_same_but_for_case_and_spacing(one, other):
-    assert same_text(one) == same_text(other)
+    assert caption_key(one) == caption_key(other)
 
 
 def test_all_captions_of_an_item_are_right_for_all_its_images(picture):
@@ -186,18 +186,18 @@ def test_an_image_is_right_for_a_text_where_an_item_of_it_says_the_same(rows):
     """Against the definition, pair by pair; an image of -1 could not be read."""
     nowhere = ImageSource("/nowhere", "nowhere")
     pairs = [Pair(item, nowhere, tuple(sorted(captions))) for item, _, captions in rows]
-    found = collect(pairs, np.array([image for _, image, _ in rows], np.int64), images=4)
+    found = build_collection(pairs, np.array([image for _, image, _ in rows], np.int64), images=4)
     readable = [(item, image, captions) for item, image, captions in rows if image >= 0]
     assert sorted(found.texts) == sorted(set().union(*(captions for _, _, captions in readable)))
-    right = found.right_images()
+    right = found.relevant_images()
     for number, text in enumerate(found.texts):
-        items = {item for item, _, captions in readable if same_text(text) in map(same_text, captions)}
+        items = {item for item, _, captions in readable if caption_key(text) in map(caption_key, captions)}
         expected = {image for item, image, _ in readable if item in items}
         assert right.ids[right.offsets[number] : right.offsets[number + 1]].tolist() == sorted(expected)
 
 
 def test_one_id_for_very_many_images_is_refused(picture, monkeypatch):
-    monkeypatch.setattr(collection, "MOST_RIGHT", 8)
+    monkeypatch.setattr(collection, "MAX_RELEVANT_PAIRS", 8)
     encoder, _ = perfect(picture)
     pairs = pairs_of(*(Pair("same", picture(n), (f"text {n}",)) for n in range(3)))
     with pytest.raises(EvaluationError, match=r"9 pairs .* one item has 3 images"):

@@ -38,8 +38,8 @@ def best_fit(shop, text, where):
     """The square of how much of the text one item has, as the search by words says it."""
     with shop._database.reading() as records:
         allowed = ColumnStore().mask(parse_filter(where), records.connection)
-        found = WordSearch().ranked(records.connection, text, depth=80, allowed=allowed)
-    return max((one.fit for one in found), default=0) ** 2
+        found = WordSearch().search(records.connection, text, depth=80, allowed=allowed)
+    return max((one.coverage for one in found), default=0) ** 2
 
 
 texts = st.lists(st.sampled_from([*WORDS, "AB-007", "unknown"]), min_size=1, max_size=3).map(" ".join)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from retrieval.errors import EvaluationError
 from retrieval.metrics import intervals
-from retrieval.metrics.intervals import estimate, paired_difference, resampled_means, resampled_medians
+from retrieval.metrics.intervals import bootstrap_means, bootstrap_medians, estimate, paired_difference
 
 
 @settings(max_examples=60, deadline=None)
@@ -18,7 +18,7 @@ def test_means_and_medians_are_those_of_the_drawn_items_with_all_their_queries(d
     items = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=12)))
     values = np.array(data.draw(st.lists(st.integers(0, 6), min_size=len(items), max_size=len(items))), float)
     draw = {"count": count, "resamples": 8, "seed": data.draw(st.integers(0, 99))}
-    means, medians = resampled_means(values, items, **draw), resampled_medians(values, items, **draw)
+    means, medians = bootstrap_means(values, items, **draw), bootstrap_medians(values, items, **draw)
     picked = [np.random.default_rng(draw["seed"]).integers(0, count, size=(8, count))][0]
     samples = [np.concatenate([values[items == item] for item in drawn]) for drawn in picked]
     expected = [(np.mean(one), np.median(one)) if len(one) else (np.nan, np.nan) for one in samples]
@@ -29,11 +29,11 @@ def test_the_block_size_changes_no_mean_and_columns_are_drawn_together(monkeypat
     random = np.random.default_rng(0)
     values, items = random.random((50, 3)), random.integers(0, 20, 50)
     draw = {"count": 20, "resamples": 30, "seed": 4}
-    whole = resampled_means(values, items, **draw)
+    whole = bootstrap_means(values, items, **draw)
     assert whole.shape == (30, 3)
-    assert whole[:, 1] == pytest.approx(resampled_means(values[:, 1], items, **draw))
+    assert whole[:, 1] == pytest.approx(bootstrap_means(values[:, 1], items, **draw))
     monkeypatch.setattr(intervals, "DRAW_BLOCK", 1)
-    assert resampled_means(values, items, **draw) == pytest.approx(whole)
+    assert bootstrap_means(values, items, **draw) == pytest.approx(whole)
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
@@ -44,7 +44,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
         easy = random.random(80)
         values = (random.random((80, 5)) < easy[:, None]).astype(float).reshape(-1)
         items = np.repeat(np.arange(80), 5)
-        means = resampled_means(values, items, count=80, resamples=200, seed=1)
+        means = bootstrap_means(values, items, count=80, resamples=200, seed=1)
         one = estimate(float(values.mean()), means, items=items)
         covered += one.low <= 0.5 <= one.high
     assert 180 <= covered <= 198
@@ -52,7 +52,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
 
 def test_intervals_of_single_captions_are_as_wide_as_their_standard_error():
     values = np.repeat([0.0, 1.0], 500)
-    means = resampled_means(values, np.arange(1000), count=1000, resamples=2000, seed=0)
+    means = bootstrap_means(values, np.arange(1000), count=1000, resamples=2000, seed=0)
     one = estimate(0.5, means, items=np.arange(1000))
     assert one.high - one.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
 
@@ -72,14 +72,14 @@ def test_a_paired_difference_sees_what_two_intervals_cannot():
 
 def test_the_seed_decides_the_draws():
     values, items = np.random.default_rng(0).random(30), np.arange(30)
-    draws = [resampled_means(values, items, count=30, resamples=10, seed=seed).tolist() for seed in (1, 1, 2)]
+    draws = [bootstrap_means(values, items, count=30, resamples=10, seed=seed).tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_a_sample_without_any_query_counts_for_nothing():
     """Two items of three have queries: samples that miss both are NaN and the interval comes from the others."""
     items = np.array([1, 2])
-    means = resampled_means(np.array([0.5, 0.5]), items, count=3, resamples=50, seed=0)
+    means = bootstrap_means(np.array([0.5, 0.5]), items, count=3, resamples=50, seed=0)
     assert 0 < np.isnan(means).sum() < 50
     one = estimate(0.5, means, items=items)
     assert (one.value, one.low, one.high) == (0.5, 0.5, 0.5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from retrieval import metrics
 from retrieval.errors import EvaluationError
-from retrieval.metrics import Ranks, Relevance, equal_rows, rank, recall_both_ways, recall_from_rows
+from retrieval.metrics import Ranks, Relevance, find_duplicate_rows, rank, recall_both_ways, recall_from_rows
 
 
 def unit(rows):
@@ -60,7 +60,7 @@ def queries(draw):
 def test_every_metric_is_its_mean_over_all_orders_of_the_tied(query):
     scores, right, k = query
     ranks = rank(*rows_of_scores([scores]), relevance([right], len(scores)))
-    measured = (ranks.recall(k), ranks.first(), ranks.reciprocal(), ranks.average_precision)
+    measured = (ranks.recall(k), ranks.first_rank(), ranks.reciprocal_rank(), ranks.average_precision)
     expected = np.mean([definition(order, right, k) for order in orders(scores)], axis=0)
     assert np.concatenate(measured) == pytest.approx(expected, abs=1e-12)
 
@@ -104,12 +104,12 @@ def test_a_collapsed_encoder_scores_exactly_chance():
     """Every image and text at one vector: the rows' own order, in which all pairs match, gains nothing."""
     images, texts = np.repeat(random_rows(1, 37), 30, axis=0), np.repeat(random_rows(1, 37, seed=1), 90, axis=0)
     right = Relevance.from_pairs(np.arange(90), np.arange(90) // 3, queries=90, targets=30)
-    for ranks in (rank(texts, images, right), rank(images, texts, right.swapped())):
-        chance = ranks.chance()
+    for ranks in (rank(texts, images, right), rank(images, texts, right.transpose())):
+        chance = ranks.random_baseline()
         for k in (1, 5, 10, 200):
             assert ranks.recall(k).tolist() == chance.recall(k).tolist()
-        assert ranks.first().tolist() == chance.first().tolist()
-        assert ranks.reciprocal().tolist() == chance.reciprocal().tolist()
+        assert ranks.first_rank().tolist() == chance.first_rank().tolist()
+        assert ranks.reciprocal_rank().tolist() == chance.reciprocal_rank().tolist()
         assert ranks.average_precision.tolist() == chance.average_precision.tolist()
 
 
@@ -119,27 +119,27 @@ def test_chance_is_what_random_orders_give():
     hits = random.permuted(np.tile(np.arange(40) < 5, (20_000, 1)), axis=1)
     first = hits.argmax(axis=1) + 1
     precision = (np.cumsum(hits, axis=1) / np.arange(1, 41) * hits)[:, :5].sum(axis=1) / 5
-    chance = Ranks.of_chance(np.array([5]), 40)
+    chance = Ranks.from_random_order(np.array([5]), 40)
     for drawn, exact in (
         (first <= 3, chance.recall(3)),
         (first <= 10, chance.recall(10)),
-        (first, chance.first()),
-        (1 / first, chance.reciprocal()),
+        (first, chance.first_rank()),
+        (1 / first, chance.reciprocal_rank()),
         (precision, chance.average_precision),
     ):
         assert abs(drawn.mean() - exact[0]) < 4 * drawn.std() / np.sqrt(len(drawn))
 
 
 def test_chance_of_one_right_answer_is_k_of_n():
-    chance = Ranks.of_chance(np.array([1]), 300)
+    chance = Ranks.from_random_order(np.array([1]), 300)
     assert [chance.recall(k)[0] for k in (1, 10, 300)] == pytest.approx([1 / 300, 10 / 300, 1])
-    assert chance.first()[0] == 150.5
+    assert chance.first_rank()[0] == 150.5
     assert chance.average_precision[0] == pytest.approx(1 / 300)
 
 
 def test_recall_keeps_its_digits_with_many_tied():
     """100,000 tied, 1,000 right, 10 taken: against the product of exact integer ratios."""
-    chance = Ranks.of_chance(np.array([1000]), 100_000)
+    chance = Ranks.from_random_order(np.array([1000]), 100_000)
     miss = np.prod([(99_000 - i) / (100_000 - i) for i in range(10)])
     assert chance.recall(10)[0] == pytest.approx(1 - miss, rel=1e-12)
     assert chance.recall(99_001)[0] == 1.0
@@ -149,7 +149,7 @@ def test_the_reciprocal_rank_behind_many_better_ones_keeps_its_digits():
     """A tied group behind 10,000 better targets, all but two of it right: against the sum by definition."""
     ranks = Ranks(*(np.array([x]) for x in (10_000, 50, 48, 48)), np.zeros(1), 20_000)
     chances = {1: 48 / 50, 2: 2 / 50 * 48 / 49, 3: 2 / 50 * 1 / 49}
-    assert ranks.reciprocal()[0] == pytest.approx(sum(p / (10_000 + j) for j, p in chances.items()), rel=1e-13)
+    assert ranks.reciprocal_rank()[0] == pytest.approx(sum(p / (10_000 + j) for j, p in chances.items()), rel=1e-13)
 
 
 @pytest.mark.parametrize("dimension", [3, 37, 512])
@@ -169,7 +169,7 @@ def test_equal_targets_tie_wherever_they_stand(dimension, count):
 
 def test_equal_rows_finds_the_first_of_each_and_takes_minus_zero_for_zero():
     rows = np.array([[1, 0], [0, 1], [1, -0.0], [0, 1], [1, 1e-7]], np.float32)
-    copies, originals = equal_rows(rows)
+    copies, originals = find_duplicate_rows(rows)
     assert (copies.tolist(), originals.tolist()) == ([2, 3], [0, 1])
 
 
@@ -181,15 +181,15 @@ def test_equal_rows_survives_keys_that_collide(monkeypatch):
             return np.zeros(size, dtype)
 
     monkeypatch.setattr(np.random, "default_rng", lambda _: Zeros())
-    copies, originals = equal_rows(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
+    copies, originals = find_duplicate_rows(np.array([[1, 0], [0, 1], [1, 0]], np.float32))
     assert (copies.tolist(), originals.tolist()) == ([2], [0])
 
 
 def test_a_pair_said_twice_counts_once_and_swapping_twice_gives_the_relevance_back():
     right = Relevance.from_pairs([0, 1, 1, 0], [2, 0, 1, 2], queries=2, targets=4)
     assert right.answers.tolist() == [1, 2]
-    assert right.swapped().answers.tolist() == [1, 1, 1, 0]
-    back = right.swapped().swapped()
+    assert right.transpose().answers.tolist() == [1, 1, 1, 0]
+    back = right.transpose().transpose()
     assert (back.offsets.tolist(), back.ids.tolist(), back.targets) == ([0, 1, 3], [2, 0, 1], 4)
 
 
@@ -198,7 +198,7 @@ def test_a_pair_said_twice_counts_once_and_swapping_twice_gives_the_relevance_ba
 def test_then_reaches_what_a_product_of_matrices_reaches(data):
     first = data.draw(st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=4))
     second = data.draw(st.lists(st.sets(st.integers(0, 4)), min_size=4, max_size=4))
-    reached = relevance(first, 4).then(relevance(second, 5))
+    reached = relevance(first, 4).compose(relevance(second, 5))
     expected = [sorted(set().union(*(second[middle] for middle in targets))) for targets in first]
     assert [part.tolist() for part in np.split(reached.ids, reached.offsets[1:-1])] == expected
 

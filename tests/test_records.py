@@ -391,7 +391,7 @@ def test_an_older_format_is_migrated_with_all_it_holds(tmp_path):
         mask = ColumnStore().mask(parse_filter({"price": {"$lt": 10}}), records.connection)
         assert np.flatnonzero(mask).tolist() == [1]
         assert records.slots.changed_items(0).tolist() == [1, 2]
-        assert WordSearch().identified(records.connection, "B") == [2]
+        assert WordSearch().find_identified(records.connection, "B") == [2]
     migrated.close()
     Database(tmp_path / "c", read_only=True).close()
 
@@ -416,7 +416,7 @@ def test_a_catalog_without_words_gets_those_that_its_items_would_have(database):
     migrated = Database(database.folder, read_only=False)
     with migrated.reading() as records:
         assert words_of(records) == before
-        assert WordSearch().identified(records.connection, "item 1499") == [1500]
+        assert WordSearch().find_identified(records.connection, "item 1499") == [1500]
     migrated.close()
 
 

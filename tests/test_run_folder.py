@@ -3,7 +3,7 @@
 import pytest
 
 from retrieval.errors import TrainingError
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 from retrieval.train.config import TrainConfig
 from retrieval.train.defaults import with_defaults
 from retrieval.train.run_folder import LOG_COLUMNS, RunFolder
@@ -68,5 +68,5 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"):
-        write_aside(path, fail)
+        write_atomically(path, fail)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "old")]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.demo.sample_shop import draw_product, draw_shop, invent, split_unseen
+from retrieval.demo.sample_shop import draw_product, draw_shop, invent, split_by_combination
 from retrieval.demo.sample_shop.pen import PATTERNS, SIDE, box, circle, heart, mirrored, smooth, star
 from retrieval.demo.sample_shop.scenes import BACKGROUNDS
 from retrieval.demo.sample_shop.texts import COLOR_WORDS, KINDS, PATTERN_WORDS
@@ -159,7 +159,7 @@ def test_the_thing_stands_out_from_its_background(background):
 
 
 def test_held_out_combinations_are_never_trained_on_and_single():
-    training, held_out = split_unseen(invent(count=1500))
+    training, held_out = split_by_combination(invent(count=1500))
     assert (len(training), len(held_out)) == (1200, 300)
     assert len(set(map(combination, held_out))) == 300
     assert not set(map(combination, held_out)) & set(map(combination, training))
@@ -169,20 +169,20 @@ def test_held_out_combinations_are_never_trained_on_and_single():
 
 def test_a_small_split_keeps_every_kind_in_training():
     products = invent(count=40)
-    training, held_out = split_unseen(products, count=8)
+    training, held_out = split_by_combination(products, count=8)
     assert {product.kind for product in training} == set(KINDS)
     assert sorted([*training, *held_out], key=lambda product: product.id) == products
 
 
 def test_the_split_follows_its_seed():
     products = invent(count=300)
-    assert split_unseen(products, count=50) == split_unseen(products, count=50)
-    assert split_unseen(products, count=50) != split_unseen(products, count=50, seed=1)
+    assert split_by_combination(products, count=50) == split_by_combination(products, count=50)
+    assert split_by_combination(products, count=50) != split_by_combination(products, count=50, seed=1)
 
 
 def test_too_many_held_out_products_are_an_error_with_the_number():
     with pytest.raises(PairsError, match="of 30 products can be held out, not 30"):
-        split_unseen(invent(count=30), count=30)
+        split_by_combination(invent(count=30), count=30)
 
 
 def area(shape):

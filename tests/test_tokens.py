@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.words.tokens import fold, identifier_key, query_terms, singular, stored_words
+from retrieval.words.tokens import normalize_identifier, normalize_text, stem_plural, tokenize, tokenize_query
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ from retrieval.words.tokens import fold, identifier_key, query_terms, singular, 
         ("soft\u00adhyphen zero\u200bwidth", ["softhyphen", "zero", "width"]),
     ],
 )
-def test_words(text, words):
-    assert stored_words(text) == words
+def test_text_is_split_into_tokens(text, words):
+    assert tokenize(text) == words
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_words(text, words):
         "toy toys", "woman women", "knife knives", "glass glasses", "house houses", "axe axes", "cookie cookies",
     ],
 )  # fmt: skip
-def test_a_plural_is_its_singular(forms):
-    assert len({singular(form) for form in forms.split()}) == 1
+def test_a_plural_and_its_singular_share_a_stem(forms):
+    assert len({stem_plural(form) for form in forms.split()}) == 1
 
 
 @pytest.mark.parametrize(
@@ -65,54 +65,54 @@ def test_a_plural_is_its_singular(forms):
         "tennis tenni",
     ],
 )
-def test_different_words_stay_different(words):
-    assert len({singular(word) for word in words.split()}) == 2
+def test_different_words_have_different_stems(words):
+    assert len({stem_plural(word) for word in words.split()}) == 2
 
 
-def grams(query):
-    return [(term.grams, term.begins) for term in query_terms(query)]
+def tokens(query):
+    return [(term.tokens, term.is_prefix) for term in tokenize_query(query)]
 
 
-def test_a_run_of_a_query_is_a_phrase_of_pairs_and_one_character_is_what_pairs_begin_with():
-    assert grams("鸡丁") == [(("鸡丁",), False)]
-    assert grams("宫保鸡丁 spicy") == [(("宫保", "保鸡", "鸡丁"), False), (("spici",), False)]
-    assert grams("鸡") == [(("鸡",), True)]
-    assert grams("bag Bags BAG") == [(("bag",), False), (("bag",), False)], "as they were typed: bag, bags"
+def test_a_run_in_a_query_is_a_phrase_of_bigrams_and_a_single_character_a_prefix():
+    assert tokens("鸡丁") == [(("鸡丁",), False)]
+    assert tokens("宫保鸡丁 spicy") == [(("宫保", "保鸡", "鸡丁"), False), (("spici",), False)]
+    assert tokens("鸡") == [(("鸡",), True)]
+    assert tokens("bag Bags BAG") == [(("bag",), False), (("bag",), False)], "as they were typed: bag, bags"
 
 
 SCRIPTS = st.text(st.sampled_from("宫保鸡丁ガｶﾞแมว신 -aéＢ's0"), max_size=12)
 
 
 @given(text=SCRIPTS, start=st.integers(0, 12), length=st.integers(1, 6))
-def test_every_part_of_a_run_is_a_phrase_in_what_is_stored(text, start, length):
-    run = "".join(character for character in fold(text) if character in "宫保鸡丁ガแมว신")
-    part, stored = run[start : start + length], stored_words(run)
-    for term in query_terms(part):
-        places = range(len(stored) - len(term.grams) + 1)
-        if term.begins:
-            assert any(word.startswith(term.grams) for word in stored)
+def test_every_part_of_a_run_is_a_phrase_of_the_stored_tokens(text, start, length):
+    run = "".join(character for character in normalize_text(text) if character in "宫保鸡丁ガแมว신")
+    part, stored = run[start : start + length], tokenize(run)
+    for term in tokenize_query(part):
+        places = range(len(stored) - len(term.tokens) + 1)
+        if term.is_prefix:
+            assert any(word.startswith(term.tokens) for word in stored)
         else:
-            assert any(tuple(stored[place : place + len(term.grams)]) == term.grams for place in places)
+            assert any(tuple(stored[place : place + len(term.tokens)]) == term.tokens for place in places)
 
 
 @given(st.text())
-def test_a_word_is_letters_digits_and_their_marks_alone(text):
-    for word in stored_words(text):
+def test_a_token_contains_only_letters_digits_and_their_marks(text):
+    for word in tokenize(text):
         assert {unicodedata.category(character)[0] for character in word} <= {"L", "N", "M"}
 
 
 @given(st.text())
-def test_a_text_is_found_by_itself(text):
-    stored = stored_words(text)
-    for term in query_terms(text):
-        assert any(word.startswith(term.grams[0]) for word in stored)
+def test_every_text_matches_itself(text):
+    stored = tokenize(text)
+    for term in tokenize_query(text):
+        assert any(word.startswith(term.tokens[0]) for word in stored)
 
 
 @given(st.text())
-def test_case_and_width_do_not_count(text):
-    assert stored_words(unicodedata.normalize("NFC", text)) == stored_words(unicodedata.normalize("NFD", text))
+def test_case_and_width_are_ignored(text):
+    assert tokenize(unicodedata.normalize("NFC", text)) == tokenize(unicodedata.normalize("NFD", text))
 
 
-def test_an_identifier_is_its_letters_and_digits():
-    assert identifier_key(" MH01-XS.Black ") == identifier_key("mh01 xs/black") == "mh01xsblack"
-    assert identifier_key("-/-") == ""
+def test_an_identifier_is_compared_by_its_letters_and_digits():
+    assert normalize_identifier(" MH01-XS.Black ") == normalize_identifier("mh01 xs/black") == "mh01xsblack"
+    assert normalize_identifier("-/-") == ""

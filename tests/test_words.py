@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from retrieval.records import Records, StoredCaption, StoredItem, schema
 from retrieval.types import attributes_json
 from retrieval.words import search
-from retrieval.words.search import SHARED, WordSearch
-from retrieval.words.spelling import Spelling, nearest
-from retrieval.words.store import EVERY, WEIGHTS, fill_words, names_things
-from retrieval.words.tokens import identifier_key, stored_words
+from retrieval.words.search import MAX_SHARED, WordSearch
+from retrieval.words.spelling import SpellingIndex, select_corrections
+from retrieval.words.store import ALL_ITEMS, COLUMN_WEIGHTS, index_all_items, is_naming_attribute
+from retrieval.words.tokens import normalize_identifier, tokenize
 
 
 def shop(*items):
@@ -54,7 +54,7 @@ def titled(*titles):
 
 
 def ranked(records, text, *, depth=10, allowed=None, search=None):
-    return (search or WordSearch()).ranked(records.connection, text, depth=depth, allowed=allowed)
+    return (search or WordSearch()).search(records.connection, text, depth=depth, allowed=allowed)
 
 
 def items(records, text, **options):
@@ -62,7 +62,7 @@ def items(records, text, **options):
 
 
 def identified(records, text, **options):
-    return WordSearch().identified(records.connection, text, **options)
+    return WordSearch().find_identified(records.connection, text, **options)
 
 
 # --- BM25 in plain Python
@@ -97,7 +97,7 @@ def plain_bm25(corpus, query):
         for word in query.split():
             count = sum(word in set().union(*other) for other in documents.values())
             weight = math.log(1 + (len(documents) - count + 0.5) / (count + 0.5))
-            seen = sum(times * column[word] for times, column in zip(WEIGHTS.values(), one, strict=True))
+            seen = sum(times * column[word] for times, column in zip(COLUMN_WEIGHTS.values(), one, strict=True))
             if seen:
                 share = seen * 2.2 / (seen + 1.2 * (0.25 + 0.75 * lengths[number] / average))
                 scores[number] = scores.get(number, 0) + weight * share
@@ -106,7 +106,7 @@ def plain_bm25(corpus, query):
 
 @given(corpus=CORPORA, query=QUERIES)
 @settings(deadline=None)
-def test_the_scores_are_those_of_bm25_and_the_order_theirs(corpus, query):
+def test_scores_and_order_are_those_of_bm25(corpus, query):
     found, expected = ranked(shop(*corpus), query, depth=100), plain_bm25(corpus, query)
     assert {one.item: one.score for one in found} == pytest.approx(expected, rel=1e-9)
     assert found == sorted(found, key=lambda one: (-one.score, one.item))
@@ -114,7 +114,7 @@ def test_the_scores_are_those_of_bm25_and_the_order_theirs(corpus, query):
 
 @given(corpus=CORPORA, query=QUERIES, depth=st.integers(1, 12), data=st.data())
 @settings(deadline=None)
-def test_a_filter_costs_no_result_and_changes_no_score(corpus, query, depth, data):
+def test_a_filter_loses_no_hit_and_changes_no_score(corpus, query, depth, data):
     allowed = np.array([False, *data.draw(st.lists(st.booleans(), min_size=len(corpus), max_size=len(corpus)))])
     records = shop(*corpus)
     every = [one for one in ranked(records, query, depth=100) if allowed[one.item]]
@@ -123,29 +123,29 @@ def test_a_filter_costs_no_result_and_changes_no_score(corpus, query, depth, dat
 
 @given(corpus=CORPORA, query=QUERIES, most=st.integers(1, 8), depth=st.integers(1, 12), data=st.data())
 @settings(deadline=None)
-def test_common_words_are_cut_short_without_costing_a_result(corpus, query, most, depth, data):
+def test_limiting_common_words_loses_no_hit(corpus, query, most, depth, data):
     flags = data.draw(st.lists(st.booleans(), min_size=len(corpus), max_size=len(corpus)))
     allowed = data.draw(st.sampled_from([None, np.array([False, *flags])]))
     records, expected = shop(*corpus), plain_bm25(corpus, query)
     possible = {item for item in expected if allowed is None or allowed[item]}
-    before, search.MOST_SCORED = search.MOST_SCORED, most
+    before, search.MAX_SCORED = search.MAX_SCORED, most
     try:
         found = ranked(records, query, depth=depth, allowed=allowed)
     finally:
-        search.MOST_SCORED = before
+        search.MAX_SCORED = before
     assert {one.item for one in found} <= possible
     assert len(found) == len({one.item for one in found}) == min(depth, len(possible))
     assert all(one.score <= expected[one.item] * (1 + 1e-9) for one in found)
 
 
-def test_a_common_word_ranks_what_a_rare_one_finds(monkeypatch):
+def test_a_common_word_reranks_the_hits_of_a_rare_one(monkeypatch):
     records = titled(*["black shirt"] * 20, "red hoodie warm", "black hoodie warm", "blue hoodie warm")
-    monkeypatch.setattr(search, "MOST_SCORED", 5)
+    monkeypatch.setattr(search, "MAX_SCORED", 5)
     assert items(records, "black hoodie", depth=3) == [22, 21, 23]
     assert items(records, "black hoodie", depth=5) == [22, 21, 23, 1, 2]
 
 
-def test_a_word_of_most_items_still_counts():
+def test_a_word_of_most_items_still_has_weight():
     records = titled("yoga pant men", *["yoga pant women"] * 5)
     assert items(records, "women's yoga pants", depth=1) == [2]
 
@@ -154,7 +154,7 @@ def test_a_word_of_most_items_still_counts():
 
 
 def dumped(records):
-    """All that there is about words, but for the numbers that words of gone items had."""
+    """The whole full-text index, without the numbers that words of deleted items had."""
     queries = [
         "SELECT rowid, names, title, text, facts FROM words ORDER BY rowid",
         "SELECT word, items FROM vocabulary ORDER BY word",
@@ -164,16 +164,16 @@ def dumped(records):
 
 
 def rebuilt(records):
-    """What the migration makes of the same items."""
+    """The index that the migration builds from the same items."""
     for table in ("words", "vocabulary", "identifiers"):
         records.connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
-    fill_words(records.connection)
+    index_all_items(records.connection)
     return dumped(records)
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 4), st.none() | ITEMS), max_size=12))
 @settings(deadline=None)
-def test_after_any_changes_the_words_are_those_of_the_items_that_are_there(steps):
+def test_after_any_changes_the_index_equals_one_built_from_scratch(steps):
     records = shop()
     for name, item in steps:
         if item is None:
@@ -183,12 +183,12 @@ def test_after_any_changes_the_words_are_those_of_the_items_that_are_there(steps
     records.connection.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)")
     words, vocabulary, _ = before = dumped(records)
     assert [number for number, *_ in words] == sorted(records.numbers_of([f"n{name}" for name in range(5)]).values())
-    counts = Counter(word for _, *one in words for word in {EVERY, *" ".join(one).split()})
+    counts = Counter(word for _, *one in words for word in {ALL_ITEMS, *" ".join(one).split()})
     assert dict(vocabulary) == counts
     assert rebuilt(records) == before
 
 
-def test_an_error_undoes_the_words_too():
+def test_a_rolled_back_transaction_leaves_the_index_unchanged():
     records = titled("red bag")
     before = dumped(records)
     records.connection.execute("BEGIN")
@@ -198,7 +198,7 @@ def test_an_error_undoes_the_words_too():
     assert dumped(records) == before
 
 
-def test_a_replaced_and_a_dropped_item_are_not_found_by_what_they_said():
+def test_replaced_and_deleted_items_are_not_found_by_their_old_words():
     records = titled("red bag", "blue bag")
     put(records, {"id": "item 0", "captions": ["green hat"]})
     assert (items(records, "red"), items(records, "green"), items(records, "bag")) == ([], [1], [2])
@@ -209,7 +209,7 @@ def test_a_replaced_and_a_dropped_item_are_not_found_by_what_they_said():
 # --- what is found where
 
 
-def test_the_title_counts_more_than_the_text_and_a_name_most():
+def test_names_outweigh_titles_which_outweigh_other_text():
     records = shop(
         {"captions": ["a thing", "for the lamp and the room"]},
         {"captions": ["a lamp", "for the room"]},
@@ -219,7 +219,7 @@ def test_the_title_counts_more_than_the_text_and_a_name_most():
     assert items(records, "lamp") == [3, 2, 4, 1]
 
 
-def test_nested_attributes_lists_and_named_numbers_are_words_and_addresses_are_none():
+def test_nested_attributes_lists_and_naming_numbers_are_indexed_and_urls_are_not():
     records = shop(
         {
             "attributes": {
@@ -245,8 +245,8 @@ def test_nested_attributes_lists_and_named_numbers_are_words_and_addresses_are_n
         *((key, False) for key in ("video", "color", "identity", "modeling", "sized", "description", "")),
     ],
 )
-def test_which_attributes_name_things(key, names):
-    assert names_things(key) is names
+def test_naming_attributes_are_recognized(key, names):
+    assert is_naming_attribute(key) is names
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_which_attributes_name_things(key, names):
         ("КНИГА", "новая книга"),
     ],
 )
-def test_words_of_any_script_find_their_item_first(query, title):
+def test_words_of_any_script_rank_their_item_first(query, title):
     titles = sorted({
         "宫保鸡丁", "红烧牛肉面", "红色的棉质连衣裙", "赤いワンピース", "雨の日の傘", "ภาพวาดแมวดำ", "เสื้อสีแดง",
         "편한 신발을 신다", "लाल किताब", "новая книга", "red bag",
@@ -276,7 +276,7 @@ def test_words_of_any_script_find_their_item_first(query, title):
     assert items(titled(*titles), query, depth=1) == [titles.index(title) + 1]
 
 
-def test_a_short_run_is_found_whole_and_only_where_there_is_none_by_its_parts():
+def test_a_short_run_matches_as_a_phrase_and_by_bigrams_only_where_no_phrase_matches():
     records = titled("牛肉面", "牛肉汤", "汤面")
     assert items(records, "牛肉面") == [1]
     assert items(records, "牛肉饭") == [1, 2]
@@ -310,27 +310,31 @@ STOCK = [
         ("4512", "blouse MX-4521"),
     ],
 )
-def test_a_mistyped_word_finds_what_was_meant(query, title):
+def test_a_mistyped_word_is_corrected(query, title):
     assert items(titled(*STOCK), query, depth=1) == [STOCK.index(title) + 1]
 
 
 @pytest.mark.parametrize("query", ["pan", "zzzzzzz", "yo", "QX-9999", ""])
-def test_short_and_far_words_are_not_guessed(query):
+def test_short_and_distant_words_are_not_corrected(query):
     assert items(titled(*STOCK), query) == []
 
 
-def test_a_code_is_not_guessed_beside_a_word_that_is_there():
+def test_a_code_is_not_corrected_beside_a_known_word():
     records = titled(*STOCK)
     assert items(records, "4512 jacket") == [3]
 
 
-def test_the_nearest_then_the_most_frequent_words_are_taken():
+def test_corrections_are_the_nearest_words_then_the_most_frequent():
     words = {"cart": 1, "card": 3, "care": 2, "carp": 5, "cars": 9}
-    assert nearest([[], ["cart", "card", "gone", "care", "carp"], ["cars"]], words) == ["carp", "card", "care"]
-    assert nearest([["gone"], ["cars"]], words) == ["cars"]
+    assert select_corrections([[], ["cart", "card", "gone", "care", "carp"], ["cars"]], words) == [
+        "carp",
+        "card",
+        "care",
+    ]
+    assert select_corrections([["gone"], ["cars"]], words) == ["cars"]
 
 
-def test_a_word_that_came_later_is_known_and_one_that_went_is_not_offered():
+def test_new_words_are_suggested_and_deleted_ones_are_not():
     records, search = titled("red umbrella"), WordSearch()
     assert items(records, "umbrela", search=search) == [1]
     put(records, {"id": "new", "captions": ["green pullover"]})
@@ -339,7 +343,7 @@ def test_a_word_that_came_later_is_known_and_one_that_went_is_not_offered():
     assert items(records, "umbrela", search=search) == []
 
 
-def test_threads_share_one_search(tmp_path):
+def test_threads_share_one_word_search(tmp_path):
     path = tmp_path / "words.sqlite"
     writer = sqlite3.connect(path, isolation_level=None)
     schema.create(writer)
@@ -348,7 +352,7 @@ def test_threads_share_one_search(tmp_path):
 
     def ask():
         connection = sqlite3.connect(path)
-        found.extend(search.ranked(connection, "umbrela", depth=1)[0].item for _ in range(30))
+        found.extend(search.search(connection, "umbrela", depth=1)[0].item for _ in range(30))
         connection.close()
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -360,13 +364,13 @@ def test_threads_share_one_search(tmp_path):
     assert found == [2] * 120
 
 
-def test_the_distance_is_that_of_optimal_string_alignment():
+def test_suggestions_are_grouped_by_optimal_string_alignment_distance():
     records = titled("abcdefgh abcdefg abc1 ab ab12345 ab1299 zb12354")
-    near = Spelling().near
-    assert near("abcdegfh", records.connection) == [[], [], ["abcdefgh"], [], ["abcdefg"], []]
-    assert near("abcdefg", records.connection)[2] == ["abcdefgh"]
-    assert near("ab", records.connection) == []
-    assert near("ab12354", records.connection) == [[], [], ["ab12345"], []]
+    suggest = SpellingIndex().suggest
+    assert suggest("abcdegfh", records.connection) == [[], [], ["abcdefgh"], [], ["abcdefg"], []]
+    assert suggest("abcdefg", records.connection)[2] == ["abcdefgh"]
+    assert suggest("ab", records.connection) == []
+    assert suggest("ab12354", records.connection) == [[], [], ["ab12345"], []]
 
 
 # --- hostile texts
@@ -374,34 +378,34 @@ def test_the_distance_is_that_of_optimal_string_alignment():
 
 @given(st.text() | st.text("\"'*^():+-{}ANDORNOTNEAR facts\x00鸡ab1"))
 @settings(deadline=None)
-def test_no_text_is_syntax(text):
+def test_no_query_text_is_fts5_syntax(text):
     records = titled(*STOCK, "facts: NEAR the NOT AND OR")
     search = WordSearch()
-    search.ranked(records.connection, text, depth=3)
-    search.identified(records.connection, text)
+    search.search(records.connection, text, depth=3)
+    search.find_identified(records.connection, text)
 
 
 @given(st.text(), st.text())
 @settings(deadline=None)
-def test_any_item_is_found_by_its_own_id_and_title(name, title):
+def test_every_item_is_found_by_its_id_and_title(name, title):
     name = f"a{name}".encode("utf-8", "ignore").decode()
     title = title.encode("utf-8", "ignore").decode()
     records = shop({"id": "other", "captions": ["something else"]}, {"id": name, "captions": [title]})
     assert 2 in items(records, name)
-    if len(identifier_key(name)) <= 64:
+    if len(normalize_identifier(name)) <= 64:
         assert identified(records, name)[:1] == [2]
-    if stored_words(title):
+    if tokenize(title):
         assert 2 in items(records, title)
 
 
-def test_a_very_long_text_is_cut():
+def test_a_very_long_query_is_truncated():
     records = titled("red bag")
     assert items(records, "red " + "x" * 1_000_000) == [1]
     assert items(records, " ".join(f"w{number}x" for number in range(10_000)) + " red") == []
     assert items(titled("宫保鸡丁"), "宫保鸡丁" * 1000) == [1]
 
 
-def test_half_a_character_is_none():
+def test_a_lone_surrogate_is_ignored():
     records = titled("red bag")
     assert items(records, "\ud800red\udfff") == [1]
     assert identified(records, "\ud800 item-0") == [1]
@@ -446,16 +450,16 @@ def test_an_identifier_finds_its_items(query, found):
     assert identified(stocked(), query) == found
 
 
-def test_identified_items_pass_the_filter_and_the_limit():
+def test_identified_items_respect_the_filter_and_the_limit():
     records = stocked()
     assert identified(records, "MH01", allowed=np.array([False, False, True, True, True, True])) == [2]
     assert identified(records, "MH01", limit=1) == [1]
 
 
-def test_what_many_items_have_identifies_none_of_them():
-    records = shop(*({"id": f"n{number}", "attributes": {"category_id": "A77"}} for number in range(SHARED + 1)))
+def test_a_value_shared_by_many_items_identifies_none():
+    records = shop(*({"id": f"n{number}", "attributes": {"category_id": "A77"}} for number in range(MAX_SHARED + 1)))
     assert identified(records, "A77") == []
-    assert len(items(records, "A77", depth=100)) == SHARED + 1
+    assert len(items(records, "A77", depth=100)) == MAX_SHARED + 1
     assert identified(records, "N7") == [8]
 
 
@@ -463,11 +467,15 @@ def test_what_many_items_have_identifies_none_of_them():
     st.lists(st.from_regex(r"[A-Z]{1,3}[-. /]?[0-9]{1,5}([-_][A-Z]{1,2})?", fullmatch=True), min_size=1, unique=True)
 )
 @settings(deadline=None)
-def test_every_sku_is_found_first_however_it_is_written(skus):
+def test_every_sku_ranks_first_in_any_spelling(skus):
     records = shop(*({"id": f"item {place}", "attributes": {"sku": sku}} for place, sku in enumerate(skus)))
     for place, sku in enumerate(skus, 1):
         for text in (sku, f" {sku.lower()} ", sku.replace("-", " "), sku.replace("/", "").swapcase()):
             found = identified(records, text)
-            same = [number for number, other in enumerate(skus, 1) if identifier_key(other) == identifier_key(sku)]
+            same = [
+                number
+                for number, other in enumerate(skus, 1)
+                if normalize_identifier(other) == normalize_identifier(sku)
+            ]
             assert found[: len(same)] == sorted(same, key=lambda number: (skus[number - 1] != text.strip(), number))
             assert place in found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.catalog import Catalog, is_catalog
-from retrieval.demo.sample_shop import draw_shop, invent, split_unseen
+from retrieval.demo.sample_shop import draw_shop, invent, split_by_combination
 from retrieval.encoder import STARTER, load_encoder
 from retrieval.errors import OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
@@ -95,7 +95,7 @@ def run_demo(
     started = time.perf_counter()
     _claim(folder)
     shop = read_pairs(_drawn(folder / "shop", count=count, say=say))
-    training, unseen = (replace(shop, pairs=tuple(part)) for part in split_unseen(shop.pairs, count=held_out))
+    training, unseen = (replace(shop, pairs=tuple(part)) for part in split_by_combination(shop.pairs, count=held_out))
     before = _first_searches(unseen, folder, say=say)
     encoder = _trained(training, folder / "run", config=config, say=say)
     report = _measured(encoder, unseen, before=before, say=say)

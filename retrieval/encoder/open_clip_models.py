@@ -28,7 +28,7 @@ from retrieval.encoder.architectures import (
     needs_our_loader,
 )
 from retrieval.errors import EncoderError
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -110,7 +110,7 @@ def save_run(
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in written.items()}
     write_tensors(folder / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
-    write_aside(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str] | None = None) -> None:
@@ -120,7 +120,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: 
         OSError: the disk is full or failing; what was at `path` is untouched.
     """
     try:
-        write_aside(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
+        write_atomically(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
     except SafetensorError as error:  # its way to say that the disk is full
         raise OSError(f"{path} cannot be written: {error}") from error
 
@@ -131,7 +131,7 @@ def _with_text_model(model: torch.nn.Module, folder: Path, config: Mapping[str, 
     if not is_local(text.get("hf_model_name")):
         return config
     told: Any = model.text
-    write_aside(folder / HF_CONFIG, lambda path: path.write_text(told.config.to_json_string(), encoding="utf-8"))
+    write_atomically(folder / HF_CONFIG, lambda path: path.write_text(told.config.to_json_string(), encoding="utf-8"))
     return {**config, "text_cfg": {**text, "hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}}
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.errors import EvaluationError
-from retrieval.evaluate.collection import Collection, collect
+from retrieval.evaluate.collection import Collection, build_collection
 from retrieval.evaluate.embedding import Meter, Pictures, embed_pictures, embed_texts
 from retrieval.evaluate.report import Direction, Report, bootstrap
-from retrieval.evaluate.served import measure_served
-from retrieval.metrics import rank, rows_of
+from retrieval.evaluate.served import measure_index_recall
+from retrieval.metrics import rank, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,13 +53,13 @@ def evaluate(
     meter = Meter(progress, total=_count_inputs(pairs.pairs))
     pictures = embed_pictures(encoder, [pair.image for pair in pairs.pairs], meter)
     skipped = (*pairs.skipped, *pictures.skipped)
-    collection = collect(pairs.pairs, pictures.numbers, images=len(pictures.rows))
+    collection = build_collection(pairs.pairs, pictures.numbers, images=len(pictures.rows))
     if not collection.texts:
         raise EvaluationError(_nothing_to_measure(pairs, skipped))
-    right = collection.right_images()
+    right = collection.relevant_images()
     text_rows = embed_texts(encoder, collection.texts, meter)
     text_to_image = _direction(text_rows, pictures.rows, right, asked=collection.item_texts)
-    image_to_text = _direction(pictures.rows, text_rows, right.swapped(), asked=collection.item_images)
+    image_to_text = _direction(pictures.rows, text_rows, right.transpose(), asked=collection.item_images)
     return Report(
         encoder=encoder.name,
         source=str(pairs.source),
@@ -77,7 +77,7 @@ def _direction(queries: Rows, targets: Rows, right: Relevance, *, asked: Relevan
     """Rank each distinct query once, and count it once for each item that `asked` gives it to."""
     answered = right.answers > 0
     chosen = np.flatnonzero(answered)
-    ranks = rank(rows_of(queries, chosen), targets, right.take(chosen))
+    ranks = rank(take_rows(queries, chosen), targets, right.take(chosen))
     place = np.cumsum(answered) - 1
     kept = answered[asked.ids]
     return Direction(ranks.take(place[asked.ids[kept]]), asked.query_of_pair()[kept])
@@ -87,11 +87,15 @@ def _gaps(
     served: Served, collection: Collection, pictures: Pictures, *, right: Relevance, text_rows: Rows
 ) -> dict[str, Gap]:
     gaps = {
-        "text_to_image": measure_served(
+        "text_to_image": measure_index_recall(
             served.images, text_rows, right, contents=pictures.contents, asked=collection.item_texts.ids
         ),
-        "image_to_text": measure_served(
-            served.captions, pictures.rows, right.swapped(), contents=collection.texts, asked=collection.item_images.ids
+        "image_to_text": measure_index_recall(
+            served.captions,
+            pictures.rows,
+            right.transpose(),
+            contents=collection.texts,
+            asked=collection.item_images.ids,
         ),
     }
     return {way: gap for way, gap in gaps.items() if gap is not None}

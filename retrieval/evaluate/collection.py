@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrieval.metrics import Ids
     from retrieval.pairs import Pair
 
-MOST_RIGHT = 20_000_000  # pairs of a text and a right image, 160 MB in each of a few arrays
+MAX_RELEVANT_PAIRS = 20_000_000  # pairs of a text and a right image, 160 MB in each of a few arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +45,34 @@ class Collection:
         """How many items there are."""
         return self.item_images.queries
 
-    def right_images(self) -> Relevance:
+    def relevant_images(self) -> Relevance:
         """The images that are right for each text.
 
         Raises:
             EvaluationError: so many that the ids cannot be those of single things.
         """
         right = int(self.item_texts.answers @ self.item_images.answers)
-        if right > MOST_RIGHT:
+        if right > MAX_RELEVANT_PAIRS:
             most = int(self.item_images.answers.max())
             raise EvaluationError(
                 f"{right:,} pairs of a text and a right image: one item has {most:,} images. "
                 f"Give things ids of their own; rows that share an id are one item."
             )
         keys: dict[str, int] = {}
-        key_of_text = [keys.setdefault(same_text(text), len(keys)) for text in self.texts]
+        key_of_text = [keys.setdefault(caption_key(text), len(keys)) for text in self.texts]
         text_keys = Relevance.from_pairs(
             np.arange(len(key_of_text)), key_of_text, queries=len(self.texts), targets=len(keys)
         )
-        key_items = self.item_texts.then(text_keys).swapped()
-        return text_keys.then(key_items).then(self.item_images)
+        key_items = self.item_texts.compose(text_keys).transpose()
+        return text_keys.compose(key_items).compose(self.item_images)
 
 
-def same_text(text: str) -> str:
+def caption_key(text: str) -> str:
     """What two captions have in common that count as equal: everything but case and spacing."""
     return " ".join(text.casefold().split())
 
 
-def collect(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int) -> Collection:
+def build_collection(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int) -> Collection:
     """Number the items and texts of the pairs whose image could be read (-1: it could not)."""
     items: dict[str, int] = {}
     texts: dict[str, int] = {}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.evaluate.report_table import table_of
+from retrieval.evaluate.report_table import format_table
 from retrieval.metrics import KS
-from retrieval.metrics.intervals import Estimate, estimate, resampled_means, resampled_medians
+from retrieval.metrics.intervals import Estimate, bootstrap_means, bootstrap_medians, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from retrieval.pairs import Skipped
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 50, 100)
-THEIRS = {"text_to_image": "image_retrieval", "image_to_text": "text_retrieval"}  # CLIP_benchmark names what is found
+CLIP_BENCHMARK_NAMES = {
+    "text_to_image": "image_retrieval",
+    "image_to_text": "text_retrieval",
+}  # CLIP_benchmark names what is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +86,21 @@ class Report:
     @property
     def chance(self) -> dict[str, float]:
         """What the same queries score on average when the order is random, by the same names."""
-        return figures(self.text_to_image.ranks.chance(), self.image_to_text.ranks.chance())
+        return figures(self.text_to_image.ranks.random_baseline(), self.image_to_text.ranks.random_baseline())
 
     def recall_curve(self, ks: Iterable[int] = CURVE_KS) -> dict[str, dict[int, float]]:
         """Recall by K, for a plot: under `text_to_image`, `image_to_text`, and both with `_chance` behind."""
         ks = tuple(ks)
         curves: dict[str, dict[int, float]] = {}
-        for way in THEIRS:
+        for way in CLIP_BENCHMARK_NAMES:
             ranks: Ranks = getattr(self, way).ranks
             curves[way] = _curve(ranks, ks)
-            curves[f"{way}_chance"] = _curve(ranks.chance(), ks)
+            curves[f"{way}_chance"] = _curve(ranks.random_baseline(), ks)
         return curves
 
     def table(self) -> str:
         """A table for people, of several lines."""
-        return table_of(self)
+        return format_table(self)
 
     def as_json(self) -> dict[str, Any]:
         """One object that JSON can say.
@@ -115,11 +118,11 @@ class Report:
             "texts": self.texts,
             "metrics": fractions | _their_names(fractions),
             "rsum": measured["rsum"],
-            "median_rank": {way: measured[f"{way}_median_rank"] for way in THEIRS},
+            "median_rank": {way: measured[f"{way}_median_rank"] for way in CLIP_BENCHMARK_NAMES},
             "chance": self.chance,
             "intervals": {name: [one.low, one.high] for name, one in self.intervals.items() if np.isfinite(one.low)},
             "resamples": self.resamples,
-            "queries": {way: len(getattr(self, way).items) for way in THEIRS},
+            "queries": {way: len(getattr(self, way).items) for way in CLIP_BENCHMARK_NAMES},
             "served": {way: _gap_json(gap) for way, gap in self.gaps.items()},
             "skipped": [{"name": one.name, "reason": one.reason} for one in self.skipped],
         }
@@ -128,9 +131,9 @@ class Report:
 def figures(text_to_image: Ranks, image_to_text: Ranks) -> dict[str, float]:
     """The figures of a `Report` by name."""
     named: dict[str, float] = {}
-    for way, ranks in zip(THEIRS, (text_to_image, image_to_text), strict=True):
+    for way, ranks in zip(CLIP_BENCHMARK_NAMES, (text_to_image, image_to_text), strict=True):
         named |= {f"{way}_{name}": float(values.mean()) for name, values in _values(ranks).items()}
-        named[f"{way}_median_rank"] = float(np.median(ranks.first()))
+        named[f"{way}_median_rank"] = float(np.median(ranks.first_rank()))
     return named | {"rsum": 100 * sum(named[name] for name in _recall_names())}
 
 
@@ -141,12 +144,12 @@ def bootstrap(
     if not resamples:
         return {}
     samples: dict[str, Floats] = {}
-    for way, direction in zip(THEIRS, (text_to_image, image_to_text), strict=True):
+    for way, direction in zip(CLIP_BENCHMARK_NAMES, (text_to_image, image_to_text), strict=True):
         values = _values(direction.ranks)
         draw = {"count": items, "resamples": resamples, "seed": seed}
-        means = resampled_means(np.stack(list(values.values()), axis=1), direction.items, **draw)
+        means = bootstrap_means(np.stack(list(values.values()), axis=1), direction.items, **draw)
         samples |= {f"{way}_{name}": column for name, column in zip(values, means.T, strict=True)}
-        samples[f"{way}_median_rank"] = resampled_medians(direction.ranks.first(), direction.items, **draw)
+        samples[f"{way}_median_rank"] = bootstrap_medians(direction.ranks.first_rank(), direction.items, **draw)
     samples["rsum"] = 100 * np.sum([samples[name] for name in _recall_names()], axis=0)
     measured = figures(text_to_image.ranks, image_to_text.ranks)
     return {name: estimate(measured[name], sample, items=text_to_image.items) for name, sample in samples.items()}
@@ -155,15 +158,17 @@ def bootstrap(
 def _values(ranks: Ranks) -> dict[str, Floats]:
     """What is averaged over the queries, by name."""
     recalls = {f"recall@{k}": ranks.recall(k) for k in KS}
-    return recalls | {"mrr": ranks.reciprocal(), "map@r": ranks.average_precision}
+    return recalls | {"mrr": ranks.reciprocal_rank(), "map@r": ranks.average_precision}
 
 
 def _recall_names() -> list[str]:
-    return [f"{way}_recall@{k}" for way in THEIRS for k in KS]
+    return [f"{way}_recall@{k}" for way in CLIP_BENCHMARK_NAMES for k in KS]
 
 
 def _their_names(fractions: Mapping[str, float]) -> dict[str, float]:
-    return {f"{their}_recall@{k}": fractions[f"{way}_recall@{k}"] for way, their in THEIRS.items() for k in KS}
+    return {
+        f"{their}_recall@{k}": fractions[f"{way}_recall@{k}"] for way, their in CLIP_BENCHMARK_NAMES.items() for k in KS
+    }
 
 
 def _curve(ranks: Ranks, ks: Iterable[int]) -> dict[int, float]:

@@ -28,7 +28,7 @@ RSUM   sum of the six R@K, in percent
 Ties count as in random order: one vector for everything scores exactly chance."""
 
 
-def table_of(report: Report) -> str:
+def format_table(report: Report) -> str:
     """Both ways beside each other, one metric a line, with intervals where there are some, and what it all means."""
     blocks = [_heading(report), _figures(report), _catalog(report), _legend(report)]
     return "\n\n".join(block for block in blocks if block)

@@ -66,7 +66,7 @@ class Gap:
     exact: dict[int, float]
 
 
-def measure_served(
+def measure_index_recall(
     side: ServedSide | None, queries: Rows, right: Relevance, *, contents: Sequence[str], asked: Ids
 ) -> Gap | None:
     """Recall@K of the queries `asked` (numbers, with repeats) in a catalog that holds more, or less, than the targets.

@@ -27,15 +27,15 @@ from PIL import (
 )
 
 from retrieval.errors import ImageError
-from retrieval.images.checks import check_scans, checked_png, gif_size
-from retrieval.images.sources import ImageSource, picture_format
+from retrieval.images.checks import check_jpeg_scans, read_gif_size, strip_png
+from retrieval.images.sources import ImageSource, detect_format
 
 __all__ = [
     "MAX_PIXELS",
     "ImageSource",
-    "check_picture",
+    "check_image",
+    "convert_image",
     "open_image",
-    "upright_image",
 ]
 
 MAX_PIXELS = 89_478_485
@@ -95,12 +95,12 @@ def open_image(
     """
     if not isinstance(data, bytes):
         data = (ImageSource(data, data.name) if isinstance(data, Path) else data).read()
-    kind = picture_format(data[:1024])
+    kind = detect_format(data[:1024])
     with _reasons_given(kind, max_pixels):
         return _decode(data, kind, size=size, max_pixels=max_pixels)
 
 
-def upright_image(image: Image.Image, *, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def convert_image(image: Image.Image, *, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """What `open_image` returns, of a picture that Pillow has open; that one stays as it is.
 
     Raises:
@@ -111,13 +111,13 @@ def upright_image(image: Image.Image, *, size: int | None = None, max_pixels: in
         return _prepared(image, size)
 
 
-def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse what is no picture, or has too many pixels, by its head alone: nothing is decoded.
 
     Raises:
         ImageError: as `open_image` does.
     """
-    kind = picture_format(data[:1024])
+    kind = detect_format(data[:1024])
     with _reasons_given(kind, max_pixels):
         _check_pixels(_open(data, kind, max_pixels=max_pixels).size, max_pixels)
 
@@ -171,12 +171,12 @@ def _open(data: bytes, kind: str, *, max_pixels: int) -> Image.Image:
     if kind == "HEIC":
         return _open_heic(data, max_pixels)
     if kind == "PNG":
-        data = checked_png(data)
+        data = strip_png(data)
     elif kind == "GIF":
-        _check_pixels(gif_size(data), max_pixels)
+        _check_pixels(read_gif_size(data), max_pixels)
     image = _OPENERS[kind](BytesIO(data))
     if "progressive" in image.info:
-        check_scans(data)
+        check_jpeg_scans(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tile = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
         _check_pixels((int(tile[0]), int(tile[1])), max_pixels)

@@ -11,7 +11,7 @@ from retrieval.errors import ImageError
 _MAX_SCANS = 500
 
 
-def check_scans(data: bytes) -> None:
+def check_jpeg_scans(data: bytes) -> None:
     """Refuse a progressive JPEG of absurdly many scans: 100 kB of them can keep a processor busy for minutes.
 
     Raises:
@@ -22,7 +22,7 @@ def check_scans(data: bytes) -> None:
         raise ImageError(f"is a JPEG of {scans:,} scans; the cap is {_MAX_SCANS}")
 
 
-def checked_png(data: bytes) -> bytes:
+def strip_png(data: bytes) -> bytes:
     """The PNG with only those chunks that its pixels need.
 
     Pillow does not compare the checksums of pixel data, unpacks texts and colour profiles up to 64 MB and gives up on
@@ -58,7 +58,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         start = end
 
 
-def gif_size(data: bytes) -> tuple[int, int]:
+def read_gif_size(data: bytes) -> tuple[int, int]:
     """Width and height of a GIF's first frame, its place on the screen included.
 
     Pillow takes memory for a frame while it opens the file, and a frame may be larger than the screen that the header

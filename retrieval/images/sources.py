@@ -87,7 +87,7 @@ class ImageSource:
         return _read_file(self.path, offset=int(offset), size=int(size))
 
 
-def picture_format(head: bytes) -> str:
+def detect_format(head: bytes) -> str:
     """Format of a picture by its first kilobyte: JPEG, PNG, GIF, WEBP, AVIF, HEIC, TIFF, BMP or PPM.
 
     The name of the file plays no part: a PNG called .jpg is a PNG.
@@ -140,7 +140,7 @@ def _refuse(head: bytes) -> str:
     raise ImageError(f"is not an image (starts with {start})")
 
 
-def read_start(path: Path, count: int) -> bytes:
+def read_head(path: Path, count: int) -> bytes:
     """The first bytes of a regular file, up to count.
 
     Raises:
@@ -167,7 +167,7 @@ def _read_file(path: Path, *, offset: int = 0, size: int | None = None) -> bytes
                 raise ImageError(f"is cut off: {max(available, 0):,} of its {size:,} bytes are there")
             file.seek(offset)
             head = file.read(min(size, 1024))
-            picture_format(head)
+            detect_format(head)
             return head + _read_fully(file, size - len(head))
     except (OSError, ValueError) as error:
         raise ImageError(_plain_reason(error)) from error
@@ -178,7 +178,7 @@ def _open_regular(path: Path) -> tuple[FileIO, int]:
     handle = os.open(path, _FLAGS)
     try:
         status = os.fstat(handle)
-        check_regular(status.st_mode)
+        check_regular_file(status.st_mode)
         return FileIO(handle), status.st_size
     except BaseException:
         os.close(handle)
@@ -198,7 +198,7 @@ def _read_fully(file: FileIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-def check_regular(mode: int) -> None:
+def check_regular_file(mode: int) -> None:
     """Refuse what is no regular file, by the mode that stat reports.
 
     Raises:
@@ -234,7 +234,7 @@ class _Cells:
             raise ImageError("is empty (0 bytes)")
         if len(data) > MAX_BYTES:
             raise ImageError(f"has {len(data):,} bytes; the cap is {MAX_BYTES:,}")
-        picture_format(data[:1024])
+        detect_format(data[:1024])
         return data
 
     def _cell(self, path: Path, column: str, *, row: int) -> Any:

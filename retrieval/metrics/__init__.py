@@ -70,11 +70,11 @@ class Relevance:
         """The query that each of `ids` is right for, (p,)."""
         return np.repeat(np.arange(self.queries), self.answers)
 
-    def swapped(self) -> Relevance:
+    def transpose(self) -> Relevance:
         """The same pairs asked the other way: targets become queries."""
         return Relevance.from_pairs(self.ids, self.query_of_pair(), queries=self.targets, targets=self.queries)
 
-    def then(self, further: Relevance) -> Relevance:
+    def compose(self, further: Relevance) -> Relevance:
         """What each query reaches through its targets, which are the queries of `further`."""
         reached = np.repeat(self.query_of_pair(), further.answers[self.ids])
         return Relevance.from_pairs(reached, further.take(self.ids).ids, queries=self.queries, targets=further.targets)
@@ -112,16 +112,16 @@ class Ranks:
     targets: int
 
     @classmethod
-    def of_chance(cls, answers: Ids, targets: int) -> Ranks:
+    def from_random_order(cls, answers: Ids, targets: int) -> Ranks:
         """The ranks of queries with so many right answers when the order of all targets is random."""
         better = np.zeros_like(answers)
         tied = np.full_like(answers, targets)
         precision = precision_sum(better, tied, answers, before=better, answers=answers) / answers
         return cls(better, tied, answers, answers, precision, targets)
 
-    def chance(self) -> Ranks:
+    def random_baseline(self) -> Ranks:
         """What the same queries would score if the targets came in random order."""
-        return Ranks.of_chance(self.answers, self.targets)
+        return Ranks.from_random_order(self.answers, self.targets)
 
     def take(self, queries: Ids) -> Ranks:
         """The ranks of these queries, in this order; one may be taken several times."""
@@ -138,14 +138,14 @@ class Ranks:
         taken = np.clip(k - self.better, 0, self.tied)
         return 1.0 - miss_probability(self.tied, self.right, taken)
 
-    def first(self) -> Floats:
+    def first_rank(self) -> Floats:
         """The expected rank of the best right target, from 1, (q,).
 
         The first of `right` among `tied` in random order stands at (tied + 1) / (right + 1) on average.
         """
         return self.better + (self.tied + 1) / (self.right + 1)
 
-    def reciprocal(self) -> Floats:
+    def reciprocal_rank(self) -> Floats:
         """The expected reciprocal of the rank of the best right target, (q,)."""
         cases, case_of_query = np.unique(np.stack([self.better, self.tied, self.right]), axis=1, return_inverse=True)
         return reciprocal_rank(*cases)[case_of_query.reshape(-1)]
@@ -164,7 +164,7 @@ def rank(queries: Rows, targets: Rows, right: Relevance) -> Ranks:
     """
     queries, targets = _checked("query", queries), _checked("target", targets)
     _check_fit(queries, targets, right)
-    copies, originals = equal_rows(targets)
+    copies, originals = find_duplicate_rows(targets)
     blocks = list(_blocks(len(queries), 4 * len(targets)))
     scores = np.empty((blocks[0][1], len(targets)), np.float32)  # (b, n), used again for each block
     parts = []
@@ -217,17 +217,17 @@ def recall_both_ways(
     image_rows: Rows, text_rows: Rows, right: Relevance, *, ks: Sequence[int] = KS
 ) -> dict[str, float]:
     """`recall_from_rows` for any relevance: texts are the queries of `right`, images its targets."""
-    back = right.swapped()
+    back = right.transpose()
     asked = np.flatnonzero(back.answers)
     ways = {
         "text_to_image": rank(text_rows, image_rows, right),
-        "image_to_text": rank(rows_of(image_rows, asked), text_rows, back.take(asked)),
+        "image_to_text": rank(take_rows(image_rows, asked), text_rows, back.take(asked)),
     }
     figures = {f"{way}_recall@{k}": float(ranks.recall(k).mean()) for way, ranks in ways.items() for k in ks}
     return figures | {"mean_recall": sum(figures.values()) / len(figures)}
 
 
-def equal_rows(rows: Rows) -> tuple[Ids, Ids]:
+def find_duplicate_rows(rows: Rows) -> tuple[Ids, Ids]:
     """The rows that repeat an earlier one, and the first row that each of them repeats: two lists of row numbers."""
     weights = np.random.default_rng(0).integers(0, 2**63, size=rows.shape[1], dtype=np.uint64)
     keys = np.empty(len(rows), np.uint64)
@@ -262,7 +262,7 @@ def _blocks(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, count)) for start in range(0, count, step))
 
 
-def rows_of(rows: Rows, chosen: Ids) -> Rows:
+def take_rows(rows: Rows, chosen: Ids) -> Rows:
     """The chosen rows; no copy where all are."""
     return rows if len(chosen) == len(rows) else rows[chosen]
 

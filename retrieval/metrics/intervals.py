@@ -52,11 +52,11 @@ def paired_difference(before: Floats, after: Floats, *, items: Ids, resamples: i
         raise EvaluationError(f"A paired difference needs values and items of the same queries, got {lengths} of them.")
     values = after - before
     count = int(items.max()) + 1
-    sample = resampled_means(values, items, count=count, resamples=resamples, seed=seed)
+    sample = bootstrap_means(values, items, count=count, resamples=resamples, seed=seed)
     return estimate(float(values.mean()), sample, items=items)
 
 
-def resampled_means(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
+def bootstrap_means(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
     """Means of the values on samples of the items: (resamples,), or (resamples, m) for values (q, m).
 
     Calls with the same `count`, `resamples` and `seed` draw the same items, so sums over several calls are samples too.
@@ -77,8 +77,8 @@ def resampled_means(values: Floats, items: Ids, *, count: int, resamples: int, s
     return means.reshape(resamples, *values.shape[1:])
 
 
-def resampled_medians(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
-    """Medians of the values (q,) on the samples that `resampled_means` takes with the same arguments: (resamples,)."""
+def bootstrap_medians(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
+    """Medians of the values (q,) on the samples that `bootstrap_means` takes with the same arguments: (resamples,)."""
     order = np.argsort(values, kind="stable")
     ordered, item_of = values[order], items[order]
     medians = [_weighted_median(ordered, drawn[:, item_of]) for drawn in _draws(count, resamples, seed)]

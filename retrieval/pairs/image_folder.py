@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from retrieval.errors import ImageError
-from retrieval.images.sources import ImageSource, check_regular
+from retrieval.images.sources import ImageSource, check_regular_file
 
 PICTURE_SUFFIXES = frozenset(
     [
@@ -55,7 +55,9 @@ class ImageFolder:
             except (OSError, ValueError) as error:
                 raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
             self._check_inside(relative, is_link=stat.S_ISLNK(status.st_mode))
-            check_regular(status.st_mode if not stat.S_ISLNK(status.st_mode) else _target_mode(self._prefix + relative))
+            check_regular_file(
+                status.st_mode if not stat.S_ISLNK(status.st_mode) else _target_mode(self._prefix + relative)
+            )
             return ImageSource(Path(self._prefix + relative), relative)
         raise ImageError(f"there is no such file in {self.root}")
 
@@ -189,7 +191,7 @@ def _reason_against(entry: os.DirEntry[str], folder: ImageFolder) -> str | None:
             is_picture = Path(entry.name).suffix.lower() in PICTURE_SUFFIXES
             return "is a folder, not a file" if is_picture else None
         if not entry.is_file(follow_symlinks=False):  # the folder's own listing tells, without a look at each file
-            check_regular(entry.stat().st_mode)
+            check_regular_file(entry.stat().st_mode)
     except UnicodeEncodeError:
         return "has a name that is not UTF-8; rename it"
     except ImageError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.errors import ColumnError, ImageError, PairsError
-from retrieval.images.sources import ImageSource, picture_format, read_start
+from retrieval.images.sources import ImageSource, detect_format, read_head
 from retrieval.pairs.captions_json import read_captions
 from retrieval.pairs.columns import Record, describe, texts
 from retrieval.pairs.feeds.xml import read_xml
@@ -115,7 +115,7 @@ def _read_pictures(root: Path, files: list[str], collector: "Collector") -> str:
 def _is_picture(root: Path, name: str, collector: "Collector") -> bool:
     """Whether a file of another suffix is a picture by its first bytes; what it is instead is noted."""
     try:
-        picture_format(read_start(root / name, 1024))
+        detect_format(read_head(root / name, 1024))
     except ImageError as error:
         collector.skip(name, _ITSELF if _suffix(name) in TABLE_SUFFIXES else str(error))
         return False
@@ -127,7 +127,7 @@ def _read_text(root: Path, name: str | None, collector: "Collector") -> str:
     if name is None:
         return ""
     try:
-        data = read_start(root / name, _MAX_TEXT + 1)
+        data = read_head(root / name, _MAX_TEXT + 1)
         if len(data) <= _MAX_TEXT:
             return decode(data, name="the text")
         collector.skip(name, f"has more than {_MAX_TEXT:,} bytes, too many for captions")

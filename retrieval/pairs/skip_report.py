@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 
 if TYPE_CHECKING:
     from retrieval.pairs import Skipped
@@ -30,7 +30,7 @@ def write_refusals(path: Path, skipped: Iterable["Skipped"], *, ids: Mapping[str
         with aside.open("w", encoding="utf-8-sig", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *lines])
 
-    write_aside(path, write)
+    write_atomically(path, write)
 
 
 def _line(one: "Skipped", ids: Mapping[str, str]) -> tuple[str, str, str, str]:

@@ -16,7 +16,7 @@ from retrieval.filters.attributes import delete_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
 from retrieval.records.state import CatalogState, read_revision, read_state
-from retrieval.words.store import Wording, drop_words, put_words
+from retrieval.words.store import Document, index_documents, remove_documents
 
 
 class StoredImage(NamedTuple):
@@ -231,7 +231,7 @@ class Records:
         store_attributes(self.connection, zip(numbers, attributes, strict=True))
         texts = [[caption.text for caption in item.captions] for item in items]
         ids = [item.id for item in items]
-        put_words(self.connection, [Wording(*one) for one in zip(numbers, ids, texts, attributes, strict=True)])
+        index_documents(self.connection, [Document(*one) for one in zip(numbers, ids, texts, attributes, strict=True)])
 
     def _number(self, items: Sequence[StoredItem]) -> None:
         """Give numbers that no item ever had to the new ones."""
@@ -245,7 +245,7 @@ class Records:
     def drop_items(self, numbers: Iterable[int]) -> None:
         """Remove items with their images and captions; their vectors stay until the next compaction."""
         gone = [(number,) for number in numbers]
-        drop_words(self.connection, [number for (number,) in gone])
+        remove_documents(self.connection, [number for (number,) in gone])
         self.connection.executemany("DELETE FROM items WHERE number = ?", gone)
         delete_attributes(self.connection, [number for (number,) in gone])
 

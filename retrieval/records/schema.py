@@ -10,7 +10,7 @@ from retrieval.errors import CatalogFormatError
 from retrieval.filters.attributes import SCHEMA as ATTRIBUTES
 from retrieval.filters.attributes import store_attributes
 from retrieval.words.store import SCHEMA as WORDS
-from retrieval.words.store import fill_words
+from retrieval.words.store import index_all_items
 
 APPLICATION = 0x636D7263  # "cmrc", in the database's application_id: this file is ours
 FORMAT = 2
@@ -138,7 +138,7 @@ def _from_0(connection: sqlite3.Connection) -> None:
 def _from_1(connection: sqlite3.Connection) -> None:
     """Format 1 had no words."""
     run(connection, WORDS)
-    fill_words(connection)
+    index_all_items(connection)
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (

@@ -11,7 +11,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from retrieval.errors import ImageError
-from retrieval.images import check_picture
+from retrieval.images import check_image
 from retrieval.server.errors import ApiError, escape_surrogates, to_field_error
 from retrieval.server.schemas import DataBody, ImageBody
 
@@ -107,7 +107,7 @@ def check_images(images: Sequence[ImageBody | DataBody], max_pixels: int) -> Non
     for position, image in enumerate(images):
         if image.data is not None:
             try:
-                check_picture(image.data, max_pixels=max_pixels)
+                check_image(image.data, max_pixels=max_pixels)
             except ImageError as error:
                 raise ImageError(f"image {position} {error}") from error
 

@@ -7,7 +7,7 @@ from io import BytesIO
 from cachetools import LRUCache
 
 from retrieval.images import open_image
-from retrieval.images.sources import ImageSource, picture_format
+from retrieval.images.sources import ImageSource, detect_format
 
 SIZES = (120, 240, 480, 960)
 """Longer sides of thumbnails, in pixels."""
@@ -70,7 +70,7 @@ def read_original(source: ImageSource) -> EncodedImage:
         ImageError: It cannot be read, or is no raster image, such as SVG or HTML.
     """
     data = source.read()
-    return EncodedImage(data, _MEDIA_TYPES[picture_format(data[:1024])])
+    return EncodedImage(data, _MEDIA_TYPES[detect_format(data[:1024])])
 
 
 def make_thumbnail(source: ImageSource, size: int) -> EncodedImage:

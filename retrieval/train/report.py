@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 from retrieval.html import Panel, Picture, ReportPage, Table, training_report
 from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
@@ -79,7 +79,7 @@ def write_report(trainer: "Trainer", result: "TrainResult", exams: "Exams | None
         skipped=[(one.name, one.reason) for one in result.skipped],
     )
     text = training_report(page)
-    write_aside(trainer.folder.report, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(trainer.folder.report, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _notes(result: "TrainResult") -> list[str]:
@@ -138,7 +138,7 @@ def _thinned(steps: Ids, values: NDArray[np.float64]) -> dict[int, float]:
 def _galleries(trainer: "Trainer", exams: "Exams") -> list[Gallery]:
     galleries = []
     for way, name in WAYS.items():
-        before, after = (getattr(places, way).first() for places in (exams.before, exams.after))
+        before, after = (getattr(places, way).first_rank() for places in (exams.before, exams.after))
         factor = np.log(before) - np.log(after)
         best, worst = np.argsort(-factor, kind="stable"), np.argsort(factor, kind="stable")
         chosen = {
@@ -164,12 +164,12 @@ def _examples(trainer: "Trainer", exams: "Exams", way: str, *, queries: Ids) -> 
 
 def _example(trainer: "Trainer", exams: "Exams", way: str, query: int) -> Example:  # noqa: PLR0917 (all its own)
     collection, sources = trainer.exam.collection, trainer.exam.sources
-    right = collection.right_images()
+    right = collection.relevant_images()
     if way == "text_to_image":
         asked, answers = int(collection.item_texts.ids[query]), right
         scores = exams.pictures @ exams.texts[asked]
     else:
-        asked, answers = int(collection.item_images.ids[query]), right.swapped()
+        asked, answers = int(collection.item_images.ids[query]), right.transpose()
         scores = exams.texts @ exams.pictures[asked]
     own = answers.ids[answers.offsets[asked] : answers.offsets[asked + 1]]
     found, top = int(own[np.argmax(scores[own])]), int(np.argmax(scores))
@@ -177,7 +177,7 @@ def _example(trainer: "Trainer", exams: "Exams", way: str, query: int) -> Exampl
     wrong: Picture | str | None = None
     if top not in own:
         wrong = sources[top] if way == "text_to_image" else collection.texts[top]
-    before, after = (float(getattr(places, way).first()[query]) for places in (exams.before, exams.after))
+    before, after = (float(getattr(places, way).first_rank()[query]) for places in (exams.before, exams.after))
     return Example(collection.texts[text], sources[picture], before, after, wrong)
 
 

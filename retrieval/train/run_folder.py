@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from retrieval.errors import OtherRunError, TrainingError
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 from retrieval.metrics import KS
 from retrieval.train.config import TrainConfig
 from retrieval.train.defaults import differences, with_defaults
@@ -100,14 +100,14 @@ class RunFolder:
     def begin(self, config: TrainConfig, *, step: int) -> None:
         """Write the config, and leave of the log what came up to this step, so that what follows is not there twice."""
         self.config.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+        write_atomically(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
         rows = [row for row in self.logged() if int(row["step"]) <= step]
-        write_aside(self.log, lambda path: _write_rows(path, rows))
+        write_atomically(self.log, lambda path: _write_rows(path, rows))
 
     def keep_held_out(self, ids: Iterable[str]) -> None:
         """Write which pairs were kept out, for `held_out_ids`."""
         text = json.dumps(sorted(set(ids)), ensure_ascii=False, indent=0)
-        write_aside(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_atomically(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def held_out_ids(self) -> frozenset[str]:
         """The ids of the pairs that were kept out of training; empty where none were, or where pairs were handed in.

@@ -1,1 +1,1 @@
-"""Search by words: tokens, spelling, BM25 over FTS5."""
+"""Full-text search: tokenizer, spelling correction, and BM25 over SQLite's FTS5."""

@@ -1,72 +1,64 @@
-"""Words near to a mistyped one, among those that a catalog has."""
+"""Spelling correction: the words of a catalog that are near to a mistyped one."""
 
 import sqlite3
 import threading
 
-_SHORTEST = 4  # of fewer letters every word is near to some other
+_MIN_LENGTH = 4  # every shorter word is near to some other
 _LONG = 8
-_MOST_CODES = 20_000
-_LIKELY = 3  # equally near words that one mistyped word may stand for
+_MAX_CODES = 20_000
+_MAX_CORRECTIONS = 3  # equally near words that one mistyped word may stand for
 
 
-class Spelling:
-    """The words of one catalog in memory, read at the first mistake; later only new words are read.
+class SpellingIndex:
+    """The vocabulary of one catalog in memory, read at the first mistake; later only new words are read.
 
-    Safe to share between threads that each bring their own connection. A word that is gone from the catalog stays in
-    here: who asks says how many items have each word as his connection sees them. Words with digits, of which there
-    may be several for each item, are not kept.
+    Threads may share it; each brings its own connection. A word that the catalog no longer has stays here: the caller
+    knows the document frequencies as of its connection. Words with digits, of which an item may have several, are not
+    kept in memory.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read_to = 0
+        self._last_number = 0
         self._known: set[str] = set()
         self._by_length: dict[int, list[str]] = {}
 
-    def near(self, word: str, connection: sqlite3.Connection) -> list[list[str]]:
-        """Return the words at distance one, from eight letters on also at distance two: lists, the likelier ones first.
+    def suggest(self, word: str, connection: sqlite3.Connection) -> list[list[str]]:
+        """Return lists of the words within distance one, from eight letters on two; the likelier lists first.
 
-        The distance counts letters that are missing, too many, wrong, or in the place of their neighbour (optimal
-        string alignment). Short words are near to none. A word with digits is near to words that begin with the same
-        half, one without is near to words without.
+        The distance is that of optimal string alignment: missing, additional, wrong and transposed letters. Short words
+        have no suggestions. A word with digits is compared with the words that begin with its first half, one without
+        digits with the words without.
         """
-        farthest = 0 if len(word) < _SHORTEST else 1 if len(word) < _LONG else 2
-        if not farthest:
+        max_distance = 0 if len(word) < _MIN_LENGTH else 1 if len(word) < _LONG else 2
+        if not max_distance:
             return []
-        choices = _codes(word, connection) if has_digit(word) else self._words(word, farthest, connection)
-        return _sorted_by_distance(word, choices, farthest)
+        choices = _read_codes(word, connection) if has_digit(word) else self._words(word, max_distance, connection)
+        return _group_by_distance(word, choices, max_distance)
 
-    def _words(self, word: str, farthest: int, connection: sqlite3.Connection) -> list[str]:
-        lengths = range(len(word) - farthest, len(word) + farthest + 1)
+    def _words(self, word: str, max_distance: int, connection: sqlite3.Connection) -> list[str]:
+        lengths = range(len(word) - max_distance, len(word) + max_distance + 1)
         with self._lock:
             self._refresh(connection)
             return [one for length in lengths for one in self._by_length.get(length, ())]
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
         last = connection.execute("SELECT max(number) FROM vocabulary").fetchone()[0] or 0
-        if last <= self._read_to:
+        if last <= self._last_number:
             return
         sql = "SELECT word FROM vocabulary WHERE number > ? AND length(word) >= ? AND word NOT GLOB '*[0-9]*'"
-        for (word,) in connection.execute(sql, (self._read_to, _SHORTEST - 1)):
+        for (word,) in connection.execute(sql, (self._last_number, _MIN_LENGTH - 1)):
             if word not in self._known:
                 self._known.add(word)
                 self._by_length.setdefault(len(word), []).append(word)
-        self._read_to = last
+        self._last_number = last
 
 
-def _codes(word: str, connection: sqlite3.Connection) -> list[str]:
-    """Words that begin as this one does."""
-    begin = word[: len(word) // 2]
-    sql = "SELECT word FROM vocabulary WHERE word >= ? AND word < ? LIMIT ?"
-    rows = connection.execute(sql, (begin, begin[:-1] + chr(ord(begin[-1]) + 1), _MOST_CODES))
-    return [one for (one,) in rows]
-
-
-def nearest(candidates: list[list[str]], items: dict[str, int]) -> list[str]:
-    """Return the nearest of the candidates that any items have, the more frequent first, and not many."""
-    for words in candidates:
-        if found := {word for word in words if items.get(word)}:
-            return sorted(found, key=lambda word: (-items[word], word))[:_LIKELY]
+def select_corrections(suggestions: list[list[str]], document_frequencies: dict[str, int]) -> list[str]:
+    """Return the nearest of the suggestions that some item has, the most frequent first, at most three."""
+    for words in suggestions:
+        if known := {word for word in words if document_frequencies.get(word)}:
+            return sorted(known, key=lambda word: (-document_frequencies[word], word))[:_MAX_CORRECTIONS]
     return []
 
 
@@ -75,13 +67,20 @@ def has_digit(word: str) -> bool:
     return not word.isalpha() and any("0" <= character <= "9" for character in word)
 
 
-def _sorted_by_distance(word: str, choices: list[str], farthest: int) -> list[list[str]]:
-    """The choices by distance; at each those before the others that begin alike, since few first letters are wrong."""
-    from rapidfuzz.distance import OSA  # at the first mistake: it takes 30 ms
+def _read_codes(word: str, connection: sqlite3.Connection) -> list[str]:
+    """Read the words that begin with the first half of this one."""
+    prefix = word[: len(word) // 2]
+    sql = "SELECT word FROM vocabulary WHERE word >= ? AND word < ? LIMIT ?"
+    rows = connection.execute(sql, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), _MAX_CODES))
+    return [code for (code,) in rows]
+
+
+def _group_by_distance(word: str, choices: list[str], max_distance: int) -> list[list[str]]:
+    """Group by distance, and at each by whether the first letter is the same: few first letters are mistyped."""
+    from rapidfuzz.distance import OSA  # at the first mistake: the import takes 30 ms
     from rapidfuzz.process import extract
 
-    near = extract(word, choices, scorer=OSA.distance, score_cutoff=farthest, limit=None)
-    levels: list[list[str]] = [[] for _ in range(2 * farthest + 2)]
-    for choice, distance, _ in near:
-        levels[2 * int(distance) + (choice[0] != word[0])].append(choice)
-    return levels
+    groups: list[list[str]] = [[] for _ in range(2 * max_distance + 2)]
+    for choice, distance, _ in extract(word, choices, scorer=OSA.distance, score_cutoff=max_distance, limit=None):
+        groups[2 * int(distance) + (choice[0] != word[0])].append(choice)
+    return groups

@@ -1,7 +1,7 @@
-"""What a word is, in stored texts and in queries alike: folded, cut, singular; bigrams where no spaces are written.
+"""The tokenizer of stored texts and of queries: normalized words without plurals; bigrams in scripts without spaces.
 
-The tokenizers of FTS5 know no Chinese, and cut Thai and Hindi at their vowel signs. So texts are cut here and stored
-with a space between words; FTS5's `ascii` tokenizer, to which everything beyond ASCII is a letter, finds the spaces.
+FTS5's own tokenizers know no Chinese, and cut Thai and Hindi at their vowel signs. So texts are split here and stored
+with spaces between the tokens; FTS5's `ascii` tokenizer, to which everything beyond ASCII is a letter, splits there.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-MAX_WORD = 64
-"""Characters of a word that are kept; what is longer is no word but a code, and told apart by its beginning."""
+MAX_TOKEN_LENGTH = 64
+"""Characters kept of a token; anything longer is a code, and its beginning tells it apart."""
 
-# Scripts without spaces between words; and Hangul, whose particles cling to the nouns. A run of them is stored as its
-# pairs of neighbours and its last character alone, so any part of it is a phrase of pairs, any character a prefix.
+# Scripts without spaces between words, and Hangul, whose particles are attached to the nouns. A run of these characters
+# is stored as its bigrams and its last character, so every part of it is a phrase of bigrams, every character a prefix.
 _RUN = re.compile(
     "(["
     "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
@@ -27,50 +27,50 @@ _RUN = re.compile(
 _POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
 _SIGNS = re.compile("[™℠]")  # NFKC makes letters of them
 
-_UNWRITTEN = re.compile(  # accents, the points of Hebrew and Arabic, and what joins or softly parts letters
+_IGNORED = re.compile(  # accents, the points of Hebrew and Arabic, and what joins or softly parts letters
     "[\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u00ad\u200c\u200d\u2060\ufeff]"
 )
 
 
-class Term(NamedTuple):
-    """One word of a query.
+class QueryTerm(NamedTuple):
+    """One word of a query, or one run of a script without spaces.
 
     Attributes:
-        grams: Stored words that stand one after another: one, or the pairs of a run.
-        typed: The word before its plural was folded, or the run.
-        begins: Whether the one gram is a character that pairs begin with.
+        tokens: The tokens to find one after another: a single one, or the bigrams of a run.
+        surface: The word before its plural ending was removed, or the run.
+        is_prefix: Whether the single token is a character that bigrams begin with.
     """
 
-    grams: tuple[str, ...]
-    typed: str
-    begins: bool = False
+    tokens: tuple[str, ...]
+    surface: str
+    is_prefix: bool = False
 
 
-def stored_words(text: str) -> list[str]:
-    """Return the words of a text as they are stored, in order."""
-    words: list[str] = []
-    for piece, is_run in _pieces(text):
-        words += [piece[start : start + 2] for start in range(len(piece))] if is_run else [singular(piece)]
-    return words
+def tokenize(text: str) -> list[str]:
+    """Return the tokens of a text in order, as they are stored."""
+    tokens: list[str] = []
+    for piece, is_run in _split(text):
+        tokens += [piece[start : start + 2] for start in range(len(piece))] if is_run else [stem_plural(piece)]
+    return tokens
 
 
-def query_terms(text: str) -> list[Term]:
-    """Return the different words of a query in order, as they may be looked for in what `stored_words` made."""
-    return list(dict.fromkeys(_run_term(piece) if is_run else _word_term(piece) for piece, is_run in _pieces(text)))
+def tokenize_query(text: str) -> list[QueryTerm]:
+    """Return the distinct terms of a query in order, each in the tokens that `tokenize` stores."""
+    return list(dict.fromkeys(_term(*piece) for piece in _split(text)))
 
 
-def fold(text: str) -> str:
-    """Return the text without case, widths, accents and signs: letters, digits, hyphens between them, single spaces."""
+def normalize_text(text: str) -> str:
+    """Return the text in lower case and without widths, accents and signs: letters, digits, hyphens and spaces."""
     text = _SIGNS.sub(" ", _POSSESSIVE.sub("", text))
     if not text.isascii():
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-        text = unicodedata.normalize("NFC", _UNWRITTEN.sub("", text))
-    return text.translate(_LETTERS)
+        text = unicodedata.normalize("NFC", _IGNORED.sub("", text))
+    return text.translate(_CHARACTERS)
 
 
-def identifier_key(text: str) -> str:
-    """Return what an identifier is compared by: its letters and digits, folded; empty where it has none."""
-    return fold(text).replace("-", "").replace(" ", "")
+def normalize_identifier(text: str) -> str:
+    """Return the normalized letters and digits of an identifier, by which it is compared; empty where it has none."""
+    return normalize_text(text).replace("-", "").replace(" ", "")
 
 
 _IRREGULAR = {
@@ -84,12 +84,12 @@ _MUTE = re.compile("^(..+(?:ss|x|ch|sh|zz|i)|...+o)e$")  # "dresse" of "dresses"
 _Y = re.compile("^(..+[^aeiou])y$")
 
 
-@lru_cache(1 << 16)  # few words are most of all texts
-def singular(word: str) -> str:
-    """Return the word, an English plural as its singular: both as a stem that only they share.
+@lru_cache(1 << 16)  # most text consists of few distinct words
+def stem_plural(word: str) -> str:
+    """Return the stem that an English word shares with its plural.
 
-    Plurals alone, where Porter's stemmer would also make "organ" of "organization", and cut names and words of other
-    languages short. Meaning beyond the number is the vectors' part.
+    Only plurals are stemmed: Porter's stemmer would also turn "organization" into "organ", and shorten names and words
+    of other languages. Vectors account for the meaning.
     """
     if not (word.isascii() and word.isalpha()):
         return word
@@ -98,40 +98,38 @@ def singular(word: str) -> str:
     return _Y.sub(r"\1i", _MUTE.sub(r"\1", _PLURAL.sub(r"\1", word)))
 
 
-def _run_term(run: str) -> Term:
-    run = run[:MAX_WORD]
+def _term(piece: str, is_run: bool) -> QueryTerm:  # noqa: FBT001 - as `_split` yields them
+    if not is_run:
+        return QueryTerm((stem_plural(piece),), piece)
+    run = piece[:MAX_TOKEN_LENGTH]
     if len(run) == 1:
-        return Term((run,), run, begins=True)
-    return Term(tuple(run[start : start + 2] for start in range(len(run) - 1)), run)
+        return QueryTerm((run,), run, is_prefix=True)
+    return QueryTerm(tuple(run[start : start + 2] for start in range(len(run) - 1)), run)
 
 
-def _word_term(word: str) -> Term:
-    return Term((singular(word),), word)
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Words, and runs of scripts without spaces, which are marked; "t-shirt" is t, shirt and tshirt."""
-    for word in fold(text).split():
+def _split(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield words and runs of scripts without spaces, and whether each is a run; "t-shirt" is t, shirt and tshirt."""
+    for word in normalize_text(text).split():
         parts = [part for part in word.split("-") if part]
         runs = False
         for part in parts:
             for place, piece in enumerate(_RUN.split(part)):
                 runs |= place % 2 == 1
                 if piece:
-                    yield (piece, True) if place % 2 else (piece[:MAX_WORD], False)
+                    yield (piece, True) if place % 2 else (piece[:MAX_TOKEN_LENGTH], False)
         if len(parts) > 1 and not runs:
-            yield "".join(parts)[:MAX_WORD], False
+            yield "".join(parts)[:MAX_TOKEN_LENGTH], False
 
 
-class _Letters(dict[int, str]):
-    """For str.translate: each character as itself, a digit, a hyphen or a space; filled as characters come."""
+class _CharacterMap(dict[int, str]):
+    """A table for str.translate: each character to itself, a digit, a hyphen or a space; filled on demand."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = kept = _kept(chr(code))
-        return kept
+        self[code] = mapped = _map_character(chr(code))
+        return mapped
 
 
-def _kept(character: str) -> str:
+def _map_character(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Nd":
         return str(unicodedata.decimal(character))
@@ -140,4 +138,4 @@ def _kept(character: str) -> str:
     return character.lower() if category[0] in "LNM" else " "
 
 
-_LETTERS = _Letters()
+_CHARACTERS = _CharacterMap()

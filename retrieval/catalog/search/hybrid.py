@@ -8,7 +8,7 @@ import numpy as np
 from index.vectors import Ids
 from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.rank_fusion import Fused, reciprocal_rank_fusion
-from retrieval.words.search import Worded
+from retrieval.words.search import WordHit
 
 PARTS: Final = ("name", "words", "vectors")
 
@@ -25,7 +25,7 @@ of what is said counts by its square: of "something to carry my gym clothes" onl
 _NAMED: Final = 1000.0  # the weight of being named: no rank among words and vectors makes up for it
 
 
-def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranking, *, weight: float) -> tuple[Ranking, Fused]:
+def hybrid(named: Sequence[int], worded: Sequence[WordHit], found: Ranking, *, weight: float) -> tuple[Ranking, Fused]:
     """Return the items of any part, best first, and the rank that each has in every one of `PARTS`.
 
     Args:
@@ -34,7 +34,7 @@ def hybrid(named: Sequence[int], worded: Sequence[Worded], found: Ranking, *, we
         found: What is found by vector, best first.
         weight: Of the words, as a factor of `WORDS`.
     """
-    fit = max((one.fit for one in worded), default=0.0)
+    fit = max((one.coverage for one in worded), default=0.0)
     lists = [np.array(named, np.int64), np.array([one.item for one in worded], np.int64), found.item]
     weights = [_NAMED, weight * WORDS * fit**2, 1.0]
     fused = reciprocal_rank_fusion(lists, weights=weights, constant=CONSTANT)
@@ -53,7 +53,7 @@ def ranks_of(fused: Fused, items: Ids) -> dict[int, dict[str, int]]:
     }
 
 
-def first_named(named: Sequence[int], worded: Sequence[Worded]) -> Ranking:
+def first_named(named: Sequence[int], worded: Sequence[WordHit]) -> Ranking:
     """Return the items that have the words, best first, those that are named before all others.
 
     A named one's score is the best of all, so that scores never rise.

@@ -24,7 +24,7 @@ from retrieval.filters.values import Scalar
 from retrieval.query import Query, mean_row, mix
 from retrieval.records import Records
 from retrieval.types import Hits, SideName, Target
-from retrieval.words.search import Worded, WordSearch
+from retrieval.words.search import WordHit, WordSearch
 
 if TYPE_CHECKING:
     from retrieval.catalog.search.rank_fusion import Fused
@@ -163,15 +163,15 @@ class Search:
         items = np.flatnonzero(self._items())
         return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
-    def _by_words(self, text: str, depth: int) -> tuple[list[int], list[Worded]]:
+    def _by_words(self, text: str, depth: int) -> tuple[list[int], list[WordHit]]:
         """The items that the text names, and those that have its words."""
         connection, without = self._records.connection, self._without
         mask = self._mask
         if without is not None:
             mask = self._items().copy()
             mask[without] = False
-        named = self._words.identified(connection, text, allowed=mask)
-        return named, self._words.ranked(connection, text, depth=depth, allowed=mask)
+        named = self._words.find_identified(connection, text, allowed=mask)
+        return named, self._words.search(connection, text, depth=depth, allowed=mask)
 
     def _by_vector(self, depth: int) -> Ranking:
         floor = self.request.floor
@@ -246,7 +246,7 @@ class Search:
     @cached_property
     def _having(self) -> Ids:
         """All items that have the words and pass the filter: totals, facets and groups ask for them."""
-        having = self._words.having(self._records.connection, self.request.words or "")
+        having = self._words.find_matching(self._records.connection, self.request.words or "")
         if self._mask is not None:
             having = having[self._mask[having]]
         return having if self._without is None else having[having != self._without]

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from retrieval.files import sync, write_aside
+from retrieval.files import sync, write_atomically
 from retrieval.hashing import content_hash
 from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
@@ -25,7 +25,7 @@ def keep_picture(catalog: Path, content: bytes) -> ImageSource:
     path = catalog / FOLDER / name[:2] / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, partial(_write, content))
+        write_atomically(path, partial(_write, content))
         sync(path.parent.parent)
     return ImageSource(path=path, name=path.relative_to(catalog).as_posix())
 

@@ -133,7 +133,7 @@ def draw_product(product: Product, *, seed: int = 0) -> Image.Image:
     return compose(pen.image, background=product.background, outline=paint.dark, chance=chance)
 
 
-def split_unseen(
+def split_by_combination(
     products: Sequence[Described], *, count: int = 300, seed: int = 0
 ) -> tuple[list[Described], list[Described]]:
     """The products to train on, and `count` whose combination of kind, color and pattern is not among them.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import TrainingError
-from retrieval.evaluate.collection import same_text
+from retrieval.evaluate.collection import caption_key
 from retrieval.pairs import Pair
 
 Ids = NDArray[np.int64]
@@ -42,9 +42,9 @@ def classes_of(pairs: Sequence[Pair], place_of_pair: Ids, *, pictures: int, by: 
 
 def _value(pair: Pair, by: str) -> str | None:
     if by == BY_TEXT:
-        return next((same_text(caption) for caption in pair.captions if caption.strip()), None)
+        return next((caption_key(caption) for caption in pair.captions if caption.strip()), None)
     attributes: Mapping[str, object] = pair.attributes
-    return None if attributes.get(by) is None else same_text(str(attributes[by]))
+    return None if attributes.get(by) is None else caption_key(str(attributes[by]))
 
 
 def balanced(classes: Sequence[int], order: Ids, *, steps: int, offset: float) -> Ids:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluate.collection import Collection, collect
+from retrieval.evaluate.collection import Collection, build_collection
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
 from retrieval.train.data.augmentation import Augmentation, with_words_left_out
@@ -44,7 +44,8 @@ def hold_out_pairs(pairs: Sequence[Pair], image_cache: "ImageCache", *, share: f
     another.
     """
     families = _families(
-        collect(pairs, image_cache.image_of_pair, images=len(image_cache.sources)), image_cache.duplicate_groups
+        build_collection(pairs, image_cache.image_of_pair, images=len(image_cache.sources)),
+        image_cache.duplicate_groups,
     )
     wanted = min(round(share * len(families)), MAX_HELD_OUT)
     names, sizes = np.unique(families, return_counts=True)
@@ -124,13 +125,13 @@ class PairDataset:
         place_of_pair = np.full(len(numbers), -1)
         place_of_pair[numbers >= 0] = places
         spoken = [_spoken(pair) for pair in pairs]
-        collection = collect(spoken, place_of_pair, images=len(pictures))
+        collection = build_collection(spoken, place_of_pair, images=len(pictures))
         text_numbers = {text: number for number, text in enumerate(collection.texts)}
         captions: list[dict[int, None]] = [{} for _ in pictures]
         for pair, place in zip(spoken, place_of_pair.tolist(), strict=True):
             if place >= 0:
                 captions[place].update(dict.fromkeys(text_numbers[text] for text in pair.captions))
-        right = collection.right_images().swapped()
+        right = collection.relevant_images().transpose()
         if twins is not None and len(pictures):
             right = _shared_by_twins(right, twins[pictures])
         bounds = zip(right.offsets[:-1], right.offsets[1:], strict=True)
@@ -161,7 +162,7 @@ def _shared_by_twins(right: Relevance, twins: Ids) -> Relevance:
     members = Relevance.from_pairs(
         np.arange(len(group)), group, queries=len(group), targets=int(group.max(initial=-1)) + 1
     )
-    return members.then(members.swapped()).then(right)
+    return members.compose(members.transpose()).compose(right)
 
 
 def _spoken(pair: Pair) -> Pair:

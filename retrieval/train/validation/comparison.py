@@ -9,9 +9,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from retrieval.files import write_aside
+from retrieval.files import write_atomically
 from retrieval.metrics import KS, Floats, Ids, Ranks
-from retrieval.metrics.intervals import Estimate, estimate, paired_difference, resampled_means
+from retrieval.metrics.intervals import Estimate, bootstrap_means, estimate, paired_difference
 
 if TYPE_CHECKING:
     from retrieval.evaluate.collection import Collection
@@ -37,7 +37,7 @@ class Places:
             with aside.open("wb") as file:
                 np.savez(file, **arrays)
 
-        write_aside(path, write)
+        write_atomically(path, write)
 
     @classmethod
     def read(cls, path: Path) -> "Places | None":
@@ -88,7 +88,7 @@ def _change(before: Floats, after: Floats, items: Ids) -> Change:
 
 
 def _estimated(values: Floats, items: Ids) -> Estimate:
-    sample = resampled_means(values, items, count=int(items.max()) + 1, resamples=_RESAMPLES, seed=0)
+    sample = bootstrap_means(values, items, count=int(items.max()) + 1, resamples=_RESAMPLES, seed=0)
     return estimate(float(values.mean()), sample, items=items)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval.evaluate.collection import same_text
+from retrieval.evaluate.collection import caption_key
 from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class Leakage:
         learned = np.array(dataset.images, np.int64)
         contents = {image_cache.content_hashes[number] for number in dataset.images}
         same = np.array([content in contents for content in exam.contents], np.bool_)
-        texts = {same_text(text) for text in dataset.texts}
+        texts = {caption_key(text) for text in dataset.texts}
         return cls(
             pictures=int(same.sum()),
             twins=int((_have_twins(exam.prints, image_cache.perceptual_hashes.take(learned)) & ~same).sum()),
-            texts=sum(same_text(text) in texts for text in exam.collection.texts),
+            texts=sum(caption_key(text) in texts for text in exam.collection.texts),
         )
 
     def __bool__(self) -> bool:

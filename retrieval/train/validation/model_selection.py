@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from torch import Tensor
 
-from retrieval.metrics.intervals import resampled_means
+from retrieval.metrics.intervals import bootstrap_means
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.model.averaging import Ema, Weights, interpolate_weights, temporary_weights
 from retrieval.train.model.lora import merged_state_dict, unmerged_state_dict
@@ -127,7 +127,7 @@ def paired_standard_error(one: Marks, other: Marks) -> float:
     """Return the standard error of the difference in mean recall of two models on the same queries."""
     count = 1 + max(int(items.max()) for _, items in one.ways)
     samples = [
-        resampled_means((theirs - ours).mean(axis=1), items, count=count, resamples=_RESAMPLES, seed=0)
+        bootstrap_means((theirs - ours).mean(axis=1), items, count=count, resamples=_RESAMPLES, seed=0)
         for (ours, items), (theirs, _) in zip(one.ways, other.ways, strict=True)
     ]
     return float(np.nanstd(np.mean(samples, axis=0)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from retrieval.concurrency import prefetch_map
 from retrieval.errors import EncoderError, EvaluationError, RetrievalError
-from retrieval.evaluate.collection import Collection, collect
+from retrieval.evaluate.collection import Collection, build_collection
 from retrieval.hashing import content_hash
 from retrieval.images import ImageSource, open_image
 from retrieval.metrics import KS, rank
@@ -110,7 +110,7 @@ class Exam:
             sources=tuple(source for _, source, *_ in found.values()),
             contents=tuple(found),
             prints=PerceptualHashes.concatenate([printed for _, _, printed, _ in found.values()]),
-            collection=collect(pairs, np.array(shown, np.int64), images=len(found)),
+            collection=build_collection(pairs, np.array(shown, np.int64), images=len(found)),
             skipped=tuple(skipped),
         )
 
@@ -126,10 +126,13 @@ class Exam:
         """
         if not self.pictures:
             return None
-        right, asked = self.collection.right_images(), (self.collection.item_texts.ids, self.collection.item_images.ids)
+        right, asked = (
+            self.collection.relevant_images(),
+            (self.collection.item_texts.ids, self.collection.item_images.ids),
+        )
         pictures = self.picture_rows() if pictures is None else pictures
         texts = self.text_rows() if texts is None else texts
-        back = rank(pictures, texts, right.swapped())
+        back = rank(pictures, texts, right.transpose())
         return Places(rank(texts, pictures, right).take(asked[0]), back.take(asked[1]))
 
     def probe(self, *, images: bool) -> None:
@@ -164,7 +167,7 @@ class Exam:
     def digest(self) -> str:
         """Hash of what is asked: equal where the same model gets the same grade."""
         digest = hashlib.blake2b(
-            repr((self.collection.texts, self.collection.right_images().ids.tolist())).encode(), digest_size=16
+            repr((self.collection.texts, self.collection.relevant_images().ids.tolist())).encode(), digest_size=16
         )
         for picture in self.pictures:
             digest.update(picture.data)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.train.data.augmentation import Augmentation, recolored, with_words_left_out
-from retrieval.train.data.caption_words import bars_mirroring, names_colors, pieces
+from retrieval.train.data.caption_words import forbids_flip, mentions_color, split_words
 from retrieval.train.data.dataset import PairDataset
+from retrieval.train.data.transforms import Augmentation, drop_words, jitter_colors
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 chances = st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4).map(np.array)
@@ -30,12 +30,12 @@ chances = st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4).ma
     ],
 )
 def test_a_text_that_says_left_or_right_or_speaks_of_writing_bars_mirroring(text):
-    assert bars_mirroring(text)
+    assert forbids_flip(text)
 
 
 @pytest.mark.parametrize("text", ["a bright cat", "a leftover pie", "ein Hund", "一只猫", "un perro", "upright piano"])
 def test_other_texts_do_not_bar_mirroring(text):
-    assert not bars_mirroring(text)
+    assert not forbids_flip(text)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_other_texts_do_not_bar_mirroring(text):
     ],
 )
 def test_a_text_that_names_a_colour_is_known(text):
-    assert names_colors(text)
+    assert mentions_color(text)
 
 
 @pytest.mark.parametrize(
     "text", ["a tired dog", "this or more", "un chien", "一只狗", "an altered photo", "ein Hund rennt"]
 )
 def test_other_texts_name_no_colour(text):
-    assert not names_colors(text)
+    assert not mentions_color(text)
 
 
 def dataset_of(*right):
@@ -75,7 +75,7 @@ def dataset_of(*right):
 
 def test_one_right_text_is_enough_to_leave_a_picture_alone():
     dataset = dataset_of(["a dog"], ["a dog", "a dog on the left"], ["a red dog"], ["left red"])
-    looks = Augmentation.from_captions(dataset, flip=1.0, jitter=0.2)
+    looks = Augmentation.from_captions(dataset.texts, dataset.positives, flip=1.0, color_jitter=0.2)
     assert looks.may_flip.tolist() == [True, False, True, False]
     assert looks.may_jitter.tolist() == [True, True, False, False]
 
@@ -97,13 +97,13 @@ def test_colours_change_only_where_allowed():
 
 @given(st.floats(0, 0.5))
 def test_middle_chance_changes_nothing(strength):
-    assert np.array_equal(recolored(PIXELS, np.full(4, 0.5), strength=strength), PIXELS)
+    assert np.array_equal(jitter_colors(PIXELS, np.full(4, 0.5), strength=strength), PIXELS)
 
 
 @given(chances)
 def test_greys_stay_grey(chance):
     gray = np.repeat(PIXELS[..., :1], 3, axis=2)
-    changed = recolored(gray, chance, strength=0.3).astype(int)
+    changed = jitter_colors(gray, chance, strength=0.3).astype(int)
     assert np.ptp(changed, axis=2).max() <= 1  # of 255: rounding
 
 
@@ -112,25 +112,25 @@ def test_each_number_changes_its_own_property_by_the_stated_share():
     pixels = (PIXELS // 4 + 90).astype(np.uint8)  # far from black and white, so that nothing is cut off
     values = pixels.astype(np.float64)
     gray = values @ [0.299, 0.587, 0.114]
-    brighter = recolored(pixels, np.array([1.0, 0.5, 0.5, 0.5]), strength=0.2)
+    brighter = jitter_colors(pixels, np.array([1.0, 0.5, 0.5, 0.5]), strength=0.2)
     assert brighter == pytest.approx(1.2 * values, abs=0.51)
-    contrast = recolored(pixels, np.array([0.5, 1.0, 0.5, 0.5]), strength=0.2)
+    contrast = jitter_colors(pixels, np.array([0.5, 1.0, 0.5, 0.5]), strength=0.2)
     assert contrast == pytest.approx(gray.mean() + 1.2 * (values - gray.mean()), abs=0.51)
-    saturated = recolored(pixels, np.array([0.5, 0.5, 0.0, 0.5]), strength=0.2)
+    saturated = jitter_colors(pixels, np.array([0.5, 0.5, 0.0, 0.5]), strength=0.2)
     assert saturated == pytest.approx(gray[..., None] + 0.8 * (values - gray[..., None]), abs=0.51)
 
 
 def test_a_turned_hue_keeps_luminance_and_half_a_turn_back_undoes_it():
     pixels = (PIXELS // 4 + 90).astype(np.uint8)
-    turned = recolored(pixels, np.array([0.5, 0.5, 0.5, 1.0]), strength=0.5)
-    back = recolored(turned, np.array([0.5, 0.5, 0.5, 0.0]), strength=0.5)
+    turned = jitter_colors(pixels, np.array([0.5, 0.5, 0.5, 1.0]), strength=0.5)
+    back = jitter_colors(turned, np.array([0.5, 0.5, 0.5, 0.0]), strength=0.5)
     assert not np.array_equal(turned, pixels)
     assert turned @ [0.299, 0.587, 0.114] == pytest.approx(pixels @ [0.299, 0.587, 0.114], abs=1)
     assert back.astype(int) == pytest.approx(pixels.astype(int), abs=2)
 
 
 def test_chinese_signs_are_words_of_their_own():
-    assert pieces("红色 the shoe. 好") == ["红", "色", "the", "shoe.", "好"]
+    assert split_words("红色 the shoe. 好") == ["红", "色", "the", "shoe.", "好"]
 
 
 @given(
@@ -140,9 +140,9 @@ def test_chinese_signs_are_words_of_their_own():
 )
 def test_one_word_stays_at_least_and_the_order_is_kept(words, share, data):
     text = " ".join(words)
-    count = len(pieces(text))
+    count = len(split_words(text))
     chance = np.array(data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=count, max_size=count)))
-    left = pieces(with_words_left_out(text, chance, share=share))
+    left = split_words(drop_words(text, chance, probability=share))
     assert left
     rest = iter(words)
     assert all(word in rest for word in left)
@@ -151,4 +151,4 @@ def test_one_word_stays_at_least_and_the_order_is_kept(words, share, data):
 
 
 def test_a_text_without_words_stays():
-    assert with_words_left_out("  ", np.empty(0), share=0.5) == "  "
+    assert drop_words("  ", np.empty(0), probability=0.5) == "  "

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from retrieval.errors import TrainingError
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair
-from retrieval.train.data.balance import classes_of, dealt, expectations
-from retrieval.train.data.sampler import BatchSampler
+from retrieval.train.data.dataset import read_classes
+from retrieval.train.data.sampler import BatchSampler, deal_into_batches, expected_counts
 
 samplers = st.lists(st.integers(0, 5), min_size=1, max_size=60).flatmap(
     lambda classes: st.builds(
@@ -69,7 +69,7 @@ def test_a_picture_that_comes_twice_in_an_epoch_comes_in_two_crops_and_captions(
 
 def test_what_a_small_class_cannot_take_goes_to_the_others_in_equal_parts():
     """One picture can come 4 times at most in 4 steps: of 30 showings 26 are left for two classes."""
-    shares = expectations(np.array([0] * 20 + [1] * 9 + [2]), most=4)
+    shares = expected_counts(np.array([0] * 20 + [1] * 9 + [2]), maximum=4)
     assert shares[-1] == 4
     assert shares[:20] == pytest.approx(13 / 20)
     assert shares[20:29] == pytest.approx(13 / 9)
@@ -80,7 +80,7 @@ def test_what_a_small_class_cannot_take_goes_to_the_others_in_equal_parts():
 def test_all_places_are_dealt_out_once(count, data):
     steps = data.draw(st.integers(1, count))
     chance = np.random.default_rng(count).random(steps)
-    places = dealt(count, chance)
+    places = deal_into_batches(count, chance)
     assert sorted(places.tolist()) == list(range(count))
     for batch in np.array_split(places, steps):
         assert len({place % steps for place in batch}) == 1  # so neighbours are in different batches
@@ -98,9 +98,9 @@ def test_classes_come_from_an_attribute_or_from_equal_captions():
         pair("d", "a dog", kind=3),
     ]
     places = np.arange(4)
-    assert classes_of(pairs, places, pictures=4, by="kind") == (0, 0, 1, 2)
-    assert classes_of(pairs, places, pictures=4, by="text") == (0, 0, 1, 1)
+    assert read_classes(pairs, places, images=4, by="kind") == (0, 0, 1, 2)
+    assert read_classes(pairs, places, images=4, by="text") == (0, 0, 1, 1)
     with pytest.raises(
-        TrainingError, match="no picture has an attribute 'color' to balance by; there are kind, and 'text'"
+        TrainingError, match="no image has an attribute 'color' to balance by; there are kind, and 'text'"
     ):
-        classes_of(pairs, places, pictures=4, by="color")
+        read_classes(pairs, places, images=4, by="color")

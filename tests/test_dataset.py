@@ -10,9 +10,9 @@ from PIL import Image
 from retrieval.errors import TrainingError
 from retrieval.images import ImageSource
 from retrieval.pairs import Pair
-from retrieval.train.data.dataset import BatchLoader, PairDataset, hold_out_pairs
-from retrieval.train.data.disk_cache import DiskCache
-from retrieval.train.data.image_cache import build_image_cache
+from retrieval.train.data.dataset import PairDataset, hold_out_pairs
+from retrieval.train.data.image_cache import DiskCache, build_image_cache
+from retrieval.train.data.loader import BatchLoader
 from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.data.transforms import TrainTransform
 
@@ -86,12 +86,12 @@ def test_pictures_beyond_the_budget_are_read_again_and_give_the_same_crops(tmp_p
 def test_a_tenth_is_held_out_by_item_and_the_same_each_time(tmp_path):
     pairs = many(tmp_path, 300, per_item=3)
     image_cache = open_all(pairs)
-    held = hold_out_pairs(pairs, image_cache, share=0.1, seed=5)
+    held = hold_out_pairs(pairs, image_cache, fraction=0.1, seed=5)
     assert held.sum() == 30
     inside, outside = ({pairs[n].id for n in np.flatnonzero(side)} for side in (held, ~held))
     assert not inside & outside
-    assert np.array_equal(held, hold_out_pairs(pairs, image_cache, share=0.1, seed=5))
-    assert not np.array_equal(held, hold_out_pairs(pairs, image_cache, share=0.1, seed=6))
+    assert np.array_equal(held, hold_out_pairs(pairs, image_cache, fraction=0.1, seed=5))
+    assert not np.array_equal(held, hold_out_pairs(pairs, image_cache, fraction=0.1, seed=6))
 
 
 def test_pairs_that_come_and_go_leave_the_others_on_their_side(tmp_path):
@@ -100,7 +100,7 @@ def test_pairs_that_come_and_go_leave_the_others_on_their_side(tmp_path):
     before, after = pairs[100:], pairs[:100] + pairs[150:]
     sides = []
     for some in (before, after):
-        held = hold_out_pairs(some, open_all(some), share=0.1, seed=0)
+        held = hold_out_pairs(some, open_all(some), fraction=0.1, seed=0)
         sides.append({one.id: bool(out) for one, out in zip(some, held, strict=True)})
     both = sides[0].keys() & sides[1].keys()
     assert len(both) == 250
@@ -118,7 +118,7 @@ def test_items_that_share_a_picture_stay_on_one_side(tmp_path):
         for step in ((0, 1) if number % 10 < 9 else (0,))
     ]
     image_cache = open_all(chains)
-    held = hold_out_pairs(chains, image_cache, share=0.2, seed=0)
+    held = hold_out_pairs(chains, image_cache, fraction=0.2, seed=0)
     chain_of_pair = np.array([int(one.id.removeprefix("item")) // 10 for one in chains])
     assert held.any()
     assert not set(chain_of_pair[held]) & set(chain_of_pair[~held])
@@ -127,11 +127,11 @@ def test_items_that_share_a_picture_stay_on_one_side(tmp_path):
 
 def test_nothing_is_held_out_of_a_small_set_and_a_huge_item_does_not_take_the_whole_share(tmp_path):
     few = many(tmp_path, 150)
-    assert not hold_out_pairs(few, open_all(few), share=0.1, seed=0).any()
+    assert not hold_out_pairs(few, open_all(few), fraction=0.1, seed=0).any()
     huge = [
         pair(one.image.path, "all" if place < 100 else one.id, "text") for place, one in enumerate(many(tmp_path, 300))
     ]
-    held = hold_out_pairs(huge, open_all(huge), share=0.1, seed=0)
+    held = hold_out_pairs(huge, open_all(huge), fraction=0.1, seed=0)
     assert held.sum() == 30
     assert not held[:100].any()
 
@@ -169,10 +169,10 @@ def test_near_duplicates_stay_on_one_side_and_are_never_negatives_of_each_other(
         ]
     image_cache = open_all(pairs)
     assert image_cache.duplicate_groups.tolist() == [place - place % 2 for place in range(400)]
-    held = hold_out_pairs(pairs, image_cache, share=0.2, seed=0)
+    held = hold_out_pairs(pairs, image_cache, fraction=0.2, seed=0)
     assert held.sum() == 80
     assert np.array_equal(held[::2], held[1::2])
-    dataset = PairDataset.from_pairs(pairs, image_cache.image_of_pair, twins=image_cache.duplicate_groups)
+    dataset = PairDataset.from_pairs(pairs, image_cache.image_of_pair, duplicate_groups=image_cache.duplicate_groups)
     for place, own in enumerate(dataset.positives):
         assert {dataset.texts[text] for text in own} == {f"text {place // 2}", f"another {place // 2}"}
     assert [len(own) for own in dataset.captions] == [1] * 400
@@ -262,5 +262,7 @@ def test_a_picture_that_is_gone_in_the_middle_is_named(tmp_path):
     pairs = many(tmp_path, 3)
     _, loader, _ = loader_of(pairs, cache_bytes=0)
     (tmp_path / "1.png").unlink()
-    with pytest.raises(TrainingError, match=r"1\.png could be read at first, but now .*; put it back and resume"):
+    with pytest.raises(
+        TrainingError, match=r"1\.png could be read before training, but now it .*\. Put it back and resume\."
+    ):
         loader.load(0)

@@ -8,7 +8,7 @@ import torch
 from tiny_models import random_model, tiny_config
 
 from retrieval.train.config import TrainConfig
-from retrieval.train.data.dataset import Batch
+from retrieval.train.data.loader import Batch
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop import gradcache, precision
 from retrieval.train.loop.gradcache import Gradients

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from retrieval.train.data.near_duplicates import MOST_BITS, PerceptualHashes, _alike, group_near_duplicates, hash_image
+from retrieval.train.data.near_duplicates import (
+    MAX_HAMMING_DISTANCE,
+    PerceptualHashes,
+    _similar_hashes,
+    group_near_duplicates,
+    hash_image,
+)
 from retrieval.train.validation.leakage import _have_twins
 
 
@@ -70,12 +76,12 @@ def test_all_pairs_within_the_allowed_bits_are_found_and_no_others():
         bits = np.array([generator.choice(64, flips, replace=False) for _ in base]).astype(np.uint64).reshape(40, flips)
         hashes.append(base ^ np.bitwise_or.reduce(np.uint64(1) << bits, axis=1, initial=0).astype(np.uint64))
     everything = np.concatenate(hashes)
-    found = {tuple(sorted(pair)) for pairs in _alike(everything) for pair in pairs.T.tolist()}
+    found = {tuple(sorted(pair)) for pairs in _similar_hashes(everything) for pair in pairs.T.tolist()}
     oracle = {
         (first, second)
         for first in range(len(everything))
         for second in range(first + 1, len(everything))
-        if int(everything[first] ^ everything[second]).bit_count() <= MOST_BITS
+        if int(everything[first] ^ everything[second]).bit_count() <= MAX_HAMMING_DISTANCE
     }
     assert found == oracle
     assert len(oracle) > 200

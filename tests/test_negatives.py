@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from index.vectors import unit_rows
 from retrieval.train.data.dataset import PairDataset
-from retrieval.train.data.negatives import CAP, KEPT, HardNegatives, arrange_epoch, mine_hard_negatives
+from retrieval.train.data.negatives import (
+    MAX_RELATIVE_SCORE,
+    NEGATIVES_PER_IMAGE,
+    HardNegatives,
+    mine_hard_negatives,
+    place_hard_negatives,
+)
 from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.loop.hard_negatives import depth_of
 
@@ -48,14 +54,14 @@ def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
     """Against a loop over all texts."""
     captions, right, seed = case
     pictures, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
-    hard = mine_hard_negatives(pictures, texts, dataset_of(captions, right))
+    hard = mine_hard_negatives(pictures, texts, captions=captions, positives=right)
     scores = pictures.astype(np.float64) @ texts.T.astype(np.float64)
     beside = {text for own in captions for text in own}
     for place in range(len(captions)):
         own = max(scores[place, text] for text in captions[place])
-        cap = own - (1 - CAP) * abs(own)
+        cap = own - (1 - MAX_RELATIVE_SCORE) * abs(own)
         wrong = [text for text in np.argsort(-scores[place]).tolist() if text not in right[place]]
-        wanted = [text for text in wrong if scores[place, text] < cap and text in beside][:KEPT]
+        wanted = [text for text in wrong if scores[place, text] < cap and text in beside][:NEGATIVES_PER_IMAGE]
         pairs = zip(hard.images[place].tolist(), hard.captions[place].tolist(), strict=True)
         assert [captions[other][caption] for other, caption in pairs if other >= 0] == wanted
         assert (hard.images[place, len(wanted) :] == -1).all()
@@ -65,8 +71,8 @@ def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
 def tables(draw):
     count = draw(st.integers(1, 40))
     random = np.random.default_rng(draw(st.integers(0, 1000)))
-    pictures = random.integers(-1, count, (count, KEPT))
-    hard = HardNegatives(pictures, random.integers(0, 3, (count, KEPT)))
+    pictures = random.integers(-1, count, (count, NEGATIVES_PER_IMAGE))
+    hard = HardNegatives(pictures, random.integers(0, 3, (count, NEGATIVES_PER_IMAGE)))
     steps = draw(st.integers(1, count))
     sizes = [len(part) for part in np.array_split(np.arange(count), steps)]
     return random.permutation(count), random.integers(0, 3, count), hard, sizes, draw(st.floats(0, 0.9))
@@ -76,7 +82,7 @@ def tables(draw):
 @given(tables())
 def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
     order, captions, hard, sizes, share = case
-    shown, drawn = arrange_epoch(order, captions, hard=hard, sizes=sizes, share=share)
+    shown, drawn = place_hard_negatives(order, captions, negatives=hard, sizes=sizes, fraction=share)
     assert sorted(shown.tolist()) == list(range(len(order)))
     changed = np.flatnonzero(drawn != captions)
     known = {(int(p), int(c)) for p, c in zip(hard.images.flat, hard.captions.flat, strict=True)}
@@ -86,13 +92,13 @@ def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
 def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
     """Forty pictures in ten families of four: a batch of eight is four anchors and what is hard for them."""
     count = 40
-    pictures = np.full((count, KEPT), -1)
+    pictures = np.full((count, NEGATIVES_PER_IMAGE), -1)
     for place in range(count):
         pictures[place, :3] = [other for other in range(place // 4 * 4, place // 4 * 4 + 4) if other != place]
     hard = HardNegatives(pictures, np.zeros_like(pictures))
     order = np.random.default_rng(1).permutation(count)
     sizes = [8] * 5
-    shown, _ = arrange_epoch(order, np.zeros(count, np.int64), hard=hard, sizes=sizes, share=0.5)
+    shown, _ = place_hard_negatives(order, np.zeros(count, np.int64), negatives=hard, sizes=sizes, fraction=0.5)
     batches = shown.reshape(5, 8)
     plain = order.reshape(5, 8)
 
@@ -106,29 +112,34 @@ def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
 
 def test_without_a_share_or_without_neighbours_the_order_stays():
     order, captions = np.random.default_rng(0).permutation(10), np.arange(10) % 2
-    none = HardNegatives(np.full((10, KEPT), -1), np.full((10, KEPT), -1))
-    all_of_them = HardNegatives(np.tile(np.arange(KEPT), (10, 1)), np.zeros((10, KEPT), np.int64))
+    none = HardNegatives(np.full((10, NEGATIVES_PER_IMAGE), -1), np.full((10, NEGATIVES_PER_IMAGE), -1))
+    all_of_them = HardNegatives(
+        np.tile(np.arange(NEGATIVES_PER_IMAGE), (10, 1)), np.zeros((10, NEGATIVES_PER_IMAGE), np.int64)
+    )
     for hard, share in ((none, 0.5), (all_of_them, 0.0)):
-        shown, drawn = arrange_epoch(order, captions, hard=hard, sizes=[5, 5], share=share)
+        shown, drawn = place_hard_negatives(order, captions, negatives=hard, sizes=[5, 5], fraction=share)
         assert np.array_equal(shown, order)
         assert np.array_equal(drawn, captions)
 
 
 def test_a_schedule_with_hard_ones_is_a_function_of_seed_step_and_table():
-    hard = HardNegatives(np.tile(np.arange(KEPT), (30, 1)), np.ones((30, KEPT), np.int64))
-    samplers = [BatchSampler((2,) * 30, 8, 4, hard=hard, hard_share=0.5) for _ in range(2)]
+    hard = HardNegatives(np.tile(np.arange(NEGATIVES_PER_IMAGE), (30, 1)), np.ones((30, NEGATIVES_PER_IMAGE), np.int64))
+    samplers = [BatchSampler((2,) * 30, 8, 4, negatives=hard, negative_fraction=0.5) for _ in range(2)]
     for step in (5, 0, 5, 3):
         batches = [sampler.draw_batch(step) for sampler in samplers]
         assert np.array_equal(batches[0].images, batches[1].images)
         assert np.array_equal(batches[0].captions, batches[1].captions)
-        assert batches[0].captions[np.isin(batches[0].images, range(KEPT))].sum() > 0 or step % 4
+        assert batches[0].captions[np.isin(batches[0].images, range(NEGATIVES_PER_IMAGE))].sum() > 0 or step % 4
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_in_a_batch_a_neighbour_s_hard_text_is_the_one_that_is_drawn(share):
     random = np.random.default_rng(2)
-    hard = HardNegatives((np.arange(24)[:, None] + 1 + np.arange(KEPT)) % 24, random.integers(0, 3, (24, KEPT)))
-    sampler = BatchSampler((3,) * 24, 8, 0, hard=hard, hard_share=share)
+    hard = HardNegatives(
+        (np.arange(24)[:, None] + 1 + np.arange(NEGATIVES_PER_IMAGE)) % 24,
+        random.integers(0, 3, (24, NEGATIVES_PER_IMAGE)),
+    )
+    sampler = BatchSampler((3,) * 24, 8, 0, negatives=hard, negative_fraction=share)
     batch = sampler.draw_batch(0)
     anchors = batch.images[: 8 - round(share * 8)].tolist()
     for picture, caption in list(zip(batch.images.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.train.data.sampler import BatchSampler, uniform
+from retrieval.train.data.sampler import BatchSampler, draw_uniform
 
 samplers = st.builds(
     BatchSampler,
@@ -87,14 +87,14 @@ def test_epochs_and_seeds_differ():
 
 def test_the_stream_is_the_one_that_was_always_drawn():
     """A changed number here breaks the resuming of every run in the world."""
-    assert uniform(7, epoch=3, purpose=0, count=3) == pytest.approx(
+    assert draw_uniform(7, epoch=3, stream=0, count=3) == pytest.approx(
         [0.4821286018761155, 0.7241355726248441, 0.05025403948627161], abs=0
     )
     assert BatchSampler((2,) * 6, 4, seed=7).draw_batch(4).images.tolist() == [4, 0, 1]
 
 
 def test_draws_fill_the_unit_interval_evenly():
-    draws = uniform(0, epoch=0, purpose=2, count=100_000)
+    draws = draw_uniform(0, epoch=0, stream=2, count=100_000)
     counts, _ = np.histogram(draws, bins=20, range=(0, 1))
     assert counts.sum() == 100_000
     assert counts == pytest.approx(5_000, abs=5 * np.sqrt(5_000))

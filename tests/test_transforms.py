@@ -50,7 +50,7 @@ def test_a_whole_crop_is_what_open_clip_s_preprocessing_shows(mode, shape):
 )
 def test_a_crop_lies_inside_the_picture_and_shows_enough_of_it(plan, size, chance):
     framed = plan.resize(Image.new("RGB", size, "white"))
-    left, top, right, bottom = plan._box(framed.size, chance)
+    left, top, right, bottom = plan._crop_box(framed.size, chance)
     assert 0 <= left < right <= framed.width
     assert 0 <= top < bottom <= framed.height
     aspect = framed.width / framed.height if plan.resize_mode == "squash" else plan.width / plan.height

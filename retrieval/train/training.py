@@ -18,8 +18,7 @@ from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.train.config import TrainConfig
 from retrieval.train.data.dataset import PairDataset, hold_out_pairs
-from retrieval.train.data.disk_cache import DiskCache
-from retrieval.train.data.image_cache import ImageCache, build_image_cache
+from retrieval.train.data.image_cache import DiskCache, ImageCache, build_image_cache
 from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.defaults import resolve, with_defaults, with_resolved
 from retrieval.train.distributed import ProcessGroup, join_process_group, local_world_size
@@ -84,7 +83,7 @@ def train(
         folder.check(config, resume=resume)
         if process_group.is_main:
             during.enter_context(run_lock(folder.path))
-        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, sharers=local_world_size())))
+        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, processes=local_world_size())))
         during.enter_context(_own_chance())
         folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
         if resume and folder.config.is_file():
@@ -140,17 +139,21 @@ def _prepared(
         (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // local_world_size(), disk)
     )
     image_cache = build_image_cache(
-        pairs.pairs, transform, cache_bytes=cache_bytes, disk=kept, threads=config.threads, opened=watch.opened
+        pairs.pairs, transform, cache_bytes=cache_bytes, disk=kept, threads=config.threads, progress=watch.opened
     )
     held = np.zeros(len(pairs), np.bool_)
     if validation is None:
-        held = hold_out_pairs(pairs.pairs, image_cache, share=config.validation_share, seed=config.seed)
+        held = hold_out_pairs(pairs.pairs, image_cache, fraction=config.validation_share, seed=config.seed)
         validation_pairs = [pair for pair, out in zip(pairs, held, strict=True) if out]
     else:
         validation_pairs = list(validation)
     learned = np.where(held, -1, image_cache.image_of_pair)
     dataset = PairDataset.from_pairs(
-        pairs.pairs, learned, twins=image_cache.duplicate_groups, balance=config.balance, weight=config.weight_attribute
+        pairs.pairs,
+        learned,
+        duplicate_groups=image_cache.duplicate_groups,
+        balance=config.balance,
+        weight=config.weight_attribute,
     )
     _check_enough(dataset, pairs, image_cache)
     exam = Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened)

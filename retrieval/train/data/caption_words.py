@@ -1,8 +1,8 @@
-"""What a caption gives away by its words: whether its picture may be mirrored, and whether its colours may change.
+"""The words of a caption that decide whether its image may be flipped and whether its colours may change.
 
-Lists of words in English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Russian, Turkish, Chinese,
+The lists cover English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Russian, Turkish, Chinese,
 Japanese and Korean. A word too many costs a little variety, a word too few teaches something wrong, so the lists err
-on the side of too many: "light" and "orange" count as colours wherever they stand.
+on the side of too many: "light" and "orange" count as colours in any meaning.
 """
 
 import re
@@ -15,7 +15,7 @@ derecha derecho sinistra sinistro destra destro esquerda esquerdo direita direit
 lewa lewej prawo prawy prawa prawej слева налево левый левая левое левой справа направо правый правая правое правой
 solda sağ sağda sağa
 """
-# What is written looks wrong in a mirror, and few things are known by their letters, digits or hands alone.
+# Writing, numbers and clocks look wrong in a mirror.
 _WRITING: Final = """
 text texts letter letters lettering word words writing written reads reading says saying digit digits number numbers
 numeral alphabet initial initials monogram font calligraphy sign signs signpost logo logos label labels slogan caption
@@ -43,39 +43,38 @@ zielona niebieski niebieska fioletowy чёрный черный чёрная ч�
 голубая фиолетовый цветной тёмный светлый siyah beyaz gri gümüş altın kırmızı pembe turuncu sarı kahverengi yeşil mavi
 lacivert renkli koyu açık
 """
-# Scripts that do not set words apart: the sign is looked for anywhere. 黑 is 黒 in Japanese.
+# Scripts without spaces between words: the sign counts anywhere. 黑 is 黒 in Japanese.
 _SIDE_SIGNS: Final = re.compile("[左右]|왼쪽|오른쪽|좌측|우측")
 _WRITING_SIGNS: Final = re.compile("[字文]|数字|號碼|号码|地图|地圖|標誌|标志|時計|钟|鐘|글자|글씨|숫자|문자|간판|지도")
 _COLOR_SIGNS: Final = re.compile(
     "[色黑黒白灰银銀金红紅赤粉橙黄黃棕褐绿綠緑青蓝藍紫]|검은|검정|하얀|흰|회색|빨간|빨강|분홍|주황|노란|노랑|갈색|초록|녹색|파란|파랑|보라"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
-# A word to leave out: what stands between spaces or, where words are not set apart, a sign of its own.
+# What stands between spaces or, in scripts without spaces, a single sign.
 _PIECE: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 _MIRROR_WORDS: Final = frozenset(f"{_SIDES} {_WRITING}".split())
 _COLOR_WORDS: Final = frozenset(_COLORS.split())
 
 
-def bars_mirroring(text: str) -> bool:
-    """Whether a text says left or right, or speaks of letters, numbers and the like: its picture is not mirrored."""
-    return bool(_SIDE_SIGNS.search(text) or _WRITING_SIGNS.search(text)) or _names(text, _MIRROR_WORDS)
+def forbids_flip(text: str) -> bool:
+    """Return whether a text says left or right, or speaks of letters, numbers and the like."""
+    return bool(_SIDE_SIGNS.search(text) or _WRITING_SIGNS.search(text)) or _contains_word(text, _MIRROR_WORDS)
 
 
-def names_colors(text: str) -> bool:
-    """Whether a text names a colour, or speaks of colours or brightness: its picture's colours are left alone."""
-    return bool(_COLOR_SIGNS.search(text)) or _names(text, _COLOR_WORDS)
+def mentions_color(text: str) -> bool:
+    """Return whether a text names a colour, or speaks of colours or brightness."""
+    return bool(_COLOR_SIGNS.search(text)) or _contains_word(text, _COLOR_WORDS)
 
 
-def pieces(text: str) -> list[str]:
-    """The words of a text, in order, punctuation with them; each Chinese or Japanese sign is a word."""
+def split_words(text: str) -> list[str]:
+    """Return the words of a text, in order, with their punctuation; each Chinese or Japanese sign is a word."""
     return _PIECE.findall(text)
 
 
-def _names(text: str, words: frozenset[str]) -> bool:
-    """Whether one of the words is in a text, inflected as in "grünes" and "rojos" or not."""
-    said = _WORD.findall(text.casefold())
-    return any(stem in words for word in said for stem in _stems(word))
+def _contains_word(text: str, words: frozenset[str]) -> bool:
+    """Return whether one of the words is in a text, also inflected as in "grünes" and "rojos"."""
+    return any(stem in words for word in _WORD.findall(text.casefold()) for stem in _stems(word))
 
 
 def _stems(word: str) -> tuple[str, ...]:

@@ -1,101 +1,42 @@
-"""What a training run learns from: pictures, the texts beside them, what is held out, and batches for the model."""
+"""The training dataset: images with their captions, all texts that are right for each, and the held-out split."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluate.collection import Collection, build_collection
+from retrieval.errors import TrainingError
+from retrieval.evaluate.collection import Collection, build_collection, caption_key
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
-from retrieval.train.data.augmentation import Augmentation, with_words_left_out
-from retrieval.train.data.balance import classes_of
-from retrieval.train.data.caption_words import pieces
-from retrieval.train.data.sampler import BatchIndices, BatchSampler
-from retrieval.train.data.weights import weights_of
-from retrieval.train.distributed import ProcessGroup
-from retrieval.train.losses import Positives
-
-if TYPE_CHECKING:
-    from retrieval.train.data.image_cache import ImageCache
-    from retrieval.train.data.transforms import TrainTransform
+from retrieval.train.data.image_cache import ImageCache
 
 Ids = NDArray[np.int64]
 
 MIN_HELD_OUT: Final = 20
 MAX_HELD_OUT: Final = 2000
-_ALONE: Final = ProcessGroup()
-_KEPT_TEXTS: Final = 2**17  # texts that stay tokenised, 80 MB at the usual 77 tokens
-
-
-def hold_out_pairs(pairs: Sequence[Pair], image_cache: "ImageCache", *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which pairs (p,) are kept for validation: about this share of the pictures, `MAX_HELD_OUT` at most.
-
-    Pairs that share an item or a picture, or have near-duplicate pictures, directly or through others, stay together.
-    Which are held out hangs on what is in the pictures, not on their order or number: when pairs come and go, nearly
-    all stay on their side, and a model that goes on from an earlier run is not graded on what that run learned from.
-    Nothing is held out where that would be fewer than `MIN_HELD_OUT` pictures: too few to tell one model from
-    another.
-    """
-    families = _families(
-        build_collection(pairs, image_cache.image_of_pair, images=len(image_cache.sources)),
-        image_cache.duplicate_groups,
-    )
-    wanted = min(round(share * len(families)), MAX_HELD_OUT)
-    names, sizes = np.unique(families, return_counts=True)
-    drawn = dict.fromkeys(names.tolist(), "~")  # behind every hash
-    for family, content in zip(families.tolist(), image_cache.content_hashes, strict=True):
-        drawn[family] = min(drawn[family], _drawn(content, seed))
-    held, room = [], wanted
-    for place in sorted(range(len(names)), key=lambda place: drawn[int(names[place])]):
-        if sizes[place] <= room:
-            held.append(names[place])
-            room -= sizes[place]
-    if wanted - room < MIN_HELD_OUT:
-        return np.zeros(len(pairs), np.bool_)
-    return (image_cache.image_of_pair >= 0) & np.isin(families[image_cache.image_of_pair], held)
-
-
-def _drawn(content: str, seed: int) -> str:
-    """What decides a picture's side: as good as random, but always the same for the same bytes."""
-    return hashlib.blake2b(f"{seed} {content}".encode(), digest_size=16).hexdigest()
-
-
-def _families(collection: Collection, twins: Ids) -> Ids:
-    """For each picture (n,) the least picture that it is connected with through items and near-duplicates."""
-    least = np.arange(collection.item_images.targets)
-    items = collection.item_images
-    item_of_pair = items.query_of_pair()
-    while True:
-        of_item = np.full(items.queries, len(least))
-        np.minimum.at(of_item, item_of_pair, least[items.ids])
-        closer = least.copy()
-        np.minimum.at(closer, items.ids, of_item[item_of_pair])
-        np.minimum.at(closer, twins, closer.copy())
-        closer = np.minimum(closer, closer[twins])
-        if np.array_equal(closer, least):
-            return least
-        least = closer
+CLASS_BY_TEXT: Final = "text"
+_LISTED_NAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """Pictures with texts, by number: what a sampler draws from.
+    """Images with captions, all as numbers: what the batches are drawn from.
 
     Attributes:
-        pictures: the image_cache's number of each picture.
-        texts: the distinct texts.
-        captions: of each picture, the texts beside it.
-        right: of each picture, all texts that are right for it: those of its items, equal ones of others, and what is
-            right for its near-duplicates.
-        classes: of each picture, where epochs are balanced by class; else empty.
-        weights: (n,) what each picture counts in the loss; None where all count alike.
+        images: Each image's number in the image cache.
+        texts: The distinct texts.
+        captions: Of each image, the texts that it is paired with.
+        positives: Of each image, all texts that are right for it: those of its items, equal ones of other items, and
+            those of its near-duplicates.
+        classes: Class of each image, where epochs are balanced by class; else empty.
+        weights: (n,), weight of each image in the loss; None for equal weights.
     """
 
     images: tuple[int, ...]
@@ -107,176 +48,176 @@ class PairDataset:
 
     @classmethod
     def from_pairs(
-        cls, pairs: Sequence[Pair], numbers: Ids, *, twins: Ids | None = None, balance: str = "", weight: str = ""
+        cls,
+        pairs: Sequence[Pair],
+        image_of_pair: Ids,
+        *,
+        duplicate_groups: Ids | None = None,
+        balance: str = "",
+        weight: str = "",
     ) -> "PairDataset":
-        """The dataset in those pairs whose picture has a number in the image_cache.
+        """Return the dataset of those pairs whose image has a number in the image cache.
 
         Args:
-            pairs: pictures with captions.
-            numbers: the image_cache's number of each pair's picture, -1 for those to leave out.
-            twins: of each picture of the image_cache, the group of near-duplicates that it belongs to.
-            balance: what `balance.classes_of` makes classes by; empty for none.
-            weight: the attribute that pictures count by; empty for none.
+            pairs: Images with captions.
+            image_of_pair: The cache's number of each pair's image, -1 for those to leave out.
+            duplicate_groups: Of each image of the cache, its group of near-duplicates.
+            balance: Attribute to balance epochs by, or "text" for classes of equal captions; empty for no classes.
+            weight: Attribute that holds the weights; empty for none.
 
         Raises:
-            TrainingError: no picture has the attribute to balance by; or a weight is no number of at least 0.
+            TrainingError: no image has the attribute to balance by, or a weight is no number of at least 0.
         """
-        pictures, places = np.unique(numbers[numbers >= 0], return_inverse=True)
-        place_of_pair = np.full(len(numbers), -1)
-        place_of_pair[numbers >= 0] = places
-        spoken = [_spoken(pair) for pair in pairs]
-        collection = build_collection(spoken, place_of_pair, images=len(pictures))
+        images, compact = np.unique(image_of_pair[image_of_pair >= 0], return_inverse=True)
+        image_of_pair = image_of_pair.copy()
+        image_of_pair[image_of_pair >= 0] = compact
+        captioned = [_drop_blank_captions(pair) for pair in pairs]
+        collection = build_collection(captioned, image_of_pair, images=len(images))
         text_numbers = {text: number for number, text in enumerate(collection.texts)}
-        captions: list[dict[int, None]] = [{} for _ in pictures]
-        for pair, place in zip(spoken, place_of_pair.tolist(), strict=True):
-            if place >= 0:
-                captions[place].update(dict.fromkeys(text_numbers[text] for text in pair.captions))
-        right = collection.relevant_images().transpose()
-        if twins is not None and len(pictures):
-            right = _shared_by_twins(right, twins[pictures])
-        bounds = zip(right.offsets[:-1], right.offsets[1:], strict=True)
+        captions: list[dict[int, None]] = [{} for _ in images]
+        for pair, image in zip(captioned, image_of_pair.tolist(), strict=True):
+            if image >= 0:
+                captions[image].update(dict.fromkeys(text_numbers[text] for text in pair.captions))
+        positives = collection.relevant_images().transpose()
+        if duplicate_groups is not None and len(images):
+            positives = _share_among_duplicates(positives, duplicate_groups[images])
         return cls(
-            images=tuple(pictures.tolist()),
+            images=tuple(images.tolist()),
             texts=collection.texts,
             captions=tuple(map(tuple, captions)),
-            positives=tuple(tuple(right.ids[start:stop].tolist()) for start, stop in bounds),
-            classes=() if not balance else classes_of(pairs, place_of_pair, pictures=len(pictures), by=balance),
-            weights=None if not weight else weights_of(pairs, place_of_pair, attribute=weight, count=len(pictures)),
+            positives=tuple(tuple(positives.ids[start:stop].tolist()) for start, stop in pairwise(positives.offsets)),
+            classes=read_classes(pairs, image_of_pair, images=len(images), by=balance) if balance else (),
+            weights=read_weights(pairs, image_of_pair, images=len(images), attribute=weight) if weight else None,
         )
 
-    def digest(self, image_cache: "ImageCache") -> str:
-        """Hash of the pictures' bytes and the texts: equal where a sampler would draw the same."""
-        told: list[object] = [
-            self.texts,
-            self.captions,
-            [image_cache.content_hashes[number] for number in self.images],
-        ]
-        told += [self.classes] if self.classes else []
-        told += [] if self.weights is None else [self.weights.tolist()]
-        return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+    def digest(self, cache: ImageCache) -> str:
+        """Return a hash of the images' bytes and the texts: equal where a sampler would draw the same batches."""
+        content: list[object] = [self.texts, self.captions, [cache.content_hashes[image] for image in self.images]]
+        content += [self.classes] if self.classes else []
+        content += [] if self.weights is None else [self.weights.tolist()]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def _shared_by_twins(right: Relevance, twins: Ids) -> Relevance:
-    """What is right for each picture, or for another of its group of near-duplicates (n,)."""
-    _, group = np.unique(twins, return_inverse=True)
-    members = Relevance.from_pairs(
-        np.arange(len(group)), group, queries=len(group), targets=int(group.max(initial=-1)) + 1
-    )
-    return members.compose(members.transpose()).compose(right)
-
-
-def _spoken(pair: Pair) -> Pair:
+def _drop_blank_captions(pair: Pair) -> Pair:
     return Pair(pair.id, pair.image, tuple(caption for caption in pair.captions if caption.strip()))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch that is ready for the model.
+def _share_among_duplicates(positives: Relevance, duplicate_groups: Ids) -> Relevance:
+    """Add to each image what is right for the others of its group of near-duplicates (n,)."""
+    _, group = np.unique(duplicate_groups, return_inverse=True)
+    members = Relevance.from_pairs(
+        np.arange(len(group)), group, queries=len(group), targets=int(group.max(initial=-1)) + 1
+    )
+    return members.compose(members.transpose()).compose(positives)
 
-    Attributes:
-        step: counted from 0.
-        epoch: counted from 0.
-        pictures: (b,) by their places in the dataset.
-        texts: (b,) by their numbers there.
-        pixels: (b, height, width, 3) bytes; empty where what the image tower makes of the pictures is known.
-        tokens: (b, context length).
-        positives: which texts of the whole batch are right for which of its pictures.
-        weights: (whole batch,) what each pair counts; None where all count alike.
-        first: where in the whole batch these b are, which is all of it unless other processes have the rest.
+
+def read_classes(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int, by: str) -> tuple[int, ...]:
+    """Return the class of each image, numbered from 0; images without a value are one class of their own.
+
+    Args:
+        pairs: Images with attributes; of several pairs of one image the first that has a value counts.
+        image_of_pair: Each pair's image, -1 for none.
+        images: Number of images.
+        by: Name of an attribute, or "text": images with the same first caption are one class.
+
+    Raises:
+        TrainingError: no image has that attribute.
     """
-
-    step: int
-    epoch: int
-    images: Ids
-    texts: Ids
-    pixels: NDArray[np.uint8]
-    tokens: Ids
-    positives: Positives
-    weights: NDArray[np.float64] | None = None
-    offset: int = 0
-
-    @property
-    def total(self) -> int:
-        """Pairs in the whole batch."""
-        return len(self.positives)
+    values: dict[int, str | None] = {}
+    for pair, image in zip(pairs, image_of_pair.tolist(), strict=True):
+        if image >= 0 and values.get(image) is None:
+            values[image] = _class_name(pair, by)
+    if not any(value is not None for value in values.values()):
+        names = sorted({name for pair in pairs for name in pair.attributes})
+        known = f"there are {', '.join(names[:_LISTED_NAMES])}" if names else "there are none"
+        raise TrainingError(f"no image has an attribute {by!r} to balance by; {known}, and {CLASS_BY_TEXT!r}")
+    numbers: dict[str | None, int] = {}
+    return tuple(numbers.setdefault(values.get(image), len(numbers)) for image in range(images))
 
 
-class BatchLoader:
-    """Prepares the batch of any step; called on several threads at once.
+def _class_name(pair: Pair, by: str) -> str | None:
+    if by == CLASS_BY_TEXT:
+        return next((caption_key(caption) for caption in pair.captions if caption.strip()), None)
+    value = pair.attributes.get(by)
+    return None if value is None else caption_key(str(value))
 
-    Attributes:
-        sampler: what it follows; to be changed while no thread is at work.
+
+def read_weights(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int, attribute: str) -> NDArray[np.float64]:
+    """Return the weight of each image, (n,): the mean of its pairs' values.
+
+    Args:
+        pairs: Images with attributes.
+        image_of_pair: Each pair's image, -1 for none.
+        images: Number of images.
+        attribute: Name of the attribute that holds the weights.
+
+    Raises:
+        TrainingError: a value is missing or no number of at least 0, or all are 0.
     """
+    used = np.flatnonzero(image_of_pair >= 0)
+    values = np.array([_weight(pairs[place], attribute) for place in used.tolist()], np.float64)
+    if len(used) and not values.any():
+        raise TrainingError(f"the weight_attribute {attribute!r} is 0 for every pair: there is nothing to learn from")
+    sums, counts = (np.bincount(image_of_pair[used], weights, minlength=images) for weights in (values, None))
+    return np.asarray(sums / counts)
 
-    def __init__(
-        self,
-        dataset: PairDataset,
-        image_cache: "ImageCache",
-        *,
-        sampler: BatchSampler,
-        transform: "TrainTransform | None",
-        tokenizer: Callable[..., Any],
-        augmentation: Augmentation | None = None,
-        word_dropout: float = 0.0,
-        process_group: ProcessGroup = _ALONE,
-    ) -> None:
-        """Begin; without transform, no batch shows its pictures. Each process gets its own shard of every batch."""
-        self._process_group = process_group
-        self._dataset, self._image_cache, self.sampler, self._transform = dataset, image_cache, sampler, transform
-        self._augmentation, self._word_dropout = augmentation, word_dropout
-        self._tokenizer, self._one_at_a_time = tokenizer, Lock()
-        self.tokens = lru_cache(_KEPT_TEXTS)(self._tokens_of)
 
-    def load(self, step: int) -> Batch:
-        """The batch of a step.
-
-        Raises:
-            TrainingError: a picture that could be read at first no longer can.
-        """
-        batch, dataset = self.sampler.draw_batch(step), self._dataset
-        texts = [dataset.captions[place][caption] for place, caption in zip(batch.images, batch.captions, strict=True)]
-        share = self._process_group.shard(len(texts))
-        own = slice(share.start, share.stop)
-        return Batch(
-            step=step,
-            epoch=batch.epoch,
-            images=batch.images[own],
-            texts=np.array(texts[own]),
-            pixels=self._pixels(batch, share),
-            tokens=np.stack([self._said(texts[place], batch, place) for place in share]),
-            positives=Positives.from_texts(texts, [dataset.positives[place] for place in batch.images]),
-            weights=None if dataset.weights is None else dataset.weights[batch.images],
-            offset=share.start,
+def _weight(pair: Pair, attribute: str) -> float:
+    value = pair.attributes.get(attribute)
+    try:
+        weight = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        weight = math.nan
+    if not (math.isfinite(weight) and weight >= 0):
+        raise TrainingError(
+            f"the weight_attribute {attribute!r} of {pair.id} is {value!r}; every pair needs a number of at least 0"
         )
+    return weight
 
-    def _pixels(self, batch: BatchIndices, share: range) -> NDArray[np.uint8]:
-        if self._transform is None:
-            return np.empty((0, 0, 0, 3), np.uint8)
-        return np.stack([self._shown(batch, place, self._transform) for place in share])
 
-    def _shown(self, batch: BatchIndices, place: int, transform: "TrainTransform") -> NDArray[np.uint8]:
-        """A picture of the batch as it is shown."""
-        picture = int(batch.images[place])
-        pixels = self._image_cache.crop(self._dataset.images[picture], transform, batch.crop_draws[place])
-        return (
-            pixels
-            if self._augmentation is None
-            else self._augmentation.apply(picture, pixels, batch.augmentation_draws[place])
-        )
+def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Return which pairs (p,) to hold out for validation: about this fraction of the images, at most `MAX_HELD_OUT`.
 
-    def _said(self, text: int, batch: BatchIndices, place: int) -> Ids:
-        """Tokens of a text of the batch as it is shown, perhaps without some of its words."""
-        if not self._word_dropout:
-            return self.tokens(text)
-        whole = self._dataset.texts[text]
-        chance = self.sampler.words(batch.epoch, int(batch.samples[place]), len(pieces(whole)))
-        said = with_words_left_out(whole, chance, share=self._word_dropout)
-        return self.tokens(text) if said == whole else self._tokenize(said)
+    Pairs that share an item or an image, or have near-duplicate images, directly or through others, stay together. The
+    choice depends on the images' bytes, not on their order or number: when pairs come and go, nearly all stay on their
+    side, and a model fine-tuned from an earlier run is not evaluated on what that run learned from. Nothing is held out
+    where that would be fewer than `MIN_HELD_OUT` images: too few to tell one model from another.
+    """
+    groups = _connected_images(
+        build_collection(pairs, cache.image_of_pair, images=len(cache.sources)), cache.duplicate_groups
+    )
+    wanted = min(round(fraction * len(groups)), MAX_HELD_OUT)
+    names, sizes = np.unique(groups, return_counts=True)
+    keys = dict.fromkeys(names.tolist(), "~")  # sorts after every hash
+    for group, content_hash in zip(groups.tolist(), cache.content_hashes, strict=True):
+        keys[group] = min(keys[group], _split_key(content_hash, seed))
+    held, room = [], wanted
+    for place in sorted(range(len(names)), key=lambda place: keys[int(names[place])]):
+        if sizes[place] <= room:
+            held.append(names[place])
+            room -= sizes[place]
+    if wanted - room < MIN_HELD_OUT:
+        return np.zeros(len(pairs), np.bool_)
+    return (cache.image_of_pair >= 0) & np.isin(groups[cache.image_of_pair], held)
 
-    def _tokens_of(self, text: int) -> Ids:
-        return self._tokenize(self._dataset.texts[text])
 
-    def _tokenize(self, text: str) -> Ids:
-        """Tokens of one text; Hugging Face's tokenizers must not run on two threads at once."""
-        with self._one_at_a_time:
-            return np.asarray(self._tokenizer([text])[0])
+def _split_key(content_hash: str, seed: int) -> str:
+    """Return what an image's side is drawn by: as good as random, but the same each time for the same bytes."""
+    return hashlib.blake2b(f"{seed} {content_hash}".encode(), digest_size=16).hexdigest()
+
+
+def _connected_images(collection: Collection, duplicate_groups: Ids) -> Ids:
+    """Return for each image (n,) the smallest image number it is connected with through items and near-duplicates."""
+    items = collection.item_images
+    smallest = np.arange(items.targets)
+    item_of_pair = items.query_of_pair()
+    while True:
+        of_item = np.full(items.queries, len(smallest))
+        np.minimum.at(of_item, item_of_pair, smallest[items.ids])
+        closer = smallest.copy()
+        np.minimum.at(closer, items.ids, of_item[item_of_pair])
+        np.minimum.at(closer, duplicate_groups, closer.copy())
+        closer = np.minimum(closer, closer[duplicate_groups])
+        if np.array_equal(closer, smallest):
+            return smallest
+        smallest = closer

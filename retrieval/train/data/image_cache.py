@@ -1,42 +1,114 @@
-"""The distinct pictures of a training run: each opened once, damaged ones named, kept in memory or on disk."""
+"""The distinct images of a training run: each decoded once, damaged ones named, kept resized in memory or on disk."""
 
+import mmap
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from retrieval.concurrency import prefetch_map
 from retrieval.errors import RetrievalError, TrainingError
-from retrieval.hashing import content_hash
 from retrieval.images import ImageSource, open_image
+from retrieval.images.pipeline import read_distinct_images
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates, hash_image
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from retrieval.train.data.disk_cache import DiskCache
     from retrieval.train.data.transforms import TrainTransform
 
 Ids = NDArray[np.int64]
 
+_MAX_FRACTION_OF_FREE: Final = 0.5  # of what is free on the disk: checkpoints and whatever else runs need the rest
+
+
+class DiskCache:
+    """RGB images in a nameless file: nothing is left of it however the process ends.
+
+    One thread writes, any number of threads read. A full disk ends the writing and loses nothing.
+    """
+
+    def __init__(self, folder: Path, budget: int, *, processes: int = 1) -> None:
+        """Open an empty cache in a folder, which is created, for at most `budget` bytes and half of the free space.
+
+        Args:
+            folder: Where the file is.
+            budget: Bytes, of all processes together; 0 for no cache.
+            processes: Number of processes of this machine that have a cache each.
+
+        Raises:
+            TrainingError: there can be no file in the folder.
+        """
+        self._file: BinaryIO | None = None
+        self._entries: dict[str, tuple[int, int, int]] = {}  # offset, width, height
+        self._end, self._budget = 0, budget
+        if not budget:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._budget = min(budget, int(_MAX_FRACTION_OF_FREE * shutil.disk_usage(folder).free)) // processes
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as this object)
+        except OSError as error:
+            raise TrainingError(
+                f"The image cache cannot be written to {folder}: {error.strerror}. Name another cache_folder."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: str, image: Image.Image) -> None:
+        """Store an image, if there is room."""
+        size = 3 * image.width * image.height
+        if self._file is None or self._end + size > self._budget:
+            return
+        try:
+            written = os.pwrite(self._file.fileno(), image.tobytes(), self._end)
+        except OSError:  # full, or over the quota
+            written = 0
+        if written < size:
+            self._budget = self._end
+            return
+        self._entries[key] = (self._end, image.width, image.height)
+        self._end += size
+
+    def get(self, key: str) -> Image.Image | None:
+        """Return a stored image; None where it is not stored."""
+        entry = self._entries.get(key)
+        if entry is None or self._file is None:
+            return None
+        offset, width, height = entry
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        length = offset - start + 3 * width * height
+        with mmap.mmap(self._file.fileno(), length, offset=start, access=mmap.ACCESS_READ) as mapped:
+            pixels = np.frombuffer(mapped[offset - start :], np.uint8)
+        return Image.fromarray(pixels.reshape(height, width, 3))
+
+    def close(self) -> None:
+        """Free the space on the disk."""
+        self._entries.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """The distinct pictures of a set of pairs, each opened once, the first of them kept in memory, others on disk.
+    """The distinct images of a set of pairs, the first of them cached in memory, further ones on disk.
 
     Attributes:
-        sources: where each picture is.
-        contents: the hash of each picture's bytes.
-        prints: of each picture, by which near-duplicates are known.
-        twins: of each picture, the least one that it is a near-duplicate of, or itself.
-        numbers: which picture each pair shows; -1 for one that cannot be read or has no caption.
-        framed: pictures kept in memory, ready for `TrainTransform.cut`.
-        skipped: what cannot be learned from, and why.
-        disk: further pictures, ready likewise; None for none.
+        sources: Where each image is.
+        content_hashes: Hash of each image's bytes.
+        perceptual_hashes: Of each image, to find near-duplicates by.
+        duplicate_groups: Of each image, the first one that it is a near-duplicate of, or itself.
+        image_of_pair: Number of each pair's image; -1 where it cannot be read or the pair has no caption.
+        in_memory: Resized images by content hash, ready for `TrainTransform.random_resized_crop`.
+        skipped: The images and pairs that cannot be used, and why.
+        disk: Further resized images by content hash; None without a disk cache.
     """
 
     sources: tuple[ImageSource, ...]
@@ -44,32 +116,40 @@ class ImageCache:
     perceptual_hashes: PerceptualHashes
     duplicate_groups: Ids
     image_of_pair: Ids
-    in_memory: Mapping[int, "Image.Image"]
+    in_memory: Mapping[str, Image.Image]
     skipped: tuple[Skipped, ...]
-    disk: "DiskCache | None" = None
+    disk: DiskCache | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether no picture has to be decoded again."""
+        """Whether no image has to be decoded again."""
         return len(self.in_memory) + (0 if self.disk is None else len(self.disk)) == len(self.sources)
 
-    def crop(self, number: int, transform: "TrainTransform", chance: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """A crop of a picture, bytes (height, width, 3).
+    def crop(self, image: int, transform: "TrainTransform", draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return a random resized crop of an image, bytes (height, width, 3).
 
         Raises:
             TrainingError: it can no longer be read.
         """
-        framed = self.in_memory.get(number)
-        if framed is None and self.disk is not None:
-            framed = self.disk.get(number)
-        return transform.random_resized_crop(self._framed(number, transform) if framed is None else framed, chance)
+        key = self.content_hashes[image]
+        resized = self.in_memory.get(key)
+        if resized is None and self.disk is not None:
+            resized = self.disk.get(key)
+        if resized is None:
+            resized = self._decode(self.sources[image], transform)
+        return transform.random_resized_crop(resized, draws)
 
-    def _framed(self, number: int, transform: "TrainTransform") -> "Image.Image":
-        source = self.sources[number]
+    @staticmethod
+    def _decode(source: ImageSource, transform: "TrainTransform") -> Image.Image:
         try:
-            return transform.resize(_decoded(source.read(), transform))
+            return transform.resize(open_image(source.read(), size=max(transform.height, transform.width)))
         except RetrievalError as error:
-            raise gone(source, error) from error
+            raise lost_image_error(source, error) from error
+
+
+def lost_image_error(source: ImageSource, error: RetrievalError) -> TrainingError:
+    """Return the error of an image that could be read when the cache was built."""
+    return TrainingError(f"{source.name} could be read before training, but now it {error}. Put it back and resume.")
 
 
 def build_image_cache(
@@ -77,105 +157,58 @@ def build_image_cache(
     transform: "TrainTransform",
     *,
     cache_bytes: int,
-    disk: "DiskCache | None" = None,
+    disk: DiskCache | None = None,
     threads: int | None = None,
-    opened: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ImageCache:
-    """Open every captioned picture once, on threads: what is damaged is known before training starts.
+    """Read the image of every captioned pair once, on threads: damaged ones are known before training starts.
 
     Args:
-        pairs: what shows the pictures.
-        transform: how they are framed.
-        cache_bytes: of memory, for framed pictures.
-        disk: takes those that memory does not.
-        threads: that open pictures; one a core where it is None.
-        opened: called with (done, total) after each file.
+        pairs: Images with captions.
+        transform: Resizes the images.
+        cache_bytes: Memory for resized images.
+        disk: Stores those that memory does not hold.
+        threads: One a core where it is None.
+        progress: Called with (done, total) after each file.
     """
-    files: dict[tuple[object, ...], int] = {}
-    sources: list[ImageSource] = []
-    file_of_pair = np.full(len(pairs), -1)
-    for place, pair in enumerate(pairs):
-        if any(caption.strip() for caption in pair.captions):
-            file = files.setdefault((pair.image.path, pair.image.member), len(files))
-            sources += [pair.image] * (file == len(sources))
-            file_of_pair[place] = file
-    found = _Found(cache_bytes, disk)
-    outcomes = prefetch_map(lambda source: _opened(source, transform), sources, threads=threads)
-    with closing(outcomes):
-        for done, (source, outcome) in enumerate(zip(sources, outcomes, strict=True), start=1):
-            found.add(source, outcome)
-            if opened is not None:
-                opened(done, len(sources))
-    silent = [
-        Skipped(pair.image.name, "has no caption to learn from") for pair in _without_caption(pairs, file_of_pair)
+    captioned = np.array([any(map(str.strip, pair.captions)) for pair in pairs], np.bool_)
+    in_memory: dict[str, Image.Image] = {}
+    perceptual_hashes: dict[str, PerceptualHashes] = {}
+    memory_left = cache_bytes
+
+    def receive(content_hash: str, prepared: tuple[PerceptualHashes, Image.Image]) -> None:
+        nonlocal memory_left
+        perceptual_hashes[content_hash], resized = prepared
+        memory_left -= 4 * resized.width * resized.height  # Pillow takes four bytes a pixel
+        if memory_left >= 0:
+            in_memory[content_hash] = resized
+        elif disk is not None:
+            disk.put(content_hash, resized)
+
+    images = read_distinct_images(
+        [pairs[place].image for place in np.flatnonzero(captioned).tolist()],
+        lambda image: (hash_image(image), transform.resize(image)),
+        size=max(transform.height, transform.width),
+        receive=receive,
+        threads=threads,
+        progress=progress,
+    )
+    image_of_pair = np.full(len(pairs), -1)
+    image_of_pair[captioned] = images.numbers
+    failures = [Skipped(source.name, reason) for source, reason in images.failures]
+    uncaptioned = [
+        Skipped(pair.image.name, "has no caption to learn from")
+        for pair, used in zip(pairs, captioned, strict=True)
+        if not used
     ]
-    numbers = np.append(np.array(found.number_of_file, np.int64), -1)[file_of_pair]
-    prints = PerceptualHashes.concatenate(found.prints)
+    hashes = PerceptualHashes.concatenate([perceptual_hashes[content] for content in images.contents])
     return ImageCache(
-        sources=tuple(found.sources),
-        content_hashes=tuple(found.contents),
-        perceptual_hashes=prints,
-        duplicate_groups=group_near_duplicates(prints),
-        image_of_pair=numbers,
-        in_memory=found.framed,
-        skipped=(*found.skipped, *silent),
+        sources=images.sources,
+        content_hashes=images.contents,
+        perceptual_hashes=hashes,
+        duplicate_groups=group_near_duplicates(hashes),
+        image_of_pair=image_of_pair,
+        in_memory=in_memory,
+        skipped=(*failures, *uncaptioned),
         disk=disk,
     )
-
-
-def gone(source: ImageSource, error: RetrievalError) -> TrainingError:
-    """What there is to say of a picture that could be read when the image_cache was opened."""
-    return TrainingError(f"{source.name} could be read at first, but now {error}; put it back and resume")
-
-
-class _Found:
-    """Numbers the pictures as they are opened; equal bytes are one picture."""
-
-    def __init__(self, cache_bytes: int, disk: "DiskCache | None") -> None:
-        self.sources: list[ImageSource] = []
-        self.contents: dict[str, int] = {}
-        self.prints: list[PerceptualHashes] = []
-        self.framed: dict[int, Image.Image] = {}
-        self.skipped: list[Skipped] = []
-        self.number_of_file: list[int] = []
-        self._left, self._disk = cache_bytes, disk
-
-    def add(self, source: ImageSource, outcome: "tuple[str, PerceptualHashes, Image.Image] | RetrievalError") -> None:
-        if isinstance(outcome, RetrievalError):
-            self.skipped.append(Skipped(source.name, str(outcome)))
-            self.number_of_file.append(-1)
-            return
-        content, printed, framed = outcome
-        number = self.contents.setdefault(content, len(self.contents))
-        self.number_of_file.append(number)
-        if number == len(self.sources):
-            self.sources.append(source)
-            self.prints.append(printed)
-            self._keep(number, framed)
-
-    def _keep(self, number: int, framed: "Image.Image") -> None:
-        """Keep a picture while the budget lasts; Pillow takes four bytes a pixel."""
-        self._left -= 4 * framed.width * framed.height
-        if self._left >= 0:
-            self.framed[number] = framed
-        elif self._disk is not None:
-            self._disk.keep(number, framed)
-
-
-def _opened(
-    source: ImageSource, transform: "TrainTransform"
-) -> "tuple[str, PerceptualHashes, Image.Image] | RetrievalError":
-    try:
-        data = source.read()
-        image = _decoded(data, transform)
-    except RetrievalError as error:
-        return error
-    return content_hash(data), hash_image(image), transform.resize(image)
-
-
-def _decoded(data: bytes, transform: "TrainTransform") -> "Image.Image":
-    return open_image(data, size=max(transform.height, transform.width))
-
-
-def _without_caption(pairs: Sequence[Pair], file_of_pair: Ids) -> list[Pair]:
-    return [pairs[place] for place in np.flatnonzero(file_of_pair < 0).tolist()]

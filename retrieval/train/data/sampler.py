@@ -1,6 +1,6 @@
-"""What each training step sees, as a pure function of (seed, step): any step can be had without those before it.
+"""The batches of a training run, as a pure function of (seed, step): any step can be had without those before it.
 
-All chance comes from the counter-based generator Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
+All randomness comes from the counter-based generator Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
 1, 2, 3"), whose raw output NumPy promises never to change: a run can be resumed under another version of NumPy.
 """
 
@@ -11,115 +11,188 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.train.data.augmentation import LOOK_DRAWS
-from retrieval.train.data.balance import balanced, dealt
-from retrieval.train.data.negatives import HardNegatives, arrange_epoch
+from retrieval.train.data.negatives import HardNegatives, place_hard_negatives
+from retrieval.train.data.transforms import AUGMENTATION_DRAWS, CROP_DRAWS
 
-# What a stream of random numbers is for; dataset.py has 3.
-_ORDER, _CAPTION, _CROP, _LOOK, _WORDS, _TURN, _DEAL = 0, 1, 2, 4, 5, 6, 7
-_CROP_DRAWS = 4
+Ids = NDArray[np.int64]
+Draws = NDArray[np.float64]
+
+# The streams of random numbers; 3 was used before.
+_ORDER, _CAPTION, _CROP, _AUGMENTATION, _WORDS, _BALANCE, _DEAL = 0, 1, 2, 4, 5, 6, 7
 
 
 @dataclass(frozen=True, slots=True)
 class BatchIndices:
-    """One step's pictures, all different, the caption drawn for each, and the chance that its look depends on."""
+    """One step's images, all different, the caption drawn for each, and the draws that its augmentation depends on."""
 
     step: int
     epoch: int
-    images: NDArray[np.int64]  # (b,)
-    captions: NDArray[np.int64]  # (b,) which of the picture's own captions
-    crop_draws: NDArray[np.float64]  # (b, 4), uniform in [0, 1)
-    augmentation_draws: NDArray[np.float64]  # (b, 5), likewise: for `augmentation.Augmentation`
-    samples: NDArray[
-        np.int64
-    ]  # (b,) which number of the epoch each shows: with the epoch, the key to its words' chance
+    images: Ids  # (b,)
+    captions: Ids  # (b,), which of the image's own captions
+    crop_draws: Draws  # (b, 4), uniform in [0, 1)
+    augmentation_draws: Draws  # (b, 5), likewise
+    samples: Ids  # (b,), number of each sample within its epoch: with the epoch, the key of its word draws
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # two samplers are never compared, and a million counts are slow to hash
+@dataclass(frozen=True, slots=True, eq=False)  # samplers are never compared, and a million counts are slow to hash
 class BatchSampler:
-    """Every batch of a training run over pictures numbered from 0.
+    """Samples every batch of a training run over images numbered from 0.
 
-    An epoch shows each picture once, with one of its captions, in a new order. It is cut into batches whose sizes
-    differ by one at most and never exceed `batch_size`: a short tail would teach little and upset batch normalisation.
-    With `hard` pictures and captions that are hard for each other meet in a batch: see `mining.arranged`.
-    With `classes` an epoch has as many showings, but each class has its equal share of them: see `balance.balanced`.
+    An epoch shows each image once, with one of its captions, in a new order. It is cut into batches whose sizes differ
+    by one at most and never exceed `batch_size`: a short last batch would teach little and upset batch normalisation.
+    With `negatives`, images and captions that are hard for each other meet in a batch: see `place_hard_negatives`.
+    With `classes` an epoch has as many samples, but each class has its equal share of them: see `sample_balanced`.
+
+    Attributes:
+        caption_counts: Number of captions of each image, at least 1.
+        batch_size: Most images in a batch.
+        seed: Decides every draw.
+        classes: Class of each image; empty to show each image once an epoch.
+        negatives: Hard negatives of each image, for the epoch under way.
+        negative_fraction: Fraction of each batch to fill with hard negatives of the rest.
     """
 
-    caption_counts: Sequence[int]  # of each picture, at least 1
+    caption_counts: Sequence[int]
     batch_size: int
     seed: int
-    classes: Sequence[int] = ()  # of each picture; empty to show each picture once an epoch
-    hard: HardNegatives | None = None  # what is hard for each picture, for as long as that holds
-    hard_share: float = 0.0  # of each batch, to be hard for the rest of it
+    classes: Sequence[int] = ()
+    negatives: HardNegatives | None = None
+    negative_fraction: float = 0.0
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps show every picture once."""
+        """Number of batches of an epoch."""
         return -(-len(self.caption_counts) // self.batch_size)
 
     @property
-    def sizes(self) -> list[int]:
-        """Pictures in each batch of an epoch."""
+    def batch_sizes(self) -> list[int]:
+        """Number of images in each batch of an epoch."""
         small, larger = divmod(len(self.caption_counts), self.steps_per_epoch)
         return [small + (place < larger) for place in range(self.steps_per_epoch)]
 
     def draw_batch(self, step: int) -> BatchIndices:
-        """The batch of a step, counted from 0."""
+        """Return the batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        shown = _epoch(self, epoch)
-        start = sum(self.sizes[:place])
-        part = slice(start, start + self.sizes[place])
-        pictures, turns = shown.pictures[part], shown.turns[part]
+        order = _draw_epoch(self, epoch)
+        start = sum(self.batch_sizes[:place])
+        part = slice(start, start + self.batch_sizes[place])
+        samples = order.samples[part]
         return BatchIndices(
-            step, epoch, pictures, shown.captions[turns], shown.crop_draws[turns], shown.looks[turns], turns
+            step=step,
+            epoch=epoch,
+            images=order.images[part],
+            captions=order.captions[samples],
+            crop_draws=order.crop_draws[samples],
+            augmentation_draws=order.augmentation_draws[samples],
+            samples=samples,
         )
 
-    def words(self, epoch: int, turn: int, count: int) -> NDArray[np.float64]:
-        """Numbers (count,) in [0, 1) for the words of a caption that is shown."""
-        return uniform(self.seed, epoch=epoch, purpose=_WORDS, count=count, place=turn)
+    def draw_words(self, epoch: int, sample: int, count: int) -> Draws:
+        """Return uniform draws (count,) for the words of a sample's caption."""
+        return draw_uniform(self.seed, epoch=epoch, stream=_WORDS, count=count, substream=sample)
 
 
 @dataclass(frozen=True, slots=True)
 class _Epoch:
-    """What an epoch shows, batch after batch: `turns` says where the draws of each showing stand."""
+    """The samples of an epoch, batch after batch; `samples` are indices into the tables by sample."""
 
-    pictures: NDArray[np.int64]  # (n,)
-    turns: NDArray[np.int64]  # (n,) the picture itself, or with classes a number of each showing's own
-    captions: NDArray[np.int64]  # (n,) by turn
-    crop_draws: NDArray[np.float64]  # (n, 4) by turn
-    looks: NDArray[np.float64]  # (n, 5) by turn
+    images: Ids  # (n,)
+    samples: Ids  # (n,), the image itself, or with classes a number of the sample's own
+    captions: Ids  # (n,), by sample
+    crop_draws: Draws  # (n, 4), by sample
+    augmentation_draws: Draws  # (n, 5), by sample
 
 
 @lru_cache(maxsize=4)  # threads that work ahead may be in two epochs at once
-def _epoch(sampler: BatchSampler, epoch: int) -> _Epoch:
+def _draw_epoch(sampler: BatchSampler, epoch: int) -> _Epoch:
     count = len(sampler.caption_counts)
-    order = np.argsort(_raw(sampler.seed, epoch=epoch, purpose=_ORDER, count=count), kind="stable")
-    shown, turns = np.arange(count), order
+    order = np.argsort(_draw_bits(sampler.seed, epoch=epoch, stream=_ORDER, count=count), kind="stable")
+    draw = partial(draw_uniform, sampler.seed, epoch=epoch)
+    images, samples = np.arange(count), order
     if len(sampler.classes):
-        offset, deal = (uniform(sampler.seed, epoch=epoch, purpose=use, count=count) for use in (_TURN, _DEAL))
-        shown = balanced(sampler.classes, order, steps=sampler.steps_per_epoch, offset=float(offset[0]))
-        turns = dealt(count, deal[: sampler.steps_per_epoch])
-    draws = partial(uniform, sampler.seed, epoch=epoch)
-    captions = (draws(purpose=_CAPTION, count=count) * np.asarray(sampler.caption_counts)[shown]).astype(np.int64)
-    if sampler.hard is not None:  # and then without classes: a turn is its picture
-        turns, captions = arrange_epoch(
-            turns, captions, hard=sampler.hard, sizes=sampler.sizes, share=sampler.hard_share
+        offset, deal = float(draw(stream=_BALANCE, count=1)[0]), draw(stream=_DEAL, count=sampler.steps_per_epoch)
+        images = sample_balanced(sampler.classes, order, steps=sampler.steps_per_epoch, offset=offset)
+        samples = deal_into_batches(count, deal)
+    captions = (draw(stream=_CAPTION, count=count) * np.asarray(sampler.caption_counts)[images]).astype(np.int64)
+    if sampler.negatives is not None:  # and then without classes: a sample is its image
+        samples, captions = place_hard_negatives(
+            samples,
+            captions,
+            negatives=sampler.negatives,
+            sizes=sampler.batch_sizes,
+            fraction=sampler.negative_fraction,
         )
     return _Epoch(
-        pictures=shown[turns],
-        turns=turns,
+        images=images[samples],
+        samples=samples,
         captions=captions,
-        crop_draws=draws(purpose=_CROP, count=count * _CROP_DRAWS).reshape(count, _CROP_DRAWS),
-        looks=draws(purpose=_LOOK, count=count * LOOK_DRAWS).reshape(count, LOOK_DRAWS),
+        crop_draws=draw(stream=_CROP, count=count * CROP_DRAWS).reshape(count, CROP_DRAWS),
+        augmentation_draws=draw(stream=_AUGMENTATION, count=count * AUGMENTATION_DRAWS).reshape(
+            count, AUGMENTATION_DRAWS
+        ),
     )
 
 
-def uniform(seed: int, *, epoch: int, purpose: int, count: int, place: int = 0) -> NDArray[np.float64]:
-    """Numbers (count,) in [0, 1); the one at place i is the same whatever the count. Each `place` has its own."""
-    raw = _raw(seed, epoch=epoch, purpose=purpose, count=count, place=place)
-    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def sample_balanced(classes: Sequence[int], order: Ids, *, steps: int, offset: float) -> Ids:
+    """Sample an epoch's images (n,) with every class expected equally often; repeats stand side by side.
+
+    Within a class every image is expected equally often. As no image can be shown twice in a batch, none comes more
+    often than there are steps: what a class with few images leaves over goes to the others.
+
+    Args:
+        classes: Class of each image, (n,).
+        order: The images (n,) in a random order.
+        steps: Number of batches of an epoch.
+        offset: Uniform draw. Systematic sampling (Madow 1949) makes of it how often each image comes: as often as
+            expected, rounded up or down, and so that all together are n.
+    """
+    expected = expected_counts(np.asarray(classes), maximum=steps)[order]
+    upto = np.minimum(np.floor(np.cumsum(expected) + offset), len(order))
+    counts = np.minimum(np.diff(upto, prepend=0).astype(np.int64), steps)
+    missing = len(order) - counts.sum()  # where rounding has made a sum of 99.99... out of 100
+    counts[np.flatnonzero(counts < steps)[:missing]] += 1
+    return np.repeat(order, counts)
 
 
-def _raw(seed: int, *, epoch: int, purpose: int, count: int, place: int = 0) -> NDArray[np.uint64]:
-    generator = np.random.Philox(key=(seed, epoch), counter=(0, place, 0, purpose))
+def expected_counts(classes: Ids, *, maximum: int) -> Draws:
+    """Return how often each image is expected in an epoch, (n,): n in all, equally many of each class.
+
+    No image is expected more than `maximum` times.
+    """
+    sizes = np.bincount(classes).astype(np.float64)
+    share, full = np.zeros_like(sizes), sizes == 0
+    room = float(len(classes))
+    while True:
+        share[~full] = room / max(int((~full).sum()), 1)
+        over = ~full & (share > sizes * maximum)
+        if not over.any():
+            return np.asarray((share / np.maximum(sizes, 1))[classes])
+        share[over], full = (sizes * maximum)[over], full | over
+        room = len(classes) - share[full].sum()
+
+
+def deal_into_batches(count: int, draws: Draws) -> Ids:
+    """Return positions (count,), batch after batch, dealt out to the batches in turn so that neighbours are apart.
+
+    Batch sizes differ by one at most, larger ones first, as `np.array_split` cuts them.
+
+    Args:
+        count: Number of positions.
+        draws: One uniform draw for each batch, by which the batches are ordered.
+    """
+    steps = len(draws)
+    larger = count % steps
+    order = np.argsort(draws, kind="stable")
+    ordered = [*order[order < larger], *order[order >= larger]]
+    return np.concatenate([np.arange(batch, count, steps) for batch in ordered])
+
+
+def draw_uniform(seed: int, *, epoch: int, stream: int, count: int, substream: int = 0) -> Draws:
+    """Return draws (count,) uniform in [0, 1); the one at place i is the same whatever the count."""
+    bits = _draw_bits(seed, epoch=epoch, stream=stream, count=count, substream=substream)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _draw_bits(seed: int, *, epoch: int, stream: int, count: int, substream: int = 0) -> NDArray[np.uint64]:
+    generator = np.random.Philox(key=(seed, epoch), counter=(0, substream, 0, stream))
     return np.asarray(generator.random_raw(count), dtype=np.uint64)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retrieval.train.config import TrainConfig
-    from retrieval.train.data.dataset import Batch
+    from retrieval.train.data.loader import Batch
     from retrieval.train.model.towers import Towers
 
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.config import TrainConfig
-    from retrieval.train.data.dataset import Batch, BatchLoader, PairDataset
+    from retrieval.train.data.dataset import PairDataset
     from retrieval.train.data.image_cache import ImageCache
+    from retrieval.train.data.loader import Batch, BatchLoader
     from retrieval.train.data.sampler import BatchSampler
     from retrieval.train.data.transforms import TrainTransform
     from retrieval.train.distributed import ProcessGroup
@@ -60,7 +61,7 @@ class Drill:
             part = steps if not share else steps[: length - steps.start % length]
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mined()
-            loader.sampler = replace(sampler, hard=self.hard, hard_share=share)
+            loader.sampler = replace(sampler, negatives=self.hard, negative_fraction=share)
             prepared = prefetch_map(loader.load, part, threads=threads, depth=self._depth(sampler, threads))
             with closing(prepared):
                 yield from prepared
@@ -68,7 +69,7 @@ class Drill:
 
     def _depth(self, sampler: "BatchSampler", threads: int) -> int:
         """How many batches are prepared ahead."""
-        shown = 0 if self.towers.can_precompute("image") else max(sampler.sizes) // self.process_group.world_size
+        shown = 0 if self.towers.can_precompute("image") else max(sampler.batch_sizes) // self.process_group.world_size
         room = _AHEAD_BYTES // local_world_size()
         return depth_of(threads, batch_bytes=shown * self.transform.height * self.transform.width * 3, room=room)
 
@@ -84,7 +85,7 @@ class Drill:
 
     def _mined(self) -> HardNegatives:
         self.towers.model.eval()
-        hard = mine_hard_negatives(*self._rows(), self.dataset)
+        hard = mine_hard_negatives(*self._rows(), captions=self.dataset.captions, positives=self.dataset.positives)
         set_train_mode(self.towers.model)
         tables = [torch.from_numpy(table).to(self.process_group.device) for table in (hard.images, hard.captions)]
         self.process_group.broadcast(tables)  # each process may round scores in its own way

@@ -16,11 +16,11 @@ from retrieval.concurrency import available_cores
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import EvaluationError, OtherRunError, TrainingError
 from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
-from retrieval.train.data.augmentation import Augmentation
-from retrieval.train.data.dataset import Batch, BatchLoader, PairDataset
+from retrieval.train.data.dataset import PairDataset
 from retrieval.train.data.image_cache import ImageCache
+from retrieval.train.data.loader import Batch, BatchLoader
 from retrieval.train.data.sampler import BatchSampler
-from retrieval.train.data.transforms import TrainTransform
+from retrieval.train.data.transforms import Augmentation, TrainTransform
 from retrieval.train.defaults import ResolvedConfig
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop.callbacks import Watch
@@ -90,7 +90,7 @@ class Trainer:
             self.towers,
             self.process_group,
         )
-        self.process_group.check_batch_size(self.sampler.sizes[-1])
+        self.process_group.check_batch_size(self.sampler.batch_sizes[-1])
 
     @property
     def model(self) -> Any:
@@ -192,7 +192,9 @@ class Trainer:
             sampler=self.sampler,
             transform=None if self.towers.can_precompute("image") else self.transform,
             tokenizer=self.checkpoint.tokenizer,
-            augmentation=Augmentation.from_captions(self.dataset, flip=flip, jitter=jitter),
+            augmentation=Augmentation.from_captions(
+                self.dataset.texts, self.dataset.positives, flip=flip, color_jitter=jitter
+            ),
             word_dropout=0.0 if self.towers.can_precompute("text") else self.config.word_dropout,
             process_group=process_group,
         )
@@ -211,7 +213,7 @@ class Trainer:
             self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, kept=told)
         if self.towers.can_precompute("text"):
             texts = range(len(self.dataset.texts))
-            self.towers.precompute_texts(map(loader.tokens, texts), kept=partial(kept, total=len(texts)))
+            self.towers.precompute_texts(map(loader.tokenize_text, texts), kept=partial(kept, total=len(texts)))
 
     def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""

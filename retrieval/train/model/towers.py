@@ -15,14 +15,14 @@ from retrieval.concurrency import prefetch_map
 from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
 from retrieval.errors import RetrievalError
 from retrieval.images import ImageSource, open_image
-from retrieval.train.data.image_cache import gone
+from retrieval.train.data.image_cache import lost_image_error
 from retrieval.train.model.item_dropout import select_items
 from retrieval.train.model.param_groups import Side, find_head, get_tower, is_frozen, set_train_mode
 
 if TYPE_CHECKING:
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
-    from retrieval.train.data.dataset import Batch
+    from retrieval.train.data.loader import Batch
 
 _EVEN_TEXTS: Final = 32  # texts that are encoded together at least, so that short ones need not wait for long ones
 _KEPT_BATCH: Final = 64  # pictures or texts that are computed together for keeping
@@ -107,7 +107,7 @@ class Towers:
             try:
                 return encoder.prepare(open_image(source.read(), size=encoder.image_size))
             except RetrievalError as error:
-                raise gone(source, error) from error
+                raise lost_image_error(source, error) from error
 
         with closing(prefetch_map(prepared, sources, threads=threads)) as pictures:
             self._keep(

@@ -132,7 +132,7 @@ def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp
 def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_path, monkeypatch):
     """Of every batch but the last of each epoch, pictures beyond the anchors are hard for one of these."""
     tables, met = [], []
-    mine, teach = hard_negatives.mine_hard_negatives, hard_negatives.ahead
+    mine, teach = hard_negatives.mine_hard_negatives, hard_negatives.prefetch_map
 
     def spied_mining(pictures, texts, dataset):
         hard = mine(pictures, texts, dataset)
@@ -151,7 +151,7 @@ def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_p
             yield batch
 
     monkeypatch.setattr(hard_negatives, "mine_hard_negatives", spied_mining)
-    monkeypatch.setattr(hard_negatives, "ahead", spied)
+    monkeypatch.setattr(hard_negatives, "prefetch_map", spied)
     train(pairs, tmp_path / "run", config=replace(CONFIG, hard_negatives=0.5))
     assert len(tables) == 2  # none before the first epoch of a model that knows nothing
     assert len(met) == 6

@@ -30,9 +30,9 @@ K = 10
 WEIGHTS = tuple(step / 10 for step in range(11))
 COLUMNS = ["queries", "number", "pictures", "items, best", "items, mean", "items, learned", "words", "hybrid"]
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "pictures": {},
-    "items, best": {"target": "items", "caption_weight": 0.5},
-    "items, mean": {"target": "items", "caption_weight": 0.5, "fusion": "mean"},
+    "pictures": {"mode": "vectors"},
+    "items, best": {"mode": "vectors", "target": "items", "caption_weight": 0.5},
+    "items, mean": {"mode": "vectors", "target": "items", "caption_weight": 0.5, "fusion": "mean"},
     "words": {"mode": "words"},
     "hybrid": {"mode": "hybrid"},
 }
@@ -257,7 +257,7 @@ def graded(catalog: Catalog, items: Sequence[Mapping[str, Any]], asked: Sequence
         return np.array([ndcg(page, own) for page, own in zip(pages, grades, strict=True)])
 
     found = {way: values(**options) for way, options in WAYS.items()}
-    weighed = np.stack([values(target="items", caption_weight=weight) for weight in WEIGHTS])
+    weighed = np.stack([values(mode="vectors", target="items", caption_weight=weight) for weight in WEIGHTS])
     learned = np.empty(len(asked))
     for half in (0, 1):  # the weight that is best on one half is used on the other
         learned[half::2] = weighed[np.argmax(weighed[:, 1 - half :: 2].mean(axis=1)), half::2]

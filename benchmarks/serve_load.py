@@ -21,7 +21,7 @@ import numpy as np
 from common import write_results
 from serving import Client, Service, make_catalog, queries, serving
 
-from retrieval.catalog import Catalog, make_request
+from retrieval.catalog import Catalog, SearchRequest
 
 CLIENTS = (1, 16, 64)
 BATCH = 16
@@ -73,11 +73,11 @@ def alone(catalog: Path, size: int, *, seconds: float) -> dict[str, Any]:
     """The same searches in a loop, in this process."""
     texts = queries(1000)
     with Catalog.open(catalog, read_only=True) as opened:
-        opened.search(texts[0])
+        opened.search(texts[0], mode="vectors")
         taken, parts, place, end = [], [], 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
             since = time.perf_counter()
-            asked = [make_request(text=texts[(place + one) % len(texts)]) for one in range(size)]
+            asked = [SearchRequest(text=texts[(place + one) % len(texts)], mode="vectors") for one in range(size)]
             found = opened.search_many(asked)
             taken += [time.perf_counter() - since] * size
             parts += [{part: value / size for part, value in hits.seconds.items()} for hits in found]

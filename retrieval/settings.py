@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
@@ -65,7 +66,7 @@ class Setting:
         """Whether the value is of the declared type and one of the choices or in the range."""
         if (value is None and NoneType in self.types) or (isinstance(value, str) and value in self.choices):
             return True
-        if self.types & {int, float}:
+        if self.types & {int, float} and self.types <= {int, float, str, NoneType}:
             number = isinstance(value, int | float if float in self.types else int) and not isinstance(value, bool)
             inside = number and math.isfinite(value) and self.low <= value <= self.high
             return inside and not (self.exclusive and value == self.low)
@@ -105,6 +106,7 @@ def setting(default: Any, help: str, **declared: Any) -> Any:  # noqa: A002 (as 
     return field(default=default, metadata={_KEY: Setting(help=help, default=default, **declared)})
 
 
+@cache
 def settings_of(cls: type) -> dict[str, Setting]:
     """The settings that a dataclass declares, by their names, in order."""
     declared = {one.name: (one.type, one.metadata[_KEY]) for one in fields(cls) if _KEY in one.metadata}
@@ -113,7 +115,8 @@ def settings_of(cls: type) -> dict[str, Setting]:
 
 def check_settings(settings: Any, *, error: type[Exception]) -> None:
     """Raise `error` for the first value that is not of its type, or outside its range or choices."""
-    for name, one in settings_of(type(settings)).items():
+    cls: type = type(settings)
+    for name, one in settings_of(cls).items():
         value = getattr(settings, name)
         if not one.allows(value):
             raise error(f"Invalid value for {name}: {value!r}. It must be {one.values}.")

@@ -22,7 +22,7 @@ from index.errors import DeviceError
 from index.exact import exact_search
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
-from retrieval.catalog import Catalog, index_updater, is_catalog, make_request, side
+from retrieval.catalog import Catalog, SearchRequest, index_updater, is_catalog, side
 from retrieval.catalog.search import single
 from retrieval.catalog.write import maintenance
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError, QueryError
@@ -90,7 +90,7 @@ def best_images(items, query, k):
 
 
 def test_a_text_finds_the_image_that_it_names(shop):
-    hits = shop.search("something blue", k=2)
+    hits = shop.search("something blue", k=2, mode="vectors")
     assert (hits[0].id, hits[0].rank, hits[1].rank, hits[0].target) == ("blue", 1, 2, "images")
     assert hits[0].score == pytest.approx(_cosine("something blue", "blue"), abs=1e-6)
     assert hits[0].caption == "a blue square"
@@ -163,18 +163,18 @@ def test_filters_hold_exactly_and_an_empty_answer_is_no_error(shop):
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, "3", None])
 def test_k_is_a_positive_number(shop, k):
-    with pytest.raises(QueryError, match="k is a number of hits"):
+    with pytest.raises(QueryError, match=r"Invalid value for k: .* a whole number of at least 1"):
         shop.search("red", k=k)
 
 
 def test_other_senseless_requests_are_query_errors(shop):
-    with pytest.raises(QueryError, match="target is 'images', 'captions' or 'items'"):
+    with pytest.raises(QueryError, match="Invalid value for target: 'pictures'"):
         shop.search("red", target="pictures")
     with pytest.raises(QueryError, match="dimension 2, and 24"):
         shop.search(vector=[1.0, 0.0])
     with pytest.raises(QueryError, match="nothing to search for"):
         shop.search()
-    with pytest.raises(QueryError, match="effort is 'high'"):
+    with pytest.raises(QueryError, match="Invalid value for effort: 'high'"):
         shop.search("red", effort="high")
 
 
@@ -195,7 +195,7 @@ def test_a_search_of_an_empty_catalog_loads_and_records_no_encoder_and_any_may_c
 ):
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", None)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
-        requests = [make_request(target=target, **part) for part in ({"text": "red"}, {"vector": [1.0, 2.0]})]
+        requests = [SearchRequest(target=target, **part) for part in ({"text": "red"}, {"vector": [1.0, 2.0]})]
         assert catalog.search_many(requests) == [[], []]
         assert (
             catalog.search("red", image=b"none is looked at", target=target)
@@ -401,13 +401,13 @@ def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(comp
 @pytest.mark.parametrize("target", ["images", "captions", "items"])
 def test_a_search_like_an_item_holds_its_vectors_while_a_compaction_takes_the_file_away(compacted, monkeypatch, target):
     reader, compact = compacted
-    before = single._item_row
+    before = single.Search._mix_vectors
 
     def late(*given):
         compact()
         return before(*given)
 
-    monkeypatch.setattr(single, "_item_row", late)
+    monkeypatch.setattr(single.Search, "_mix_vectors", late)
     assert [hit.id for hit in reader.search(like="it", target=target)] == ["other"]
 
 

@@ -200,9 +200,9 @@ def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
     assert {line.split("\t")[1] for line in lines} == {"P2", "P3", "P5"}
     code, lines, err = run("search", catalog, "square", "--where", "price>1000")
     assert (code, lines) == (0, [])
-    assert "nothing found that the filter lets through" in err
+    assert "Nothing found that passes the filter" in err
     assert (
-        "no item has an attribute 'prise'; there are color, price"
+        "No item has an attribute 'prise'. The attributes are color, price."
         in run("search", catalog, "x", "--where", "prise<5")[2]
     )
 
@@ -211,8 +211,8 @@ def test_an_attribute_that_no_item_has_is_named_where_hits_are_sorted_or_grouped
     for option in ("--sort", "-prise"), ("--group", "prise"):
         code, lines, err = run("search", catalog, "square", *option)
         assert (code, bool(lines)) == (0, True)
-        assert "no item has an attribute 'prise'; there are color, price" in err
-    assert "no item has" not in run("search", catalog, "square", "--sort", "-price", "--group", "color")[2]
+        assert "No item has an attribute 'prise'. The attributes are color, price." in err
+    assert "No item has" not in run("search", catalog, "square", "--sort", "-price", "--group", "color")[2]
 
 
 def test_the_page_holds_the_words_and_every_hit(run, catalog, tmp_path):

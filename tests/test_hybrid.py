@@ -91,14 +91,14 @@ def test_a_mix_of_words_with_other_parts_and_without_the_item_that_is_liked(shop
     hits = shop.search("red hat", like="item 3", minus="blue", mode="hybrid", k=80)
     assert "item 3" not in {hit.id for hit in hits}
     assert hits.total == 79
-    with pytest.raises(QueryError, match="by a text alone"):
+    with pytest.raises(QueryError, match="takes a text alone"):
         shop.search("red", minus="blue", mode="words")
     with pytest.raises(QueryError, match="Words rank items"):
         shop.search("red", mode="hybrid", target="captions")
-    with pytest.raises(QueryError, match="weight of words is a positive number"):
+    with pytest.raises(QueryError, match="weight of words must be a positive number"):
         shop.search("red", mode="hybrid", weights={"words": 0})
     with pytest.raises(QueryError, match="'words', which the query does not have"):
-        shop.search("red", weights={"words": 2})
+        shop.search("red", mode="vectors", weights={"words": 2})
 
 
 def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):

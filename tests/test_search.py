@@ -1,6 +1,8 @@
 """Filters, facets, sorting, paging, groups, floors and boosts: equal to a plain scan without an index or a column."""
 
 import asyncio
+import dataclasses
+import inspect
 import math
 from collections import Counter
 from functools import partial
@@ -10,10 +12,12 @@ import pytest
 from fake_encoder import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from index.vectors import unit_rows
-from retrieval.catalog import Boost, Catalog, make_request
+from retrieval.catalog import Boost, Catalog, SearchRequest
 from retrieval.errors import QueryError
+from retrieval.records.database import Database
 
 DIMENSION = 5
 COLORS = ("red", "Red", "BLUE", "blue", "Grün")
@@ -316,55 +320,55 @@ def test_many_searches_at_once_are_those_one_by_one_and_share_one_forward_pass(t
         encoder.texts.clear()
         calls = []
         encode, encoder.encode_texts = encoder.encode_texts, lambda texts: calls.append(list(texts)) or encode(texts)
-        together = catalog.search_many([make_request(**one) for one in asked])
+        together = catalog.search_many([SearchRequest(**one) for one in asked])
         assert together == alone
         assert calls == [["red", "a blue one", "green", "white"]]
-        assert asyncio.run(catalog.asearch(make_request(**asked[0]))) == alone[0]
+        assert asyncio.run(catalog.asearch(SearchRequest(**asked[0]))) == alone[0]
 
 
 def test_one_request_without_an_answer_is_an_error_in_its_place_alone(shop):
     catalog, rows = shop
     asked = [{"like": "0", "k": 1}, {"like": "unknown"}, {"vector": [1.0]}, {"vector": rows[5], "k": 1}]
-    first, unknown, short, last = catalog.search_each([make_request(**one) for one in asked])
+    first, unknown, short, last = catalog.search_each([SearchRequest(**one) for one in asked])
     assert first[0].id != "0"
     assert [hit.id for hit in last] == ["5"]
     assert "no item 'unknown'" in str(unknown)
     assert isinstance(short, QueryError)
     with pytest.raises(QueryError, match="no item 'unknown'"):
-        catalog.search_many([make_request(**one) for one in asked])
+        catalog.search_many([SearchRequest(**one) for one in asked])
 
 
 def test_what_is_no_request_is_told_what_makes_one(shop):
     catalog, _ = shop
-    with pytest.raises(QueryError, match=r"a request is what make_request returns, not \{'text': 'red'\}"):
-        catalog.search_many([make_request(text="red"), {"text": "red"}])
+    with pytest.raises(QueryError, match=r"search_many takes SearchRequests, not \{'text': 'red'\}"):
+        catalog.search_many([SearchRequest(text="red"), {"text": "red"}])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"offset": -1}, "offset is a number of hits, at least 0, not -1"),
+        ({"offset": -1}, "Invalid value for offset: -1. It must be a whole number of at least 0"),
         ({"k": 99_999, "offset": 2}, "at most 100,000"),
         ({"sort": [3]}, "name of an attribute, not 3"),
-        ({"sort": {"price": 1}}, "sort is a list"),
-        ({"group": ""}, "group is the name of an attribute"),
+        ({"sort": {"price": 1}}, "sort must be a list"),
+        ({"group": ""}, "group must be the name of an attribute"),
         ({"facets": "color"}, "Facets are a list"),
         ({"facets": {"price": [[1, "a"]]}}, "both numbers or both texts"),
         ({"facets": {"price": [[None, None]]}}, "both numbers or both texts"),
         ({"facets": {"price": 0}}, "from 1 to 1000"),
-        ({"floor": 2}, "floor is a number from -1 to 1"),
+        ({"floor": 2}, "floor: 2. It must be a number of at least -1 and at most 1"),
         ({"boosts": [{"attribute": "a", "weight": 3}]}, "from -1 to 1, not 3"),
-        ({"boosts": [{"attribute": "a"}]}, "A boost is"),
-        ({"boosts": [{"attribute": "a", "weight": 0.1, "low": 3, "high": 3}]}, "not below its high"),
-        ({"mode": "magic"}, "mode is 'vectors', 'words' or 'hybrid'"),
+        ({"boosts": [{"attribute": "a"}]}, "A boost must be"),
+        ({"boosts": [{"attribute": "a", "weight": 0.1, "low": 3, "high": 3}]}, "must be below its high"),
+        ({"mode": "magic"}, "mode: 'magic'. It must be one of vectors, words, hybrid"),
         ({"mode": "words"}, "needs a text"),
-        ({"fusion": "worst"}, "fusion is 'best' or 'mean'"),
-        ({"caption_weight": 1.1}, "from 0 to 1"),
+        ({"fusion": "worst"}, "fusion: 'worst'. It must be one of best, mean"),
+        ({"caption_weight": 1.1}, "caption_weight: 1.1. It must be a number of at least 0 and at most 1"),
     ],
 )
 def test_senseless_arguments_are_refused_with_what_would_make_sense(arguments, message):
     with pytest.raises(QueryError, match=message):
-        make_request(**{"where": {}, **arguments})
+        SearchRequest(**{"where": {}, **arguments})
 
 
 def test_a_floor_under_items_as_wholes_leaves_none_out(tmp_path):
@@ -380,6 +384,66 @@ def test_a_floor_under_items_as_wholes_leaves_none_out(tmp_path):
         expected = int(np.sum(scores.mean(axis=0) >= -0.1))
         hits = catalog.search(vector=rows[0, 0], target="items", caption_weight=0.5, floor=-0.1, k=2000)
         assert len(hits) == hits.total == expected > 1000
+
+
+# --- the request
+
+
+def test_search_takes_the_fields_of_a_search_request_with_their_defaults():
+    parameters = list(inspect.signature(Catalog.search).parameters.values())[1:]
+    fields = [field for field in dataclasses.fields(SearchRequest) if field.init]
+    assert [(one.name, one.default) for one in parameters] == [(field.name, field.default) for field in fields]
+
+
+@pytest.mark.parametrize(
+    ("item", "arguments", "mode"),
+    [
+        ({"captions": ["red"]}, {"text": "red"}, "hybrid"),
+        ({"attributes": {"n": 1}}, {"text": "red"}, "hybrid"),
+        ({"captions": ["red"]}, {"text": "red", "minus": "blue"}, "hybrid"),
+        ({"captions": ["red"]}, {"text": "red", "target": "images"}, "hybrid"),
+        ({}, {"text": "red"}, "vectors"),
+        ({"captions": ["red"]}, {"text": "red", "mode": "vectors"}, "vectors"),
+        ({"captions": ["red"]}, {"text": "red", "target": "captions"}, "vectors"),
+        ({"captions": ["red"]}, {"text": "red", "vector": np.ones(24)}, "vectors"),
+        ({"captions": ["red"]}, {"text": "red", "like": "b"}, "vectors"),
+        ({"captions": ["red"]}, {"vector": np.ones(24)}, "vectors"),
+        ({"captions": ["red"]}, {"where": {}}, "vectors"),
+    ],
+)
+def test_text_alone_is_a_hybrid_search_where_the_catalog_has_words(tmp_path, item, arguments, mode):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        rows = np.eye(24, dtype=np.float32)
+        catalog.upsert([{"id": "a", "image_vectors": rows[:1], **item}, {"id": "b", "image_vectors": rows[1:2]}])
+        hits = catalog.search(**arguments)
+        assert hits
+        assert {hit.target for hit in hits} == {arguments.get("target", "items" if mode == "hybrid" else "images")}
+        assert all(bool(hit.ranks) == (mode == "hybrid") for hit in hits)
+
+
+def test_words_in_a_catalog_of_words_that_went_are_not_missed(tmp_path):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(24)[:1], "captions": ["red"], "attributes": {"n": 1}}])
+        assert catalog.search("red")[0].target == "items"
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(24)[:1]}])
+        assert catalog.search("red")[0].target == "images"
+
+
+@pytest.mark.parametrize("arguments", [{"text": "red"}, {"image": b"", "text": "red"}, {"where": {"n": 1}}])
+def test_search_opens_one_read_transaction(tmp_path, monkeypatch, arguments):
+    with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(24)[:1], "captions": ["red"], "attributes": {"n": 1}}])
+        if "image" in arguments:
+            arguments |= {"image": Image.new("RGB", (8, 8))}
+        opened, reading = [], Database.reading
+
+        def count(database):
+            opened.append(database)
+            return reading(database)
+
+        monkeypatch.setattr(Database, "reading", count)
+        assert catalog.search(**arguments)[0].id == "a"
+        assert len(opened) == 1
 
 
 # --- items as wholes

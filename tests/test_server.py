@@ -77,7 +77,7 @@ def told(answer, status):
 
 
 def test_a_search_answers_as_the_catalog_does(client, shop):
-    answer = client.post("/search", json={"text": "something blue", "mode": "vectors", "k": 3})
+    answer = client.post("/search", json={"text": "something blue", "k": 3})
     hits = shop.search("something blue", k=3)
     assert [(hit["id"], hit["score"], hit["rank"]) for hit in answer.json()["hits"]] == [
         (hit.id, hit.score, hit.rank) for hit in hits

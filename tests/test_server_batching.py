@@ -7,7 +7,7 @@ import pytest
 from serving import CountingEncoder, make_shop
 from serving import until as comes
 
-from retrieval.catalog.search.request import make_request
+from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import QueryError
 from retrieval.server.batching import Batcher, measure_batch_size
 from retrieval.server.catalog_api import CatalogAPI
@@ -173,7 +173,7 @@ def without_seconds(answer):
 
 def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
     engine = CatalogAPI(shop)
-    requests = [make_request(**query) for query in QUERIES]
+    requests = [SearchRequest(**query) for query in QUERIES]
     alone = [without_seconds(answer) for request in requests for answer in engine.search_many([request])]
     shop.encoder.passes = 0
     together = [without_seconds(answer) for answer in engine.search_many(requests)]
@@ -192,7 +192,7 @@ def test_one_that_nobody_foresaw_takes_no_other_with_it(shop, monkeypatch):
         return search_each(self, requests)
 
     monkeypatch.setattr(type(shop), "search_each", failing)
-    one, two = engine.search_many([make_request(text="red", k=3), make_request(text="red", k=2)])
+    one, two = engine.search_many([SearchRequest(text="red", k=3), SearchRequest(text="red", k=2)])
     assert isinstance(one, KeyError)
     assert len(two["hits"]) == 2
 

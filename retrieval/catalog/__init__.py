@@ -19,7 +19,7 @@ from retrieval.catalog.info import catalog_info
 from retrieval.catalog.search.batch import Searcher
 from retrieval.catalog.search.caption_weight import learn_caption_weight
 from retrieval.catalog.search.hits import read_image_sources, read_items
-from retrieval.catalog.search.request import Boost, Fusion, Mode, Request, make_request
+from retrieval.catalog.search.request import Boost, Fusion, Mode, SearchRequest, make_request
 from retrieval.catalog.side import Side
 from retrieval.catalog.write import maintenance, sync
 from retrieval.catalog.write.recording import record_given
@@ -28,7 +28,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
-from retrieval.query import Picture
+from retrieval.query import ImageInput
 from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog, is_new
 from retrieval.records.state import SIDES, VectorSpace
 from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
@@ -41,7 +41,7 @@ __all__ = [
     "Hits",
     "Item",
     "Mode",
-    "Request",
+    "SearchRequest",
     "SyncReport",
     "is_catalog",
     "make_request",
@@ -246,12 +246,12 @@ class Catalog:
         self,
         text: str | None = None,
         *,
-        image: Picture | None = None,
+        image: ImageInput | None = None,
         like: str | None = None,
         minus: str | None = None,
         vector: ArrayLike | None = None,
         weights: Mapping[str, float] | None = None,
-        mode: Mode = "vectors",
+        mode: Mode | None = None,
         target: Target | None = None,
         k: int = 10,
         offset: int = 0,
@@ -267,85 +267,44 @@ class Catalog:
     ) -> Hits:
         """Return the k best images, captions or items, best first; fewer where fewer match.
 
-        Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
-        first one that the filter lets through. Items: pictures and captions fused into one score. Equal scores come in
-        the order in which vectors were added. The result is exact under any filter; without one it is as exact as the
-        index. Boosts, fusion and grouping put the best 1,000 (or offset + k) into another order.
+        Each argument is the field of `SearchRequest` of the same name, which says what it does, what it may be and what
+        its default means. A text alone is searched by words and meaning (mode "hybrid") where the catalog has captions
+        or attributes; a mix, a picture, an item or a vector by vectors.
 
-        Args:
-            text: Words.
-            image: A picture: path, bytes, ImageSource or Pillow image.
-            like: Id of an item, which then is no hit itself; of several pictures, their mean.
-            minus: Words to search away from.
-            vector: A row of the encoder's space, (d,).
-            weights: Weights of the parts by name ("text", "image", "like", "minus", "vector", and in the mode "hybrid"
-                "words"); 1 where not given.
-            mode: "vectors" ranks by cosine, "words" by BM25 of the text's words in names, captions and attributes,
-                "hybrid" by both; there an item comes first whose id or number was typed.
-            target: "images", "captions" or "items". By default captions for an image alone, where there are any; items
-                where words are searched; else images.
-            k: Most hits.
-            offset: How many of the best to leave out, to page.
-            where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray"}. With a filter ({} is one) nothing
-                else need be asked for: all items that pass it are hits.
-            sort: Attributes to sort the hits by, "price" or "-price" for the greatest first; a missing one comes last.
-                Where something is looked for, the best 100 (or offset + k) are sorted; with a floor, all above it.
-            group: Attribute that variants share: of these the best one is a hit.
-            facets: Attributes to count the values of, ["color"]; or how, {"color": 50, "price": [[0, 20], [20, None]]}.
-            floor: Least cosine of what is found by vector.
-            boosts: Signals that move scores within bounds: {"attribute": "popularity", "weight": 0.2}; see `Boost`.
-            fusion: Of an item's several pictures, or captions, the "best" or the "mean"; for the target "items".
-            caption_weight: Weight of captions beside pictures there, from 0 to 1; the catalog's own where None.
-            effort: How hard an approximate index works, from 0 to 1; its own default where None.
+        Images: one hit for each item, its best image. Captions: one hit for each text; of items that share it, the
+        first one that passes the filter. Items: pictures and captions fused into one score. Equal scores come in the
+        order in which vectors were added. The result is exact under any filter; without one it is as exact as the
+        index. Boosts, fusion and grouping reorder the best 1,000 (or offset + k); sorting the best 100 (or offset + k)
+        where something is searched for, with a floor all above it.
 
         Raises:
             QueryError: an argument makes no sense.
-            CatalogError: the encoder that this query needs is not there.
+            CatalogError: the encoder that this query needs cannot be loaded.
         """
-        request = make_request(
-            text=text,
-            image=image,
-            like=like,
-            minus=minus,
-            vector=vector,
-            weights=weights,
-            mode=mode,
-            target=target,
-            k=k,
-            offset=offset,
-            where=where,
-            sort=sort,
-            group=group,
-            facets=facets,
-            floor=floor,
-            boosts=boosts,
-            fusion=fusion,
-            caption_weight=caption_weight,
-            effort=effort,
-        )
-        return self.search_many([request])[0]
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        return self.search_many([SearchRequest(**arguments)])[0]
 
-    def search_many(self, requests: Sequence[Request]) -> list[Hits]:
+    def search_many(self, requests: Sequence[SearchRequest]) -> list[Hits]:
         """Return the hits of each request: texts are embedded in one forward pass, an index is searched once for all.
 
         Args:
-            requests: As `make_request` makes them, from the arguments of `search`.
+            requests: `SearchRequest` takes the arguments of `search`.
 
         Raises:
-            QueryError, ImageError, CatalogError: the first of what one of them cannot be answered for.
+            QueryError, ImageError, CatalogError: of the first request that fails.
         """
-        answers = self.search_each(requests)
-        for answer in answers:
-            if not isinstance(answer, Hits):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, Hits)]
+        results = self.search_each(requests)
+        for result in results:
+            if not isinstance(result, Hits):
+                raise result
+        return [result for result in results if isinstance(result, Hits)]
 
-    def search_each(self, requests: Sequence[Request]) -> list[Hits | RetrievalError | IndexingError]:
-        """Return what `search_many` does, and in the place of hits the error where one request has no answer."""
+    def search_each(self, requests: Sequence[SearchRequest]) -> list[Hits | RetrievalError | IndexingError]:
+        """Return the hits of each request as `search_many` does, or the error that it fails with, in its place."""
         return self._searcher.search_each(requests)
 
-    async def asearch(self, request: Request) -> Hits:
-        """Return the hits of a request, as `make_request` makes it; the search runs in another thread meanwhile."""
+    async def asearch(self, request: SearchRequest) -> Hits:
+        """Return the hits of a request; the search runs in another thread."""
         return (await asyncio.to_thread(self.search_many, [request]))[0]
 
     # --- facts

@@ -1,9 +1,10 @@
 """One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -224,9 +225,12 @@ class Side:
                 self.index = index
 
 
+Sides: TypeAlias = Mapping[SideName, Side]
+
+
 @contextmanager
 def read_sides(
-    database: Database, sides: Sequence[Side], needed: Callable[[Records], Collection[SideName]] | None = None
+    database: Database, sides: Collection[Side], needed: Callable[[Records], Collection[SideName]] | None = None
 ) -> Iterator[Records]:
     """Give records of one moment, with the sides as of that moment while the block runs.
 

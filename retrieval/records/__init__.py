@@ -89,6 +89,10 @@ class Records:
         """Whether any item has a caption."""
         return self.connection.execute("SELECT 1 FROM captions LIMIT 1").fetchone() is not None
 
+    def has_attributes(self) -> bool:
+        """Whether any item has an attribute."""
+        return self.connection.execute("SELECT 1 FROM attributes LIMIT 1").fetchone() is not None
+
     # --- places: folders and PAIRS sources, which stay right when the catalog moves together with them
 
     def place(self, number: int) -> Path:

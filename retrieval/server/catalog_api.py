@@ -8,23 +8,21 @@ from typing import Any, Literal, TypeAlias
 from PIL import Image
 
 from retrieval.catalog import Catalog, Hit, SyncReport
-from retrieval.catalog.search.request import Request, make_request
+from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import CatalogLockedError
 from retrieval.filters.facets import Facet
 from retrieval.hashing import content_hash
 from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
-from retrieval.query import KINDS, Picture
 from retrieval.server.errors import ApiError, to_api_error
 from retrieval.server.paths import image_path
-from retrieval.server.schemas import ItemBody, ItemPatch, SearchBody
+from retrieval.server.schemas import ItemBody, ItemPatch
 from retrieval.types import Hits
 
 Json: TypeAlias = dict[str, Any]
 Encode: TypeAlias = Callable[[Sequence[str]], object]
 _THUMBNAIL = 240
 _SERVER_ERROR = 500
-_SEEN = ("image", "like", "vector")  # parts that a text only modifies: "this in blue" is not for what is called blue
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +50,6 @@ class ChangeResult:
     error: ApiError | None = None
 
 
-def request_of(body: SearchBody, picture: Picture | None) -> Request:
-    """Return the search that a body asks for; fields that it does not give have the catalog's own defaults.
-
-    Raises:
-        QueryError: an argument makes no sense.
-    """
-    given = {name: getattr(body, name) for name in body.model_fields_set}
-    given["boosts"] = [boost.model_dump() for boost in body.boosts]
-    given["image"] = picture
-    given = {name: value for name, value in given.items() if value is not None}
-    if body.text is not None and body.target != "captions" and given.keys().isdisjoint(_SEEN):
-        given.setdefault("mode", "hybrid")
-    if not given.keys() & set(KINDS):
-        given.setdefault("where", {})  # which asks for everything
-    return make_request(**given)
-
-
 class CatalogAPI:
     """A catalog behind the service's routes."""
 
@@ -77,7 +58,7 @@ class CatalogAPI:
         self._apply_kind = {"put": self._put, "patch": self._patch, "delete": self._delete}
         self.folder = str(catalog.info()["path"])
 
-    def search_many(self, requests: Sequence[Request]) -> list[Json | BaseException]:
+    def search_many(self, requests: Sequence[SearchRequest]) -> list[Json | BaseException]:
         """Return the hits or the error of each search; an unexpected error of one does not fail the others."""
         try:
             results = self._catalog.search_each(requests)
@@ -190,7 +171,7 @@ class CatalogAPI:
             return None
         encoder = self._catalog.encoder
         encoder.encode_images([Image.new("RGB", (encoder.image_size, encoder.image_size))])
-        self._catalog.search("warm", mode="hybrid", k=1)
+        self._catalog.search("warm", k=1)
         return encoder.encode_texts
 
 

@@ -2,12 +2,16 @@
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
+
+from retrieval.catalog.search.request import SearchRequest
+from retrieval.settings import Setting, settings_of
 
 _MAX_TEXT = 10_000
 _MAX_ID = 1_000
@@ -53,43 +57,47 @@ class BoostBody(StrictModel):
     high: float | None = Field(None, description="Value that adds all the weight; the greatest in the catalog.")
 
 
-class SearchBody(StrictModel):
-    """A search: parts to look for, what may be found, and how the answer is to be arranged."""
+# Fields of SearchRequest that have another type in JSON, or narrower limits in a service.
+_SEARCH_TYPES: dict[str, Any] = {
+    "text": Text,
+    "image": Base64,
+    "like": Id,
+    "minus": Text,
+    "vector": Vector,
+    "weights": dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight],
+    "k": Annotated[int, Field(ge=1, le=1000)],
+    "offset": Annotated[int, Field(ge=0, le=100_000)],
+    "where": dict[str, Any],
+    "sort": Annotated[list[Key], Field(max_length=8)],
+    "group": Key,
+    "facets": Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)],
+    "boosts": Annotated[list[BoostBody], Field(max_length=8)],
+}
 
-    text: Text | None = Field(None, description="Words.")
-    image: Base64 | None = Field(None, description="A picture, in base64.")
-    like: Id | None = Field(None, description="Id of an item.")
-    minus: Text | None = Field(None, description="Words to search away from.")
-    vector: Vector | None = Field(None, description="A row of the encoder's space.")
-    weights: dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight] | None = Field(
-        None, description='Of the parts, 1 where not given; "words" in the mode "hybrid".'
-    )
-    target: Literal["images", "captions", "items"] | None = None
-    mode: Literal["vectors", "words", "hybrid"] | None = Field(
-        None, description="How a text is searched; hybrid where it is not a part of a mix with a picture or an item."
-    )
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
-    offset: Annotated[int, Field(ge=0, le=100_000)] = 0
-    where: dict[str, Any] | None = Field(
-        None, description='Filter: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.'
-    )
-    sort: Annotated[list[Key], Field(max_length=8)] = Field([], description='Attributes, "-price" from the highest.')
-    group: Key | None = Field(None, description="Attribute: of each value, only the best hit.")
-    facets: Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)] = []
-    floor: float | None = Field(None, description="Least cosine of what is found by vector.")
-    boosts: Annotated[list[BoostBody], Field(max_length=8)] = []
-    fusion: Literal["best", "mean"] | None = Field(None, description='Of several pictures; for the target "items".')
-    caption_weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    effort: Annotated[float, Field(ge=0, le=1)] | None = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"text": "a red dress", "where": {"price": {"$lt": 60}}, "facets": ["color"], "k": 20},
-                {"like": "shoe-17", "text": "in blue", "minus": "heels", "weights": {"text": 0.5}},
-            ]
-        }
-    )
+def _json_field(declared: Setting, kind: Any) -> Any:
+    """A field of SearchRequest as a field of a JSON body."""
+    default = list(declared.default) if isinstance(declared.default, tuple) else declared.default
+    low, high = (bound if math.isfinite(bound) else None for bound in (declared.low, declared.high))
+    if declared.name in _SEARCH_TYPES:
+        kind = _SEARCH_TYPES[declared.name] if default is not None else _SEARCH_TYPES[declared.name] | None
+        return kind, Field(default, description=declared.help)
+    return kind | None, Field(default, description=declared.help, ge=low, le=high)  # null stands for the default
+
+
+_HINTS = get_type_hints(SearchRequest)
+SearchBody = create_model(
+    "SearchBody",
+    __base__=StrictModel,
+    __doc__="A search: parts to look for, which items may be found, and how the answer is arranged.",
+    **{name: _json_field(one, _HINTS[name]) for name, one in settings_of(SearchRequest).items()},
+)
+SearchBody.model_config["json_schema_extra"] = {
+    "examples": [
+        {"text": "a red dress", "where": {"price": {"$lt": 60}}, "facets": ["color"], "k": 20},
+        {"like": "shoe-17", "text": "in blue", "minus": "heels", "weights": {"text": 0.5}},
+    ]
+}
 
 
 class ImageBody(StrictModel):

@@ -17,7 +17,7 @@ from retrieval.server.settings import Settings
 from retrieval.server.thumbnails import ThumbnailCache
 
 if TYPE_CHECKING:
-    from retrieval.catalog.search.request import Request as SearchRequest
+    from retrieval.catalog.search.request import SearchRequest
 
 logger = logging.getLogger("retrieval.server")
 

@@ -1,24 +1,23 @@
-"""Many requests answered together: what can be done for all of them at once is."""
+"""Many requests answered together, in one read transaction; texts share a forward pass, requests an index search."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.search.query_vectors import FAILURES, Encoded, Failure, encoded
-from retrieval.catalog.search.request import Request
-from retrieval.catalog.search.single import Search, Sides
-from retrieval.catalog.side import read_sides
+from retrieval.catalog.search.query_vectors import FAILURES, Failure, QueryVectors, encode_queries
+from retrieval.catalog.search.request import ResolvedRequest, SearchRequest
+from retrieval.catalog.search.single import Search, Snapshot
+from retrieval.catalog.side import Sides, read_sides
 from retrieval.errors import QueryError
 from retrieval.filters.column_store import ColumnStore
 from retrieval.filters.values import short_repr
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.state import VectorSpace
-from retrieval.types import Hits, Target
+from retrieval.types import Hits, SideName
 from retrieval.words.search import WordSearch
 
 
@@ -29,109 +28,84 @@ class Searcher:
         self._database = database
         self._encoder = encoder
         self._sides = sides
-        self._column_store = ColumnStore()
+        self._columns = ColumnStore()
         self._words = WordSearch()
 
-    def search_each(self, requests: Sequence[Request]) -> list[Hits | Failure]:
-        """Return the hits of each request, or why there are none; what can be done for many at once is.
+    def search_each(self, requests: Sequence[SearchRequest]) -> list[Hits | Failure]:
+        """Return the hits of each request, or the error that it fails with.
 
         Raises:
-            QueryError: one is no request.
+            QueryError: one is no SearchRequest.
         """
         for request in requests:
-            if not isinstance(request, Request):
-                raise QueryError(f"a request is what make_request returns, not {short_repr(request)}")
+            if not isinstance(request, SearchRequest):
+                raise QueryError(f"search_many takes SearchRequests, not {short_repr(request)}.")
         while True:
             start = perf_counter()
             space = self._encoder.space
-            rows = encoded(self._encoder, requests, dimension=space.dimension)
+            vectors = encode_queries(self._encoder, requests, dimension=space.dimension)
             seconds = perf_counter() - start
-            answers = self._answers(requests, rows, space=space)
-            if answers is not None:
-                for answer in answers:
-                    if isinstance(answer, Hits):
-                        answer.seconds = {"encode": seconds, **answer.seconds}
-                return answers
+            results = self._search_snapshot(requests, vectors, space=space)
+            if results is not None:
+                for hits in results:
+                    if isinstance(hits, Hits):
+                        hits.seconds = {"encode": seconds, **hits.seconds}
+                return results
 
-    def _answers(
-        self, requests: Sequence[Request], rows: Sequence[Encoded | Failure], *, space: VectorSpace
+    def _search_snapshot(
+        self, requests: Sequence[SearchRequest], vectors: Sequence[QueryVectors | Failure], *, space: VectorSpace
     ) -> list[Hits | Failure] | None:
-        """Return the answers; None where the catalog is no longer of the vector space that `rows` were encoded for."""
-        answers: dict[int, Hits | Failure] = {}
-        targets = [self._target(request) for request in requests]
-        for target in dict.fromkeys(targets):
-            places = [place for place, one in enumerate(targets) if one == target]
-            with self._reading(self._needed(target, [requests[place] for place in places])) as records:
-                state = records.state()
-                if state.space != space:
-                    self._encoder.update(state.space)
-                    return None
-                searches = {
-                    place: self._search(requests[place], rows[place], target=target, records=records)
-                    for place in places
-                }
-                self._search_together([one for one in searches.values() if isinstance(one, Search)])
-                answers |= {place: _answer(search) for place, search in searches.items()}
-        return [answers[place] for place in range(len(requests))]
+        """Return the hits, or errors; None where the vectors were encoded for another vector space than the catalog's.
 
-    def _target(self, request: Request) -> Target:
-        if request.target is not None:
-            return request.target
-        if request.mode != "vectors":
-            return "items"
-        if request.query is None or not request.query.is_image_alone:
-            return "images"
-        with self._database.reading() as records:
-            return "captions" if records.has_captions() else "images"
+        `space` is what they were encoded for.
+        """
 
-    @staticmethod
-    def _needed(target: Target, requests: Sequence[Request]) -> Target:
-        """Return whose sides these requests need: an item that is searched with has pictures, whatever is ranked."""
-        likes = any(request.query is not None and request.query.like is not None for request in requests)
-        return "items" if target == "captions" and likes else target
+        def sides_needed(records: Records) -> set[SideName]:
+            return {side for one in _resolve(requests, records) for side in one.sides}
 
-    @contextmanager
-    def _reading(self, target: Target) -> Iterator[Records]:
-        """Give records of one moment, as of which the sides are that this target needs."""
-        sides = list(self._sides.values()) if target == "items" else [self._sides[target]]
-        with read_sides(self._database, sides) as records:
-            for side in sides:
-                side.update_index(self._database)
-            yield records
-
-    def _search(
-        self, request: Request, rows: Encoded | Failure, *, target: Target, records: Records
-    ) -> Search | Failure:
-        if not isinstance(rows, dict):
-            return rows
-        try:
-            return Search(
-                request,
-                rows,
-                target,
-                sides=self._sides,
-                records=records,
-                column_store=self._column_store,
-                words=self._words,
-            )
-        except FAILURES as error:
-            return error
+        with read_sides(self._database, self._sides.values(), sides_needed) as records:
+            current = records.state().space
+            if current != space:
+                self._encoder.update(current)
+                return None
+            for side in sides_needed(records):
+                self._sides[side].update_index(self._database)
+            snapshot = Snapshot(records, self._sides, self._columns, self._words)
+            resolved = zip(_resolve(requests, records), vectors, strict=True)
+            searches = [_prepare(*one, snapshot=snapshot) for one in resolved]
+            self._search_together([search for search in searches if isinstance(search, Search)])
+            return [_finish(search) for search in searches]
 
     def _search_together(self, searches: Sequence[Search]) -> None:
-        """Search an index once for all that ask it alike."""
-        alike: dict[Any, list[Search]] = {}
+        """Search a side once for all requests that search it in the same way."""
+        groups: dict[Any, list[Search]] = {}
         for search in searches:
-            for side in search.shared:
-                alike.setdefault((side, search.depth, search.request.effort), []).append(search)
-        for (side, depth, effort), group in alike.items():
+            for side in search.batched_sides:
+                groups.setdefault((side, search.depth, search.effort), []).append(search)
+        for (side, depth, effort), group in groups.items():
             if len(group) > 1:
-                queries = np.concatenate([search.row for search in group])
-                found = self._sides[side].search_many(queries, depth, effort=effort)
-                for search, ranked in zip(group, found, strict=True):
-                    search.known[side] = ranked
+                vectors = np.concatenate([search.vector for search in group])
+                rankings = self._sides[side].search_many(vectors, depth, effort=effort)
+                for search, ranking in zip(group, rankings, strict=True):
+                    search.batched[side] = ranking
 
 
-def _answer(search: Search | Failure) -> Hits | Failure:
+def _resolve(requests: Sequence[SearchRequest], records: Records) -> list[ResolvedRequest]:
+    has_captions = records.has_captions()
+    has_words = has_captions or records.has_attributes()
+    return [request.resolve(has_captions=has_captions, has_words=has_words) for request in requests]
+
+
+def _prepare(request: ResolvedRequest, vectors: QueryVectors | Failure, *, snapshot: Snapshot) -> Search | Failure:
+    if not isinstance(vectors, dict):
+        return vectors
+    try:
+        return Search(request, vectors, snapshot=snapshot)
+    except FAILURES as error:
+        return error
+
+
+def _finish(search: Search | Failure) -> Hits | Failure:
     try:
         return search.hits() if isinstance(search, Search) else search
     except FAILURES as error:

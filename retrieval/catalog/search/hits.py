@@ -1,8 +1,7 @@
-"""From what a search found to hits that say something: only the records of these few are read."""
+"""Hits and items for people, from the records of just these few."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +18,67 @@ from retrieval.types import Hit, SideName, Target
 
 def read_hits(
     records: Records,
-    ranked: Ranking,
+    page: Ranking,
     target: Target,
     *,
-    after: int,
+    offset: int,
     ranks: Mapping[int, Mapping[str, int]],
     variants: Sequence[int | None],
 ) -> list[Hit]:
-    """Return the hits of these entries, best first, the first one being of rank `after` + 1."""
-    named = records.names_of(sorted(set(ranked.item.tolist())))
-    columns = zip(ranked.item.tolist(), ranked.position.tolist(), ranked.score.tolist(), variants, strict=True)
-    return [
-        _hit(
-            records,
+    """Return the hits of a page of a ranking; the rank of the first one is `offset` + 1.
+
+    Each has the picture, or the caption, that was found, and of the other kind the item's first one.
+    """
+    named = records.names_of(sorted(set(page.item.tolist())))
+    columns = zip(page.item.tolist(), page.position.tolist(), page.score.tolist(), variants, strict=True)
+    hits = []
+    for rank, (item, position, score, group_size) in enumerate(columns, start=offset + 1):
+        image, caption = (0, position) if target == "captions" else (position, 0)
+        source = _source(records, records.image(item, image))
+        name, attributes = named[item]
+        hits.append(
             Hit(
                 rank=rank,
                 score=score,
-                id=named[item][0],
-                image=None,
-                caption=None,
-                attributes=json.loads(named[item][1]),
+                id=name,
+                image=None if source is None else format_path(source),
+                caption=records.caption(item, caption),
+                attributes=json.loads(attributes),
                 target=target,
+                position=image,
                 ranks=ranks.get(item, {}),
-                variants=others,
-            ),
-            item=item,
-            position=position,
+                variants=group_size,
+            )
         )
-        for rank, (item, position, score, others) in enumerate(columns, start=after + 1)
-    ]
+    return hits
 
 
 def read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
-    """Return what is known of those of the items that there are, by id.
+    """Return the items of these ids, by id, without those that do not exist.
 
     Raises:
         FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
     """
-    rows = {side: _rows(records, side) for side in SIDES} if vectors else None
+    rows = {side: _map_side(records, side) for side in SIDES} if vectors else None
     return {
-        item.id: _facts(records, item) | ({} if rows is None else _vectors(item, rows))
+        item.id: {
+            "id": item.id,
+            "images": [None if source is None else format_path(source) for source in _sources(records, item)],
+            "captions": [caption.text for caption in item.captions],
+            "attributes": json.loads(item.attributes),
+            **({} if rows is None else _item_vectors(item, rows)),
+        }
         for item in records.items(ids).values()
     }
 
 
-def _facts(records: Records, item: StoredItem) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "images": [None if source is None else shown(source) for source in _sources(records, item)],
-        "captions": [caption.text for caption in item.captions],
-        "attributes": json.loads(item.attributes),
-    }
-
-
-def _rows(records: Records, side: SideName) -> Rows:
+def _map_side(records: Records, side: SideName) -> Rows:
     state = records.slots.side(side)
     path = vector_path(records.folder, side, state.generation)
     return map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
 
 
-def _vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]:
+def _item_vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]:
     return {
         "image_vectors": np.array(rows["images"][[image.slot for image in item.images]]),
         "caption_vectors": np.array(rows["captions"][[caption.slot for caption in item.captions]]),
@@ -86,15 +86,11 @@ def _vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]
 
 
 def read_image_sources(records: Records, name: str) -> list[ImageSource | None]:
-    """Return where the pictures of an item are, None for one of which only the vector is known; no item has none."""
+    """Return where the pictures of the item `name` are, None for one with a vector alone; an empty list without it."""
     return [source for item in records.items([name]).values() for source in _sources(records, item)]
 
 
-def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:
-    return [_source(records, image) for image in item.images]
-
-
-def shown(source: ImageSource) -> str:
+def format_path(source: ImageSource) -> str:
     """Return the path of a file, or of a member of a container as if that were a folder."""
     if source.member is None:
         return str(source.path)
@@ -102,16 +98,8 @@ def shown(source: ImageSource) -> str:
     return f"{source.path}/{member}"
 
 
-def _hit(records: Records, hit: Hit, *, item: int, position: int) -> Hit:
-    """Return the hit with its picture and its caption: the found one, and of the other kind the item's first."""
-    place = 0 if hit.target == "captions" else position
-    source = _source(records, records.image(item, place))
-    return replace(
-        hit,
-        image=None if source is None else shown(source),
-        position=place,
-        caption=records.caption(item, position if hit.target == "captions" else 0),
-    )
+def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:
+    return [_source(records, image) for image in item.images]
 
 
 def _source(records: Records, image: StoredImage | None) -> ImageSource | None:

@@ -1,6 +1,6 @@
 """The parts of many requests as vectors: all their texts in one forward pass, all their pictures in another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -8,89 +8,82 @@ import numpy as np
 from index.errors import IndexingError
 from index.vectors import Rows
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.search.request import Request
+from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import RetrievalError
-from retrieval.query import Kind, Part, opened_picture, vector_row
+from retrieval.query import Part, PartKind, open_query_image, vector_row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Encoded: TypeAlias = dict[Kind, Rows]
+QueryVectors: TypeAlias = dict[PartKind, Rows]
 Failure: TypeAlias = RetrievalError | IndexingError
 FAILURES: Final = (RetrievalError, IndexingError)
 
+_Encoded: TypeAlias = dict[int, Rows | Failure]  # by the identity of the part
 
-def encoded(encoder: CatalogEncoder, requests: Sequence[Request], *, dimension: int | None) -> list[Encoded | Failure]:
-    """Return each request's parts as rows, (1, d) each, but for items, whose vectors are there; or why it cannot be.
 
-    Where there are no vectors yet (`dimension` is None), nothing is there to find and no encoder is asked.
+def encode_queries(
+    encoder: CatalogEncoder, requests: Sequence[SearchRequest], *, dimension: int | None
+) -> list[QueryVectors | Failure]:
+    """Return the parts of each request as rows, (1, d) each, without those of items, or the error that prevents it.
+
+    Without vectors in the catalog (`dimension` is None) there is nothing to find, and the encoder is not loaded.
     """
-    parts = [_parts(request) for request in requests]
-    rows = _vectors(parts, dimension)
+    parts = [() if request.query is None or request.mode == "words" else request.query.parts for request in requests]
+    every = [part for query in parts for part in query]
+    rows = _parse_vectors([part for part in every if part.kind == "vector"], dimension)
     if dimension is not None:
-        rows |= _texts(encoder, parts) | _pictures(encoder, parts)
-    return [_gathered(request, rows) for request in parts]
+        rows |= _encode_texts(encoder, [part for part in every if part.kind in {"text", "minus"}])
+        rows |= _encode_images(encoder, [part for part in every if part.kind == "image"])
+    return [_collect(query, rows) for query in parts]
 
 
-def _parts(request: Request) -> tuple[Part, ...]:
-    return () if request.query is None or request.mode == "words" else request.query.parts
-
-
-def _of_kind(parts: Sequence[Sequence[Part]], *kinds: Kind) -> list[Part]:
-    return [part for request in parts for part in request if part.kind in kinds]
-
-
-def _gathered(request: Sequence[Part], rows: Mapping[int, Rows | Failure]) -> Encoded | Failure:
-    own: Encoded = {}
-    for part in request:
+def _collect(parts: Sequence[Part], rows: _Encoded) -> QueryVectors | Failure:
+    vectors: QueryVectors = {}
+    for part in parts:
         row = rows.get(id(part))
         if isinstance(row, FAILURES):
             return row
         if row is not None:
-            own[part.kind] = row
-    return own
+            vectors[part.kind] = row
+    return vectors
 
 
-# Each of these returns rows, or failures, by the identity of the part.
-
-
-def _texts(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[int, Rows | Failure]:
-    asked = _of_kind(parts, "text", "minus")
-    if not asked:
+def _encode_texts(encoder: CatalogEncoder, parts: Sequence[Part]) -> _Encoded:
+    if not parts:
         return {}
-    different = list(dict.fromkeys(part.value for part in asked))
+    texts = list(dict.fromkeys(part.value for part in parts))
     try:
-        rows = encoder.load("text").encode_texts(different)
+        rows = encoder.load("text").encode_texts(texts)
     except FAILURES as error:
-        return {id(part): error for part in asked}
-    places = {text: place for place, text in enumerate(different)}
-    return {id(part): rows[places[part.value] :][:1] for part in asked}
+        return {id(part): error for part in parts}
+    by_text = {text: rows[place : place + 1] for place, text in enumerate(texts)}
+    return {id(part): by_text[part.value] for part in parts}
 
 
-def _pictures(encoder: CatalogEncoder, parts: Sequence[Sequence[Part]]) -> dict[int, Rows | Failure]:
-    asked = _of_kind(parts, "image")
-    if not asked:
+def _encode_images(encoder: CatalogEncoder, parts: Sequence[Part]) -> _Encoded:
+    if not parts:
         return {}
-    answers: dict[int, Rows | Failure] = {}
-    opened: dict[int, Image] = {}
+    encoded: _Encoded = {}
+    images: dict[int, Image] = {}
     try:
         loaded = encoder.load("image")
-        for part in asked:
+        for part in parts:
             try:
-                opened[id(part)] = opened_picture(part.value, size=loaded.image_size)
+                images[id(part)] = open_query_image(part.value, size=loaded.image_size)
             except RetrievalError as error:
-                answers[id(part)] = error
-        rows = loaded.encode_images(list(opened.values())) if opened else np.empty((0, 0), np.float32)
+                encoded[id(part)] = error
+        rows = loaded.encode_images(list(images.values())) if images else np.empty((0, 0), np.float32)
     except FAILURES as error:
-        return {id(part): error for part in asked}
-    return answers | {part: rows[place : place + 1] for place, part in enumerate(opened)}
+        return {id(part): error for part in parts}
+    return encoded | {part: rows[place : place + 1] for place, part in enumerate(images)}
 
 
-def _vectors(parts: Sequence[Sequence[Part]], dimension: int | None) -> dict[int, Rows | Failure]:
-    answers: dict[int, Rows | Failure] = {}
-    for part in _of_kind(parts, "vector"):
+def _parse_vectors(parts: Sequence[Part], dimension: int | None) -> _Encoded:
+    encoded: _Encoded = {}
+    for part in parts:
         try:
-            answers[id(part)] = vector_row(part.value, dimension=dimension)
+            encoded[id(part)] = vector_row(part.value, dimension=dimension)
         except RetrievalError as error:
-            answers[id(part)] = error
-    return answers
+            encoded[id(part)] = error
+    return encoded

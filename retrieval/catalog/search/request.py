@@ -1,36 +1,39 @@
-"""A search as data: what is asked for, among which items, in which order, and how much of it comes back."""
+"""One search as data: what to look for, among which items, in which order, and which page of the hits.
+
+Each field of `SearchRequest` declares its default, help and range once. `Catalog.search`, the options of
+`retrieval search` and the JSON of `POST /search` derive from them: a new search feature is one field here.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from index.errors import SpecError
-from index.spec import check_effort
 from retrieval.errors import QueryError
 from retrieval.filters import Filter, parse_filter
 from retrieval.filters.facets import FacetRequest, parse_facets
 from retrieval.filters.values import escape_text, short_repr
-from retrieval.query import Picture, Query, make_query
-from retrieval.types import Target
+from retrieval.query import PART_KINDS, ImageInput, Query, check_weight, make_query
+from retrieval.settings import check_settings, setting, settings_of
+from retrieval.types import SideName, Target
 
 Mode: TypeAlias = Literal["vectors", "words", "hybrid"]
 Fusion: TypeAlias = Literal["best", "mean"]
 
 MAX_HITS: Final = 100_000
-"""How deep one may page: offset and k together."""
+"""Greatest sum of offset and k."""
 
 _MAX_BOOSTS: Final = 20
-_MAX_SORTS: Final = 8
+_MAX_SORT_KEYS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Boost:
-    """A signal of business that moves scores, such as popularity, margin or stock.
+    """A business signal that moves scores, such as popularity, margin or stock.
 
     The score is multiplied by 1 + the sum of weight x clip((value - low) / (high - low), 0, 1) of all boosts, kept
     within 0.5 and 2; divided by it where the score is negative. A missing value counts as `low`.
@@ -48,181 +51,197 @@ class Boost:
     high: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One search, checked; `make_request` makes it.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchRequest:
+    """One search, checked; its fields are the arguments of `Catalog.search`.
+
+    The fields without an option have a form of their own on the command line, see cli/searching.py.
 
     Attributes:
-        query: What to look for; None browses all items that the filter lets through, which `where={}` does with all.
-        words: What is looked for by words, in the modes "words" and "hybrid".
-        word_weight: Of the ranks by words beside those by vectors, in the mode "hybrid".
-        target: Which side is ranked; None is decided by the query.
-        offset: How many of the best hits to leave out, to page.
-        sort: Attribute and whether descending, the first of most weight.
-        floor: Least cosine of a hit that is found by its vector.
-        fusion: How the several pictures, or captions, of an item make one score where the target is "items".
-        caption_weight: Of the captions' score beside the pictures', in [0, 1], there; the catalog's own where None.
-    """
-
-    query: Query | None = None
-    words: str | None = None
-    word_weight: float = 1.0
-    mode: Mode = "vectors"
-    target: Target | None = None
-    k: int = 10
-    offset: int = 0
-    condition: Filter | None = None
-    sort: tuple[tuple[str, bool], ...] = ()
-    group: str | None = None
-    facets: tuple[FacetRequest, ...] = ()
-    floor: float | None = None
-    boosts: tuple[Boost, ...] = ()
-    fusion: Fusion = "best"
-    caption_weight: float | None = None
-    effort: float | None = None
-
-
-def make_request(
-    *,
-    text: str | None = None,
-    image: Picture | None = None,
-    like: str | None = None,
-    minus: str | None = None,
-    vector: ArrayLike | None = None,
-    weights: Mapping[str, float] | None = None,
-    mode: Mode = "vectors",
-    target: Target | None = None,
-    k: int = 10,
-    offset: int = 0,
-    where: Mapping[str, Any] | None = None,
-    sort: str | Sequence[str] = (),
-    group: str | None = None,
-    facets: Sequence[str] | Mapping[str, Any] = (),
-    floor: float | None = None,
-    boosts: Sequence[Boost | Mapping[str, Any]] = (),
-    fusion: Fusion = "best",
-    caption_weight: float | None = None,
-    effort: float | None = None,
-) -> Request:
-    """Return the search that these arguments, those of `Catalog.search`, describe.
+        query: What to look for; None browses all items that pass the filter.
+        word_weight: Weight of the ranks by words beside those by vectors, in a hybrid search.
+        condition: The filter `where`.
+        sort_keys: Attributes to sort by and whether descending, the most significant first.
+        facet_specs: The parsed `facets`.
+        boost_specs: The parsed `boosts`.
 
     Raises:
-        QueryError: an argument makes no sense; the message says which and why.
+        QueryError: an argument makes no sense; the message names it and says why.
     """
-    weights = dict(weights or {})
-    word_weight = weights.pop("words", 1.0) if mode == "hybrid" else 1.0
-    parts = {"text": text, "image": image, "like": like, "minus": minus, "vector": vector}
-    browses = where is not None and not weights and all(part is None for part in parts.values())
-    request = Request(
-        query=None
-        if browses
-        else make_query(text=text, image=image, like=like, minus=minus, vector=vector, weights=weights),
-        words=_words(mode, text),
-        word_weight=_weight(word_weight),
-        mode=_one_of("mode", mode, get_args(Mode)),
-        target=None if target is None else _one_of("target", target, get_args(Target)),
-        k=_count("k", k, least=1),
-        offset=_count("offset", offset, least=0),
-        condition=None if where is None else parse_filter(where),
-        sort=_sort(sort),
-        group=None if group is None else _name("group", group),
-        facets=parse_facets(facets),
-        floor=None if floor is None else _number("floor", floor, low=-1),
-        boosts=_boosts(boosts),
-        fusion=_one_of("fusion", fusion, get_args(Fusion)),
-        caption_weight=None if caption_weight is None else _number("caption_weight", caption_weight, low=0),
-        effort=_effort(effort),
+
+    text: str | None = setting(None, "Words to search for.", option=False)
+    image: ImageInput | None = setting(None, "Picture to search with.", option=False)
+    like: str | None = setting(None, "Search with the pictures of this item.", metavar="ITEM")
+    minus: str | None = setting(None, "Words to search away from.", metavar="TEXT")
+    vector: ArrayLike | None = setting(None, "Row of the encoder's space to search with.", option=False)
+    weights: Mapping[str, float] | None = setting(
+        None,
+        'Weights of text, image, like, minus and vector, and of "words" in a hybrid search; 1 by default.',
+        option=False,
     )
-    _check(request)
-    return request
+    mode: Mode | None = setting(
+        None,
+        "How a text is searched. Default: hybrid where the catalog has captions or attributes; vectors for captions, "
+        "or in a mix with a picture, an item or a vector.",
+        choices=get_args(Mode),
+        option=False,
+    )
+    target: Target | None = setting(
+        None,
+        "What is ranked. Default: items for a search by words; captions for a picture alone, where there are any; "
+        "else images.",
+        choices=get_args(Target),
+        option=False,
+    )
+    k: int = setting(10, "Number of hits.", low=1, flag="-k")
+    offset: int = setting(0, "Number of best hits to skip, for paging.", low=0)
+    where: Mapping[str, Any] | None = setting(
+        None, 'Filter: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.', option=False
+    )
+    sort: str | Sequence[str] = setting((), 'Sort by this attribute; "-price" for descending order.', option=False)
+    group: str | None = setting(None, "Return only the best hit of each value of this attribute.", metavar="NAME")
+    facets: Sequence[str] | Mapping[str, Any] = setting((), "Attributes whose values are counted.", option=False)
+    floor: float | None = setting(None, "Lowest cosine of a hit found by its vector.", low=-1, high=1, metavar="SCORE")
+    boosts: Sequence[Boost | Mapping[str, Any]] = setting((), "Attributes that move scores.", option=False)
+    fusion: Fusion = setting(
+        "best",
+        'Score of an item\'s several pictures, or captions, for the target "items".',
+        choices=get_args(Fusion),
+    )
+    caption_weight: float | None = setting(
+        None,
+        'Weight of captions beside pictures for the target "items"; the catalog\'s own by default.',
+        low=0,
+        high=1,
+    )
+    effort: float | None = setting(
+        None, "How hard an approximate index searches: 1 is slowest and most exact.", low=0, high=1
+    )
+
+    query: Query | None = field(init=False, repr=False)
+    word_weight: float = field(init=False, repr=False)
+    condition: Filter | None = field(init=False, repr=False)
+    sort_keys: tuple[tuple[str, bool], ...] = field(init=False, repr=False)
+    facet_specs: tuple[FacetRequest, ...] = field(init=False, repr=False)
+    boost_specs: tuple[Boost, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check every argument, and parse those that have a form of their own."""
+        for name in settings_of(SearchRequest):
+            if isinstance(value := getattr(self, name), np.generic):
+                self._set(name, value.item())
+        check_settings(self, error=QueryError)
+        weights = dict(self.weights or {})
+        word_weight = weights.pop("words", 1.0) if self._may_be_hybrid else 1.0
+        self._set("word_weight", check_weight("words", word_weight))
+        self._set("query", self._parse_query(weights))
+        self._set("condition", None if self.where is None else parse_filter(self.where))
+        self._set("sort_keys", _sort_keys(self.sort))
+        self._set("group", None if self.group is None else _attribute_name("group", self.group))
+        self._set("facet_specs", parse_facets(self.facets))
+        self._set("boost_specs", _boost_specs(self.boosts))
+        self._check_combination()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen for everybody else
+
+    def resolve(self, *, has_captions: bool, has_words: bool) -> "ResolvedRequest":
+        """Return this request with the mode and the target that it has in a catalog.
+
+        Args:
+            has_captions: Whether any item has a caption.
+            has_words: Whether any item has a caption or an attribute.
+        """
+        mode = self.mode or ("hybrid" if has_words and self._may_be_hybrid else "vectors")
+        is_image_alone = self.query is not None and self.query.is_image_alone
+        by_vectors: Target = "captions" if is_image_alone and has_captions else "images"
+        return ResolvedRequest(self, mode, self.target or (by_vectors if mode == "vectors" else "items"))
+
+    @property
+    def _may_be_hybrid(self) -> bool:
+        """Whether this is a hybrid search in a catalog that has words."""
+        is_mix = any(part is not None for part in (self.image, self.like, self.vector))
+        is_text = self.text is not None and not is_mix and self.target != "captions"
+        return self.mode == "hybrid" or (self.mode is None and is_text)
+
+    def _parse_query(self, weights: Mapping[str, float]) -> Query | None:
+        parts = {kind: getattr(self, kind) for kind in PART_KINDS if getattr(self, kind) is not None}
+        if self.where is not None and not weights and not parts:
+            return None
+        return make_query(parts, weights)
+
+    def _check_combination(self) -> None:
+        if self.offset + self.k > MAX_HITS:
+            raise QueryError(f"offset + k is {self.offset + self.k:,}; it must be at most {MAX_HITS:,}.")
+        if self.mode in {"words", "hybrid"}:
+            if self.text is None:
+                raise QueryError(f'A search in the mode "{self.mode}" needs a text.')
+            if self.target == "captions":
+                raise QueryError(f'Words rank items, not captions: use the mode "vectors", not "{self.mode}".')
+        if self.mode == "words" and self.query is not None and len(self.query.parts) > 1:
+            raise QueryError('A search in the mode "words" takes a text alone; "hybrid" takes other parts too.')
 
 
-def _words(mode: str, text: str | None) -> str | None:
-    return text if mode in {"words", "hybrid"} else None
+make_request = SearchRequest
 
 
-def _weight(weight: Any) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
-        raise QueryError(f"The weight of words is a positive number, not {short_repr(weight)}.")
-    return float(weight)
+@dataclass(frozen=True, slots=True)
+class ResolvedRequest:
+    """A request with the mode and the target that it has in a catalog."""
+
+    request: SearchRequest
+    mode: Mode
+    target: Target
+
+    @property
+    def sides(self) -> tuple[SideName, ...]:
+        """The sides that the search needs: an item to search with has pictures, whatever is ranked."""
+        query = self.request.query
+        has_item = query is not None and query.like is not None
+        if self.target == "items" or (self.target == "captions" and has_item):
+            return ("images", "captions")
+        return (self.target,)
 
 
-def _check(request: Request) -> None:
-    """Refuse what makes no sense together."""
-    if request.offset + request.k > MAX_HITS:
-        raise QueryError(f"offset and k are {request.offset + request.k:,} together; at most {MAX_HITS:,}.")
-    if request.mode != "vectors" and request.words is None:
-        raise QueryError(f'A search in the mode "{request.mode}" needs a text.')
-    if request.mode == "words" and request.query is not None and len(request.query.parts) > 1:
-        raise QueryError('A search in the mode "words" is by a text alone; "hybrid" takes other parts too.')
-    if request.mode != "vectors" and request.target == "captions":
-        raise QueryError(f'Words rank items, not captions: search in the mode "vectors", not "{request.mode}".')
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
-    if not isinstance(value, str) or value not in known:
-        *most, last = (repr(one) for one in known)
-        raise QueryError(f"The {name} is {', '.join(most)} or {last}, not {short_repr(value)}.")
-    return value
-
-
-def _count(name: str, value: Any, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise QueryError(f"{name} is a number of hits, at least {least}, not {short_repr(value)}.")
-    return int(value)
-
-
-def _number(name: str, value: Any, *, low: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= 1:
-        raise QueryError(f"The {name} is a number from {low:g} to 1, not {short_repr(value)}.")
-    return float(value)
-
-
-def _name(what: str, value: Any) -> str:
+def _attribute_name(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise QueryError(f"{what} is the name of an attribute, not {short_repr(value)}.")
+        raise QueryError(f"{what} must be the name of an attribute, not {short_repr(value)}.")
     return escape_text(value)
 
 
-def _effort(effort: Any) -> float | None:
-    try:
-        return None if effort is None else check_effort(effort)
-    except SpecError as error:
-        raise QueryError(str(error)) from error
-
-
-def _sort(sort: Any) -> tuple[tuple[str, bool], ...]:
+def _sort_keys(sort: Any) -> tuple[tuple[str, bool], ...]:
     names = [sort] if isinstance(sort, str) else list(sort) if isinstance(sort, Sequence) else None
-    if names is None or len(names) > _MAX_SORTS:
+    if names is None or len(names) > _MAX_SORT_KEYS:
         raise QueryError(
-            f'sort is a list of at most {_MAX_SORTS} attributes such as ["-price"], not {short_repr(sort)}.'
+            f'sort must be a list of at most {_MAX_SORT_KEYS} attributes such as ["-price"], not {short_repr(sort)}.'
         )
-    checked = [_name("An element of sort", name) for name in names]
-    return tuple((_name("sort", name.removeprefix("-")), name.startswith("-")) for name in checked)
+    checked = [_attribute_name("An element of sort", name) for name in names]
+    return tuple((_attribute_name("sort", name.removeprefix("-")), name.startswith("-")) for name in checked)
 
 
-def _boosts(boosts: Any) -> tuple[Boost, ...]:
+def _boost_specs(boosts: Any) -> tuple[Boost, ...]:
     if not isinstance(boosts, Sequence) or isinstance(boosts, str) or len(boosts) > _MAX_BOOSTS:
-        raise QueryError(f"boosts are a list of at most {_MAX_BOOSTS}, not {short_repr(boosts)}.")
-    return tuple(_boost(one) for one in boosts)
+        raise QueryError(f"boosts must be a list of at most {_MAX_BOOSTS}, not {short_repr(boosts)}.")
+    return tuple(_parse_boost(boost) for boost in boosts)
 
 
-def _boost(given: Any) -> Boost:
-    names = {field.name for field in fields(Boost)}
-    if isinstance(given, Boost):
-        given = {name: getattr(given, name) for name in names}
-    if not isinstance(given, Mapping) or not {"attribute", "weight"} <= set(given) <= names:
-        raise QueryError(f'A boost is {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(given)}.')
-    low, high = (_bound(given.get(name)) for name in ("low", "high"))
+def _parse_boost(boost: Any) -> Boost:
+    names = {one.name for one in fields(Boost)}
+    if isinstance(boost, Boost):
+        boost = {name: getattr(boost, name) for name in names}
+    if not isinstance(boost, Mapping) or not {"attribute", "weight"} <= set(boost) <= names:
+        raise QueryError(f'A boost must be {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(boost)}.')
+    low, high, weight = boost.get("low"), boost.get("high"), boost["weight"]
+    for bound in (low, high):
+        if bound is not None and not (_is_number(bound) and math.isfinite(bound)):
+            raise QueryError(f"low and high of a boost must be numbers, not {short_repr(bound)}.")
     if low is not None and high is not None and low >= high:
-        raise QueryError(f"A boost's low, {low:g}, is not below its high, {high:g}; a negative weight turns it round.")
-    weight = _number("weight of a boost", given["weight"], low=-1)
-    return Boost(_name("A boost's attribute", given["attribute"]), weight, low, high)
-
-
-def _bound(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise QueryError(f"low and high of a boost are numbers, not {short_repr(value)}.")
-    return float(value)
+        raise QueryError(f"A boost's low, {low:g}, must be below its high, {high:g}; to reverse it, negate its weight.")
+    if not _is_number(weight) or not -1 <= weight <= 1:
+        raise QueryError(f"The weight of a boost must be a number from -1 to 1, not {short_repr(weight)}.")
+    bounds = (None if bound is None else float(bound) for bound in (low, high))
+    return Boost(_attribute_name("A boost's attribute", boost["attribute"]), float(weight), *bounds)

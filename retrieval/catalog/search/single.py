@@ -1,293 +1,281 @@
-"""One request answered: candidates by vectors and words, then boosts, order, groups, a page, and what is counted."""
+"""One request answered: candidates by vectors and words, then boosts, order, groups, a page, totals and facets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from index.vectors import Ids, Mask, Rows
 from retrieval.catalog.ranking import Ranking, SearchScope
 from retrieval.catalog.search.hits import read_hits
-from retrieval.catalog.search.hybrid import first_named, hybrid, ranks_of
-from retrieval.catalog.search.item_fusion import CAPTION_WEIGHT, Fusing, fused
-from retrieval.catalog.search.query_vectors import Encoded
-from retrieval.catalog.search.request import Request
+from retrieval.catalog.search.item_fusion import DEFAULT_CAPTION_WEIGHT, fuse_sides
+from retrieval.catalog.search.query_vectors import QueryVectors
+from retrieval.catalog.search.rank_fusion import FusedRanking, fuse_words_and_vectors, rank_by_words
+from retrieval.catalog.search.request import ResolvedRequest
 from retrieval.catalog.search.reranking import apply_boosts, group_sizes, keep_best_of_groups, sort_by_attributes
-from retrieval.catalog.side import Side
+from retrieval.catalog.side import Sides
 from retrieval.errors import QueryError
 from retrieval.filters.column_store import ColumnStore
-from retrieval.filters.columns import Columns
 from retrieval.filters.facets import Facet, count_facet, find_spelling
 from retrieval.filters.values import Scalar
-from retrieval.query import Query, mean_row, mix
+from retrieval.query import mean_row, mix
 from retrieval.records import Records
 from retrieval.types import Hits, SideName, Target
 from retrieval.words.search import WordHit, WordSearch
 
-if TYPE_CHECKING:
-    from retrieval.catalog.search.rank_fusion import Fused
-
 WINDOW: Final = 1000
-"""So many of the best are what boosts, groups and fusion put into another order; or offset + k, where that is more."""
+"""Number of best candidates, or offset + k where that is more, that boosts, groups and fusion rerank."""
 
-SORTED: Final = 100
-"""So many of the best are sorted, where something is looked for: the cheapest of all there is would have nothing to do
-with it. A floor, or no query, sorts everything."""
+SORT_WINDOW: Final = 100
+"""Number of best candidates that are sorted where a query is given: the cheapest of all items may have nothing to do
+with it. With a floor, or without a query, everything is sorted."""
 
-Sides: TypeAlias = Mapping[SideName, Side]
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A catalog at the moment of its records: its sides, its attributes and its words."""
+
+    records: Records
+    sides: Sides
+    column_store: ColumnStore
+    words: WordSearch
 
 
 class Search:
-    """One request against records of one moment."""
+    """One request against a catalog of one moment."""
 
-    def __init__(
-        self,
-        request: Request,
-        rows: Encoded,
-        target: Target,
-        *,
-        sides: Sides,
-        records: Records,
-        column_store: ColumnStore,
-        words: WordSearch,
-    ) -> None:
+    def __init__(self, resolved: ResolvedRequest, vectors: QueryVectors, *, snapshot: Snapshot) -> None:
         """Look up what has to be known before anything is searched.
 
         Raises:
             QueryError: there is no such item, or the parts cancel each other.
         """
-        self.request = request
-        self.target = target
-        self.side = sides["captions" if target == "captions" else "images"]
-        self.known: dict[SideName, Ranking] = {}  # the first `depth` of a side, where it was searched for many at once
-        self._sides = sides
-        self._records = records
-        self._column_store = column_store
-        self._words = words
-        self._without: int | None = None
-        self._is_cut = False  # whether there may be more items with the words than were ranked
-        self._parts: Fused | None = None  # the ranks in each part of a hybrid search
+        request, target = resolved.request, resolved.target
+        self.effort = request.effort
+        self.batched: dict[SideName, Ranking] = {}  # the first `depth` of a side that was searched for many at once
+        self._request = request
+        self._mode = resolved.mode
+        self._target: Target = target
+        self._records = snapshot.records
+        self._sides = snapshot.sides
+        self._columns = snapshot.column_store
+        self._words = snapshot.words
+        self._side = snapshot.sides["captions" if target == "captions" else "images"]
+        self._has_more_by_words = False  # whether more items may have the words than were ranked
+        self._fused: FusedRanking | None = None
         self._start = perf_counter()
-        self._mask: Mask | None = None
+        self._exclude = self._find_excluded()
+        self._allowed: Mask | None = None
         if request.condition is not None:
-            self._mask = column_store.mask(request.condition, records.connection)
-        self.row = self._row(request.query, rows)
+            self._allowed = self._columns.mask(request.condition, self._records.connection)
+        self.vector = self._mix_vectors(vectors)
 
     @property
     def depth(self) -> int:
-        """How many candidates to begin with."""
-        request = self.request
-        needed = request.offset + request.k
+        """Number of candidates to begin with."""
+        request = self._request
+        end = request.offset + request.k
         if self._sorts_best:
-            return max(SORTED, needed)
-        plain = request.mode == "vectors" and self.target != "items"
-        return needed if plain and not (request.group or request.boosts) else max(WINDOW, needed)
+            return max(SORT_WINDOW, end)
+        reranks = request.group or request.boost_specs or self._mode != "vectors" or self._target == "items"
+        return max(WINDOW, end) if reranks else end
 
     @property
-    def _sorts_best(self) -> bool:
-        """Whether the best are sorted, and not all that pass the filter or the floor."""
-        request = self.request
-        return bool(request.sort) and request.query is not None and request.floor is None
-
-    @property
-    def shared(self) -> tuple[SideName, ...]:
-        """The sides whose first `depth` by vector are those of a search that others may share."""
-        if not self._asks_vectors or self._mask is not None or self._without is not None:
+    def batched_sides(self) -> tuple[SideName, ...]:
+        """The sides on which another search of the same depth has the same candidates for the same vector."""
+        if not self._uses_vectors or self._allowed is not None or self._exclude is not None:
             return ()
-        return ("images", "captions") if self.target == "items" else (self.target,)
+        return ("images", "captions") if self._target == "items" else (self._target,)
 
     def hits(self) -> Hits:
-        """Search, and read the records of what is shown."""
-        request, needed = self.request, self.request.offset + self.request.k
-        depth = self.depth
+        """Search, and read the records of the page of hits."""
+        end, depth = self._request.offset + self._request.k, self.depth
         while True:
-            found = self._candidates(depth)
-            if self._sorts_best:  # words and vectors together are more
+            found = self._find_candidates(depth)
+            if self._sorts_best:  # words and vectors together may be more
                 found = found.take(slice(depth))
-            ranked = self._ordered(found)
-            if len(ranked) >= needed or len(found) < depth:
+            ranking = self._rerank(found)
+            if len(ranking) >= end or len(found) < depth:
                 break
             depth *= 4
         searched = perf_counter()
-        shown = ranked.take(slice(request.offset, needed))
+        page = ranking.take(slice(self._request.offset, end))
         hits = Hits(
             read_hits(
                 self._records,
-                shown,
-                self.target,
-                after=request.offset,
-                ranks={} if self._parts is None else ranks_of(self._parts, shown.item),
-                variants=self._variants(shown, found),
+                page,
+                self._target,
+                offset=self._request.offset,
+                ranks={} if self._fused is None else self._fused.ranks_of(page.item),
+                variants=self._count_variants(page, found),
             ),
-            total=self._total(found),
-            facets=self._facets(found),
+            total=self._count_total(found),
+            facets=self._count_facets(found),
         )
         hits.seconds = {"search": searched - self._start, "records": perf_counter() - searched}
         return hits
 
-    # --- candidates
+    @property
+    def _sorts_best(self) -> bool:
+        """Whether only the best candidates are sorted, not all that pass the filter or the floor."""
+        return bool(self._request.sort_keys) and self._request.query is not None and self._request.floor is None
+
+    # --- the query
 
     @property
-    def _asks_vectors(self) -> bool:
-        return self.request.query is not None and self.request.mode != "words"
+    def _uses_vectors(self) -> bool:
+        return self._request.query is not None and self._mode != "words"
 
-    def _row(self, query: Query | None, rows: Encoded) -> Rows:
-        if query is None or not self._asks_vectors:
+    def _find_excluded(self) -> int | None:
+        """The number of the item to search with, which is no hit itself."""
+        like = None if self._request.query is None else self._request.query.like
+        if like is None:
+            return None
+        numbers = self._records.numbers_of([like])
+        if like not in numbers:
+            raise QueryError(f"There is no item {like!r} in this catalog.")
+        return numbers[like]
+
+    def _mix_vectors(self, vectors: QueryVectors) -> Rows:
+        query = self._request.query
+        if query is None or not self._uses_vectors:
             return np.empty((0, 0), np.float32)
-        if query.like is not None:
-            number, row = _item_row(self._records, self._sides["images"], query.like)
-            self._without, rows = number, {**rows, "like": row}
         if self._records.meta("dimension") is None:  # there are no vectors to compare with, and maybe no encoder
             return np.zeros((1, 1), np.float32)
-        return mix(query, rows)
+        if self._exclude is not None:
+            # The side's rows: a compaction may have removed the file that the records name.
+            slots = self._records.slots.image_slots(self._exclude)
+            vectors = {**vectors, "like": mean_row(np.array(self._sides["images"].rows[slots]))}
+        return mix(query, vectors)
 
-    def _candidates(self, depth: int) -> Ranking:
-        request = self.request
+    # --- candidates
+
+    def _find_candidates(self, depth: int) -> Ranking:
+        request = self._request
         if request.query is None:
-            return self._everything()
-        if request.words is None:
-            return self._by_vector(depth)
-        named, worded = self._by_words(request.words, depth)
-        self._is_cut = len(worded) >= depth
-        if request.mode == "words":
-            return first_named(named, worded)
-        ranked, self._parts = hybrid(named, worded, self._by_vector(depth), weight=request.word_weight)
-        return ranked
+            return self._browse()
+        if self._mode == "vectors":
+            return self._search_vectors(depth)
+        named, by_words = self._search_words(depth)
+        self._has_more_by_words = len(by_words) >= depth
+        if self._mode == "words":
+            return rank_by_words(named, by_words)
+        ranking, self._fused = fuse_words_and_vectors(
+            named, by_words, self._search_vectors(depth), word_weight=request.word_weight
+        )
+        return ranking
 
-    def _everything(self) -> Ranking:
-        """Every item, or text, that the filter lets through fits a request that asks for nothing in particular."""
-        if self.target == "captions":
-            return self.side.all_captions(self._items())
-        items = np.flatnonzero(self._items())
+    def _browse(self) -> Ranking:
+        """Every item, or text, that passes the filter, where nothing is searched for."""
+        if self._target == "captions":
+            return self._side.all_captions(self._passing)
+        items = np.flatnonzero(self._passing)
         return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
-    def _by_words(self, text: str, depth: int) -> tuple[list[int], list[WordHit]]:
+    def _search_words(self, depth: int) -> tuple[list[int], list[WordHit]]:
         """The items that the text names, and those that have its words."""
-        connection, without = self._records.connection, self._without
-        mask = self._mask
-        if without is not None:
-            mask = self._items().copy()
-            mask[without] = False
-        named = self._words.find_identified(connection, text, allowed=mask)
-        return named, self._words.search(connection, text, depth=depth, allowed=mask)
+        connection, text = self._records.connection, self._request.text or ""
+        allowed = self._allowed if self._exclude is None else self._passing
+        named = self._words.find_identified(connection, text, allowed=allowed)
+        return named, self._words.search(connection, text, depth=depth, allowed=allowed)
 
-    def _by_vector(self, depth: int) -> Ranking:
-        floor = self.request.floor
-        found = self._nearest(depth)
+    def _search_vectors(self, depth: int) -> Ranking:
+        floor = self._request.floor
+        found = self._search_side(self._target, depth) if self._target != "items" else self._search_items(depth)
         return found if floor is None else found.take(found.score >= floor)
 
-    def _nearest(self, depth: int) -> Ranking:
-        if self.target != "items":
-            return self._of_side(self.target, depth)
-        weight = self.request.caption_weight
+    def _search_items(self, depth: int) -> Ranking:
+        weight = self._request.caption_weight
         if weight is None:
-            weight = float(self._records.meta("caption_weight", CAPTION_WEIGHT))
-        found = [self._of_side(side, depth) for side in self._sides]
-        items = fused(self._sides, self.row, among=found, fusing=Fusing(self.request.fusion, weight))
-        return items.take(slice(depth)) if self.request.floor is None else items
+            weight = float(self._records.meta("caption_weight", DEFAULT_CAPTION_WEIGHT))
+        candidates = [self._search_side(side, depth) for side in self._sides]
+        items = fuse_sides(
+            self._sides, self.vector, candidates=candidates, fusion=self._request.fusion, caption_weight=weight
+        )
+        return items.take(slice(depth)) if self._request.floor is None else items
 
-    def _of_side(self, side: SideName, depth: int) -> Ranking:
-        """The first `depth` of a side; with a floor all above it: what is below it on both sides is so when fused."""
-        if side in self.known and depth == self.depth:
-            found = self.known[side]
-        else:
-            found = self._sides[side].search(self.row, depth, self._among)
-        floor = self.request.floor
+    def _search_side(self, name: SideName, depth: int) -> Ranking:
+        """The first `depth` of a side; all above the floor, if any: what is below it on both sides is so when fused."""
+        scope, floor = SearchScope(self._allowed, self._exclude, self.effort), self._request.floor
+        side = self._sides[name]
+        is_batched = name in self.batched and depth == self.depth
+        found = self.batched[name] if is_batched else side.search(self.vector, depth, scope)
         while floor is not None and len(found) >= depth and found.score[-1] >= floor:
             depth *= 4
-            found = self._sides[side].search(self.row, depth, self._among)
+            found = side.search(self.vector, depth, scope)
         return found
-
-    @property
-    def _among(self) -> SearchScope:
-        return SearchScope(self._mask, self._without, self.request.effort)
 
     # --- order
 
-    def _ordered(self, found: Ranking) -> Ranking:
-        request = self.request
-        if not (request.boosts or request.sort or request.group):
+    def _rerank(self, found: Ranking) -> Ranking:
+        request = self._request
+        if not (request.boost_specs or request.sort_keys or request.group):
             return found
-        with self._column_store.snapshot(self._records.connection) as columns:
-            if request.boosts:
-                found = apply_boosts(found, request.boosts, columns)
-            if request.sort:
-                found = sort_by_attributes(found, request.sort, columns)
+        with self._columns.snapshot(self._records.connection) as columns:
+            if request.boost_specs:
+                found = apply_boosts(found, request.boost_specs, columns)
+            if request.sort_keys:
+                found = sort_by_attributes(found, request.sort_keys, columns)
             return found if request.group is None else keep_best_of_groups(found, columns.column(request.group))
-
-    def _variants(self, shown: Ranking, found: Ranking) -> Sequence[int | None]:
-        if self.request.group is None:
-            return [None] * len(shown)
-        with self._column_store.snapshot(self._records.connection) as columns:
-            return group_sizes(shown.item, columns.column(self.request.group), self._counted(found, columns))
 
     # --- counts
 
-    def _total(self, found: Ranking) -> int:
+    def _count_variants(self, page: Ranking, found: Ranking) -> Sequence[int | None]:
+        if self._request.group is None:
+            return [None] * len(page)
+        mask = self._counted(found)
+        with self._columns.snapshot(self._records.connection) as columns:
+            return group_sizes(page.item, columns.column(self._request.group), mask)
+
+    def _count_total(self, found: Ranking) -> int:
         if self._counts_found:
-            return len(found if self.target == "captions" else self._found_items(found))
-        if self._without is None:
-            return self.side.count(self._mask)
-        mask = self._items().copy()
-        mask[self._without] = False
-        return self.side.count(mask)
+            return len(found if self._target == "captions" else self._found_items(found))
+        return self._side.count(self._allowed if self._exclude is None else self._passing)
 
-    @property
-    def _counts_found(self) -> bool:
-        """Whether only what was found counts, and not all that passes the filter."""
-        return self.request.mode == "words" or self.request.floor is not None
-
-    def _found_items(self, found: Ranking) -> Ids:
-        """The items that were found, also those that have the words but come after the ones that were ranked."""
-        return np.union1d(self._having, found.item) if self._is_cut else found.item
-
-    @cached_property
-    def _having(self) -> Ids:
-        """All items that have the words and pass the filter: totals, facets and groups ask for them."""
-        having = self._words.find_matching(self._records.connection, self.request.words or "")
-        if self._mask is not None:
-            having = having[self._mask[having]]
-        return having if self._without is None else having[having != self._without]
-
-    def _items(self) -> Mask:
-        if self._mask is not None:
-            return self._mask
-        with self._column_store.snapshot(self._records.connection) as columns:
-            return columns.live.copy()
-
-    def _counted(self, found: Ranking, columns: Columns) -> Mask:
-        """The items, by number, that totals and facets are about."""
-        if self._counts_found:
-            mask = np.zeros(len(columns.live), np.bool_)
-            mask[self._found_items(found)] = True
-            return mask
-        mask = (columns.live if self._mask is None else self._mask).copy()
-        if self._without is not None:
-            mask[self._without] = False
-        return self.side.items_with_entries(mask)
-
-    def _facets(self, found: Ranking) -> Mapping[str, Facet]:
-        if not self.request.facets:
+    def _count_facets(self, found: Ranking) -> Mapping[str, Facet]:
+        if not self._request.facet_specs:
             return {}
-        with self._column_store.snapshot(self._records.connection) as columns:
-            mask = self._counted(found, columns)
+        mask = self._counted(found)
+        with self._columns.snapshot(self._records.connection) as columns:
             return {
-                wanted.key: count_facet(columns.column(wanted.key), mask, wanted, spelling=self._spelling(wanted.key))
-                for wanted in self.request.facets
+                spec.key: count_facet(columns.column(spec.key), mask, spec, spelling=self._spelling(spec.key))
+                for spec in self._request.facet_specs
             }
 
     def _spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:
         return lambda value, item: find_spelling(self._records.attributes_of(item), key, value)
 
+    @property
+    def _counts_found(self) -> bool:
+        """Whether totals, facets and groups are about what was found, not about all that passes the filter."""
+        return self._mode == "words" or self._request.floor is not None
 
-def _item_row(records: Records, side: Side, name: str) -> tuple[int, Rows]:
-    """An item's number and what it looks like: the direction between its pictures' vectors, (1, d).
+    def _counted(self, found: Ranking) -> Mask:
+        """The items, by number, that totals, facets and groups are about."""
+        if not self._counts_found:
+            return self._side.items_with_entries(self._passing)
+        mask = np.zeros(len(self._passing), np.bool_)
+        mask[self._found_items(found)] = True
+        return mask
 
-    The rows are those that `side` holds: a compaction may have taken away the file that the records name.
-    """
-    numbers = records.numbers_of([name])
-    if name not in numbers:
-        raise QueryError(f"There is no item {name!r} in this catalog.")
-    return numbers[name], mean_row(np.array(side.rows[records.slots.image_slots(numbers[name])]))
+    def _found_items(self, found: Ranking) -> Ids:
+        """The items that were found, with those that have the words but come after the ones that were ranked."""
+        if not self._has_more_by_words:
+            return found.item
+        having = self._words.find_matching(self._records.connection, self._request.text or "")
+        return np.union1d(having[self._passing[having]], found.item)
+
+    @cached_property
+    def _passing(self) -> Mask:
+        """The items, by number, that pass the filter and are not excluded."""
+        if self._allowed is None:
+            with self._columns.snapshot(self._records.connection) as columns:
+                mask = columns.live.copy()
+        else:
+            mask = self._allowed.copy()
+        if self._exclude is not None:
+            mask[self._exclude] = False
+        return mask

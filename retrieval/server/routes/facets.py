@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from retrieval.catalog.search.request import make_request
+from retrieval.catalog.search.request import SearchRequest
 from retrieval.filters.facets import MAX_FACETS
 from retrieval.server.auth import READ_ACCESS
 from retrieval.server.catalog_api import CatalogAPI, Json
@@ -92,7 +92,7 @@ def _count_values(api: CatalogAPI) -> tuple[dict[str, Json], int]:
     pages = [names[start : start + MAX_FACETS] for start in range(0, len(names), MAX_FACETS)] or [[]]
     facets: dict[str, Json] = {}
     items = 0
-    for result in api.search_many([make_request(where={}, k=1, facets=page) for page in pages]):
+    for result in api.search_many([SearchRequest(where={}, k=1, facets=page) for page in pages]):
         if isinstance(result, BaseException):
             raise result
         facets |= result["facets"]

@@ -1,14 +1,16 @@
 """The route of searches."""
 
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from PIL.Image import Image
 from starlette.responses import JSONResponse
 
+from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import ImageError
+from retrieval.query import PART_KINDS
 from retrieval.server.auth import READ_ACCESS
-from retrieval.server.catalog_api import request_of
 from retrieval.server.errors import ApiError
 from retrieval.server.parsing import get_media_type, parse_model, read_form, require_media_type
 from retrieval.server.schemas import SearchBody, SearchResponse, error_responses, request_body
@@ -40,10 +42,17 @@ router = APIRouter()
 async def search(request: Request, service: ServiceDep) -> JSONResponse:
     """Search by text, image, item or vector, or a weighted mix; without any, list everything that matches."""
     read = _read_form if get_media_type(request) == _FORM else _read_json
-    body, image = await read(request, service)
-    _check_reach(body, service)
-    opened = None if image is None else await _open_image(image, service)
-    return JSONResponse(await service.batcher.submit(request_of(body, opened)))
+    fields = await read(request, service)
+    if fields.keys().isdisjoint(PART_KINDS):
+        fields.setdefault("where", {})  # matches everything
+    search_request = SearchRequest(**fields)
+    end, limit = search_request.offset + search_request.k, service.settings.max_results
+    if end > limit:
+        raise ApiError(422, f"offset + k is {end}, above this service's limit of {limit}.")
+    if isinstance(search_request.image, bytes):
+        image = await _open_image(search_request.image, service)
+        search_request = replace(search_request, image=image)
+    return JSONResponse(await service.batcher.submit(search_request))
 
 
 async def _open_image(data: bytes, service: Service) -> Image:
@@ -56,25 +65,27 @@ async def _open_image(data: bytes, service: Service) -> Image:
         raise ApiError(422, f"The image {error}.") from None
 
 
-async def _read_json(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
+async def _read_json(request: Request, service: Service) -> dict[str, Any]:
     require_media_type(request, _JSON, _FORM)
-    body = await service.parse_body(partial(parse_model, SearchBody), await request.body())
-    return body, body.image
+    return await service.parse_body(_parse_fields, await request.body())
 
 
-async def _read_form(request: Request, service: Service) -> tuple[SearchBody, bytes | None]:
+async def _read_form(request: Request, service: Service) -> dict[str, Any]:
     parts = await read_form(request)
     if unknown := parts.keys() - {"image", "request"}:
         raise ApiError(422, f"The form has parts besides 'image' and 'request', such as {min(unknown)[:50]!r}.")
     if not parts:
         raise ApiError(422, "The form is empty. Send a part 'image', or 'request', or both.")
-    body = await service.parse_body(partial(parse_model, SearchBody), parts.get("request", b"{}"))
-    if body.image is not None and "image" in parts:
+    fields = await service.parse_body(_parse_fields, parts.pop("request", b"{}"))
+    if "image" in fields and "image" in parts:
         raise ApiError(422, "There are two images, one in the form and one in its request. Send one.")
-    return body, parts.get("image", body.image)
+    return fields | parts
 
 
-def _check_reach(body: SearchBody, service: Service) -> None:
-    limit = service.settings.max_results
-    if body.offset + body.k > limit:
-        raise ApiError(422, f"offset + k is {body.offset + body.k}, above this service's limit of {limit}.")
+def _parse_fields(data: bytes) -> dict[str, Any]:
+    """Return the fields of a SearchRequest that a JSON body has; null stands for the default."""
+    body = parse_model(SearchBody, data)
+    fields = {name: getattr(body, name) for name in body.model_fields_set}
+    if "boosts" in fields:
+        fields["boosts"] = [boost.model_dump() for boost in fields["boosts"]]
+    return {name: value for name, value in fields.items() if value is not None}

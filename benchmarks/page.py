@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from serving import near, serving
 
 from retrieval.catalog import Catalog
-from retrieval.demo.sample_shop import COLOR_WORDS, KINDS, Product, draw_shop, invent
+from retrieval.demo.sample_shop import COLORS, KINDS, Product, draw_shop, generate_products
 from retrieval.encoder import load_encoder
 from retrieval.images import open_image
 from retrieval.pairs import read_pairs
@@ -94,7 +94,7 @@ def main() -> None:
 def make_catalog(folder: Path, count: int) -> Path:
     """A catalog of `count` items that look almost like one of the drawn products each."""
     draw_shop(folder, count=PRODUCTS)
-    products = invent(count=PRODUCTS)
+    products = generate_products(count=PRODUCTS)
     encoder = load_encoder("starter")
     rows = encoder.encode_images([open_image(folder / product.image) for product in products])
     with Catalog.open(folder / "catalog", encoder=encoder) as catalog:
@@ -135,7 +135,7 @@ def items(folder: Path, products: list[Product], rows: Any, *, first: int, last:
 
 def texts(count: int) -> list[str]:
     """Different queries, as people type them."""
-    colors, kinds = list(COLOR_WORDS), list(KINDS)
+    colors, kinds = list(COLORS), list(KINDS)
     return [f"{colors[place % len(colors)]} {kinds[place * 7 % len(kinds)]}" for place in range(count)]
 
 

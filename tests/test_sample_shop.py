@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.demo.sample_shop import draw_product, draw_shop, invent, split_by_combination
-from retrieval.demo.sample_shop.pen import PATTERNS, SIDE, box, circle, heart, mirrored, smooth, star
-from retrieval.demo.sample_shop.scenes import BACKGROUNDS
-from retrieval.demo.sample_shop.texts import COLOR_WORDS, KINDS, PATTERN_WORDS
-from retrieval.demo.sample_shop.things import THINGS
-from retrieval.demo.sample_shop.wear import WEAR
+from retrieval.demo.sample_shop import draw_product, draw_shop, generate_products, split_by_combination
+from retrieval.demo.sample_shop.backgrounds import BACKGROUNDS
+from retrieval.demo.sample_shop.pen import SIDE
+from retrieval.demo.sample_shop.shapes import box, circle, heart, mirror, pattern_shapes, smooth, star
+from retrieval.demo.sample_shop.texts import COLORS, KINDS, PATTERNS, SHOP
 from retrieval.errors import PairsError
 
 
@@ -34,7 +33,7 @@ def combination(product):
     return product.kind, product.color, product.pattern
 
 
-def test_the_table_holds_every_product_with_its_picture(shop, rows):
+def test_products_csv_lists_every_product_with_its_picture(shop, rows):
     assert list(rows[0]) == [
         "id", "image", "title", "description", "kind", "color", "pattern", "size", "background", "price", "category",
         "stock",
@@ -45,12 +44,12 @@ def test_the_table_holds_every_product_with_its_picture(shop, rows):
             assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (SIDE, SIDE))
 
 
-def test_the_table_says_what_was_invented(rows):
-    for row, product in zip(rows, invent(count=240), strict=True):
+def test_products_csv_holds_the_generated_products(rows):
+    for row, product in zip(rows, generate_products(count=240), strict=True):
         assert row == {name: str(value) for name, value in product.attributes.items()}
 
 
-def test_a_second_draw_gives_the_same_bytes_and_another_seed_gives_others(shop, tmp_path):
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(shop, tmp_path):
     again = draw_shop(tmp_path / "again", count=6)
     other = draw_shop(tmp_path / "other", count=6, seed=1)
     for number in range(1, 7):
@@ -59,15 +58,15 @@ def test_a_second_draw_gives_the_same_bytes_and_another_seed_gives_others(shop, 
         assert (other.parent / name).read_bytes() != (shop.parent / name).read_bytes()
 
 
-def test_a_larger_shop_begins_like_a_smaller_one():
-    assert invent(count=500)[:100] == invent(count=100)
+def test_a_larger_shop_starts_with_the_products_of_a_smaller_one():
+    assert generate_products(count=500)[:100] == generate_products(count=100)
 
 
-def test_names_of_files_say_nothing(rows):
+def test_file_names_do_not_describe_the_pictures(rows):
     assert [row["image"] for row in rows] == [f"images/p{number:04d}.png" for number in range(1, 241)]
 
 
-def test_no_two_pictures_look_alike(shop, rows):
+def test_no_two_pictures_are_near_duplicates(shop, rows):
     """The mean difference a pixel and channel, at a quarter of the size, is at least three grey levels for any two."""
     small = np.stack([_thumbnail(shop.parent / row["image"]) for row in rows])
     squared = (small**2).sum(1)
@@ -81,8 +80,8 @@ def _thumbnail(path):
         return np.asarray(picture.resize((32, 32)), np.float64).ravel()
 
 
-def test_products_that_share_a_combination_differ_in_setting_and_title():
-    products = invent(count=1500)
+def test_products_of_one_combination_differ_in_background_and_title():
+    products = generate_products(count=1500)
     groups = {}
     for product in products:
         groups.setdefault(combination(product), []).append(product)
@@ -94,8 +93,8 @@ def test_products_that_share_a_combination_differ_in_setting_and_title():
         assert first.title != second.title
 
 
-def test_the_default_shop_is_large_varied_and_says_everything_once():
-    products = invent(count=1500)
+def test_the_default_shop_is_balanced_and_repeats_no_text():
+    products = generate_products(count=1500)
     assert len({product.title for product in products}) == 1500
     assert len({product.description for product in products}) == 1500
     assert min(Counter(product.kind for product in products).values()) == 50
@@ -109,34 +108,34 @@ def names(text, word):
     return re.search(rf"\b{word}\b", text) is not None
 
 
-def test_titles_name_kind_colour_and_pattern_in_plain_words():
-    for product in invent(count=600):
-        adjective, noun, _ = PATTERN_WORDS[product.pattern]
+def test_titles_name_kind_color_and_pattern():
+    for product in generate_products(count=600):
+        adjective, noun = (PATTERNS[product.pattern][key] for key in ("adjective", "noun"))
         title = product.title.lower()
         assert product.kind.lower() in title
         assert names(title, product.color)
         assert adjective in title or noun in title
 
 
-def test_descriptions_name_the_same_facts_in_their_own_words():
-    for product in invent(count=600):
-        adjective, _, phrases = PATTERN_WORDS[product.pattern]
+def test_descriptions_paraphrase_kind_color_and_pattern():
+    for product in generate_products(count=600):
+        adjective, phrases = (PATTERNS[product.pattern][key] for key in ("adjective", "phrases"))
         text = product.description.lower()
-        assert any(name.lower() in text for name in (product.kind, *KINDS[product.kind].other_names))
-        assert any(names(text, word) for word in COLOR_WORDS[product.color])
+        assert any(name.lower() in text for name in (product.kind, *KINDS[product.kind]["names"]))
+        assert any(names(text, word) for word in COLORS[product.color]["words"])
         assert any(phrase in text for phrase in (adjective, *phrases))
 
 
-def test_the_words_and_the_drawings_cover_the_same_kinds_and_patterns():
-    assert set(KINDS) == set(WEAR | THINGS)
-    assert len(KINDS) >= 24
-    assert set(PATTERN_WORDS) == set(PATTERNS)
-    assert len(COLOR_WORDS) == 12
+def test_texts_backgrounds_and_drawings_cover_the_same_patterns():
+    assert len(KINDS) == 30
+    assert len(COLORS) == 12
+    assert list(PATTERNS) == list(pattern_shapes())
+    assert list(BACKGROUNDS) == list(SHOP["backgrounds"])
 
 
-def test_every_kind_in_every_pattern_draws_something_of_its_own_colour():
+def test_every_kind_is_drawn_in_its_color():
     """Red things are redder than the same scene with the thing in blue; an empty drawing would not differ."""
-    base = {product.kind: product for product in invent(count=30)}
+    base = {product.kind: product for product in generate_products(count=30)}
     for kind, pattern in itertools.product(base, ("plain", "zigzag")):
         red, blue = (np.asarray(draw_product(_recolored(base[kind], color, pattern)), int) for color in ("red", "blue"))
         changed = (red[..., 0] - red[..., 2]) > (blue[..., 0] - blue[..., 2]) + 60
@@ -149,17 +148,17 @@ def _recolored(product, color, pattern):
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_the_thing_stands_out_from_its_background(background):
+def test_the_product_stands_out_from_its_background(background):
     """A white and a yellow thing differ from what is behind them: the centre is not the corner."""
     for color in ("white", "yellow"):
-        product = _recolored(invent(count=14)[13], color, "plain")
+        product = _recolored(generate_products(count=14)[13], color, "plain")
         product = type(product)(**{**product.attributes, "background": background})
         picture = np.asarray(draw_product(product), int)
         assert np.abs(picture[56:72, 56:72].mean((0, 1)) - picture[:10, :10].mean((0, 1))).max() > 10
 
 
-def test_held_out_combinations_are_never_trained_on_and_single():
-    training, held_out = split_by_combination(invent(count=1500))
+def test_held_out_combinations_are_unique_and_not_in_training():
+    training, held_out = split_by_combination(generate_products(count=1500))
     assert (len(training), len(held_out)) == (1200, 300)
     assert len(set(map(combination, held_out))) == 300
     assert not set(map(combination, held_out)) & set(map(combination, training))
@@ -168,28 +167,28 @@ def test_held_out_combinations_are_never_trained_on_and_single():
 
 
 def test_a_small_split_keeps_every_kind_in_training():
-    products = invent(count=40)
+    products = generate_products(count=40)
     training, held_out = split_by_combination(products, count=8)
     assert {product.kind for product in training} == set(KINDS)
     assert sorted([*training, *held_out], key=lambda product: product.id) == products
 
 
-def test_the_split_follows_its_seed():
-    products = invent(count=300)
+def test_the_split_depends_on_its_seed():
+    products = generate_products(count=300)
     assert split_by_combination(products, count=50) == split_by_combination(products, count=50)
     assert split_by_combination(products, count=50) != split_by_combination(products, count=50, seed=1)
 
 
-def test_too_many_held_out_products_are_an_error_with_the_number():
-    with pytest.raises(PairsError, match="of 30 products can be held out, not 30"):
-        split_by_combination(invent(count=30), count=30)
+def test_holding_out_too_many_products_is_an_error():
+    with pytest.raises(PairsError, match=r"Only \d+ of 30 products can be held out, not 30"):
+        split_by_combination(generate_products(count=30), count=30)
 
 
 def area(shape):
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in itertools.pairwise([*shape, shape[0]]))) / 2
 
 
-def test_shapes_have_the_areas_of_geometry():
+def test_shapes_have_the_expected_areas():
     assert area(circle(50, 50, radius=20)) == pytest.approx(np.pi * 400, rel=0.01)
     assert area(box((10, 20), (50, 80))) == 2400
     assert area(box((10, 20), (50, 80), radius=10)) == pytest.approx(2400 - (4 - np.pi) * 100, rel=0.01)
@@ -198,8 +197,8 @@ def test_shapes_have_the_areas_of_geometry():
     assert area(heart((0, 0), 16)) == pytest.approx(180 * np.pi, rel=0.03)
 
 
-def test_a_smooth_curve_passes_through_its_points_and_a_mirrored_one_is_symmetric():
+def test_a_smooth_curve_passes_through_its_points_and_a_mirrored_outline_is_symmetric():
     points = [(10, 10), (80, 20), (60, 90)]
     assert set(points) <= set(smooth(points))
-    shape = mirrored([(40, 10), (20, 50), (50, 90)])
+    shape = mirror([(40, 10), (20, 50), (50, 90)])
     assert {(100 - x, y) for x, y in shape} == set(shape)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.catalog import Catalog, is_catalog
-from retrieval.demo.sample_shop import draw_shop, invent, split_by_combination
+from retrieval.demo.sample_shop import draw_shop, generate_products, split_by_combination
 from retrieval.encoder import STARTER, load_encoder
 from retrieval.errors import OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
@@ -128,7 +128,7 @@ def _claim(folder: Path) -> None:
 def _drawn(folder: Path, *, count: int, say: Say) -> Path:
     """Path of its products.csv; drawn unless the same products stand there."""
     table = folder / "products.csv"
-    products = invent(count=count)
+    products = generate_products(count=count)
     drawn = table.exists() and _titles(table) == [product.title for product in products]
     if drawn and all((folder / product.image).exists() for product in products):
         say(f"The shop of {count} products stands in {folder}.")

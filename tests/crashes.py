@@ -24,8 +24,8 @@ from fake_encoder import FakeEncoder
 from PIL import Image
 
 from retrieval.catalog import Catalog
-from retrieval.catalog.write import maintenance, sync, vector_appender
-from retrieval.catalog.write.commit import Ingest
+from retrieval.catalog.write import commit, maintenance, sync
+from retrieval.catalog.write.commit import ItemCommitter, VectorAppender
 from retrieval.pairs import Pairs, read_pairs
 from retrieval.records import slots, vector_store
 
@@ -244,8 +244,8 @@ def _die() -> None:
 def _die_at(step: str) -> None:
     """Kill this process at the third time that the step is reached."""
     places = {
-        "the vectors are not synced yet": (vector_appender, "append_rows"),
-        "the vectors are written": (vector_appender.Shelf, "record"),
+        "the vectors are not synced yet": (commit, "append_rows"),
+        "the vectors are written": (VectorAppender, "record"),
         "the compacted vectors are written": (slots.Slots, "renumber"),
         "the compacted vectors are not synced yet": (maintenance, "copy_rows"),
         "the old vectors are not yet removed": (maintenance, "remove_other_generations"),
@@ -256,7 +256,7 @@ def _die_at(step: str) -> None:
 
     def dying(*arguments: Any, **options: Any) -> Any:
         reached.append(1)
-        if len(reached) >= (3 if owner in (vector_appender, vector_appender.Shelf) else 1) and _is_due(step, arguments):
+        if len(reached) >= (3 if owner in (commit, VectorAppender) else 1) and _is_due(step, arguments):
             if step.endswith("not synced yet"):
                 vector_store.os.fsync = lambda _descriptor: _die()
             else:
@@ -283,13 +283,13 @@ def main() -> None:
     """Work until somebody kills this process."""
     catalog_path, pictures, seed, *step = sys.argv[1:]
     sync.BATCH_ITEMS = BATCH
-    commit = Ingest.commit
+    original = ItemCommitter.commit
 
-    def told(self: Ingest, drafts: Any) -> None:
-        commit(self, drafts)
-        _say(say="batch", ids=[draft.item.id for draft in drafts])
+    def commit_and_report(self: ItemCommitter, items: Any) -> None:
+        original(self, items)
+        _say(say="batch", ids=[one.item.id for one in items])
 
-    Ingest.commit = told  # type: ignore[method-assign]
+    ItemCommitter.commit = commit_and_report  # type: ignore[method-assign]
     if step:
         _die_at(step[0])
     pairs = read_pairs(pictures)

@@ -305,14 +305,14 @@ def test_another_process_sees_each_acknowledged_change_and_readers_need_no_lock(
         assert ids(reader.search(vector=row, k=1)) == ["again"]
         with pytest.raises(CatalogError, match="reading only"):
             reader.delete(["again"])
-        with shop._as_writer():
+        with shop._writer.locked():
             assert ids(reader.search(vector=row, k=1)) == ["again"]
 
 
 def test_a_second_writer_is_told_who_writes(shop, tmp_path):
     with (
         Catalog.open(tmp_path / "c") as second,
-        shop._as_writer(),
+        shop._writer.locked(),
         pytest.raises(CatalogLockedError, match="being written by this process"),
     ):
         second.delete(["red"])
@@ -730,7 +730,7 @@ def test_an_index_that_is_built_while_a_compaction_moves_its_slots_is_not_search
 def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without_index, many):
     query = many[7]["image_vectors"]
     with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
-        with writer._as_writer():
+        with writer._writer.locked():
             assert ids(other.search(vector=query, k=1)) == ["item 7"]
             other._sides["images"].updater.wait()
             assert not list(without_index.glob("images-*.faiss"))
@@ -761,7 +761,7 @@ def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_chan
         assert catalog.upsert(random_items(np.random.default_rng(6), 100, dimension=16, images=1)[:100]).changed == 100
     line, other = caplog.messages
     assert "cannot build the index of the images: there is no FAISS" in line
-    assert "changes are made, but could not be tidied up after: there is no FAISS" in other
+    assert "The changes are committed, but the catalog could not be maintained: there is no FAISS" in other
 
 
 def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, monkeypatch, pairs_of_nothing):
@@ -770,7 +770,7 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         catalog.build(pairs_of_nothing, index="hnsw")
         catalog.search(vector=many[0]["image_vectors"])
         monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 20)
-        monkeypatch.setattr(catalog, "_keep_up_after", lambda _touched: None)
+        monkeypatch.setattr(catalog._writer, "_maintain_after", lambda *_: None)
         catalog.upsert(many[1000:1030])
         index = catalog._sides["images"].index
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
@@ -785,7 +785,7 @@ def test_the_kind_that_auto_picks_fits_half_of_the_machines_memory(tmp_path, mon
         catalog.upsert([{"id": "a", "image_vectors": np.eye(512)[:1]}])
         with catalog._database.reading() as records:
             few, many, most = (
-                maintenance.wanted_kind(records, SideState(generation=1, rows=count, kind="exact"), device="cpu")
+                maintenance.wanted_kind(records.state(), SideState(rows=count), device="cpu")
                 for count in (1, 1_000_000, 60_000_000)
             )
     assert [few[0], many[0], most[0]] == ["exact", "hnsw", "ivfpq"]
@@ -882,10 +882,10 @@ def test_a_reader_that_may_not_write_follows_each_change_whether_its_writer_is_o
 def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pictures(tmp_path, monkeypatch):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
 
-    def failing(_self, _contents):
+    def failing(*_, **__):
         raise CatalogError("the disk is failing")
 
-    monkeypatch.setattr("retrieval.catalog.write.embed.Reader._known", failing)
+    monkeypatch.setattr("retrieval.records.slots.Slots.find_vectors", failing)
     with (
         Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog,
         pytest.raises(CatalogError, match="disk is failing"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.catalog import Catalog
-from retrieval.catalog.write.patches import merged
+from retrieval.catalog.write.plan import merge_patch
 from retrieval.errors import CatalogError, QueryError
 from retrieval.records.vector_store import map_rows
 
@@ -202,9 +202,9 @@ json_values = st.recursive(
     ],
 )
 def test_merging_is_that_of_the_standard(old, change, new):
-    assert merged(old, change) == new
+    assert merge_patch(old, change) == new
 
 
 @given(json_values, json_values)
 def test_a_patch_twice_is_the_patch_once(old, change):
-    assert merged(merged(old, change), change) == merged(old, change)
+    assert merge_patch(merge_patch(old, change), change) == merge_patch(old, change)

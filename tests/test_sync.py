@@ -569,10 +569,10 @@ with Catalog.open(sys.argv[1], encoder=FakeEncoder()) as catalog:
 
 
 def test_a_build_beside_another_writer_says_so_in_one_line(shop, monkeypatch):
-    monkeypatch.setattr("retrieval.catalog._BUILD_PATIENCE", 0.1)
+    monkeypatch.setattr("retrieval.catalog.write.writer.BUILD_PATIENCE", 0.1)
     with (
         Catalog.open(shop.folder.parent / "c") as other,
-        other._as_writer(),
+        other._writer.locked(),
         pytest.raises(CatalogLockedError, match="being written by this process"),
     ):
         shop.build()
@@ -581,7 +581,7 @@ def test_a_build_beside_another_writer_says_so_in_one_line(shop, monkeypatch):
 def test_a_build_waits_for_a_small_change_of_another_writer(shop):
     """As beside a service that prices are sent to."""
     with Catalog.open(shop.folder.parent / "c") as service, ExitStack() as stack:
-        stack.enter_context(service._as_writer())
+        stack.enter_context(service._writer.locked())
         done = threading.Timer(0.3, stack.close)
         done.start()
         assert shop.build()[0] == (5, 0, 0, 0)

@@ -1,10 +1,7 @@
 """Catalog: items, their vectors and their indexes; a folder on disk that is built, changed and searched."""
 
 import asyncio
-import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,15 +18,15 @@ from retrieval.catalog.search.caption_weight import learn_caption_weight
 from retrieval.catalog.search.hits import read_image_sources, read_items
 from retrieval.catalog.search.request import Boost, Fusion, Mode, SearchRequest, make_request
 from retrieval.catalog.side import Side
-from retrieval.catalog.write import maintenance, sync
-from retrieval.catalog.write.recording import record_given
-from retrieval.catalog.write.swap_text_tower import Adoption, adopt
+from retrieval.catalog.write.swap_text_tower import Adoption
+from retrieval.catalog.write.sync import BuildOptions
+from retrieval.catalog.write.writer import CatalogWriter
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import ImageInput
-from retrieval.records.database import PATIENCE, Database, create_database, is_blank, is_catalog, is_new
+from retrieval.records.database import Database, create_database, is_blank, is_catalog, is_new
 from retrieval.records.state import SIDES, VectorSpace
 from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
 
@@ -47,10 +44,6 @@ __all__ = [
     "make_request",
 ]
 
-_BUILD_PATIENCE = 5.0  # seconds: a build finds its moment between the changes that a service makes
-
-logger = logging.getLogger("retrieval.catalog")
-
 
 class Catalog:
     """A catalog that is open: search it from any thread, while at most one process writes.
@@ -63,12 +56,11 @@ class Catalog:
         self._database = database
         self._encoder = encoder
         self._device = device
-        self._writing = threading.Lock()
-        self._touched = 0
         may_build = not database.read_only
         self._sides: dict[SideName, Side] = {
             side: Side(database.folder, side, device=device, may_build=may_build) for side in SIDES
         }
+        self._writer = CatalogWriter(database, encoder, self._sides, device=device)
         self._searcher = Searcher(database, encoder, self._sides)
 
     @classmethod
@@ -143,18 +135,8 @@ class Catalog:
         """
         if index is not None and index not in {"auto", *KINDS}:
             raise CatalogError(f"There is no index kind {index!r}; take one of auto, {', '.join(KINDS)}.")
-        with self._as_writer(patience=_BUILD_PATIENCE):
-            if index is not None:
-                with self._database.writing() as records:
-                    records.put_meta(index=index)
-            options = sync.BuildOptions(prune=prune, restore=restore, strict=strict)
-            try:
-                report = sync.build(self._database, self._encoder, pairs, options=options, progress=progress)
-            except CatalogError:
-                self._tidy()  # after the batches that were committed before
-                raise
-            self._keep_up()
-        return report
+        options = BuildOptions(prune=prune, restore=restore, strict=strict, index=index)
+        return self._writer.build(pairs, options=options, progress=progress)
 
     def upsert(self, items: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
         """Add or replace whole items by id, all of them in one commit.
@@ -168,10 +150,7 @@ class Catalog:
             CatalogError: an item is not of that form (then nothing is written), or the disk is full.
             CatalogLockedError: another process is writing.
         """
-        with self._as_writer():
-            report = sync.upsert(self._database, self._encoder, items)
-            self._keep_up_after(report.added + report.changed)
-        return report
+        return self._writer.upsert(items)
 
     def patch(self, changes: Iterable[Mapping[str, Any]]) -> SyncReport:
         """Change parts of items by id, all of them in one commit.
@@ -185,10 +164,7 @@ class Catalog:
                 full.
             CatalogLockedError: another process is writing.
         """
-        with self._as_writer():
-            report = sync.patch(self._database, self._encoder, changes)
-            self._keep_up_after(report.changed)
-        return report
+        return self._writer.patch(changes)
 
     def learn_caption_weight(self, right: Mapping[str, Collection[str]]) -> float:
         """Learn, record and return how much captions count beside pictures where items are ranked as wholes.
@@ -203,8 +179,7 @@ class Catalog:
             CatalogLockedError: another process is writing.
         """
         weight = learn_caption_weight(right, self.search_many)
-        with self._as_writer(), self._database.writing() as records:
-            records.put_meta(caption_weight=weight)
+        self._writer.put_caption_weight(weight)
         return weight
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -215,10 +190,7 @@ class Catalog:
         """
         if isinstance(ids, str):
             raise CatalogError(f"delete takes a list of ids, not the text {ids!r}: write [{ids!r}]")
-        with self._as_writer():
-            count = sync.delete(self._database, list(ids))
-            self._keep_up_after(count)
-        return count
+        return self._writer.delete(list(ids))
 
     def adopt(self, encoder: Encoder, *, progress: Callable[[int, int], None] | None = None) -> Adoption:
         """Switch over to an encoder that sees pictures as the catalog's does, and return what was kept and what not.
@@ -234,11 +206,7 @@ class Catalog:
             CatalogError: its image tower or its dimension is another one; the message names both encoders.
             CatalogLockedError: another process is writing.
         """
-        with self._as_writer():
-            done = adopt(self._database, self._encoder, encoder, progress=progress or (lambda _done, _total: None))
-            self._encoder.replace(encoder, self._refreshed_space())
-            self._keep_up()
-        return done
+        return self._writer.adopt(encoder, progress=progress)
 
     # --- search
 
@@ -387,43 +355,6 @@ class Catalog:
     def __len__(self) -> int:
         with self._database.reading() as records:
             return records.counts()["items"]
-
-    # --- writing
-
-    @contextmanager
-    def _as_writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer: among the threads, which wait for each other, and the processes, which hardly do."""
-        self._database.check_process()  # before any lock
-        with self._writing, self._database.writer(patience=patience):
-            self._refreshed_space()
-            record_given(self._database, self._encoder)
-            yield
-
-    def _keep_up_after(self, touched: int) -> None:
-        """Tidy up after many small changes as after a large one: looking costs a scan.
-
-        What was changed is on the disk by now: it is not said to have failed because a full disk leaves no room to
-        tidy up, or FAISS is not there to. That is tried again after as many changes.
-        """
-        self._touched += touched
-        with self._database.reading() as records:
-            rows = sum(records.slots.side(side).rows for side in SIDES)
-        if self._touched * 20 > rows:
-            self._tidy()
-
-    def _tidy(self) -> None:
-        try:
-            self._keep_up()
-        except (CatalogError, IndexingError) as error:
-            logger.warning("changes are made, but could not be tidied up after: %s", error)
-
-    def _keep_up(self) -> None:
-        self._touched = 0
-        maintenance.drop_unnamed_pictures(self._database)
-        for side in SIDES:
-            maintenance.compact(self._database, side)
-            if maintenance.choose_index(self._database, side, device=self._device).kind != "exact":
-                self._sides[side].updater.save(self._database)
 
     def close(self) -> None:
         """Let go of the files; searches that are under way finish, and so does the building of an index."""

@@ -261,10 +261,11 @@ class Records:
         """Record that these items come from another source now."""
         self.connection.executemany("UPDATE items SET source = ? WHERE number = ?", [(source, one) for one in numbers])
 
-    def update_file_stamps(self, images: Iterable[tuple[int, int, int | None, int | None]]) -> None:
-        """Record (item, position, size, modified) of files that were written anew with the same content."""
+    def update_file_stamps(self, item: int, images: Sequence[StoredImage]) -> None:
+        """Record size and time of an item's files, which were written again with the same content."""
         self.connection.executemany(
-            "UPDATE images SET size = ?3, modified = ?4 WHERE item = ?1 AND position = ?2", list(images)
+            "UPDATE images SET size = ?, modified = ? WHERE item = ? AND position = ?",
+            [(image.size, image.modified, item, position) for position, image in enumerate(images)],
         )
 
 

@@ -191,7 +191,7 @@ class Database:
 
 
 @contextmanager
-def guarded(folder: Path) -> Iterator[None]:
+def report_disk_errors(folder: Path) -> Iterator[None]:
     """Turn what the disk says no to into a CatalogError that says what that means for the catalog."""
     try:
         yield

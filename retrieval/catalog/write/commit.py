@@ -1,181 +1,205 @@
-"""Drafts become items: their vectors get slots, and whole batches are committed."""
+"""Commit planned items in whole batches: their vectors are appended and synced, then one transaction names them."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from index.vectors import Rows
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.write.embed import Reader
-from retrieval.catalog.write.plan import Draft, Picture
-from retrieval.catalog.write.recording import load_recorded
-from retrieval.catalog.write.vector_appender import Shelf
+from retrieval.catalog.write.encoder_record import load_and_record
+from retrieval.catalog.write.plan import PlannedImage, PlannedItem
 from retrieval.errors import CatalogError
-from retrieval.hashing import content_hash
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
-from retrieval.records.database import Database, guarded
+from retrieval.records.database import Database, report_disk_errors
+from retrieval.records.slots import VectorRecord
+from retrieval.records.state import CatalogState, SideState
+from retrieval.records.vector_store import append_rows, map_rows, vector_path
+from retrieval.types import SideName
 
-if TYPE_CHECKING:
-    from index.vectors import Rows
+
+@dataclass(slots=True)
+class VectorAppender:
+    """Appends the vectors of one commit to a side; reuses those that are stored already.
+
+    A vector whose last image or caption is gone keeps its slot in the file but not in an index, so it is copied to a
+    new slot when its content comes back: a dead slot is never used again.
+
+    Attributes:
+        slots: Slot of each content, by content hash.
+        vectors: Records of the new slots.
+        rows: Their vectors, in slot order.
+    """
+
+    folder: Path
+    side: SideName
+    fingerprint: str
+    state: SideState
+    slots: dict[str, int] = field(default_factory=dict)
+    vectors: list[VectorRecord] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+
+    def find_new(self, records: Records, contents: Sequence[str]) -> list[str]:
+        """Give slots to the contents that were embedded before; return the others, each once."""
+        known = records.slots.find_vectors(self.side, contents, fingerprint=self.fingerprint)
+        self.slots |= {content: vector.slot for content, vector in known.items() if vector.live}
+        dead = {content: vector.slot for content, vector in known.items() if not vector.live}
+        if dead:
+            path = vector_path(self.folder, self.side, self.state.generation)
+            stored = map_rows(path, count=self.state.rows, dimension=records.meta("dimension"))
+            self.add({content: np.array(stored[slot]) for content, slot in dead.items()})
+        return [content for content in dict.fromkeys(contents) if content not in self.slots]
+
+    def add(self, vectors: Mapping[str, Rows]) -> None:
+        """Give new slots to contents with these vectors, `(d,)` each."""
+        for content, row in vectors.items():
+            slot = self.state.rows + len(self.rows)
+            self.slots[content] = slot
+            self.vectors.append(VectorRecord(slot, content, self.fingerprint))
+            self.rows.append(row)
+
+    def write(self) -> None:
+        """Append the rows to the side's file and sync it; no record names them yet."""
+        if self.rows:
+            path = vector_path(self.folder, self.side, self.state.generation)
+            append_rows(path, np.stack(self.rows), at=self.state.rows)
+
+    def record(self, records: Records) -> None:
+        """Name the rows in the records, inside the caller's transaction."""
+        if self.rows:
+            records.slots.put_vectors(self.side, self.vectors)
+            records.slots.put_side(self.side, replace(self.state, rows=self.state.rows + len(self.rows)))
 
 
-class Ingest:
-    """One run of a build or an upsert, by whoever holds the writer's lock.
+class ItemCommitter:
+    """Commits the items of one build or upsert, for the one writer.
 
     Attributes:
         counts: Items so far that were "added", "changed" and "unchanged".
     """
 
-    def __init__(self, database: Database, encoder: CatalogEncoder, *, root: Path) -> None:
-        """Begin; pictures under `root` are recorded relative to it."""
+    def __init__(self, database: Database, encoder: CatalogEncoder, *, root: Path, rows: dict[str, Rows]) -> None:
+        """Begin; pictures under `root` are recorded relative to it, `rows` has embedded vectors by content."""
         self.counts: Counter[str] = Counter()
-        self.reader = Reader(database)
         self._database = database
         self._encoder = encoder
         self._root = root
+        self._rows = rows
 
-    def commit(self, drafts: Sequence[Draft]) -> None:
-        """Write these drafts as items: the vectors first, then one transaction that names them."""
-        if not drafts:
+    def commit(self, items: Sequence[PlannedItem]) -> None:
+        """Commit the readable pictures, the captions and the attributes of these items."""
+        if not items:
             return
         with self._database.reading() as records:
-            images = self._image_shelf(records, drafts)
-            captions = self._caption_shelf(records, drafts)
-        with guarded(self._database.folder):
+            state = records.state()
+            images = self._append_images(records, state, items)
+            captions = self._append_captions(records, state, items)
+        with report_disk_errors(self._database.folder):
             images.write()
             captions.write()
         with self._database.writing() as records:
             images.record(records)
             captions.record(records)
-            counts = self._write(records, drafts, images=images, captions=captions)
+            counts = self._put_items(records, items, images=images.slots, captions=captions.slots)
         self.counts += counts
-        self.reader.forget(images.slots)
+        for content in images.slots:
+            self._rows.pop(content, None)
 
-    # --- slots
-
-    def _image_shelf(self, records: Records, drafts: Sequence[Draft]) -> Shelf:
+    def _append_images(self, records: Records, state: CatalogState, items: Sequence[PlannedItem]) -> VectorAppender:
         """Give a slot to every picture that is new to its item."""
-        shelf = Shelf.open(records, "images", fingerprint=self._encoder.space.fingerprint("image"))
-        vectors = self.reader.vectors
-        for draft in drafts:
-            if draft.item.image_vectors is not None:
-                vectors.update(
-                    (_hash(picture), row) for picture, row in zip(draft.pictures, draft.item.image_vectors, strict=True)
-                )
-        contents = [_hash(picture) for draft in drafts for picture in draft.good if picture.kept is None]
-        shelf.put({content: vectors[content] for content in shelf.find(records, contents)})
-        return shelf
+        fingerprint = self._encoder.space.fingerprint("image")
+        appender = VectorAppender(records.folder, "images", fingerprint, state.sides["images"])
+        for one in items:
+            if one.item.image_vectors is not None:
+                self._rows.update(zip(map(_content, one.images), one.item.image_vectors, strict=True))
+        contents = [_content(image) for one in items for image in one.readable if image.stored is None]
+        appender.add({content: self._rows[content] for content in appender.find_new(records, contents)})
+        return appender
 
-    def _caption_shelf(self, records: Records, drafts: Sequence[Draft]) -> Shelf:
+    def _append_captions(self, records: Records, state: CatalogState, items: Sequence[PlannedItem]) -> VectorAppender:
         """Give a slot to every caption; those that no item had before are embedded together."""
-        shelf = Shelf.open(records, "captions", fingerprint=self._encoder.space.fingerprint("text"))
-        texts = {key: text for draft in drafts for key, text in _keyed(draft).items()}
-        vectors: dict[str, Rows] = {}
-        for draft in drafts:
-            if draft.item.caption_vectors is not None:
-                vectors.update(zip(_keyed(draft), draft.item.caption_vectors, strict=True))
-        new = shelf.find(records, list(texts))
-        missing = [key for key in new if key not in vectors]
+        fingerprint = self._encoder.space.fingerprint("text")
+        appender = VectorAppender(records.folder, "captions", fingerprint, state.sides["captions"])
+        texts: dict[str, str] = {}
+        rows: dict[str, Rows] = {}
+        for one in items:
+            captions = one.new_captions()
+            texts |= captions
+            if one.item.caption_vectors is not None:
+                rows.update(zip(captions, one.item.caption_vectors, strict=True))
+        new = appender.find_new(records, list(texts))
+        missing = [content for content in new if content not in rows]
         if missing:
-            rows = load_recorded(self._database, self._encoder, "text").encode_texts([texts[key] for key in missing])
-            vectors.update(zip(missing, rows, strict=True))
-        shelf.put({key: vectors[key] for key in new})
-        return shelf
+            encoder = load_and_record(self._database, self._encoder, "text")
+            embedded = encoder.encode_texts([texts[content] for content in missing])
+            rows.update(zip(missing, embedded, strict=True))
+        appender.add({content: rows[content] for content in new})
+        return appender
 
-    # --- records
-
-    def _write(self, records: Records, drafts: Sequence[Draft], *, images: Shelf, captions: Shelf) -> Counter[str]:
+    def _put_items(
+        self, records: Records, items: Sequence[PlannedItem], *, images: Mapping[str, int], captions: Mapping[str, int]
+    ) -> Counter[str]:
         folder = self._database.folder
         roots = {str(path): records.put_place(path) for path in (folder, self._root, folder.parent)}
         counts: Counter[str] = Counter()
-        changed: list[tuple[StoredItem, Draft]] = []
-        for draft in drafts:
-            item = self._item(draft, images=images, captions=captions, roots=roots)
-            if draft.stored is not None and _says_the_same(item, draft.stored):
-                counts["unchanged"] += 1
-                records.update_file_stamps(_stamps(item))
-                if item.number is not None and item.source is not None and item.source != draft.stored.source:
-                    records.set_source([item.number], item.source)
-            else:
-                counts["added" if draft.stored is None else "changed"] += 1
-                changed.append((item, draft))
-        records.put_items([item for item, _ in changed], [draft.item.attributes for _, draft in changed])
+        changed: list[tuple[StoredItem, PlannedItem]] = []
+        for one in items:
+            stored = one.stored
+            item = StoredItem(
+                id=one.item.id,
+                number=None if stored is None else stored.number,
+                attributes=one.attributes,
+                source=one.source,
+                images=[image.stored or _describe_image(image, images, roots) for image in one.readable],
+                captions=[StoredCaption(text, captions[content]) for content, text in one.new_captions().items()]
+                if one.stored_captions is None
+                else one.stored_captions,
+            )
+            if stored is None or item.number is None or not _is_equal(item, stored):
+                counts["added" if stored is None else "changed"] += 1
+                changed.append((item, one))
+                continue
+            counts["unchanged"] += 1
+            records.update_file_stamps(item.number, item.images)
+            if item.source is not None and item.source != stored.source:
+                records.set_source([item.number], item.source)
+        records.put_items([item for item, _ in changed], [one.item.attributes for _, one in changed])
         return counts
 
-    def _item(self, draft: Draft, *, images: Shelf, captions: Shelf, roots: Mapping[str, int]) -> StoredItem:
-        stored = draft.stored
-        return StoredItem(
-            id=draft.item.id,
-            number=None if stored is None else stored.number,
-            attributes=draft.attributes,
-            source=draft.source,
-            images=[picture.kept or _image(picture, images, roots) for picture in draft.good],
-            captions=_captions(draft, captions),
-        )
+
+def _content(image: PlannedImage) -> str:
+    if image.content is None:
+        raise CatalogError(f"{image.source} was not read")  # a mistake of ours
+    return image.content
 
 
-def _captions(draft: Draft, captions: Shelf) -> list[StoredCaption]:
-    if draft.kept_captions is not None:
-        return draft.kept_captions
-    return [StoredCaption(text, captions.slots[key]) for key, text in _keyed(draft).items()]
-
-
-def _hash(picture: Picture) -> str:
-    if picture.hash is None:
-        raise CatalogError(f"{picture.source} was not read")  # a mistake of ours
-    return picture.hash
-
-
-def _image(picture: Picture, images: Shelf, roots: Mapping[str, int]) -> StoredImage:
-    """Return what is recorded of a picture: its path relative to the first of the roots that it is under."""
-    content = _hash(picture)
-    slot = images.slots[content]
-    if picture.source is None:
-        return StoredImage(None, None, None, None, content, None, None, slot)
-    path = str(picture.source.path)
+def _describe_image(image: PlannedImage, slots: Mapping[str, int], roots: Mapping[str, int]) -> StoredImage:
+    """Return the record of a picture: its path is relative to the first of the roots that contains it."""
+    content, source = _content(image), image.source
+    if source is None:
+        return StoredImage(None, None, None, None, content, None, None, slots[content])
+    path = str(source.path)
     root = next((root for root in roots if path.startswith(root.rstrip(os.sep) + os.sep)), None)
     return StoredImage(
         folder=None if root is None else roots[root],
         path=path if root is None else os.path.relpath(path, root),
-        member=picture.source.member,
-        name=picture.source.name,
+        member=source.member,
+        name=source.name,
         hash=content,
-        size=picture.size,
-        modified=picture.modified,
-        slot=slot,
+        size=image.size,
+        modified=image.modified,
+        slot=slots[content],
     )
 
 
-def _keyed(draft: Draft) -> dict[str, str]:
-    """Return the captions that need vectors by what these are made of: the text, or a vector that was handed in."""
-    captions, vectors = draft.item.captions, draft.item.caption_vectors
-    if draft.kept_captions is not None:
-        return {}
-    if vectors is None:
-        return {content_hash(text.encode()): text for text in captions}
-    return {
-        f"vector {content_hash(text.encode() + row.tobytes())}": text
-        for text, row in zip(captions, vectors, strict=True)
-    }
-
-
-def _says_the_same(item: StoredItem, stored: StoredItem) -> bool:
-    """Whether nothing changed but the times of files with equal contents, or the source."""
-    return (
-        [_content(image) for image in item.images] == [_content(image) for image in stored.images]
-        and item.captions == stored.captions
-        and item.attributes == stored.attributes
+def _is_equal(item: StoredItem, stored: StoredItem) -> bool:
+    """Whether at most the times of files with equal contents, or the source, have changed."""
+    if (item.captions, item.attributes) != (stored.captions, stored.attributes):
+        return False
+    before, after = (
+        [image._replace(name=None, size=None, modified=None) for image in one.images] for one in (stored, item)
     )
-
-
-def _content(image: StoredImage) -> tuple[object, ...]:
-    return (image.folder, image.path, image.member, image.hash, image.slot)
-
-
-def _stamps(item: StoredItem) -> list[tuple[int, int, int | None, int | None]]:
-    return [
-        (item.number, position, image.size, image.modified)
-        for position, image in enumerate(item.images)
-        if item.number is not None
-    ]
+    return before == after

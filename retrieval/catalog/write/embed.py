@@ -1,12 +1,12 @@
-"""Pictures of drafts, read and embedded: each content once, decoding ahead on threads."""
+"""Embed the pictures of planned items: each distinct picture once, decoded ahead on threads."""
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from retrieval.catalog.write.plan import Draft, Picture
+from retrieval.catalog.write.plan import PlannedImage, PlannedItem
 from retrieval.encoder import EmbeddedBatch, Encoder, embed_images
 from retrieval.images.sources import ImageSource
 from retrieval.records.database import Database
@@ -15,110 +15,74 @@ if TYPE_CHECKING:
     from index.vectors import Rows
 
 
-class Reader:
-    """Reads and embeds for one run of a build or an upsert.
+class ImageEmbedder:
+    """Embeds the pictures of one build or upsert.
 
     Attributes:
-        vectors: What was embedded and is not committed yet, by content hash.
+        rows: Vectors that are not committed yet, by content hash.
     """
 
     def __init__(self, database: Database) -> None:
-        """Begin with nothing in hand."""
-        self.vectors: dict[str, Rows] = {}
+        """Begin with no vectors."""
+        self.rows: dict[str, Rows] = {}
         self._database = database
-        self._fingerprint = ""
-        self._queue: deque[Draft] = deque()
-        self._pictures: dict[int, Picture] = {}
-        self._waiting: dict[str, list[Picture]] = {}  # same content as a picture that is still being embedded
-        self._failed: dict[str, str] = {}
-        self._in_flight: set[str] = set()
+        self._outcomes: dict[str, str | None] = {}  # by content: None while it is embedded, "" done, else its failure
+        self._images: dict[int, PlannedImage] = {}
         self._lock = threading.Lock()
 
-    def read(self, encoder: Encoder, drafts: Iterable[Draft]) -> Iterator[Draft]:
-        """Return the drafts in order, each once all of its pictures are read and embedded, or have failed.
+    def embed(self, encoder: Encoder, items: Iterable[PlannedItem]) -> Iterator[PlannedItem]:
+        """Yield the items in order, each once all of its pictures are embedded, or have failed.
 
-        Contents that the catalog has a vector of, by this encoder, are not decoded.
+        A content that the catalog has a vector of, by this encoder, is not decoded.
         """
-        self._fingerprint = encoder.image_fingerprint
-        sources = self._sources(drafts)
-        with closing(embed_images(encoder, sources, wanted=self._wanted)) as batches:
+        fingerprint = encoder.image_fingerprint
+        waiting: deque[PlannedItem] = deque()
+
+        def is_new(number: int, content: str) -> bool:  # called on the decoding threads
+            self._images[number].content = content
+            with self._lock:
+                if content in self._outcomes:
+                    return False
+                self._outcomes[content] = None
+            with self._database.reading() as records:
+                is_stored = bool(records.slots.find_vectors("images", [content], fingerprint=fingerprint))
+            if is_stored:
+                self._outcomes[content] = ""
+            return not is_stored
+
+        with closing(embed_images(encoder, self._read_sources(items, waiting), wanted=is_new)) as batches:
             for batch in batches:
-                self._take(batch)
-                yield from self._finished()
-        yield from self._finished()
+                self._receive(batch)
+                while waiting and all(map(self._is_ready, waiting[0].images)):
+                    yield waiting.popleft()
+        while waiting and all(map(self._is_ready, waiting[0].images)):
+            yield waiting.popleft()
 
-    def forget(self, contents: Iterable[str]) -> None:
-        """Let go of vectors that are committed."""
-        with self._lock:
-            for content in contents:
-                self.vectors.pop(content, None)
-                self._in_flight.discard(content)
-
-    def _sources(self, drafts: Iterable[Draft]) -> Iterator[ImageSource]:
+    def _read_sources(self, items: Iterable[PlannedItem], waiting: deque[PlannedItem]) -> Iterator[ImageSource]:
         number = 0
-        for draft in drafts:
-            self._queue.append(draft)
-            for picture in draft.unread:
-                self._pictures[number] = picture
+        for item in items:
+            waiting.append(item)
+            for image in item.unread:
+                assert image.source is not None  # noqa: S101 - a picture without a source came with its vector
+                self._images[number] = image
+                yield image.source
                 number += 1
-                assert picture.source is not None  # noqa: S101 - a picture without a source came with its vector
-                yield picture.source
 
-    def _wanted(self, number: int, content: str) -> bool:
-        """Whether this content has to be embedded; called from the decoding threads."""
-        self._pictures[number].hash = content
-        with self._lock:
-            if content in self._in_flight:
-                return False
-            self._in_flight.add(content)
-        # Asked after the look at what is in flight: contents leave that set only once they are committed.
-        if not self._known([content]):
-            return True
-        with self._lock:
-            self._in_flight.discard(content)
-        return False
-
-    def _known(self, contents: Sequence[str]) -> set[str]:
-        with self._database.reading() as records:
-            return set(records.slots.find_vectors("images", contents, fingerprint=self._fingerprint))
-
-    def _take(self, batch: EmbeddedBatch) -> None:
-        for number, row in zip(batch.positions, batch.rows, strict=True):
-            content = self._settle(number)
-            self.vectors[content] = row
-            for picture in self._waiting.pop(content, ()):
-                picture.settled = True
+    def _receive(self, batch: EmbeddedBatch) -> None:
+        self.rows.update(zip(batch.contents, batch.rows, strict=True))
+        self._outcomes.update(dict.fromkeys(batch.contents, ""))
         for number, error in batch.failures:
-            self._fail(number, str(error))
-        self._join([self._pictures.pop(number) for number in batch.unwanted])
+            image = self._images.pop(number)
+            if image.content is None:  # its bytes cannot be read
+                image.failure, image.is_ready = str(error), True
+            else:
+                self._outcomes[image.content] = str(error)
+        for number in (*batch.positions, *batch.unwanted):
+            del self._images[number]
 
-    def _settle(self, number: int) -> str:
-        picture = self._pictures.pop(number)
-        picture.settled = True
-        assert picture.hash is not None  # noqa: S101 - `_wanted` has set it
-        return picture.hash
-
-    def _fail(self, number: int, reason: str) -> None:
-        picture = self._pictures.pop(number)
-        failed = [picture]
-        if picture.hash is not None:  # it was read, and is no picture
-            self._failed[picture.hash] = reason
-            failed += self._waiting.pop(picture.hash, ())
-        for one in failed:
-            one.failure = reason
-            one.settled = True
-
-    def _join(self, pictures: Sequence[Picture]) -> None:
-        """Settle pictures whose content is known, or let them wait for the one that is being embedded."""
-        asked = [picture.hash for picture in pictures if picture.hash is not None]
-        known = self._known([content for content in asked if content not in self.vectors]) if asked else set()
-        for picture in pictures:
-            content = picture.hash or ""
-            picture.failure = self._failed.get(content)
-            picture.settled = picture.failure is not None or content in self.vectors or content in known
-            if not picture.settled:
-                self._waiting.setdefault(content, []).append(picture)
-
-    def _finished(self) -> Iterator[Draft]:
-        while self._queue and all(picture.settled for picture in self._queue[0].pictures):
-            yield self._queue.popleft()
+    def _is_ready(self, image: PlannedImage) -> bool:
+        """Return whether the picture is embedded or has failed; one of equal content may still be on its way."""
+        outcome = None if image.content is None else self._outcomes.get(image.content)
+        if not image.is_ready and outcome is not None:
+            image.failure, image.is_ready = outcome or None, True
+        return image.is_ready

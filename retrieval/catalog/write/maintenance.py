@@ -1,70 +1,77 @@
-"""What a writer does after its changes: dead vectors go, and the index fits the number of vectors."""
+"""Maintain a catalog after changes: delete unused pictures, compact vectors, choose and save the indexes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from index.spec import choose_spec_for_machine
-from retrieval.catalog.write.kept_pictures import drop_pictures
-from retrieval.records import Records
-from retrieval.records.database import Database, guarded
-from retrieval.records.state import SideState
+from retrieval.catalog.side import Side
+from retrieval.catalog.write.picture_files import delete_unused_pictures
+from retrieval.records.database import Database, report_disk_errors
+from retrieval.records.state import CatalogState, SideState
 from retrieval.records.vector_store import copy_rows, index_path, map_rows, remove_other_generations, vector_path
 from retrieval.types import SideName
 
-DEAD_SHARE = 5  # one part in so many may be dead vectors
+MAX_DEAD_SHARE = 0.2  # of the vectors of a side, past which it is compacted
 
 
-def compact(database: Database, side: SideName) -> None:
-    """Write a side's vectors anew without the dead ones, where those are more than a fifth.
+def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str) -> None:
+    """Bring the folder in line with the records, for the one writer.
 
-    The new file is whole before one transaction names it; until then, and for who reads the old one, nothing changes.
+    Raises:
+        CatalogError: the disk is full.
+        IndexingError: an index cannot be built; the changes are committed, and searches are exact.
     """
     with database.reading() as records:
-        state = records.slots.side(side)
-        live = records.slots.live(side)
-        dimension = records.meta("dimension")
-    folder = database.folder
-    if (state.rows - len(live)) * DEAD_SHARE > state.rows:
-        after = replace(state, generation=state.generation + 1, rows=len(live), saved=-1)
-        rows = map_rows(vector_path(folder, side, state.generation), count=state.rows, dimension=dimension)
-        with guarded(folder):
+        state = records.state()
+        place = records.find_place(database.folder)
+        used = [] if place is None else records.image_paths(place)
+        live = {side: records.slots.live(side) for side in sides}
+    delete_unused_pictures(database.folder, used=used)
+    for name, side in sides.items():
+        side_state = compact(database, name, state, live=live[name])
+        if choose_index(database, name, replace(state, sides={name: side_state}), device=device) != "exact":
+            side.updater.save(database)
+
+
+def compact(database: Database, side: SideName, state: CatalogState, *, live: Sequence[int]) -> SideState:
+    """Copy a side's live vectors to a new file where too many are dead; return the state of the side.
+
+    The new file is complete before one transaction names it; until then, and for readers of the old one, nothing
+    changes.
+    """
+    before, folder = state.sides[side], database.folder
+    after = before
+    if before.rows - len(live) > MAX_DEAD_SHARE * before.rows:
+        after = replace(before, generation=before.generation + 1, rows=len(live), saved=-1)
+        path = vector_path(folder, side, before.generation)
+        rows = map_rows(path, count=before.rows, dimension=state.space.dimension or 1)
+        with report_disk_errors(folder):
             copy_rows(rows, np.array(live, np.int64), vector_path(folder, side, after.generation))
         with database.writing() as records:
             records.slots.renumber(side, live)
             records.slots.put_side(side, after)
-        state = after
-    remove_other_generations(folder, side, generation=state.generation)
-
-
-def drop_unnamed_pictures(database: Database) -> None:
-    """Delete the pictures that the catalog keeps and no item has any more."""
-    with database.reading() as records:
-        place = records.find_place(database.folder)
-        named = records.image_paths(place) if place is not None else []
-    drop_pictures(database.folder, named=named)
-
-
-def choose_index(database: Database, side: SideName, *, device: str) -> SideState:
-    """Record the kind of index that a side is to have now."""
-    with database.reading() as records:
-        state = records.slots.side(side)
-        kind, _ = wanted_kind(records, state, device=device)
-    if kind == state.kind:
-        return state
-    after = replace(state, kind=kind, saved=-1)
-    with database.writing() as records:
-        records.slots.put_side(side, after)
-    index_path(database.folder, side, state.generation).unlink(missing_ok=True)
+    remove_other_generations(folder, side, generation=after.generation)
     return after
 
 
-def wanted_kind(records: Records, state: SideState, *, device: str) -> tuple[str, str]:
-    """Return the kind of index that is asked for, or fits the number of vectors, and why."""
-    wanted = records.meta("index", "auto")
-    if wanted != "auto":
-        return wanted, "asked for"
-    if not state.rows:
+def choose_index(database: Database, side: SideName, state: CatalogState, *, device: str) -> str:
+    """Record and return the kind of index that a side shall have now."""
+    before = state.sides[side]
+    kind, _ = wanted_kind(state, before, device=device)
+    if kind != before.kind:
+        with database.writing() as records:
+            records.slots.put_side(side, replace(before, kind=kind, saved=-1))
+        index_path(database.folder, side, before.generation).unlink(missing_ok=True)
+    return kind
+
+
+def wanted_kind(state: CatalogState, side: SideState, *, device: str) -> tuple[str, str]:
+    """Return the kind of index that was requested, or fits the number of vectors, and why."""
+    if state.index != "auto":
+        return state.index, "asked for"
+    if not side.rows or state.space.dimension is None:
         return "exact", "no vectors yet"
-    spec = choose_spec_for_machine(state.rows, records.meta("dimension"), device="cuda" if device == "cuda" else "cpu")
+    spec = choose_spec_for_machine(side.rows, state.space.dimension, device="cuda" if device == "cuda" else "cpu")
     return spec.kind, spec.reason

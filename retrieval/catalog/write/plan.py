@@ -1,189 +1,272 @@
-"""Drafts: what an item shall be, compared with what the records have, so that only what is new is read or embedded."""
+"""Plan the items to write: compare each with its record, so that only what is new is read or embedded."""
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Final
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, ItemError
 from retrieval.hashing import content_hash
 from retrieval.images.sources import ImageSource
+from retrieval.pairs import Skipped
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
-from retrieval.types import Item, attributes_json
+from retrieval.types import Item, attributes_json, item_from
 
-CHUNK = 1000  # items that are compared at once
+_PATCH_FIELDS: Final = frozenset({"id", "images", "captions", "attributes"})
 
 Location = tuple[str, str | None]
 
 
 @dataclass(slots=True)
-class Picture:
-    """One picture of a draft.
+class PlannedImage:
+    """One picture of a planned item.
 
     Attributes:
         size: Bytes of its file, and `modified` the nanosecond of its last change, as they were before it was read.
-        kept: What the records have, where the file looks as it did then.
-        hash: Its content, once it was read; or of a vector that was handed in.
+        stored: Its record, where the file looks as it did when it was recorded.
+        content: Content hash, once it was read; or the hash of an imported vector.
         failure: Why it cannot be read.
-        settled: Whether nothing more has to be done to give it a slot, or it has failed.
+        is_ready: Whether its vector is at hand, or it has failed.
     """
 
     source: ImageSource | None
     size: int | None = None
     modified: int | None = None
-    kept: StoredImage | None = None
-    hash: str | None = None
+    stored: StoredImage | None = None
+    content: str | None = None
     failure: str | None = None
-    settled: bool = False
+    is_ready: bool = False
 
 
 @dataclass(slots=True)
-class Draft:
-    """What an item shall be, beside what it is.
+class PlannedItem:
+    """An item to write, beside its record.
 
     Attributes:
-        kept_captions: The stored captions with their vectors, where they stay; else those of `item` are embedded.
-        shares_file: Whether a picture of it is a file, or a member of one, that the stored item has too.
+        source: Place of the PAIRS source that it comes from.
+        attributes: As JSON.
+        stored: Its record; None for a new item.
+        stored_captions: The recorded captions with their vectors, where they stay; else those of `item` are embedded.
+        shares_file: Whether one of its pictures is a file, or a member of one, that the stored item has too.
     """
 
     item: Item
     source: int | None
     attributes: str
     stored: StoredItem | None
-    pictures: list[Picture] = field(default_factory=list)
-    kept_captions: list[StoredCaption] | None = None
+    images: list[PlannedImage] = field(default_factory=list)
+    stored_captions: list[StoredCaption] | None = None
     shares_file: bool = False
 
     @property
-    def unread(self) -> list[Picture]:
+    def unread(self) -> list[PlannedImage]:
         """Pictures whose files have to be read."""
-        return [picture for picture in self.pictures if not picture.settled]
+        return [image for image in self.images if not image.is_ready]
 
     @property
-    def good(self) -> list[Picture]:
+    def readable(self) -> list[PlannedImage]:
         """Pictures that did not fail."""
-        return [picture for picture in self.pictures if picture.failure is None]
+        return [image for image in self.images if image.failure is None]
 
     @property
-    def same(self) -> bool:
+    def failures(self) -> list[Skipped]:
+        """Pictures that failed, with their reasons."""
+        return [
+            Skipped(self.item.id if image.source is None else image.source.name, image.failure)
+            for image in self.images
+            if image.failure is not None
+        ]
+
+    @property
+    def is_unchanged(self) -> bool:
         """Whether the records say all this already, the source aside."""
         stored = self.stored
         return (
             stored is not None
-            and len(self.pictures) == len(stored.images)
-            and all(picture.kept is image for picture, image in zip(self.pictures, stored.images, strict=True))
+            and len(self.images) == len(stored.images)
+            and all(image.stored is record for image, record in zip(self.images, stored.images, strict=True))
             and self.item.captions == tuple(caption.text for caption in stored.captions)
             and self.attributes == stored.attributes
             and self.item.caption_vectors is None
         )
 
+    def new_captions(self) -> dict[str, str]:
+        """Return the captions that need a slot, by content: the hash of the text, or that of its imported vector."""
+        captions, vectors = self.item.captions, self.item.caption_vectors
+        if self.stored_captions is not None:
+            return {}
+        if vectors is None:
+            return {content_hash(text.encode()): text for text in captions}
+        pairs = zip(captions, vectors, strict=True)
+        return {f"vector {content_hash(text.encode() + row.tobytes())}": text for text, row in pairs}
 
-def plan(records: Records, items: Iterable[Item], *, source: int | None) -> list[Draft]:
-    """Return a draft of each item. A file of the same path, size and time as recorded counts as the same content.
+
+def plan_items(records: Records, items: Sequence[Item], *, source: int | None) -> list[PlannedItem]:
+    """Return a plan for each item. A file of the same path, size and time as recorded counts as the same content.
 
     That is what makes a build without changes quick. What it misses: a file that is changed without its size and its
     modification time changing. An item's `source` stays as recorded where None is given.
     """
-    items = list(items)
     stored = records.items([item.id for item in items])
     places = records.places()
-    return [_draft(item, stored.get(item.id), places, source=source) for item in items]
+    return [_plan_item(item, stored.get(item.id), places, source=source) for item in items]
 
 
-def kept_by_others(records: Records, drafts: Iterable[Draft], *, source: int) -> dict[str, Path]:
-    """Return the other source by id of each draft whose id is that of another source's item: IMG_0.png of two folders.
+def plan_patches(
+    records: Records, changes: Iterable[Mapping[str, Any]], *, root: Path
+) -> tuple[list[PlannedItem], list[Skipped]]:
+    """Return a plan for each item that changes, and the changes of unknown items.
+
+    Raises:
+        ItemError: a change is not of the form that `Catalog.patch` takes, or two are of one item.
+    """
+    listed = list(changes)
+    by_id = {_patched_id(change): change for change in listed}
+    if len(by_id) < len(listed):
+        raise ItemError("two changes are of one item: put them into one, or patch twice")
+    places, planned = records.places(), []
+    stored = records.items(list(by_id))
+    for name, record in stored.items():
+        change = by_id[name]
+        one = _plan_item(_patch_item(record, change, root), record, places, source=None)
+        if "images" not in change:
+            one.images = [
+                PlannedImage(None, stored=image, content=image.hash, is_ready=True) for image in record.images
+            ]
+        if "captions" not in change:
+            one.stored_captions = record.captions
+        planned.append(one)
+    return planned, [Skipped(name, "there is no such item; put it whole") for name in by_id if name not in stored]
+
+
+def merge_patch(old: Any, patch: Any) -> Any:
+    """Return `old` after a JSON merge patch: null removes a key, mappings are merged, all else is replaced.
+
+    RFC 7396.
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(old) if isinstance(old, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def owned_by_other_sources(records: Records, planned: Iterable[PlannedItem], *, source: int) -> dict[str, Path]:
+    """Return the other source by id of each item whose id is that of another source's item: IMG_0.png of two folders.
 
     It is the same item, and goes over to `source`, where both have a picture in common (the file, or its content:
-    another table of the same pictures, a copy), or where the other source is no longer there (it was moved).
+    another table of the same pictures, a copy), or where the other source no longer exists (it was moved).
     """
-    drafts = [draft for draft in drafts if draft.stored is not None and draft.stored.source not in (None, source)]
-    owners = {draft.item.id: draft.stored.source for draft in drafts if draft.stored is not None}
-    places = {number: records.place(number) for number in owners.values() if number is not None}
-    there = {number: place for number, place in places.items() if place.exists()}
+    owners = {
+        one.item.id: (one, one.stored.source)
+        for one in planned
+        if one.stored is not None and one.stored.source not in {None, source}
+    }
+    existing = {
+        number: place for number in {owner for _, owner in owners.values()} if (place := records.place(number)).exists()
+    }
     return {
-        draft.item.id: there[owner]
-        for draft in drafts
-        if (owner := owners[draft.item.id]) in there and not draft.shares_file and not _shares_content(draft)
+        name: existing[owner]
+        for name, (one, owner) in owners.items()
+        if owner in existing and not one.shares_file and not _shares_content(one)
     }
 
 
-def in_chunks(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
-    """Return the items in lists of at most `size`."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def _draft(item: Item, stored: StoredItem | None, places: Mapping[int, Path], *, source: int | None) -> Draft:
-    draft = Draft(
+def _plan_item(item: Item, stored: StoredItem | None, places: Mapping[int, Path], *, source: int | None) -> PlannedItem:
+    recorded = _images_by_location(stored.images if stored else (), places)
+    planned = PlannedItem(
         item=item,
         source=source if source is not None or stored is None else stored.source,
         attributes=attributes_json(item.attributes),
         stored=stored,
+        shares_file=any((str(image.path), image.member) in recorded for image in item.images),
     )
-    there = _locations(stored.images if stored else (), places)
-    draft.shares_file = any((str(image.path), image.member) in there for image in item.images)
-    if item.image_vectors is not None:
-        draft.pictures = _given(item, there)
+    if item.image_vectors is None:
+        planned.images = [_plan_image(image, recorded) for image in item.images]
     else:
-        draft.pictures = [_picture(image, there) for image in item.images]
-    return draft
+        sources: Sequence[ImageSource | None] = item.images or [None] * len(item.image_vectors)
+        rows = zip(sources, item.image_vectors, strict=True)
+        planned.images = [_plan_imported(image, content_hash(row.tobytes()), recorded) for image, row in rows]
+    return planned
 
 
-def _shares_content(draft: Draft) -> bool:
-    """Whether a picture has the content of a stored one; so has what cannot be read, whose reason its reader names."""
-    stored = {image.hash for image in draft.stored.images} if draft.stored else set()
-    contents = [content for image in draft.item.images if (content := _content(image))]
+def _shares_content(planned: PlannedItem) -> bool:
+    """Whether a picture has the content of a stored one, or none can be read: embedding then reports the reason."""
+    stored = {image.hash for image in planned.stored.images} if planned.stored else set()
+    contents = [content for image in planned.item.images if (content := _read_hash(image))]
     return not contents or not stored.isdisjoint(contents)
 
 
-def _content(image: ImageSource) -> str | None:
+def _read_hash(image: ImageSource) -> str | None:
     try:
         return content_hash(image.read())
     except ImageError:
         return None
 
 
-def _locations(images: Sequence[StoredImage], places: Mapping[int, Path]) -> dict[Location, list[StoredImage]]:
-    there: dict[Location, list[StoredImage]] = {}
+def _images_by_location(images: Sequence[StoredImage], places: Mapping[int, Path]) -> dict[Location, list[StoredImage]]:
+    located: dict[Location, list[StoredImage]] = {}
     for image in images:
         folder = "" if image.folder is None else str(places[image.folder])
-        there.setdefault((os.path.join(folder, image.path or ""), image.member), []).append(image)  # noqa: PTH118 - 10× a Path's speed
-    return there
+        path = os.path.join(folder, image.path or "")  # noqa: PTH118 - 10× a Path's speed
+        located.setdefault((path, image.member), []).append(image)
+    return located
 
 
-def _picture(image: ImageSource, there: dict[Location, list[StoredImage]]) -> Picture:
+def _plan_image(image: ImageSource, recorded: Mapping[Location, list[StoredImage]]) -> PlannedImage:
     try:
-        found = os.stat(image.path)  # noqa: PTH116 - the quick way, once for each picture of a build
+        status = os.stat(image.path)  # noqa: PTH116 - the quick way, once for each picture of a build
     except (OSError, ValueError):
-        return Picture(image)  # reading it will say what is wrong
-    picture = Picture(image, found.st_size, found.st_mtime_ns)
-    recorded = there.get((str(image.path), image.member), [])
-    stamp = (picture.size, picture.modified)
-    picture.kept = _take(recorded, [one for one in recorded if (one.size, one.modified) == stamp])
-    picture.settled = picture.kept is not None
-    return picture
+        return PlannedImage(image)  # reading it will report the reason
+    stamp = (status.st_size, status.st_mtime_ns)
+    candidates = recorded.get((str(image.path), image.member), [])
+    stored = _take_first(candidates, [one for one in candidates if (one.size, one.modified) == stamp])
+    return PlannedImage(image, *stamp, stored=stored, is_ready=stored is not None)
 
 
-def _given(item: Item, there: dict[Location, list[StoredImage]]) -> list[Picture]:
-    """Pictures whose vectors are handed in: their files are not looked at, the vector is the content."""
-    assert item.image_vectors is not None  # noqa: S101 - the caller has looked
-    sources: Sequence[ImageSource | None] = item.images or [None] * len(item.image_vectors)
-    pictures = [
-        Picture(source, hash=f"vector {content_hash(row.tobytes())}", settled=True)
-        for source, row in zip(sources, item.image_vectors, strict=True)
-    ]
-    for picture in pictures:
-        location = ("", None) if picture.source is None else (str(picture.source.path), picture.source.member)
-        recorded = there.get(location, [])
-        picture.kept = _take(recorded, [one for one in recorded if one.hash == picture.hash])
-    return pictures
+def _plan_imported(
+    image: ImageSource | None, row_hash: str, recorded: Mapping[Location, list[StoredImage]]
+) -> PlannedImage:
+    """Plan a picture whose vector is imported: its file is not looked at, the vector is the content."""
+    content = f"vector {row_hash}"
+    candidates = recorded.get(("", None) if image is None else (str(image.path), image.member), [])
+    stored = _take_first(candidates, [one for one in candidates if one.hash == content])
+    return PlannedImage(image, stored=stored, content=content, is_ready=True)
 
 
-def _take(recorded: list[StoredImage], same: Sequence[StoredImage]) -> StoredImage | None:
-    """Return the first that is the same, which then is no other picture's."""
-    if not same:
+def _take_first(candidates: list[StoredImage], matching: Sequence[StoredImage]) -> StoredImage | None:
+    """Return the first matching record and remove it from the candidates: it is no other picture's."""
+    if not matching:
         return None
-    recorded.remove(same[0])
-    return same[0]
+    candidates.remove(matching[0])
+    return matching[0]
+
+
+def _patched_id(change: Any) -> str:
+    if not isinstance(change, Mapping) or not isinstance(change.get("id"), str):
+        raise ItemError(f"a change is a mapping with the id of an item, not {change!r}")
+    name = str(change["id"])
+    if unknown := sorted(map(str, set(change) - _PATCH_FIELDS)):
+        raise ItemError(f"the change of {name!r} has unknown fields {unknown}; known are {sorted(_PATCH_FIELDS)}")
+    return name
+
+
+def _patch_item(stored: StoredItem, change: Mapping[str, Any], root: Path) -> Item:
+    """Return the item after the change; where that names no pictures, an unused vector stands for them."""
+    attributes = change.get("attributes") or {}
+    if not isinstance(attributes, Mapping):
+        raise ItemError(f"item {stored.id!r}: attributes are a mapping, not {type(attributes).__name__}")
+    fields: dict[str, Any] = {
+        "id": stored.id,
+        "captions": change.get("captions", [caption.text for caption in stored.captions]),
+        "attributes": merge_patch(json.loads(stored.attributes), attributes),
+    }
+    if "images" in change:
+        return item_from({**fields, "images": change["images"]}, root=root, dimension=None)
+    return replace(item_from({**fields, "image_vectors": [[1.0]]}, root=root, dimension=None), image_vectors=None)

@@ -1,17 +1,17 @@
-"""Switch a catalog over to another text tower: its pictures' vectors stay, its captions are embedded again."""
+"""Switch a catalog to another text tower: the vectors of its pictures stay, its captions are embedded again."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Final
 
-from retrieval.catalog.encoder import CatalogEncoder, describe_encoder
+from retrieval.catalog.encoder import describe_encoder
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.hashing import content_hash
-from retrieval.records.database import Database, guarded
+from retrieval.records.database import Database, report_disk_errors
 from retrieval.records.slots import VectorRecord
-from retrieval.records.state import EncoderRecord
+from retrieval.records.state import CatalogState, EncoderRecord
 from retrieval.records.vector_store import append_rows, vector_path
 
 BATCH_TEXTS: Final = 4096
@@ -19,11 +19,11 @@ BATCH_TEXTS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What an adoption did.
+    """What a switch to another text tower did.
 
     Attributes:
-        pictures: whose vectors stay as they were.
-        captions: different texts that were embedded again.
+        pictures: Pictures whose vectors stay as they were.
+        captions: Distinct captions that were embedded again.
     """
 
     pictures: int
@@ -34,47 +34,48 @@ class Adoption:
         return f"adopted: {self.pictures} pictures kept, {self.captions} captions embedded again"
 
 
-def adopt(
-    database: Database, current: CatalogEncoder, encoder: Encoder, *, progress: Callable[[int, int], None]
+def swap_text_tower(
+    database: Database, state: CatalogState, encoder: Encoder, *, progress: Callable[[int, int], None]
 ) -> Adoption:
-    """Make `encoder` the catalog's, if its pictures' vectors are the same; done by the one writer.
+    """Make `encoder` the catalog's, if its image tower is the same; for the one writer.
 
     The new vectors of the captions are a file of their own, synced before the one transaction that names it and the
-    encoder. A kill at any moment leaves the catalog as it was, or as it is to be.
+    encoder. A kill at any moment leaves the catalog with the old text tower or with the new one.
 
     Raises:
         CatalogError: the image towers or the dimensions differ, or the catalog has no encoder yet; nothing has changed.
     """
-    recorded = _check(database, current.space.encoder, encoder)
+    folder, record = database.folder, asdict(describe_encoder(encoder, database.folder))
+    recorded = _check(folder, state.space.encoder, encoder)
     if recorded.text_fingerprint == encoder.text_fingerprint:
         with database.writing() as records:
-            records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))
+            records.put_meta(encoder=record)
             return Adoption(records.counts()["images"], 0)
     with database.reading() as records:
-        texts, state = records.slots.caption_texts(), records.slots.side("captions")
-    after = replace(state, generation=state.generation + 1, rows=len(texts), saved=-1)
-    with guarded(database.folder):
-        path = vector_path(database.folder, "captions", after.generation)
-        with suppress(FileNotFoundError):
-            path.unlink()  # what a killed adoption left
-        done = 0
-        for batch in _batches(texts):
-            append_rows(path, encoder.encode_texts(batch), at=done)
-            done += len(batch)
-            progress(done, len(texts))
-    keys = [content_hash(text.encode()) for text in texts]
+        texts = records.slots.caption_texts()
+    before = state.sides["captions"]
+    after = replace(before, generation=before.generation + 1, rows=len(texts), saved=-1)
+    with report_disk_errors(folder):
+        path = vector_path(folder, "captions", after.generation)
+        path.unlink(missing_ok=True)  # a killed process may have left it
+        for start in range(0, len(texts), BATCH_TEXTS):
+            batch = texts[start : start + BATCH_TEXTS]
+            append_rows(path, encoder.encode_texts(batch), at=start)
+            progress(start + len(batch), len(texts))
+    vectors = [
+        VectorRecord(slot, content_hash(text.encode()), encoder.text_fingerprint) for slot, text in enumerate(texts)
+    ]
     with database.writing() as records:
-        vectors = [VectorRecord(slot, key, encoder.text_fingerprint) for slot, key in enumerate(keys)]
         records.slots.replace_captions(texts, vectors)
         records.slots.put_side("captions", after)
-        records.put_meta(encoder=asdict(describe_encoder(encoder, database.folder)))
+        records.put_meta(encoder=record)
         return Adoption(records.counts()["images"], len(texts))
 
 
-def _check(database: Database, recorded: EncoderRecord | None, encoder: Encoder) -> EncoderRecord:
+def _check(folder: Path, recorded: EncoderRecord | None, encoder: Encoder) -> EncoderRecord:
     if recorded is None:
         raise CatalogError(
-            f"{database.folder} has no encoder yet whose place {encoder.name} could take: open it with one "
+            f"{folder} has no encoder yet whose place {encoder.name} could take: open it with one "
             f"(Catalog.open(path, encoder=...))."
         )
     was, now = recorded.image_fingerprint, encoder.image_fingerprint
@@ -83,13 +84,8 @@ def _check(database: Database, recorded: EncoderRecord | None, encoder: Encoder)
         difference = f"{recorded.dimension} and {encoder.dimension} dimensions"
     if difference:
         raise CatalogError(
-            f"{database.folder} was built with the encoder {recorded.name}, and {encoder.name} sees pictures "
+            f"{folder} was built with the encoder {recorded.name}, and {encoder.name} sees pictures "
             f"otherwise ({difference}): its pictures would have to be embedded again. Build a new catalog with "
             f"{encoder.name}, or adopt a run that was trained with --tune text from {recorded.name}."
         )
     return recorded
-
-
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), BATCH_TEXTS):
-        yield texts[start : start + BATCH_TEXTS]

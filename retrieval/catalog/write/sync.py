@@ -1,36 +1,30 @@
-"""Build as a sync: the catalog comes to hold what a PAIRS source holds. Upsert and delete are the same in small.
+"""Build as a sync: the catalog comes to hold what a PAIRS source holds.
 
-Every function here is called by the one writer. Batches are committed as they come, so what a crash or Ctrl-C loses is
-the batch in hand, and the next build goes on from there.
+Batches are committed as they are embedded, so a crash or Ctrl-C loses at most the current batch, and the next build
+goes on from there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.write.commit import Ingest
-from retrieval.catalog.write.kept_pictures import keep_picture
-from retrieval.catalog.write.patches import plan_patches
-from retrieval.catalog.write.plan import Draft, in_chunks, kept_by_others, plan
-from retrieval.catalog.write.recording import load_recorded
-from retrieval.errors import CatalogError, ImageError, ItemError
+from retrieval.catalog.write.commit import ItemCommitter
+from retrieval.catalog.write.embed import ImageEmbedder
+from retrieval.catalog.write.encoder_record import load_and_record, read_state
+from retrieval.catalog.write.plan import PlannedItem, owned_by_other_sources, plan_items
+from retrieval.errors import CatalogError
 from retrieval.pairs import Pairs, Skipped
-from retrieval.records.database import Database, guarded
-from retrieval.records.state import VectorSpace
-from retrieval.types import Item, SyncReport, clean_captions, is_storable, item_from, plain_attributes, shown
+from retrieval.records.database import Database
+from retrieval.types import Item, SyncReport, clean_captions, is_storable, plain_attributes, shown
 
+PLANNED_ITEMS: Final = 1000  # compared with the records in one transaction
 BATCH_ITEMS = 1024
 BATCH_SECONDS = 5.0  # a slow encoder's work is on the disk at least this often
 
-_KEPT = (
-    "its id is that of an item of {} with another picture, which stays; give one of them another id, or build the "
-    "folder that holds both (once that source is gone, its items are taken over)"
-)
-
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,262 +35,193 @@ class BuildOptions:
         prune: More than half of the source's items may be dropped, and any while rows of it cannot be read.
         restore: Ids that were deleted come back.
         strict: The first picture or row that cannot be read is an error.
+        index: Kind of index from now on, or "auto"; None leaves it as it is.
     """
 
     prune: bool = False
     restore: bool = False
     strict: bool = False
+    index: str | None = None
 
 
-def build(
-    database: Database, encoder: CatalogEncoder, pairs: Pairs, *, options: BuildOptions, progress: Progress | None
-) -> SyncReport:
-    """Make the catalog hold these pairs; what it holds of other sources stays.
+class Build:
+    """One build, by the one writer.
 
-    An item none of whose pictures can be read is left out, and leaves the catalog where it was in it: a catalog that
-    was built in one go from the same pairs would not have it. One whose id is that of another source's item, which it
-    is not, is left out as well: `kept_by_others` tells them apart.
+    An item none of whose pictures can be read is left out, and dropped where the catalog has it: a catalog that was
+    built at once from the same pairs would not have it. One whose id is that of another source's item, which it is
+    not, is left out as well: `owned_by_other_sources` tells them apart.
     """
-    run = _Build(database, encoder, pairs, options=options, progress=progress)
-    run.check()
-    run.sync()
-    run.drop()
-    return run.report()
-
-
-def upsert(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
-    """Add or replace whole items by id, all in one commit; one with a picture that cannot be read is refused alone."""
-    root = _root(database)
-    kept, skipped = _with_pictures_kept(database, given)
-    items = _checked(kept, root, encoder.space.dimension)
-    _prepare(database, encoder, items)
-    with database.reading() as records:
-        drafts = plan(records, items, source=None)
-    return _written(database, encoder, drafts, root=root, skipped=skipped)
-
-
-def patch(database: Database, encoder: CatalogEncoder, given: Iterable[Mapping[str, Any]]) -> SyncReport:
-    """Change parts of items, all in one commit; a change of an item that is not there is refused alone."""
-    root = _root(database)
-    kept, skipped = _with_pictures_kept(database, given)
-    with database.reading() as records:
-        drafts, unknown = plan_patches(records, kept, root=root)
-    if not all(is_storable(draft.item) for draft in drafts):
-        raise ItemError("an item's text is not valid Unicode")
-    return _written(database, encoder, drafts, root=root, skipped=[*skipped, *unknown])
-
-
-def _written(
-    database: Database, encoder: CatalogEncoder, drafts: Sequence[Draft], *, root: Path, skipped: Sequence[Skipped]
-) -> SyncReport:
-    ingest = Ingest(database, encoder, root=root)
-    new = [draft for draft in drafts if not draft.same]
-    if any(draft.unread for draft in new):
-        new = list(ingest.reader.read(load_recorded(database, encoder, "image"), new))
-    ingest.commit([draft for draft in new if len(draft.good) == len(draft.pictures)])
-    failures = [failure for draft in new for failure in _failures(draft)]
-    unchanged = ingest.counts["unchanged"] + len(drafts) - len(new)
-    return SyncReport(
-        ingest.counts["added"], ingest.counts["changed"], unchanged=unchanged, skipped=(*skipped, *failures)
-    )
-
-
-def _with_pictures_kept(
-    database: Database, given: Iterable[Mapping[str, Any] | Item]
-) -> tuple[list[Any], list[Skipped]]:
-    """Put pictures that come as bytes into files of the catalog; an item with one that is no picture is left out."""
-    items: list[Any] = []
-    skipped = []
-    for one in given:
-        if not isinstance(one, Mapping):  # an Item has no bytes
-            items.append(one)
-            continue
-        try:
-            items.append(_with_files(database, one))
-        except ImageError as error:
-            skipped.append(Skipped(shown(str(one.get("id"))), f"a picture {error}"))
-    return items, skipped
-
-
-def _with_files(database: Database, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    images = given.get("images")
-    if not isinstance(images, list | tuple) or not any(isinstance(image, bytes) for image in images):
-        return given
-    with guarded(database.folder):
-        files = [keep_picture(database.folder, image) if isinstance(image, bytes) else image for image in images]
-    return {**given, "images": files}
-
-
-def delete(database: Database, ids: Sequence[str]) -> int:
-    """Delete items; their ids stay out of later builds, but not of upserts. Returns how many there were."""
-    with database.writing() as records:
-        numbers = records.numbers_of(ids)
-        records.drop_items(numbers.values())
-        records.mark_deleted(numbers)
-    return len(numbers)
-
-
-class _Build:
-    """One run of `build`."""
 
     def __init__(
-        self,
-        database: Database,
-        encoder: CatalogEncoder,
-        pairs: Pairs,
-        *,
-        options: BuildOptions,
-        progress: Progress | None,
+        self, database: Database, encoder: CatalogEncoder, pairs: Pairs, *, options: BuildOptions, progress: Progress
     ) -> None:
+        """Read which items have to be written and dropped; nothing but settings is written.
+
+        Raises:
+            CatalogError: the options do not allow this build, or the encoder does not fit.
+        """
         self._database = database
         self._encoder = encoder
         self._options = options
-        self._progress = progress or (lambda _done, _total: None)
+        self._progress = progress
         self._skipped = list(pairs.skipped)
-        self._kept_deleted = 0
-        self._kept_hidden = 0
-        self._items = self._wanted_items(pairs)
+        self._hidden = 0
         self._dropped = 0
-        self._unreadable: list[str] = []
-        with database.writing() as records:
-            self._source = records.put_place(pairs.source)
-            if records.meta("root") is None:
-                records.put_meta(root=records.put_place(pairs.root))
-        self._ingest = Ingest(database, encoder, root=pairs.root)
+        self._unreadable: set[str] = set()
+        items = self._storable_items(pairs)
+        with database.reading() as records:
+            state = read_state(records, encoder)
+            source = records.find_place(pairs.source)
+            deleted = set() if options.restore else records.deleted_ids([item.id for item in items])
+            self._stored = {} if source is None else records.ids_of_source(source)
+        self._deleted = len(deleted)
+        self._items = [item for item in items if item.id not in deleted]
+        if options.strict and self._skipped:
+            raise _strict_error(self._skipped[0])
+        self._gone = self._find_gone()
+        if encoder.is_given and encoder.is_loaded:
+            load_and_record(database, encoder, "image")
+        if source is None or state.root is None or options.index not in {None, state.index}:
+            with database.writing() as records:
+                source = records.put_place(pairs.source)
+                if state.root is None:
+                    records.put_meta(root=records.put_place(pairs.root))
+                if options.index is not None:
+                    records.put_meta(index=options.index)
+        self._source = source
+        self._embedder = ImageEmbedder(database)
+        self._committer = ItemCommitter(database, encoder, root=pairs.root, rows=self._embedder.rows)
 
-    def _wanted_items(self, pairs: Pairs) -> list[Item]:
-        """Items of the pairs, without the deleted ones and those that no database can spell."""
+    def _storable_items(self, pairs: Pairs) -> list[Item]:
         items = []
-        for item in _grouped(pairs):
+        for item in _group_by_id(pairs):
             if is_storable(item):
                 items.append(item)
             else:
                 reason = "its name or a text is not valid Unicode, or its name has a NUL; rename it"
                 self._skipped.append(Skipped(shown(item.id), reason))
-        if self._options.restore:
-            return items
-        with self._database.reading() as records:
-            deleted = records.deleted_ids([item.id for item in items])
-        self._kept_deleted = len(deleted)
-        return [item for item in items if item.id not in deleted]
+        return items
 
-    def check(self) -> None:
-        """Refuse, before anything is done, what the options do not allow."""
-        if self._options.strict and self._skipped:
-            raise _refused(self._skipped[0])
-        self._gone()
-
-    def sync(self) -> None:
-        """Commit what can be written without reading a picture, then read, embed and commit the rest."""
-        rest: list[Item] = []
+    def run(self) -> SyncReport:
+        """Commit what needs no picture read, then embed and commit the rest, and drop what is gone."""
+        unread: list[Item] = []
+        to_read: list[PlannedItem] = []
         done = 0
-        for chunk in in_chunks(self._items):
-            drafts = self._without_others(self._plan(chunk))
-            ready = [draft for draft in drafts if not draft.unread]
-            rest += [draft.item for draft in drafts if draft.unread]
-            self._write_ready(ready)
-            done += len(chunk) - sum(bool(draft.unread) for draft in drafts)
+        for chunk in _chunks(self._items):
+            planned = self._plan(chunk)
+            to_read = [one for one in planned if one.unread]
+            self._commit_read([one for one in planned if not one.unread])
+            unread += [one.item for one in to_read]
+            done += len(chunk) - len(to_read)
             self._progress(done, len(self._items))
-        if rest:
-            self._read(rest, done)
-
-    def _plan(self, items: Iterable[Item]) -> list[Draft]:
-        with self._database.reading() as records:
-            return plan(records, items, source=self._source)
-
-    def _without_others(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Leave out, and name, what has the id of another item, which another source holds."""
-        with self._database.reading() as records:
-            kept = kept_by_others(records, drafts, source=self._source)
-        refused = [Skipped(shown(name), _KEPT.format(source), id=name) for name, source in kept.items()]
-        self._skipped += refused
-        if refused and self._options.strict:
-            raise _refused(refused[0])
-        return [draft for draft in drafts if draft.item.id not in kept]
-
-    def _write_ready(self, drafts: Sequence[Draft]) -> None:
-        same = [draft for draft in drafts if draft.same]
-        self._ingest.counts["unchanged"] += len(same)
-        moved = [
-            draft.stored.number
-            for draft in same
-            if draft.stored is not None and draft.stored.number is not None and draft.stored.source != self._source
-        ]
-        if moved:
-            with self._database.writing() as records:
-                records.set_source(moved, self._source)
-        self._ingest.commit([draft for draft in drafts if not draft.same])
-
-    def _read(self, items: Sequence[Item], done: int) -> None:
-        drafts = (draft for chunk in in_chunks(items) for draft in self._plan(chunk))
-        ready: list[Draft] = []
-        since = time.monotonic()
-        for draft in self._ingest.reader.read(load_recorded(self._database, self._encoder, "image"), drafts):
-            done += 1
-            self._note_failures(draft)
-            if draft.good:
-                ready.append(draft)
-            if len(ready) >= BATCH_ITEMS or time.monotonic() - since > BATCH_SECONDS:
-                self._ingest.commit(ready)
-                ready, since = [], time.monotonic()
-            self._progress(done, len(self._items))
-        self._ingest.commit(ready)
-
-    def _note_failures(self, draft: Draft) -> None:
-        failures = _failures(draft)
-        self._skipped += failures
-        if failures and self._options.strict:
-            raise _refused(failures[0])
-        if not draft.good:
-            self._unreadable.append(draft.item.id)
-
-    def _gone(self) -> dict[str, int]:
-        """Return id and number of this source's items that are to be dropped; none where a bad row may be one of them.
-
-        Raises:
-            CatalogError: that is more than half of them, and not asked for.
-        """
-        with self._database.reading() as records:
-            there = records.ids_of_source(self._source)
-        wanted = {item.id for item in self._items}.difference(self._unreadable)
-        gone = {name: number for name, number in there.items() if name not in wanted}
-        if not gone or self._options.prune:
-            return gone
-        if any(one.hides for one in self._skipped):
-            self._kept_hidden = len(gone)
-            return {}
-        if len(gone) * 2 > len(there):
-            raise CatalogError(
-                f"This would drop {len(gone)} of the {len(there)} items of this source, such as {min(gone)!r}: "
-                f"nothing was dropped. If they are really gone, say so with --prune (prune=True); "
-                f"if not, look whether a folder is missing or not mounted."
-            )
-        return gone
-
-    def drop(self) -> None:
-        """Drop the items of this source that the pairs no longer have, or whose pictures can no longer be read."""
-        gone = self._gone()
-        if gone:
-            with self._database.writing() as records:
-                records.drop_items(gone.values())
-        self._dropped = len(gone)
-
-    def report(self) -> SyncReport:
-        """Return what was done."""
-        counts = self._ingest.counts
+        if len(unread) > len(to_read):  # plans of many items would fill the memory
+            self._embed((one for chunk in _chunks(unread) for one in self._plan(chunk)), done)
+        elif unread:
+            self._embed(to_read, done)
+        self._drop()
+        counts = self._committer.counts
         return SyncReport(
             added=counts["added"],
             changed=counts["changed"],
             dropped=self._dropped,
             unchanged=counts["unchanged"],
             skipped=tuple(self._skipped),
-            kept_deleted=self._kept_deleted,
-            kept_hidden=self._kept_hidden,
+            kept_deleted=self._deleted,
+            kept_hidden=self._hidden,
         )
 
+    def _plan(self, items: Sequence[Item]) -> list[PlannedItem]:
+        """Plan the items, except those whose id another source's item has, which are reported as skipped."""
+        with self._database.reading() as records:
+            planned = plan_items(records, items, source=self._source)
+            owned = owned_by_other_sources(records, planned, source=self._source)
+        skipped = [
+            Skipped(
+                shown(name),
+                f"its id is that of an item of {source} with another picture, which stays; give one of them another "
+                f"id, or build the folder that holds both (once that source is gone, its items are taken over)",
+                id=name,
+            )
+            for name, source in owned.items()
+        ]
+        self._skip(skipped)
+        return [one for one in planned if one.item.id not in owned]
 
-def _grouped(pairs: Pairs) -> Iterator[Item]:
-    """Return one item for each id: images and captions in order and without doubles; the first row's attributes win."""
+    def _skip(self, skipped: Sequence[Skipped]) -> None:
+        self._skipped += skipped
+        if skipped and self._options.strict:
+            raise _strict_error(skipped[0])
+
+    def _commit_read(self, planned: Sequence[PlannedItem]) -> None:
+        unchanged = [one for one in planned if one.is_unchanged]
+        self._committer.counts["unchanged"] += len(unchanged)
+        moved = [
+            one.stored.number
+            for one in unchanged
+            if one.stored is not None and one.stored.number is not None and one.stored.source != self._source
+        ]
+        if moved:
+            with self._database.writing() as records:
+                records.set_source(moved, self._source)
+        self._committer.commit([one for one in planned if not one.is_unchanged])
+
+    def _embed(self, planned: Iterable[PlannedItem], done: int) -> None:
+        batch: list[PlannedItem] = []
+        since = time.monotonic()
+        for one in self._embedder.embed(load_and_record(self._database, self._encoder, "image"), planned):
+            done += 1
+            self._skip(one.failures)
+            if one.readable:
+                batch.append(one)
+            else:
+                self._unreadable.add(one.item.id)
+            if len(batch) >= BATCH_ITEMS or time.monotonic() - since > BATCH_SECONDS:
+                self._committer.commit(batch)
+                batch, since = [], time.monotonic()
+            self._progress(done, len(self._items))
+        self._committer.commit(batch)
+
+    def _find_gone(self) -> dict[str, int]:
+        """Return id and number of this source's items to drop; none where a row that cannot be read may be one of them.
+
+        Raises:
+            CatalogError: that is more than half of them, and `prune` is not set.
+        """
+        wanted = {item.id for item in self._items} - self._unreadable
+        gone = {name: number for name, number in self._stored.items() if name not in wanted}
+        if not gone or self._options.prune:
+            return gone
+        if any(one.hides for one in self._skipped):
+            self._hidden = len(gone)
+            return {}
+        if len(gone) * 2 > len(self._stored):
+            raise CatalogError(
+                f"This would drop {len(gone)} of the {len(self._stored)} items of this source, such as {min(gone)!r}: "
+                f"nothing was dropped. If they are really gone, say so with --prune (prune=True); "
+                f"if not, look whether a folder is missing or not mounted."
+            )
+        return gone
+
+    def _drop(self) -> None:
+        """Drop the items of this source that the pairs no longer have, or whose pictures can no longer be read."""
+        if self._unreadable:
+            with self._database.reading() as records:
+                self._stored = records.ids_of_source(self._source)
+            self._gone = self._find_gone()
+        if self._gone:
+            with self._database.writing() as records:
+                records.drop_items(self._gone.values())
+        self._dropped = len(self._gone)
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, PLANNED_ITEMS)):
+        yield chunk
+
+
+def _group_by_id(pairs: Pairs) -> Iterator[Item]:
+    """Return one item for each id: distinct images and captions in order; the first row's attributes win."""
     for name, rows in pairs.by_item().items():
         attributes: dict[str, Any] = {}
         for pair in reversed(rows):
@@ -309,52 +234,5 @@ def _grouped(pairs: Pairs) -> Iterator[Item]:
         )
 
 
-def _checked(given: Iterable[Mapping[str, Any] | Item], root: Path, dimension: int | None) -> list[Item]:
-    """Return the items, the last one where several have the same id."""
-    items: dict[str, Item] = {}
-    for one in given:
-        item = item_from(one, root=root, dimension=dimension)
-        if not is_storable(item):
-            raise ItemError(f"item {item.id!r}: its name or a text is not valid Unicode, or its name has a NUL")
-        for vectors in (item.image_vectors, item.caption_vectors):
-            dimension = vectors.shape[1] if vectors is not None else dimension
-        items[item.id] = item
-    return list(items.values())
-
-
-def _prepare(database: Database, encoder: CatalogEncoder, items: Sequence[Item]) -> None:
-    """Record the encoder, or the dimension of the first vectors, where the catalog has neither yet."""
-    if encoder.space.dimension is not None:
-        return
-    if encoder.is_given:
-        load_recorded(database, encoder, "image")
-        return
-    dimension = next((item.image_vectors.shape[1] for item in items if item.image_vectors is not None), None)
-    if dimension is not None:
-        with database.writing() as records:
-            records.put_meta(dimension=dimension)
-        encoder.update(VectorSpace(None, dimension))
-
-
-def _root(database: Database) -> Path:
-    """Return the folder that relative paths of pictures are under: recorded at the first write."""
-    with database.reading() as records:
-        number = records.meta("root")
-        if number is not None:
-            return records.place(number)
-    with database.writing() as records:
-        root = Path.cwd()
-        records.put_meta(root=records.put_place(root))
-    return root
-
-
-def _failures(draft: Draft) -> list[Skipped]:
-    return [
-        Skipped(draft.item.id if picture.source is None else picture.source.name, picture.failure)
-        for picture in draft.pictures
-        if picture.failure is not None
-    ]
-
-
-def _refused(skipped: Skipped) -> CatalogError:
+def _strict_error(skipped: Skipped) -> CatalogError:
     return CatalogError(f"{skipped.name}: {skipped.reason}. Mend or remove it, or build without --strict to skip it.")

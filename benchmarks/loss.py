@@ -24,7 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrieval.train import losses
-from retrieval.train.losses import Positives, chunked
+from retrieval.train.losses import Positives
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import plain_losses
 
 LOSSES = ("contrastive", "sigmoid", "triplet")
 WAYS = ("chunked", "plain", "open_clip")
@@ -89,7 +92,7 @@ def fits(way: str, size: int) -> bool:
 
 
 def unit_rows(size: int, dimension: int) -> list[Tensor]:
-    """Return rows of pictures and of texts."""
+    """Return rows of images and of texts."""
     generator = torch.Generator().manual_seed(0)
     return [
         functional.normalize(torch.randn(size, dimension, generator=generator), dim=1).requires_grad_()
@@ -101,7 +104,7 @@ def step_of(loss: str, way: str, rows: list[Tensor]) -> Callable[[], None]:
     """Return a step: loss and gradients of rows, temperature and bias. Every third text is that of two pictures."""
     scale, bias = (torch.tensor(value, requires_grad=True) for value in (20.0, -10.0))
     texts = [number - number % 3 // 2 for number in range(len(rows[0]))]
-    positives = Positives.of(texts, [[text] for text in texts])
+    positives = Positives.from_texts(texts, [[text] for text in texts])
     theirs = {"contrastive": ClipLoss(), "sigmoid": SigLipLoss(rank=0, world_size=1)}
     settings: dict[str, Any] = {"contrastive": {"scale": scale}, "sigmoid": {"scale": scale, "bias": bias}}
     settings["triplet"] = {"margin": 0.2}
@@ -110,7 +113,7 @@ def step_of(loss: str, way: str, rows: list[Tensor]) -> Callable[[], None]:
         if way == "open_clip":
             value = theirs[loss](*rows, scale, *([bias] if loss == "sigmoid" else []))
         else:
-            ours = getattr(chunked if way == "chunked" else losses, loss)
+            ours = getattr(losses if way == "chunked" else plain_losses, loss)
             value = ours(*rows, positives=positives, **settings[loss])
         value.backward()
         for tensor in (*rows, scale, bias):

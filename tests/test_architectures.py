@@ -107,7 +107,7 @@ def test_a_text_model_on_the_hub_is_not_waited_for(monkeypatch):
 
 def test_layers_of_a_bert_are_blocks(bert):
     model = build_model(with_bert(bert))
-    rungs = {name: place.rung for name, place in locate_parameters(model).items() if place.side == "text"}
+    rungs = {name: place.layer_id for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.transformer.embeddings.word_embeddings.weight"] == 0
     assert rungs["text.transformer.encoder.layer.1.output.dense.weight"] == 2
     assert rungs["text.proj.weight"] == 3
@@ -177,7 +177,7 @@ def test_the_row_of_an_lstm_is_its_state_at_the_end_token():
 
 def test_an_lstm_s_layers_are_blocks_and_its_embedding_lies_below():
     model = build_model(with_lstm(lstm={"width": 8, "embedding": 4, "layers": 2}))
-    rungs = {name: place.rung for name, place in locate_parameters(model).items() if place.side == "text"}
+    rungs = {name: place.layer_id for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.token_embedding.weight"] == 0
     assert rungs["text.lstm.weight_hh_l0"] == rungs["text.lstm.bias_ih_l0"] == 1
     assert rungs["text.lstm.weight_ih_l1"] == 2

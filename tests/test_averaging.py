@@ -133,7 +133,7 @@ def test_without_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F81
     assert not RunFolder(tmp_path / "fresh").start.exists()
 
 
-@pytest.mark.parametrize("settings", [{"ema": 0.9}, {"ema": 0.9, "average": "off"}, {"lora_rank": 2}, {"patience": 1}])
+@pytest.mark.parametrize("settings", [{"ema": 0.9}, {"ema": 0.9, "wise_ft": "off"}, {"lora_rank": 2}, {"patience": 1}])
 def test_a_run_with_averages_resumes_to_the_same_bits(pairs, tmp_path, settings):  # noqa: F811
     start = write_model(tmp_path / "start", CONVOLUTIONAL)
     config = config_of(start, checkpoint_seconds=0, **settings)

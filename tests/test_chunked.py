@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import plain_losses
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from retrieval.train import losses
-from retrieval.train.losses import OTHERS, Positives, chunked
+from retrieval.train.losses import EXTRA_POSITIVES, Positives
 
 KINDS = ("contrastive", "sigmoid", "triplet")
 
@@ -52,12 +53,12 @@ def options_of(kind, *, smoothing, dtype=torch.float64):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=120, deadline=None)
-@given(cases(), st.sampled_from(OTHERS), st.sampled_from([0.0, 0.15]), st.booleans())
-def test_any_chunk_size_gives_the_value_and_the_gradients_of_the_whole(kind, case, others, smoothing, weighted):
+@given(cases(), st.sampled_from(EXTRA_POSITIVES), st.sampled_from([0.0, 0.15]), st.booleans())
+def test_any_chunk_size_gives_the_value_and_the_gradients_of_the_whole(kind, case, extra, smoothing, weighted):
     positives, chunk, seed = case
     images, texts, weights = batch(len(positives), seed)
-    options = options_of(kind, smoothing=smoothing) | {"others": others, "weights": weights if weighted else None}
-    plain, ours = getattr(losses, kind), getattr(chunked, kind)
+    options = options_of(kind, smoothing=smoothing) | {"extra": extra, "weights": weights if weighted else None}
+    plain, ours = getattr(plain_losses, kind), getattr(losses, kind)
     whole = value_and_gradients(plain, (images, texts), positives=positives.matrix(), **options)
     parts = value_and_gradients(ours, (images, texts), positives=positives, chunk=chunk, **options)
     for mine, theirs in zip(parts, whole, strict=True):
@@ -69,7 +70,7 @@ def test_without_positives_and_in_single_precision_the_two_agree_as_well(kind):
     images, texts, _ = batch(40, 3, torch.float32)
     options = options_of(kind, smoothing=0.0, dtype=torch.float32)
     whole = value_and_gradients(getattr(losses, kind), (images, texts), **options)
-    parts = value_and_gradients(getattr(chunked, kind), (images, texts), chunk=7, **options)
+    parts = value_and_gradients(getattr(losses, kind), (images, texts), chunk=7, **options)
     for mine, theirs in zip(parts, whole, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5, rtol=1e-4)
 
@@ -80,7 +81,7 @@ def test_rows_that_are_all_alike_have_one_hardest_each_both_ways(kind):
     images, texts = (torch.ones(6, 4, dtype=torch.float64).div(2).requires_grad_() for _ in range(2))
     options = options_of(kind, smoothing=0.0)
     whole = value_and_gradients(getattr(losses, kind), (images, texts), **options)
-    parts = value_and_gradients(getattr(chunked, kind), (images, texts), chunk=4, **options)
+    parts = value_and_gradients(getattr(losses, kind), (images, texts), chunk=4, **options)
     for mine, theirs in zip(parts, whole, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-12)
 
@@ -112,7 +113,7 @@ def test_rows_of_the_short_form_are_those_of_the_matrix(case):
 
 def test_a_loss_without_gradients_is_only_a_value():
     images, texts = (tensor.detach() for tensor in batch(5, 0)[:2])
-    loss = chunked.contrastive(images, texts, scale=torch.tensor(3.0))
+    loss = losses.contrastive(images, texts, scale=torch.tensor(3.0))
     assert not loss.requires_grad
     assert loss.item() == pytest.approx(losses.contrastive(images, texts, scale=torch.tensor(3.0)).item(), rel=1e-12)
 
@@ -120,7 +121,8 @@ def test_a_loss_without_gradients_is_only_a_value():
 MEASURED = r"""
 import re, torch
 from torch.nn import functional
-from retrieval.train.losses import Positives, chunked
+from retrieval.train import losses
+from retrieval.train.losses import Positives
 torch.set_num_threads(1)
 def peak():
     with open("/proc/self/status") as status:  # getrusage's peak is that of the process that began this one
@@ -131,9 +133,9 @@ def learn(size):
     settings = {"positives": Positives.from_texts(texts, [[text] for text in texts]), "chunk": 128}
     rows = [functional.normalize(torch.randn(size, 32), dim=1).requires_grad_() for _ in range(2)]
     before = peak()
-    chunked.contrastive(*rows, scale=scale, **settings).backward()
-    chunked.sigmoid(*rows, scale=scale, bias=bias, **settings).backward()
-    chunked.triplet(*rows, margin=0.2, **settings).backward()
+    losses.contrastive(*rows, scale=scale, **settings).backward()
+    losses.sigmoid(*rows, scale=scale, bias=bias, **settings).backward()
+    losses.triplet(*rows, margin=0.2, **settings).backward()
     assert rows[0].grad.isfinite().all()
     return peak() - before
 learn(64)

@@ -12,7 +12,7 @@ from retrieval.train.data.loader import Batch
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop import gradcache, precision
 from retrieval.train.loop.gradcache import Gradients
-from retrieval.train.losses import Positives, choice
+from retrieval.train.losses import Positives, chunked
 from retrieval.train.model.item_dropout import ItemDropout, has_dropout, item_keys
 from retrieval.train.model.param_groups import set_train_mode
 from retrieval.train.model.towers import Towers
@@ -65,15 +65,15 @@ def batch_of(*, size=SIZE, side=16):
 class DoubleTowers(Towers):
     """Towers of a model in double precision."""
 
-    def pixels(self, pixels):
+    def normalize_pixels(self, pixels):
         """The input, in double precision."""
-        return super().pixels(pixels).double()
+        return super().normalize_pixels(pixels).double()
 
 
 def gradients_of(model, batch, **settings):
     model.zero_grad()
     set_train_mode(model)
-    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, std=(0.3,) * 3)
     config = TrainConfig(seed=11, precision="float32", **settings)
     loss = Gradients(towers, config, process_group=ProcessGroup()).of(batch)
     found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
@@ -126,7 +126,7 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
     whole = gradients_of(model, batch)
     rows = [side.detach() for side in seen[0]]
     set_train_mode(model)
-    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+    towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, std=(0.3,) * 3)
     sums = {name: torch.zeros_like(gradient) for name, gradient in whole[1].items()}
     for place in range(3):
         model.zero_grad()
@@ -148,9 +148,7 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
 def test_a_large_batch_takes_its_loss_in_chunks_and_nothing_changes(monkeypatch, loss):
     model, batch = model_of(), batch_of(size=12)
     whole = gradients_of(model, batch, loss=loss)
-    monkeypatch.setattr(choice, "WHOLE", 11)
-    monkeypatch.setattr(choice.chunked, "_SCORES", 40)
-    monkeypatch.delattr(choice.losses, loss)
+    monkeypatch.setattr(chunked, "_LOGITS_PER_CHUNK", 40)
     assert_equal(gradients_of(model, batch, loss=loss), whole)
 
 
@@ -161,7 +159,7 @@ def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
     for device, kind in (("cpu", "float32"), ("cuda", "auto")):
         model.to(device).zero_grad()
         set_train_mode(model)
-        towers = Towers(model, device=device, mean=(0.5,) * 3, deviation=(0.3,) * 3)
+        towers = Towers(model, device=device, mean=(0.5,) * 3, std=(0.3,) * 3)
         gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), process_group=ProcessGroup())
         results.append(gradients.clipped(batch, torch.optim.AdamW(model.parameters()))[0])
     assert results[1] == pytest.approx(results[0], rel=0.05)
@@ -241,7 +239,7 @@ def test_half_precision_leaves_the_loss_near_and_in_single_precision():
     results = []
     for kind in ("float32", "bfloat16"):
         set_train_mode(model)
-        towers = Towers(model, device="cpu", mean=(0.5,) * 3, deviation=(0.3,) * 3)
+        towers = Towers(model, device="cpu", mean=(0.5,) * 3, std=(0.3,) * 3)
         results.append(Gradients(towers, TrainConfig(precision=kind), process_group=ProcessGroup()).of(batch))
     assert results[0].dtype == results[1].dtype == torch.float32
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)

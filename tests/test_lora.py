@@ -17,7 +17,7 @@ from retrieval.train import train
 from retrieval.train.config import TrainConfig
 from retrieval.train.defaults import with_defaults
 from retrieval.train.model.averaging import temporary_weights
-from retrieval.train.model.lora import is_lora, merged_state_dict, unmerged_state_dict
+from retrieval.train.model.lora import is_lora_parameter, merged_state_dict, unmerged_state_dict
 from retrieval.train.model.param_groups import freeze, is_frozen, set_train_mode
 from retrieval.train.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ def adapted(config, **settings):
     freeze(model, replace(CONFIG, **settings))
     torch.manual_seed(5)
     for name, parameter in model.named_parameters():
-        if is_lora(name):
+        if is_lora_parameter(name):
             torch.nn.init.normal_(parameter, std=0.05)
     return model
 
@@ -76,7 +76,7 @@ def test_attention_and_mlp_layers_of_every_block_have_thin_matrices_and_gradient
     model = adapted(TINY)
     set_train_mode(model)
     (model.encode_image(PICTURES).sum() + model.encode_text(TOKENS).sum()).backward()
-    found = {name: parameter for name, parameter in model.named_parameters() if is_lora(name)}
+    found = {name: parameter for name, parameter in model.named_parameters() if is_lora_parameter(name)}
     layers = ("attn.parametrizations.in_proj_weight", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
     for tower in ("visual.transformer", "transformer"):
         for block in range(2):
@@ -93,10 +93,14 @@ def test_attention_and_mlp_layers_of_every_block_have_thin_matrices_and_gradient
 def test_locks_hold_with_lora():
     assert is_frozen(adapted(TINY, tune="text"), "image")
     blocks = {
-        name.split(".")[3] for name, _ in adapted(TINY, image_blocks=1).visual.named_parameters() if is_lora(name)
+        name.split(".")[3]
+        for name, _ in adapted(TINY, image_blocks=1).visual.named_parameters()
+        if is_lora_parameter(name)
     }
     assert blocks
-    names = {name for name, _ in adapted(TINY, image_blocks=1, text_blocks=0).named_parameters() if is_lora(name)}
+    names = {
+        name for name, _ in adapted(TINY, image_blocks=1, text_blocks=0).named_parameters() if is_lora_parameter(name)
+    }
     assert {".".join(name.split(".")[:4]) for name in names} == {"visual.transformer.resblocks.1"}
 
 

@@ -38,7 +38,7 @@ def test_rows_that_are_all_alike_cost_the_logarithm_of_the_batch():
 
 
 def test_orthogonal_pairs_cost_what_the_temperature_leaves():
-    """With s_ii = scale and all others 0 each term is log(1 + (b - 1) exp(-scale))."""
+    """With s_ii = scale and all extra 0 each term is log(1 + (b - 1) exp(-scale))."""
     eye = torch.eye(5, dtype=torch.float64)
     expected = math.log(1 + 4 * math.exp(-3.0))
     assert contrastive(eye, eye, scale=torch.tensor(3.0)).item() == pytest.approx(expected, rel=1e-12)
@@ -116,7 +116,7 @@ def test_a_shared_target_is_the_mean_of_the_right_ones():
         functional.cross_entropy(way, known.double() / known.sum(1, keepdim=True))
         for way, known in ((scores, positives), (scores.T, positives.T))
     )
-    result = contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, others="share")
+    result = contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, extra="share")
     assert result.item() == pytest.approx(((there + back) / 2).item(), rel=1e-12)
 
 
@@ -126,8 +126,8 @@ def test_of_equal_texts_a_shared_target_is_as_good_as_ones_own():
     texts[3], texts[5] = texts[0], texts[0]
     positives = shared(6, *((one, other) for one in (0, 3, 5) for other in (0, 3, 5)))
     ways = [
-        contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, others=others).item()
-        for others in ("share", "own", "mask")
+        contrastive(images, texts, scale=torch.tensor(8.0), positives=positives, extra=extra).item()
+        for extra in ("share", "own", "mask")
     ]
     assert ways[0] == pytest.approx(ways[1], rel=1e-12)
     assert ways[2] < ways[1]
@@ -141,7 +141,7 @@ def test_what_is_taken_as_its_own_only_is_the_plain_loss():
         (sigmoid, {"scale": scale, "bias": bias}),
         (triplet, {"margin": 0.3}),
     ):
-        assert loss(images, texts, positives=positives, others="own", **settings) == loss(images, texts, **settings)
+        assert loss(images, texts, positives=positives, extra="own", **settings) == loss(images, texts, **settings)
 
 
 def test_smoothing_is_that_of_cross_entropy():
@@ -176,14 +176,14 @@ def test_orthogonal_pairs_cost_the_sigmoid_loss_what_scale_and_bias_leave():
     assert loss.item() == pytest.approx(math.log1p(math.exp(-3.0)) + 4 * math.log1p(math.exp(-1.0)), rel=1e-12)
 
 
-@pytest.mark.parametrize(("others", "sign"), [("share", -1), ("own", 1)])
-def test_a_right_pair_besides_its_own_is_left_out_of_the_sigmoid_loss_or_taken_for_right_or_wrong(others, sign):
+@pytest.mark.parametrize(("extra", "sign"), [("share", -1), ("own", 1)])
+def test_a_right_pair_besides_its_own_is_left_out_of_the_sigmoid_loss_or_taken_for_right_or_wrong(extra, sign):
     images, texts, positives = rows(4), rows(4, seed=1), shared(4, (1, 3))
     settings = {"scale": torch.tensor(5.0), "bias": torch.tensor(-2.0), "positives": positives}
     score = 5.0 * float(images[1] @ texts[3]) - 2.0
     left_out = sigmoid(images, texts, **settings).item()
     term = math.log1p(math.exp(sign * score)) / 4
-    assert sigmoid(images, texts, others=others, **settings).item() == pytest.approx(left_out + term, rel=1e-12)
+    assert sigmoid(images, texts, extra=extra, **settings).item() == pytest.approx(left_out + term, rel=1e-12)
 
 
 def test_the_hardest_wrong_one_of_each_row_and_column_costs_what_it_reaches_into_the_margin():
@@ -226,12 +226,12 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("others", ["mask", "share", "own"])
-def test_weights_that_are_all_alike_change_nothing(name, others):
+@pytest.mark.parametrize("extra", ["mask", "share", "own"])
+def test_weights_that_are_all_alike_change_nothing(name, extra):
     loss, settings = LOSSES[name]
     images, texts, positives = rows(6), rows(6, seed=1), shared(6, (0, 1), (3, 5))
-    plain = loss(images, texts, positives=positives, others=others, **settings)
-    weighted = loss(images, texts, positives=positives, others=others, weights=torch.full((6,), 3.0), **settings)
+    plain = loss(images, texts, positives=positives, extra=extra, **settings)
+    weighted = loss(images, texts, positives=positives, extra=extra, weights=torch.full((6,), 3.0), **settings)
     assert weighted.item() == pytest.approx(plain.item(), rel=1e-6)
 
 
@@ -251,11 +251,11 @@ def test_weights_of_nothing_cost_nothing(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("others", ["mask", "share", "own"])
-def test_every_loss_has_the_numeric_gradient(name, others):
+@pytest.mark.parametrize("extra", ["mask", "share", "own"])
+def test_every_loss_has_the_numeric_gradient(name, extra):
     loss, settings = LOSSES[name]
     positives, weights = shared(5, (1, 2), (3, 0)), torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0], dtype=torch.float64)
     inputs = rows(5).requires_grad_(), rows(5, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda i, t: loss(i, t, positives=positives, others=others, weights=weights, **settings), inputs
+        lambda i, t: loss(i, t, positives=positives, extra=extra, weights=weights, **settings), inputs
     )

@@ -49,16 +49,16 @@ TOWERS = {
 def test_every_kind_of_image_tower_has_its_blocks_in_order_and_its_head(kind):
     config, blocks, head = TOWERS[kind]
     found = {name: place for name, place in locate_parameters(random_model(config)).items() if place.side == "image"}
-    assert {place.top for place in found.values()} == {blocks + 1}
-    assert {place.rung for place in found.values()} == set(range(blocks + 2))
-    assert [name for name, place in found.items() if place.head] == head
+    assert {place.last_layer_id for place in found.values()} == {blocks + 1}
+    assert {place.layer_id for place in found.values()} == set(range(blocks + 2))
+    assert [name for name, place in found.items() if place.in_head] == head
 
 
 @pytest.mark.parametrize("config", [tiny_config(width=16), tiny_config(width=16) | {"custom_text": True}])
 def test_text_towers_have_embeddings_below_and_norm_and_head_above_their_blocks(config):
     prefix = "text." if "custom_text" in config else ""
     rungs = {
-        name: place.rung for name, place in locate_parameters(random_model(config)).items() if place.side == "text"
+        name: place.layer_id for name, place in locate_parameters(random_model(config)).items() if place.side == "text"
     }
     assert rungs[f"{prefix}token_embedding.weight"] == rungs[f"{prefix}positional_embedding"] == 0
     assert rungs[f"{prefix}transformer.resblocks.1.mlp.c_fc.weight"] == 2

@@ -107,7 +107,7 @@ def test_frozen_pictures_are_encoded_once(pairs, tmp_path, monkeypatch, tune):
 def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(pairs, tmp_path, monkeypatch, tune):
     """24 pictures in batches of 5: after the second one nothing more is encoded, and the run can go on."""
     start = write_model(tmp_path / "start", TINY)
-    monkeypatch.setattr(towers_file, "_KEPT_BATCH", 5)
+    monkeypatch.setattr(towers_file, "_PRECOMPUTE_BATCH", 5)
     told = []
 
     def kept(done, total):
@@ -156,7 +156,7 @@ def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path,
 def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     model = random_model(MODELS[kind])
     freeze(model, with_defaults(TrainConfig(model="a/b", tune=tune)))
-    towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
+    towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     inputs = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     tokens = np.random.default_rng(1).integers(1, 49000, (6, 12))
     batch = type("Batch", (), {"images": np.array([4, 1]), "texts": np.array([3, 3, 0])})
@@ -164,12 +164,12 @@ def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     results = []
     for keep in (False, True):
         if keep and towers.can_precompute("image"):
-            towers._keep("image", iter(inputs), lambda batch: model.encode_image(towers.pixels(np.stack(batch))))
+            towers._precompute("image", iter(inputs))
         if keep and towers.can_precompute("text"):
             towers.precompute_texts(iter(tokens))
         model.eval()
         model.zero_grad()
-        images, texts = towers.image_rows(batch), towers.text_rows(batch)
+        images, texts = towers.encode("image", batch), towers.encode("text", batch)
         (images @ texts.T * torch.arange(3)).sum().backward()
         gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
         results.append((images.detach(), texts.detach(), gradients))

@@ -25,7 +25,7 @@ from retrieval.train.loop import gradcache as step_file
 from retrieval.train.loop import trainer
 from retrieval.train.loop.trainer import learning_rate
 from retrieval.train.model.create import create_model
-from retrieval.train.model.towers import encode_texts
+from retrieval.train.model.towers import encode_tokens
 from retrieval.train.run_folder import RECALLS, RunFolder
 
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
@@ -381,7 +381,7 @@ def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_pat
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("no-such-architecture", "there is no model 'no-such-architecture': name 'small', a folder"),
+        ("no-such-architecture", "There is no model 'no-such-architecture'. Name 'small', a folder"),
         (
             {**MODEL, "text_cfg": {"hf_tokenizer_name": "x/y", "tokenizer_kwargs": {"trust_remote_code": True}}},
             "config asks to run code",
@@ -428,7 +428,7 @@ def test_texts_without_padding_have_the_same_rows_and_gradients(config):
     tokens = open_clip.SimpleTokenizer(context_length=20)(texts)
     results = []
     for encode in (
-        lambda model: encode_texts(model, tokens.numpy(), device="cpu"),
+        lambda model: encode_tokens(model, tokens.numpy(), device="cpu"),
         lambda model: model.encode_text(tokens),
     ):
         model = random_model(config)

@@ -17,7 +17,7 @@ from retrieval.pairs import read_pairs
 from retrieval.train import TrainConfig, train
 from retrieval.train.loop import hard_negatives
 from retrieval.train.losses import sigmoid
-from retrieval.train.model.bias import INIT_LOGIT_BIAS, fit_logit_bias
+from retrieval.train.model.create import INIT_LOGIT_BIAS, fit_logit_bias
 from retrieval.train.run_folder import RunFolder
 
 CONFIG = TrainConfig(
@@ -134,13 +134,11 @@ def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_p
     tables, met = [], []
     mine, teach = hard_negatives.mine_hard_negatives, hard_negatives.prefetch_map
 
-    def spied_mining(pictures, texts, dataset):
-        hard = mine(pictures, texts, dataset)
+    def spied_mining(images, texts, *, captions, positives):
+        hard = mine(images, texts, captions=captions, positives=positives)
         for place, others in enumerate(hard.images.tolist()):
             told = zip(others, hard.captions[place].tolist(), strict=True)
-            assert not {dataset.captions[other][which] for other, which in told if other >= 0} & set(
-                dataset.positives[place]
-            )
+            assert not {captions[other][which] for other, which in told if other >= 0} & set(positives[place])
         tables.append(hard)
         return hard
 

@@ -15,8 +15,8 @@ SMALL: Final = "small"
 BUILT_IN: Final = (SMALL, "small-lstm")
 """The same image tower with an LSTM for texts is for comparison with how the field began (VSE++)."""
 PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
-Others: TypeAlias = Literal["mask", "share", "own"]
-OTHERS: Final[tuple[Others, ...]] = ("mask", "share", "own")
+ExtraPositives: TypeAlias = Literal["mask", "share", "own"]
+EXTRA_POSITIVES: Final[tuple[ExtraPositives, ...]] = ("mask", "share", "own")
 """How the loss treats the other positives of a batch: an image's other right texts, a text's other right images.
 "mask" leaves them out, neither pulled nor pushed, because a text that came with another image of the same item may fit
 this one only in part. "share" divides the target evenly among all positives. "own" takes them for negatives, as plain
@@ -154,10 +154,10 @@ class TrainConfig:
         "InfoNCE as in CLIP, SigLIP's sigmoid loss, or VSE++'s triplet loss with the hardest negative of the batch.",
         choices=("contrastive", "sigmoid", "triplet"),
     )
-    positives: Others = setting(
+    positives: ExtraPositives = setting(
         "mask",
         "Other right captions in a batch: mask leaves them out, share counts them as positives, own as negatives.",
-        choices=OTHERS,
+        choices=EXTRA_POSITIVES,
     )
     margin: float = setting(0.2, "Margin of the triplet loss, a cosine.", low=0, high=2)
     label_smoothing: float = setting(

@@ -25,8 +25,7 @@ from retrieval.train.distributed import ProcessGroup, join_process_group, local_
 from retrieval.train.loop.callbacks import Progress, Watch
 from retrieval.train.loop.events import Events, check_events
 from retrieval.train.loop.trainer import Trainer
-from retrieval.train.model.bias import add_logit_bias
-from retrieval.train.model.create import create_model
+from retrieval.train.model.create import add_logit_bias, create_model
 from retrieval.train.model.param_groups import find_head
 from retrieval.train.report import write_report
 from retrieval.train.result import Exams, TrainResult, result_of

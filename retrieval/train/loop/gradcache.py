@@ -18,20 +18,18 @@ from retrieval.errors import TrainingError
 from retrieval.train.config import PRECISIONS
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop.precision import Precision, fitting_kind
-from retrieval.train.losses.choice import compute_loss
-from retrieval.train.model.bias import INIT_LOGIT_BIAS, fit_logit_bias
+from retrieval.train.losses import compute_loss
+from retrieval.train.model.create import INIT_LOGIT_BIAS, fit_logit_bias
 from retrieval.train.model.item_dropout import has_dropout, item_dropout, item_keys
-from retrieval.train.model.param_groups import get_tower, set_train_mode
+from retrieval.train.model.param_groups import Side, get_tower, set_train_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from retrieval.train.config import TrainConfig
     from retrieval.train.data.loader import Batch
     from retrieval.train.model.towers import Towers
 
 _HIGHEST_SCALE: Final = 100.0  # of the inverse temperature, as in CLIP (section 2.5)
-_SIDES: Final = ("image", "text")
+_SIDES: Final[tuple[Side, ...]] = ("image", "text")
 _MEASURED: Final = 64  # pictures: the usual batch, and memory for it is little without gradients
 
 
@@ -78,7 +76,7 @@ class Gradients:
             norm.train()
             norm.reset_running_stats()
             norm.momentum = 1.0  # what is measured is kept as it is
-        self._towers.image_rows(batch, slice(_MEASURED))
+        self._towers.encode("image", batch, slice(_MEASURED))
         set_train_mode(self._towers.model)
 
     def clipped(self, batch: "Batch", optimizer: torch.optim.Optimizer) -> tuple[float, bool]:
@@ -125,14 +123,13 @@ class Gradients:
         size = self._config.micro_batch or count
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _encoded(self, batch: "Batch", side: str, part: slice) -> Tensor:
+    def _encoded(self, batch: "Batch", side: Side, part: slice) -> Tensor:
         """Unit rows of a part of the batch, the same each time: its chance depends on seed, step and items."""
         items = range(batch.offset + part.start, batch.offset + part.stop)
         keys = item_keys(self._config.seed, step=batch.step, side=_SIDES.index(side), items=items)
         torch.manual_seed(int(keys[0]) % 2**63)  # for what chance there may be besides dropout
-        encode: Callable[..., Tensor] = getattr(self._towers, f"{side}_rows")
         with self.precision.autocast(), item_dropout(keys.to(self._towers.device) if self._drops else None):
-            return encode(batch, part)
+            return self._towers.encode(side, batch, part)
 
     def _backward(self, batch: "Batch", rows: list[Tensor]) -> Tensor:
         if self._bias_is_new(batch):

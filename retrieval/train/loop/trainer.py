@@ -79,7 +79,7 @@ class Trainer:
         self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
         self.judge = Judge(self.model, self.exam, self.process_group, self.ema)
         preprocess = self.checkpoint.preprocess
-        self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], deviation=preprocess["std"])
+        self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], std=preprocess["std"])
         self.gradients = Gradients(self.towers, self.config, process_group=self.process_group)
         self.drill = Drill(
             self.config,
@@ -210,10 +210,10 @@ class Trainer:
         if self.towers.can_precompute("image"):
             sources = [self.image_cache.sources[number] for number in self.dataset.images]
             told = partial(kept, total=len(sources))
-            self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, kept=told)
+            self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, progress=told)
         if self.towers.can_precompute("text"):
             texts = range(len(self.dataset.texts))
-            self.towers.precompute_texts(map(loader.tokenize_text, texts), kept=partial(kept, total=len(texts)))
+            self.towers.precompute_texts(map(loader.tokenize_text, texts), progress=partial(kept, total=len(texts)))
 
     def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""

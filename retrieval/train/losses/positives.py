@@ -1,4 +1,4 @@
-"""Which texts of a batch are right for which pictures, and what a loss does with those besides each picture's own."""
+"""Which texts of a batch are right for which images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,61 +10,61 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Positives:
-    """The right texts of a batch, in memory that grows with the batch and not with its square.
+    """The matrix of positives of a batch, in memory that grows with the batch and not with its square.
 
     Attributes:
-        texts: (b,) the kind of the text drawn for each picture, counted from 0; equal texts are of one kind.
-        pictures: (m,) pictures, ascending, each as often as there are kinds that are right for it.
-        kinds: (m,) which.
+        texts: (b,), id of the text drawn for each image, counted from 0; equal texts share an id.
+        images: (m,), images, ascending, each as often as there are text ids that are right for it.
+        positive_texts: (m,), those ids.
     """
 
     texts: Tensor
-    pictures: Tensor
-    kinds: Tensor
+    images: Tensor
+    positive_texts: Tensor
 
     @classmethod
-    def from_texts(cls, texts: Sequence[int], right: Sequence[Sequence[int]]) -> "Positives":
-        """The positives of a batch whose texts and right texts are numbered in any way, in the batch or not."""
-        kinds: dict[int, int] = {}
-        drawn = [kinds.setdefault(text, len(kinds)) for text in texts]
+    def from_texts(cls, texts: Sequence[int], positives: Sequence[Sequence[int]]) -> "Positives":
+        """Return the positives of a batch from each image's drawn text and its right texts, by numbers of any kind."""
+        ids: dict[int, int] = {}
+        drawn = [ids.setdefault(text, len(ids)) for text in texts]
         found = [
-            sorted({own, *(kinds[text] for text in numbers if text in kinds)})
-            for own, numbers in zip(drawn, right, strict=True)
+            sorted({own, *(ids[text] for text in right if text in ids)})
+            for own, right in zip(drawn, positives, strict=True)
         ]
-        counts = torch.tensor([len(numbers) for numbers in found])
-        pictures = torch.repeat_interleave(torch.arange(len(found)), counts)
-        return cls(torch.tensor(drawn), pictures, torch.tensor(list(chain.from_iterable(found))))
+        counts = torch.tensor([len(right) for right in found])
+        images = torch.repeat_interleave(torch.arange(len(found)), counts)
+        return cls(torch.tensor(drawn), images, torch.tensor(list(chain.from_iterable(found))))
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """The matrix's rows of the pictures from `start` to `stop`: boolean (stop - start, b)."""
-        first, last = torch.searchsorted(self.pictures, torch.tensor([start, stop], device=self.pictures.device))
+        """Return the matrix's rows of the images from `start` to `stop`: boolean (stop - start, b)."""
+        first, last = torch.searchsorted(self.images, torch.tensor([start, stop], device=self.images.device))
         table = torch.zeros(stop - start, int(self.texts.max()) + 1, dtype=torch.bool, device=self.texts.device)
-        table[self.pictures[first:last] - start, self.kinds[first:last]] = True
+        table[self.images[first:last] - start, self.positive_texts[first:last]] = True
         return table[:, self.texts]
 
     def matrix(self) -> Tensor:
-        """The whole matrix, boolean (b, b): [i, j] says that text j is right for picture i."""
+        """Return the whole matrix, boolean (b, b): [i, j] says that text j is right for image i."""
         return self.rows(0, len(self))
 
     def to(self, device: str) -> "Positives":
-        """The same on a device."""
-        return Positives(self.texts.to(device), self.pictures.to(device), self.kinds.to(device))
+        """Return the same on a device."""
+        return Positives(self.texts.to(device), self.images.to(device), self.positive_texts.to(device))
 
 
-def right_rows(positives: Tensor | Positives | None, start: int, stop: int) -> Tensor | None:
-    """Rows (stop - start, b) of a matrix in either form, its diagonal true; None where only the diagonal is."""
+def positive_rows(positives: Tensor | Positives | None, start: int, stop: int) -> Tensor | None:
+    """Return rows (stop - start, b) of the matrix with its diagonal set; None where only the diagonal is."""
     if positives is None:
         return None
     rows = positives.rows(start, stop) if isinstance(positives, Positives) else positives[start:stop].clone()
-    rows[torch.arange(stop - start), torch.arange(start, stop)] = True
+    rows.diagonal(start).fill_(value=True)
     return rows
 
 
-def without_own(right: Tensor, start: int = 0) -> Tensor:
-    """A copy of these rows of the matrix, from row `start` on, without the diagonal."""
-    others = right.clone()
-    others[torch.arange(len(right)), torch.arange(start, start + len(right))] = False
-    return others
+def without_diagonal(positives: Tensor, start: int) -> Tensor:
+    """Return a copy of these rows of the matrix, from row `start` on, with the diagonal cleared."""
+    extra = positives.clone()
+    extra.diagonal(start).fill_(value=False)
+    return extra

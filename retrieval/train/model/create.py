@@ -1,102 +1,187 @@
-"""The model that training starts from: a trained one, or an architecture with seeded random weights or given parts."""
+"""The model that training starts from: pretrained, or an architecture with seeded random weights or local towers."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from retrieval.encoder.architectures import build_model, build_tokenizer, is_local
 from retrieval.encoder.open_clip_models import Checkpoint, need_parts, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train.config import BUILT_IN, SMALL, TrainConfig
-from retrieval.train.model.parts import load_tower_weights
+from retrieval.train.model.param_groups import Side, get_tower
 
-_PARTS = ("embed_dim", "vision_cfg", "text_cfg")
+INIT_LOGIT_BIAS: Final = -10.0  # and scale, of a model with random weights: SigLIP's (Zhai et al. 2023, section 3.2)
+INIT_LOGIT_SCALE: Final = math.log(10.0)
+_BISECTIONS: Final = 40
+_BIAS_PAIRS: Final = 1024  # pairs to fit the bias on
+_CONFIG_KEYS: Final = ("embed_dim", "vision_cfg", "text_cfg")
 
 
 def create_model(config: TrainConfig) -> Checkpoint:
-    """The model that `config.model` names, on the CPU, in eval mode; random weights are drawn from `config.seed`.
+    """Return the model that `config.model` names, on the CPU, in eval mode; random weights come from `config.seed`.
 
     Raises:
-        EncoderError: there is no such trained model, its hub is out of reach, or it asks to run code.
-        TrainingError: the architecture's config cannot be read or built, or the weights of a part do not fit.
+        EncoderError: there is no such pretrained model, its hub is out of reach, or it asks to run code.
+        TrainingError: the architecture's config cannot be read or built, or the weights of a tower do not fit.
     """
-    parts = {"image": config.image_weights, "text": config.text_weights}
+    tower_weights: dict[Side, str] = {"image": config.image_weights, "text": config.text_weights}
     if not config.from_random:
-        if any(parts.values()):
-            raise TrainingError(f"{config.model} has all its weights already; leave image_weights and text_weights out")
+        if any(tower_weights.values()):
+            raise TrainingError(
+                f"The model {config.model} has all its weights already. Leave out image_weights and text_weights."
+            )
         return open_checkpoint(str(config.model))
-    name, described = _described(config.model)
+    name, model_config = _read_model_config(config.model)
     try:
-        checkpoint = _random(name, described, seed=config.seed)
+        checkpoint = _create_random(name, model_config, seed=config.seed)
     except (TrainingError, EncoderError):
         raise
     except Exception as error:  # whatever open_clip and timm raise on a config that they cannot build
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise TrainingError(f"open_clip cannot build the model {name}: {text}") from error
-    for side in ("image", "text"):
-        if parts[side]:
-            load_tower_weights(checkpoint.model, side, Path(parts[side]))
+    for side, path in tower_weights.items():
+        if path:
+            load_tower_weights(checkpoint.model, side, Path(path))
     return checkpoint
 
 
-def _described(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A name and an object of `model_cfg` and `preprocess_cfg`, as open_clip keeps it in a folder's config."""
+def _read_model_config(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a name and an object of `model_cfg` and `preprocess_cfg`, as in open_clip's config files."""
     if isinstance(model, Mapping):
-        return "of this config", _whole("of this config", dict(model))
+        return "of this config", _wrap_config("of this config", dict(model))
     if model in BUILT_IN:
-        return model, _whole(model, json.loads((files("retrieval") / f"{model}.json").read_text(encoding="utf-8")))
+        text = (files("retrieval") / f"{model}.json").read_text(encoding="utf-8")
+        return model, _wrap_config(model, json.loads(text))
     if model.endswith(".json"):
-        return model, _whole(model, _read(Path(model)))
-    built_in = open_clip.get_model_config(model)
-    if built_in is None:
+        try:
+            return model, _wrap_config(model, dict(json.loads(Path(model).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(f"{model} cannot be read as an open_clip config: {error}.") from error
+    known = open_clip.get_model_config(model)
+    if known is None:
         raise TrainingError(
-            f"there is no model {model!r}: name {SMALL!r}, a folder with a model, a .json file with an open_clip "
-            "config, an open_clip name/tag, hf-hub:org/model, or an architecture of open_clip.list_models()"
+            f"There is no model {model!r}. Name {SMALL!r}, a folder with a model, a .json file with an open_clip "
+            "config, an open_clip name/tag, hf-hub:org/model, or an architecture of open_clip.list_models()."
         )
-    return model, {"model_cfg": built_in}
+    return model, {"model_cfg": known}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} cannot be read as an open_clip config: {error}") from error
-
-
-def _whole(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its outer object, which may be missing."""
+def _wrap_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with its outer object, which may be missing."""
     config = config if "model_cfg" in config else {"model_cfg": config}
-    missing = [part for part in _PARTS if part not in config["model_cfg"]]
+    missing = [key for key in _CONFIG_KEYS if key not in config["model_cfg"]]
     if missing:
-        raise TrainingError(f"the config {name} is no open_clip model config: it lacks {', '.join(missing)}")
+        raise TrainingError(f"The config {name} is not an open_clip model config: it lacks {', '.join(missing)}.")
     return config
 
 
-def _random(name: str, described: Mapping[str, Any], *, seed: int) -> Checkpoint:
-    config = deepcopy(described["model_cfg"])
-    # No weights of parts from anywhere: that would be another start than the one that was asked for.
+def _create_random(name: str, model_config: Mapping[str, Any], *, seed: int) -> Checkpoint:
+    config = deepcopy(model_config["model_cfg"])
+    # Pretrained towers would be another start than the one that was asked for.
     config["vision_cfg"] |= {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
     config["text_cfg"] |= {"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {}
-    _need_local(config["text_cfg"])
+    _require_local_text_model(config["text_cfg"])
     torch.manual_seed(seed)
     model = build_model(config)
     preprocess = merge_preprocess_dict(
-        asdict(PreprocessCfg(size=model.visual.image_size)), described.get("preprocess_cfg", {})
+        asdict(PreprocessCfg(size=model.visual.image_size)), model_config.get("preprocess_cfg", {})
     )
     return Checkpoint(name, model.eval(), config, preprocess, build_tokenizer(config["text_cfg"]))
 
 
-def _need_local(text: dict[str, Any]) -> None:
-    """Make the folders of a text model and its tokenizer absolute, which a run can be loaded by from anywhere."""
+def _require_local_text_model(text_config: dict[str, Any]) -> None:
+    """Make the folders of a text model and its tokenizer absolute, so that a run can be loaded from anywhere."""
     for key in ("hf_model_name", "hf_tokenizer_name"):
-        if is_local(text.get(key)):
-            text[key] = str(Path(text[key]).resolve())
-    need_parts({"text_cfg": text}, "hf_model_name", "hf_tokenizer_name")
+        if is_local(text_config.get(key)):
+            text_config[key] = str(Path(text_config[key]).resolve())
+    need_parts({"text_cfg": text_config}, "hf_model_name", "hf_tokenizer_name")
+
+
+def load_tower_weights(model: Any, side: Side, path: Path) -> None:
+    """Load pretrained weights into one tower of `model`: all of it but its head.
+
+    Args:
+        model: CLIP or CustomTextCLIP of open_clip.
+        side: Which tower.
+        path: A safetensors file, with the names of timm's model, of transformers' model, or of open_clip's tower; or a
+            folder that holds such a file beside its config.
+
+    Raises:
+        TrainingError: the file cannot be read, or is of another model.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"The weights of the {side} tower, {file}, cannot be read: {error}.") from error
+    tower = get_tower(model, side)
+    body = getattr(tower, "trunk", getattr(tower, "transformer", None) if hasattr(tower, "config") else None) or tower
+    own = body.state_dict()
+    weights = _strip_prefix(weights, own)
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
+    missing = sorted(
+        name
+        for name, tensor in own.items()
+        if name not in fitting and not _is_head(name) and tensor.is_floating_point()
+    )
+    if missing:
+        more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise TrainingError(
+            f"{file} is of another model than the {side} tower: it has no {missing[0]} of shape "
+            f"{tuple(own[missing[0]].shape)}{more}."
+        )
+    body.load_state_dict(fitting, strict=False)
+
+
+def _strip_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights under the body's own names: a model with a head keeps its body under a name, as "bert."."""
+    prefixes = {""} | {name.split(".")[0] + "." for name in weights}
+    best = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in weights for name in own))
+    return {name.removeprefix(best): tensor for name, tensor in weights.items() if name.startswith(best)}
+
+
+def _is_head(name: str) -> bool:
+    return name in {"proj", "text_projection"} or name.startswith(("head.", "fc.", "classifier.", "pooler.", "proj."))
+
+
+def add_logit_bias(checkpoint: Checkpoint, *, from_random: bool) -> Checkpoint:
+    """Return the model with the trainable bias of the sigmoid loss, and a config by which open_clip loads it."""
+    model = checkpoint.model
+    if model.logit_bias is not None:
+        return checkpoint
+    model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, INIT_LOGIT_BIAS))
+    if from_random:
+        with torch.no_grad():
+            model.logit_scale.fill_(INIT_LOGIT_SCALE)
+    return replace(checkpoint, config={**checkpoint.config, "init_logit_bias": INIT_LOGIT_BIAS})
+
+
+def fit_logit_bias(rows: Sequence[Tensor], scale: Tensor) -> float:
+    """Return the bias at which the logits of a batch predict as many matches as there are pairs.
+
+    There the sigmoid loss is smallest for the towers and the temperature as they are. A model pretrained with another
+    loss would otherwise spend its first hundreds of steps on pushing everything apart, or together.
+
+    Args:
+        rows: Unit rows of images and of texts, both (b, d).
+        scale: The inverse temperature.
+    """
+    images, texts = (side[:_BIAS_PAIRS].detach() for side in rows)
+    logits = (scale * images @ texts.T).double()
+    low, high = -float(logits.max()) - 50.0, -float(logits.min()) + 50.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if float((logits + middle).sigmoid().sum()) > len(logits) else (middle, high)
+    return (low + high) / 2

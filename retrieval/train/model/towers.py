@@ -1,7 +1,7 @@
-"""Both sides of a model as training runs them: what is frozen is computed once for the whole run, and kept."""
+"""Both towers of a model in training; the features of a frozen tower are computed once for the whole run."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,142 +20,141 @@ from retrieval.train.model.item_dropout import select_items
 from retrieval.train.model.param_groups import Side, find_head, get_tower, is_frozen, set_train_mode
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
     from retrieval.train.data.loader import Batch
 
-_EVEN_TEXTS: Final = 32  # texts that are encoded together at least, so that short ones need not wait for long ones
-_KEPT_BATCH: Final = 64  # pictures or texts that are computed together for keeping
+_MIN_HALF: Final = 32  # texts that are encoded together at least; twice that is split into short and long ones
+_PRECOMPUTE_BATCH: Final = 64
 
 Encode = Callable[[Any], Tensor]
-Done = Callable[[int], None]
-
-
-def _nobody(_done: int) -> None:
-    """Nobody waits to hear how far it is."""
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a frozen tower, or all of it but its head, makes of every picture or text of a run.
+class PrecomputedFeatures:
+    """The features of every image or text of a run from a frozen tower, or from all of it but its head.
 
     Attributes:
-        features: (n, f) by picture or text number of the dataset.
-        head: takes features to rows of the shared space; None where the features are such rows.
+        features: (n, f), by number in the dataset.
+        head: Maps features to rows of the shared space; None where the features are such rows.
     """
 
     features: Tensor
     head: Encode | None
 
-    def rows(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Unit rows (b, d)."""
+    def encode(self, numbers: NDArray[np.int64]) -> Tensor:
+        """Return unit rows (b, d)."""
         features = self.features[torch.from_numpy(numbers).to(self.features.device)]
-        return _unit(features if self.head is None else self.head(features))
+        return _normalize(features if self.head is None else self.head(features))
 
 
 class Towers:
-    """A model's two sides, from an batch to unit rows (b, d).
+    """A model's two towers, from a batch to unit rows (b, d).
 
-    Where a tower is frozen its pictures are seen as the finished model sees them, without transform, once.
+    A frozen tower sees its images once, whole, as in inference.
     """
 
-    def __init__(self, model: Any, *, device: str, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(self, model: Any, *, device: str, mean: Sequence[float], std: Sequence[float]) -> None:
         self.model, self.device = model, device
-        self._mean, self._deviation = (
-            255 * torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (mean, deviation)
-        )
-        self._kept: dict[Side, Kept] = {}
+        self._mean, self._std = (255 * torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (mean, std))
+        self._precomputed: dict[Side, PrecomputedFeatures] = {}
+
+    def encode(self, side: Side, batch: "Batch", part: slice = slice(None)) -> Tensor:
+        """Return unit rows of a part of the batch's images or texts."""
+        precomputed = self._precomputed.get(side)
+        if precomputed is not None:
+            return precomputed.encode((batch.images if side == "image" else batch.texts)[part])
+        return _normalize(self._encode_inputs(side, (batch.pixels if side == "image" else batch.tokens)[part]))
+
+    def _encode_inputs(self, side: Side, inputs: NDArray[Any]) -> Tensor:
+        if side == "text":
+            return encode_tokens(self.model, inputs, device=self.device)
+        return cast("Tensor", self.model.encode_image(self.normalize_pixels(inputs)))
+
+    def normalize_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Return the model's input (b, 3, height, width), with the channels last in memory as the bytes are."""
+        values = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+        return (values - self._mean) / self._std
 
     def can_precompute(self, side: Side) -> bool:
-        """Whether what this side makes of pictures or texts can be computed once for a whole run."""
-        splits = find_head(get_tower(self.model, side)) is not None
-        return is_frozen(self.model, side) or (splits and is_frozen(self.model, side, but_head=True))
-
-    def image_rows(self, batch: "Batch", part: slice = slice(None)) -> Tensor:
-        """Unit rows of an batch's pictures."""
-        kept = self._kept.get("image")
-        if kept is not None:
-            return kept.rows(batch.images[part])
-        return _unit(self.model.encode_image(self.pixels(batch.pixels[part])))
-
-    def text_rows(self, batch: "Batch", part: slice = slice(None)) -> Tensor:
-        """Unit rows of an batch's texts."""
-        kept = self._kept.get("text")
-        if kept is not None:
-            return kept.rows(batch.texts[part])
-        return _unit(encode_texts(self.model, batch.tokens[part], device=self.device))
-
-    def precomputed_rows(self, side: Side) -> "Rows | None":
-        """Unit rows of all pictures or texts of a frozen tower, as the head is now; None where they are not kept."""
-        kept = self._kept.get(side)
-        if kept is None:
-            return None
-        with torch.no_grad():
-            rows: Rows = kept.rows(np.arange(len(kept.features))).float().cpu().numpy()
-        return rows
+        """Return whether features of this side's images or texts can be computed once for a whole run."""
+        has_head = find_head(get_tower(self.model, side)) is not None
+        return is_frozen(self.model, side, ignore_head=has_head)
 
     def precompute_images(
-        self, sources: Sequence[ImageSource], encoder: "OpenClipEncoder", *, threads: int | None, kept: Done = _nobody
+        self,
+        sources: Sequence[ImageSource],
+        encoder: "OpenClipEncoder",
+        *,
+        threads: int | None,
+        progress: Progress | None = None,
     ) -> None:
-        """Compute what the frozen tower makes of these pictures; `kept` is told after each few how many are done.
+        """Compute the frozen tower's features of these images; call `progress` with the number done after each batch.
 
         Raises:
             TrainingError: one of them can no longer be read.
         """
 
-        def prepared(source: ImageSource) -> NDArray[np.uint8]:
+        def prepare(source: ImageSource) -> NDArray[np.uint8]:
             try:
                 return encoder.prepare(open_image(source.read(), size=encoder.image_size))
             except RetrievalError as error:
                 raise lost_image_error(source, error) from error
 
-        with closing(prefetch_map(prepared, sources, threads=threads)) as pictures:
-            self._keep(
-                "image", pictures, lambda batch: self.model.encode_image(self.pixels(np.stack(batch))), kept=kept
-            )
+        with closing(prefetch_map(prepare, sources, threads=threads)) as images:
+            self._precompute("image", images, progress)
 
-    def precompute_texts(self, tokens: Iterator[NDArray[np.int64]], *, kept: Done = _nobody) -> None:
-        """Compute what the frozen tower makes of these texts; `kept` is told after each few how many are done."""
-        self._keep(
-            "text", tokens, lambda batch: encode_texts(self.model, np.stack(batch), device=self.device), kept=kept
-        )
+    def precompute_texts(self, tokens: Iterator[NDArray[np.int64]], *, progress: Progress | None = None) -> None:
+        """Compute the frozen tower's features of these texts; call `progress` with the number done after each batch."""
+        self._precompute("text", tokens, progress)
 
-    def _keep(self, side: Side, inputs: Iterator[Any], encode: Encode, *, kept: Done = _nobody) -> None:
-        whole = is_frozen(self.model, side)
+    @torch.no_grad()
+    def _precompute(self, side: Side, inputs: Iterable[NDArray[Any]], progress: Progress | None = None) -> None:
+        without_head: AbstractContextManager[Encode | None] = nullcontext()
+        if not is_frozen(self.model, side):
+            without_head = _detach_head(get_tower(self.model, side))
+        features: list[Tensor] = []
+        done = 0
         self.model.eval()
-        with torch.no_grad():
-            if whole:
-                head, features = None, list(_encoded(inputs, encode, kept))
-            else:
-                with _headless(get_tower(self.model, side)) as head:
-                    features = list(_encoded(inputs, encode, kept))
+        with without_head as head:
+            for batch in _split_into_batches(inputs):
+                features.append(self._encode_inputs(side, np.stack(batch)))
+                done += len(batch)
+                if progress is not None:
+                    progress(done)
         set_train_mode(self.model)
-        self._kept[side] = Kept(torch.cat(features), head)
+        self._precomputed[side] = PrecomputedFeatures(torch.cat(features), head)
 
-    def pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """The model's input (b, 3, height, width), with the channels last in memory as the bytes are."""
-        values = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
-        return (values - self._mean) / self._deviation
+    @torch.no_grad()
+    def precomputed_rows(self, side: Side) -> "Rows | None":
+        """Return unit rows of all images or texts of a frozen tower, with the head as it is; None for other towers."""
+        precomputed = self._precomputed.get(side)
+        if precomputed is None:
+            return None
+        rows: Rows = precomputed.encode(np.arange(len(precomputed.features))).float().cpu().numpy()
+        return rows
 
 
-def encode_texts(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tensor:
-    """Rows of texts (b, d), of any length. Where padding can be cut off the short half does not wait for the long."""
+def encode_tokens(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tensor:
+    """Return rows (b, d) of texts; where padding can be cut off, the short half is encoded apart from the long one."""
     tower = causal_tower(model)
     if tower is None:
         return cast("Tensor", model.encode_text(torch.from_numpy(tokens).to(device)))
     lengths = used_lengths(tower, tokens)
     order = np.argsort(lengths, kind="stable")
-    parts = np.array_split(order, 2 if len(order) >= 2 * _EVEN_TEXTS else 1)
     rows = []
-    for part in parts:
+    for part in np.array_split(order, 2 if len(order) >= 2 * _MIN_HALF else 1):
         with select_items(part):
             rows.append(encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)))
     return torch.cat(rows).index_select(0, torch.from_numpy(np.argsort(order)).to(device))
 
 
 @contextmanager
-def _headless(tower: Any) -> Iterator[Encode]:
-    """Take a tower's head off for a while; given is what the head does."""
+def _detach_head(tower: Any) -> Iterator[Encode]:
+    """Remove a tower's head within a `with` block, whose value is the function that applies it."""
     name = cast("str", find_head(tower))
     head = getattr(tower, name)
     setattr(tower, name, None if name == "text_projection" or isinstance(head, nn.Parameter) else nn.Identity())
@@ -165,23 +164,15 @@ def _headless(tower: Any) -> Iterator[Encode]:
         setattr(tower, name, head)
 
 
-def _unit(rows: Tensor) -> Tensor:
+def _normalize(rows: Tensor) -> Tensor:
     return functional.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
 
 
-def _encoded(inputs: Iterator[Any], encode: Encode, kept: Done) -> Iterator[Tensor]:
-    done = 0
-    for batch in _batches(inputs):
-        yield encode(batch)
-        done += len(batch)
-        kept(done)
-
-
-def _batches(inputs: Iterator[Any]) -> Iterator[list[Any]]:
+def _split_into_batches(inputs: Iterable[Any]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for one in inputs:
         batch.append(one)
-        if len(batch) == _KEPT_BATCH:
+        if len(batch) == _PRECOMPUTE_BATCH:
             yield batch
             batch = []
     if batch:

@@ -27,7 +27,7 @@ from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from retrieval.concurrency import prefetch_map
-from retrieval.encoder import embed_images
+from retrieval.encoder.embedding import embed_images
 from retrieval.encoder.open_clip_encoder import Checkpoint, OpenClipEncoder
 from retrieval.images import ImageSource, open_image
 

@@ -101,7 +101,7 @@ def test_a_run_with_a_text_model_of_its_own_may_be_moved(pairs, bert, tmp_path):
 
 def test_a_text_model_on_the_hub_is_not_waited_for(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(EncoderError, match="cannot reach the hub for someone/bert"):
+    with pytest.raises(EncoderError, match="hub cannot be reached for someone/bert"):
         create_model(fresh(with_bert("someone/bert")))
 
 

@@ -266,7 +266,7 @@ def test_an_older_catalog_that_cannot_be_written_is_refused_with_the_command_tha
 def test_info_tells_a_catalog_from_a_model(run, catalog, model):
     assert json.loads(run("info", catalog, "--json")[1][0])["items"] == 6
     assert json.loads(run("info", model, "--json")[1][0])["dimension"] == 16
-    assert "catalogue is no catalog; and taken for a model: there is no model folder" in run("info", "catalogue")[2]
+    assert "catalogue is no catalog; and taken for a model: There is no model folder" in run("info", "catalogue")[2]
 
 
 def test_evaluate_prints_one_object_with_the_names_of_clip_benchmark(run, shop, model, catalog):

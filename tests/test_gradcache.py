@@ -259,7 +259,7 @@ class Follower(ProcessGroup):
 @pytest.mark.parametrize("said", [True, False])
 def test_all_processes_try_both_kinds_of_number_or_none_does(monkeypatch, said):
     """A try waits for all processes, and each may find its products otherwise: the leading one decides."""
-    monkeypatch.setattr(precision, "fastest_kind", lambda _: torch.float32 if said else torch.bfloat16)
+    monkeypatch.setattr(precision, "fastest_dtype", lambda _: torch.float32 if said else torch.bfloat16)
     monkeypatch.setattr(Follower, "said", float(said))
     tried = []
     precision.fitting_kind("cpu", weights=10**8, try_step=tried.append, process_group=Follower(1, 2))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tiny_models import tiny_config, write_model, write_tiny_model
 
-from retrieval.encoder.open_clip_encoder import OpenClipEncoder, fastest_kind, open_checkpoint, usable_device
+from retrieval.encoder.open_clip_encoder import OpenClipEncoder, fastest_dtype, open_checkpoint, resolve_device
 from retrieval.errors import EncoderError
 
 TEXTS = ["a red ball", "", "x " * 200, "two dogs run", "日本語のテキスト", "RED\tball &amp; co.", "👟"]
@@ -56,7 +56,7 @@ def test_preparing_a_picture_is_open_clips_own_preprocessing(folder, resize_mode
     encoder._model.encode_image = lambda values: values.flatten(1)
     transform = open_clip.image_transform(32, is_train=False, resize_mode=resize_mode)
     pictures = draw_pictures(5)
-    values = encoder._run(encoder._image_features, np.stack([encoder.prepare(picture) for picture in pictures]))
+    values = encoder._forward(encoder._encode_pixels, np.stack([encoder.prepare(picture) for picture in pictures]))
     assert np.array_equal(values, torch.stack([transform(picture) for picture in pictures]).flatten(1).numpy())
 
 
@@ -160,7 +160,7 @@ def test_a_vector_without_a_direction_is_named(encoder, bad):
     )
     pictures = draw_pictures(20)
     pictures[18] = Image.new("RGB", (40, 40), "black")
-    with pytest.raises(EncoderError, match="picture 19 of 20"):
+    with pytest.raises(EncoderError, match="image 19 of 20"):
         encoder.encode_images(pictures)
 
 
@@ -182,7 +182,7 @@ def test_threads_may_share_an_encoder(encoder):
 def halving(encoder, monkeypatch):
     """The encoder, its image tower taken for a large one and its device for one that is fast in bfloat16."""
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._LARGE", 1)
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_kind", lambda _: torch.bfloat16)
+    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_dtype", lambda _: torch.bfloat16)
     return encoder
 
 
@@ -209,7 +209,7 @@ def test_fingerprints_are_those_of_the_model_while_other_threads_encode(folder):
 def test_full_batches_in_half_precision_point_where_float32_does(halving):
     pictures = draw_pictures(halving.batch_size)
     rows = halving.encode_images(pictures)
-    exact = halving._run(halving._image_features, np.stack([halving.prepare(picture) for picture in pictures]))
+    exact = halving._forward(halving._encode_pixels, np.stack([halving.prepare(picture) for picture in pictures]))
     cosines = (rows * exact).sum(axis=1) / np.linalg.norm(exact, axis=1)
     assert cosines.min() > 0.999
     assert cosines.max() < 1 - 1e-7  # it was half precision
@@ -240,27 +240,27 @@ def test_what_half_precision_cannot_hold_is_encoded_again_in_float32(halving):
 @pytest.mark.parametrize(("half_seconds", "kind"), [(0.4, torch.bfloat16), (0.6, torch.float32), (8.0, torch.float32)])
 def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch, half_seconds, kind):
     seconds = {torch.float32: 1.0, torch.bfloat16: half_seconds}
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder._product_seconds", lambda _, asked: seconds[asked])
-    assert fastest_kind.__wrapped__("cpu") == kind
+    monkeypatch.setattr("retrieval.encoder.open_clip_encoder._time_product", lambda _, asked: seconds[asked])
+    assert fastest_dtype.__wrapped__("cpu") == kind
 
 
 def test_a_frozen_tower_stays_in_float32(halving):
     """Half precision would make it slower, not faster."""
-    assert halving._full_batch_kind() == torch.bfloat16
+    assert halving._full_batch_dtype() == torch.bfloat16
     halving._model.visual.proj.requires_grad = False
-    assert halving._full_batch_kind() == torch.float32
+    assert halving._full_batch_dtype() == torch.float32
 
 
 def test_a_small_tower_is_not_even_probed(encoder, monkeypatch):
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_kind", None)
+    monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_dtype", None)
     assert len(encoder.encode_images(draw_pictures(encoder.batch_size))) == encoder.batch_size
 
 
 def test_cuda_without_a_gpu_is_an_error_with_the_reason(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert usable_device("auto") == "cpu"
-    with pytest.raises(EncoderError, match=r"no usable GPU: .+; take the device cpu or auto"):
-        usable_device("cuda")
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(EncoderError, match=r"no usable GPU: .+\. Use device cpu or auto"):
+        resolve_device("cuda")
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import random_model, tiny_config
 
-from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
+from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
 
 _END = 49407  # <end_of_text> of open_clip's BPE
 TOKENIZE = open_clip.SimpleTokenizer(context_length=77)
@@ -36,7 +36,7 @@ NOT_CAUSAL = {
 
 @pytest.fixture(scope="module")
 def towers():
-    return {kind: causal_tower(random_model(config)) for kind, config in CAUSAL.items()}
+    return {kind: find_causal_tower(random_model(config)) for kind, config in CAUSAL.items()}
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
@@ -44,10 +44,10 @@ def towers():
 @given(texts=st.lists(st.sampled_from(["", "a", "a red ball", "日本語のテキスト", "x " * 100]), min_size=1, max_size=5))
 def test_a_causal_tower_gives_the_same_vectors_without_padding(towers, kind, texts):
     tokens, tower = TOKENIZE(texts), towers[kind]
-    length = used_lengths(tower, tokens.numpy()).max()
+    length = count_used_tokens(tower, tokens.numpy()).max()
     with torch.inference_mode():
-        cut = torch.nn.functional.normalize(encode_cut(tower, tokens[:, :length]))
-        full = torch.nn.functional.normalize(encode_cut(tower, tokens))
+        cut = torch.nn.functional.normalize(encode_truncated(tower, tokens[:, :length]))
+        full = torch.nn.functional.normalize(encode_truncated(tower, tokens))
         model_s_own = _own(tower, tokens)
     np.testing.assert_allclose(cut, full, rtol=0, atol=1e-5)
     np.testing.assert_allclose(full, torch.nn.functional.normalize(model_s_own), rtol=0, atol=1e-6)
@@ -61,17 +61,17 @@ def _own(tower, tokens):
 def test_a_length_counts_the_start_the_words_and_the_end(towers):
     tokens = TOKENIZE(["", "red ball", "x " * 100]).numpy()
     for tower in towers.values():
-        assert used_lengths(tower, tokens).tolist() == [2, 4, 77]
+        assert count_used_tokens(tower, tokens).tolist() == [2, 4, 77]
 
 
 @pytest.mark.parametrize("kind", NOT_CAUSAL)
 def test_a_tower_that_padding_reaches_keeps_it(kind):
-    assert causal_tower(random_model(NOT_CAUSAL[kind])) is None
+    assert find_causal_tower(random_model(NOT_CAUSAL[kind])) is None
 
 
 def test_a_cut_leaves_the_tower_as_it_was(towers):
     tower = towers["CLIP, argmax"]
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
-    encode_cut(tower, TOKENIZE(["a"])[:, :3])
+    encode_truncated(tower, TOKENIZE(["a"])[:, :3])
     assert tower.attn_mask.shape == (77, 77)
     assert all(torch.equal(before[name], tensor) for name, tensor in tower.state_dict().items())

@@ -464,7 +464,7 @@ def test_progress_is_told_after_each_step(squares, tmp_path):
 def test_a_gpu_that_there_is_not_is_an_error(squares, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(TrainingError, match="there is no usable GPU"):
+    with pytest.raises(TrainingError, match="There is no usable GPU"):
         train(squares, tmp_path / "run", config=replace(QUICK, device="cuda"))
 
 

@@ -1,4 +1,4 @@
-"""Models from a config: open_clip's own, text towers of transformers from a local folder, and the joint CNN + LSTM."""
+"""Build models from a config: open_clip's, text towers of transformers from a local folder, and an LSTM text tower."""
 
 import json
 from collections.abc import Mapping
@@ -13,19 +13,18 @@ HF_CONFIG = "config.json"  # what transformers calls it
 
 
 class LstmText(nn.Module):
-    """The text tower of the field's first joint embeddings: tokens → LSTM → its state at the end token → a projection.
+    """The text tower of VSE++: token embeddings → LSTM → its state at the end token → a projection.
 
-    As in VSE++ (Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", arXiv
-    1707.05612, section 4.1), with open_clip's subword tokens for words. What follows the end token never reaches the
-    row.
+    Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", arXiv 1707.05612, section
+    4.1, with open_clip's subword tokens for words. Padding after the end token never reaches the row.
 
     Args:
-        embed_dim: length of a row.
-        context_length: most tokens of a text.
-        vocab_size: of the tokenizer, whose greatest number is the end token.
-        width: length of the state.
-        embedding: length of a token's vector.
-        layers: one above the other.
+        embed_dim: Length of a row.
+        context_length: Maximum number of tokens of a text.
+        vocab_size: Of the tokenizer, whose greatest id is the end token.
+        width: Length of the LSTM's state.
+        embedding: Length of a token's embedding.
+        layers: Number of stacked LSTM layers.
     """
 
     def __init__(
@@ -46,40 +45,40 @@ class LstmText(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=embedding**-0.5)
 
     def forward(self, text: Tensor) -> Tensor:
-        """Rows (n, embed_dim) of tokens (n, context length)."""
+        """Return rows (n, embed_dim) of tokens (n, context length)."""
         ends = text.argmax(dim=1)
         states, _ = self.lstm(self.token_embedding(text[:, : int(ends.max()) + 1]))  # (n, length, width)
         rows: Tensor = self.proj(states[torch.arange(len(text), device=text.device), ends])
         return rows
 
 
-def needs_our_loader(config: Mapping[str, Any], folder: Path) -> bool:
-    """Whether plain open_clip cannot build the model of a folder: an LSTM, or a text model whose config has moved."""
+def needs_own_loader(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether plain open_clip cannot build a folder's model: it has an LSTM, or a text model whose folder has moved."""
     text = config["text_cfg"]
-    return "lstm" in text or (is_local(text.get("hf_model_name")) and (folder / HF_CONFIG).is_file())
+    return "lstm" in text or (is_local_folder(text.get("hf_model_name")) and (folder / HF_CONFIG).is_file())
 
 
-def is_local(name: str | None) -> bool:
-    """Whether the name of a text model is a folder and not a repository of the hub."""
+def is_local_folder(name: str | None) -> bool:
+    """Whether the name of a text model is a folder, not a repository of the hub."""
     return bool(name) and (Path(str(name)).is_absolute() or Path(str(name)).is_dir())
 
 
 def build_model(config: Mapping[str, Any]) -> Any:
-    """The model that a config of open_clip describes, or one with `"text_cfg": {"lstm": {...}}`; weights are drawn."""
+    """Return the model of an open_clip config, or of one with `"text_cfg": {"lstm": {...}}`, with random weights."""
     settings = {key: value for key, value in config.items() if key != "custom_text"}
     text = config["text_cfg"]
     if "lstm" not in text:
         return _model_class(config)(**settings)
     tower = {name: text[name] for name in ("context_length", "vocab_size") if name in text}
-    stand_in = {"width": 8, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 2}
-    model = open_clip.CustomTextCLIP(**settings | {"text_cfg": stand_in})
+    placeholder = {"width": 8, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 2}
+    model = open_clip.CustomTextCLIP(**settings | {"text_cfg": placeholder})
     model.text = LstmText(embed_dim=config["embed_dim"], **tower, **text["lstm"])
     model.context_length, model.vocab_size = model.text.context_length, model.text.vocab_size
     return model
 
 
 def build_tokenizer(text: Mapping[str, Any], *, folder: Path | None = None) -> Any:
-    """The tokenizer that a `text_cfg` names; one of transformers is read from `folder`, where that is given."""
+    """Return the tokenizer that a `text_cfg` names; one of transformers is read from `folder` unless that is None."""
     length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
     options = text.get("tokenizer_kwargs") or {}
     if not text.get("hf_tokenizer_name"):
@@ -89,13 +88,12 @@ def build_tokenizer(text: Mapping[str, Any], *, folder: Path | None = None) -> A
 
 
 def text_model_config(model: Any) -> dict[str, Any] | None:
-    """What transformers says of how a text tower is built, without where it came from; None for other towers."""
-    found = getattr(getattr(model, "text", None), "config", None)
-    if found is None:
+    """Return the architecture of a text tower of transformers, without where it came from; None for other towers."""
+    config = getattr(getattr(model, "text", None), "config", None)
+    if config is None:
         return None
-    inert = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
-    told: dict[str, Any] = json.loads(found.to_json_string(use_diff=True))
-    return {name: value for name, value in told.items() if name not in inert}
+    provenance = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+    return {name: value for name, value in json.loads(config.to_json_string()).items() if name not in provenance}
 
 
 def _model_class(config: Mapping[str, Any]) -> Any:

@@ -20,13 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from retrieval.encoder import STARTER
-from retrieval.encoder.architectures import (
-    HF_CONFIG,
-    build_model,
-    build_tokenizer,
-    is_local,
-    needs_our_loader,
-)
+from retrieval.encoder.architectures import HF_CONFIG, build_model, build_tokenizer, is_local_folder, needs_own_loader
 from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
@@ -34,7 +28,7 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 _WEIGHTS_FILES = (WEIGHTS_FILE, "open_clip_pytorch_model.bin")  # in the order that open_clip tries on a hub
 _HUB = "hf-hub:"
-_HUB_SECONDS = 5  # to answer: huggingface_hub's own retries take 23 s a file where there is no network
+_HUB_TIMEOUT = 5  # seconds: huggingface_hub's own retries take 23 s a file where there is no network
 
 _logger = logging.getLogger(__name__)
 
@@ -59,19 +53,17 @@ class Checkpoint:
 
 
 def open_checkpoint(name: str) -> Checkpoint:
-    """Open a trained model by "starter", a folder, an open_clip name/tag, or "hf-hub:org/model", in this order.
+    """Open a trained model by "starter", a folder, "hf-hub:org/model", or an open_clip name/tag, in this order.
 
     Raises:
         EncoderError: There is no such model, it has no trained weights, it is damaged, or its hub is out of reach.
     """
-    if name == STARTER:  # before folders: where one is called so, no default may break
+    if name == STARTER:  # before folders: a folder of that name must not break the default
         with as_file(files("retrieval") / STARTER) as folder:
-            return replace(_from_folder(folder), name=STARTER)
+            return replace(_open_folder(folder), name=STARTER)
     if Path(name).is_dir():
-        return _from_folder(Path(name).resolve())
-    if name.startswith(_HUB):
-        return _from_hub(name)
-    return _from_registry(name)
+        return _open_folder(Path(name).resolve())
+    return _open_hub(name) if name.startswith(_HUB) else _open_pretrained(name)
 
 
 def save_run(
@@ -86,31 +78,35 @@ def save_run(
     """Write `model` into `folder` in open_clip's own layout, which `load_encoder(folder)` and plain open_clip load.
 
     The layout is `open_clip_config.json`, an object of `model_cfg` and `preprocess_cfg`, beside
-    `open_clip_model.safetensors`, the state dict as it stands. `open_clip.create_model_from_pretrained(
-    "local-dir:FOLDER")` reads both, but for an LSTM. Other files in the folder, a training state say, are left alone.
-    Each file is written aside, synced and renamed, the weights first: a kill at any moment leaves the former model
-    whole, or, in a new folder, one without a config that nothing mistakes for a run.
+    `open_clip_model.safetensors`, the state dict. `open_clip.create_model_from_pretrained("local-dir:FOLDER")` reads
+    both, unless the text tower is an LSTM. Other files in the folder, a training state say, are left alone. Each file
+    is written under another name, synced and renamed, the weights first: a kill at any moment leaves the former model
+    whole, or, in a new folder, one without a config, which nothing mistakes for a run.
 
     Args:
         model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on any device.
-        folder: Made where it does not exist.
+        folder: Created if needed.
         config: What the model was built from, as `open_clip.get_model_config(name)` returns it, with what was forced
             on it (`quick_gelu`, `image_size`, `context_length`) written in.
         preprocess: `model.visual.preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
         tokenizer: Needed only where the config names a `hf_tokenizer_name`: open_clip then looks for the tokenizer's
             files in the folder, so they are written there too.
-        weights: The state dict to write, where it is not the model's own.
+        weights: The state dict to write; the model's own where None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
-    config = _with_text_model(model, folder, config)
+    text = config["text_cfg"]
+    if is_local_folder(text.get("hf_model_name")):  # the run carries the text model's config, and names itself for it
+        hf_config = model.text.config.to_json_string()  # type: ignore[union-attr, operator]
+        write_atomically(folder / HF_CONFIG, lambda path: path.write_text(hf_config, encoding="utf-8"))
+        config = {**config, "text_cfg": text | {"hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}}
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    written = model.state_dict() if weights is None else weights
-    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in written.items()}
+    state_dict = model.state_dict() if weights is None else weights
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state_dict.items()}
     write_tensors(folder / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
-    text = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
-    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    content = json.dumps({"model_cfg": dict(config), "preprocess_cfg": dict(preprocess)}, indent=2)
+    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(content + "\n", encoding="utf-8"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str] | None = None) -> None:
@@ -121,197 +117,172 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: 
     """
     try:
         write_atomically(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
-    except SafetensorError as error:  # its way to say that the disk is full
+    except SafetensorError as error:  # how it reports a full disk
         raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def _with_text_model(model: torch.nn.Module, folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write what a text model from a local folder is built from, and return a config that names this place for it."""
-    text = config["text_cfg"]
-    if not is_local(text.get("hf_model_name")):
-        return config
-    told: Any = model.text
-    write_atomically(folder / HF_CONFIG, lambda path: path.write_text(told.config.to_json_string(), encoding="utf-8"))
-    return {**config, "text_cfg": {**text, "hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}}
-
-
-def _from_folder(folder: Path) -> Checkpoint:
+def _open_folder(folder: Path) -> Checkpoint:
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise EncoderError(f"the folder {folder} holds no {CONFIG_FILE}: it is no model in open_clip's layout")
+        raise EncoderError(f"The folder {folder} holds no {CONFIG_FILE}. It is no model in open_clip's layout.")
     if not any(file.suffix in {".safetensors", ".bin", ".pth"} for file in folder.iterdir()):
-        raise EncoderError(f"the folder {folder} holds no weights; {WEIGHTS_FILE} belongs beside its {CONFIG_FILE}")
-    with _translated(str(folder)):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        config = told["model_cfg"]
-        if needs_our_loader(config, folder):
-            return _ours(folder, config, told.get("preprocess_cfg", {}))
-        need_parts(config, "hf_model_name")
-        _need_tokenizer(config, folder)
-        return _checkpoint(str(folder), f"local-dir:{folder}", config)
+        raise EncoderError(f"The folder {folder} holds no weights. Put {WEIGHTS_FILE} beside its {CONFIG_FILE}.")
+    with _translate_errors(str(folder)):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = content["model_cfg"]
+        own = needs_own_loader(config, folder)
+        check_text_parts(config, *([] if own else ["hf_model_name"]))
+        tokenizer = config["text_cfg"].get("hf_tokenizer_name")
+        if tokenizer and not any(re.search(r"token|vocab|spiece", file.name) for file in folder.iterdir()):
+            raise EncoderError(f"The folder {folder} lacks the files of its tokenizer {tokenizer}. Add tokenizer.json.")
+        if own:
+            return _open_own(folder, config, content.get("preprocess_cfg", {}))
+        return _open_with_open_clip(str(folder), f"local-dir:{folder}", config)
 
 
-def _ours(folder: Path, config: dict[str, Any], preprocess: Mapping[str, Any]) -> Checkpoint:
-    """Open what plain open_clip cannot, or, after the folder has moved, no longer can."""
+def _open_own(folder: Path, config: dict[str, Any], preprocess: Mapping[str, Any]) -> Checkpoint:
+    """Open what plain open_clip cannot, or no longer can after the folder has moved."""
     if config["text_cfg"].get("hf_model_name"):
         config["text_cfg"] |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False
-    need_parts(config)
-    _need_tokenizer(config, folder)
-    with _root_log_kept(), _Uninitialised(), torch.random.fork_rng(devices=[]):
+    with _preserve_root_logger(), _SkipInit(), torch.random.fork_rng(devices=[]):
         model = build_model(config)
         tokenizer = build_tokenizer(config["text_cfg"], folder=folder)
     model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    usual = asdict(PreprocessCfg(size=model.visual.image_size))
-    return Checkpoint(str(folder), model.eval(), config, merge_preprocess_dict(usual, dict(preprocess)), tokenizer)
+    defaults = asdict(PreprocessCfg(size=model.visual.image_size))
+    return Checkpoint(str(folder), model.eval(), config, merge_preprocess_dict(defaults, dict(preprocess)), tokenizer)
 
 
-def _from_hub(name: str) -> Checkpoint:
-    with _translated(name):
+def _open_hub(name: str) -> Checkpoint:
+    with _translate_errors(name):
         repository = name.removeprefix(_HUB)
-        _need_hub(repository, CONFIG_FILE)
-        _need_hub(repository, *_WEIGHTS_FILES)
+        _check_hub(repository, CONFIG_FILE)
+        _check_hub(repository, *_WEIGHTS_FILES)
         config = open_clip.get_model_config(name)
-        need_parts(config, "hf_model_name", "hf_tokenizer_name")
-        return _checkpoint(name, name, config)
+        check_text_parts(config, "hf_model_name", "hf_tokenizer_name")
+        return _open_with_open_clip(name, name, config)
 
 
-def _from_registry(name: str) -> Checkpoint:
-    architecture, tag = _known(name)
+def _open_pretrained(name: str) -> Checkpoint:
+    architecture, tag = _split_name(name)
     config = open_clip.get_model_config(architecture)
     weights = open_clip.get_pretrained_cfg(architecture, tag)
     # Under most of these names the weights of OpenAI, MetaCLIP and DFN were trained with another activation than the
     # architecture of that name has; open_clip only warns, and the vectors are then poor.
     config["quick_gelu"] = bool(config.get("quick_gelu") or weights.get("quick_gelu"))
-    with _translated(name):
+    with _translate_errors(name):
         repository, file = os.path.split(weights["hf_hub"])
-        _need_hub(repository, *([file] if file else _WEIGHTS_FILES))
-        need_parts(config, "hf_model_name", "hf_tokenizer_name")
-        return _checkpoint(name, architecture, config, pretrained=tag, force_quick_gelu=config["quick_gelu"])
+        _check_hub(repository, *([file] if file else _WEIGHTS_FILES))
+        check_text_parts(config, "hf_model_name", "hf_tokenizer_name")
+        return _open_with_open_clip(name, architecture, config, pretrained=tag, force_quick_gelu=config["quick_gelu"])
 
 
-def _checkpoint(name: str, source: str, config: Mapping[str, Any], **options: Any) -> Checkpoint:
-    with _root_log_kept():
-        with _Uninitialised(), torch.random.fork_rng(devices=[]):  # what is drawn all the same is no caller's business
+def _open_with_open_clip(name: str, source: str, config: Mapping[str, Any], **options: Any) -> Checkpoint:
+    with _preserve_root_logger():
+        with _SkipInit(), torch.random.fork_rng(devices=[]):  # some models draw all the same
             model = open_clip.create_model_from_pretrained(source, return_transform=False, **options)
         tokenizer = open_clip.get_tokenizer(source)
     return Checkpoint(name, model.eval(), config, model.visual.preprocess_cfg, tokenizer)
 
 
-def _known(name: str) -> tuple[str, str]:
-    """Split an open_clip name/tag that has trained weights, or say what comes near it."""
+def _split_name(name: str) -> tuple[str, str]:
+    """Split an open_clip name/tag that has trained weights, or name the nearest ones."""
     architecture, _, tag = name.rpartition("/")
     if open_clip.is_pretrained_cfg(architecture, tag):
         return architecture, tag
-    for bare in (name, architecture):
-        if bare in open_clip.list_models():
-            raise EncoderError(_tags_message(name, bare))
+    for model in (name, architecture):
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if tags:
+            raise EncoderError(
+                f"{name} names no trained weights. Name one with its tag, as in {model}/{tags[0]}; "
+                f"its tags are {', '.join(tags)}."
+            )
+        if model in open_clip.list_models():
+            raise EncoderError(
+                f"{model} is an architecture without trained weights. Train it, and name the run's folder."
+            )
     names = {f"{model}/{tag}".lower(): f"{model}/{tag}" for model, tag in open_clip.list_pretrained()}
     near = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)]
     hint = (
-        f"near it are {', '.join(near)}"
-        if near
-        else "open_clip.list_pretrained() lists the names, hf-hub:org/model works too"
+        f"Similar names are {', '.join(near)}" if near else "See open_clip.list_pretrained(), or use hf-hub:org/model"
     )
-    raise EncoderError(f"there is no model folder and no open_clip name/tag {name!r}; {hint}")
+    raise EncoderError(f"There is no model folder and no open_clip name/tag {name!r}. {hint}.")
 
 
-def _tags_message(name: str, architecture: str) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not tags:
-        return f"{architecture} is an architecture without trained weights: train it, and name the run's folder"
-    what = "is an architecture without weights" if name == architecture else "is no trained model"
-    return f"{name} {what}; name one with its tag, as in {architecture}/{tags[0]}; its tags are {', '.join(tags)}"
-
-
-def need_parts(config: Mapping[str, Any], *keys: str) -> None:
-    """See that what the text tower takes from elsewhere on the hub (its config, its tokenizer) can be had.
+def check_text_parts(config: Mapping[str, Any], *keys: str) -> None:
+    """Check that what the text tower takes from elsewhere on the hub (its config, its tokenizer) is available.
 
     A config may ask transformers to run code that comes with the tokenizer; nobody's code is run here.
     """
     if (config["text_cfg"].get("tokenizer_kwargs") or {}).get("trust_remote_code"):
         raise EncoderError(
-            "the model's config asks to run code that comes with its tokenizer (trust_remote_code), which is refused"
+            "The model's config asks to run code that comes with its tokenizer (trust_remote_code), which is refused."
         )
-    files = {"hf_model_name": "config.json", "hf_tokenizer_name": "tokenizer_config.json"}
+    hub_files = {"hf_model_name": "config.json", "hf_tokenizer_name": "tokenizer_config.json"}
     for key in keys:
         repository = config["text_cfg"].get(key)
         if repository and not Path(repository).is_dir():
-            _need_hub(repository, files[key])
+            _check_hub(repository, hub_files[key])
 
 
-def _need_tokenizer(config: Mapping[str, Any], folder: Path) -> None:
-    """See that the files of a tokenizer from transformers lie in the folder: open_clip looks nowhere else for them."""
-    name = config["text_cfg"].get("hf_tokenizer_name")
-    if name and not any(re.search(r"token|vocab|spiece", file.name) for file in folder.iterdir()):
-        raise EncoderError(f"the folder {folder} lacks the files of its tokenizer {name}; tokenizer.json belongs there")
-
-
-def _need_hub(repository: str, *files: str) -> None:
-    """Return where one of `files` is cached or the hub answers; raise the one-line error within seconds otherwise."""
+def _check_hub(repository: str, *files: str) -> None:
+    """Return if one of `files` is cached or the hub answers; raise the one-line error within seconds otherwise."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
     try:
         if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
             return
-        get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=_HUB_SECONDS)
+        get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=_HUB_TIMEOUT)
     except EntryNotFoundError:
         return  # the hub answered: the weights have another of the names that open_clip tries
     except (RepositoryNotFoundError, HFValidationError):
-        raise EncoderError(f"the hub has no model {repository!r}, or wants a login for it (hf auth login)") from None
-    except Exception as error:  # the kind depends on huggingface_hub's version and its HTTP client's
         raise EncoderError(
-            f"cannot reach the hub for {repository} ({_one_line(error)}); without the hub, name a folder "
-            f"that holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+            f"The hub has no model {repository!r}, or needs a login for it. Check the name, or run hf auth login."
+        ) from None
+    except Exception as error:  # its type depends on huggingface_hub's version and its HTTP client's
+        raise EncoderError(
+            f"The hub cannot be reached for {repository} ({_shorten(error)}). Without the hub, name a folder "
+            f"that holds {CONFIG_FILE} and {WEIGHTS_FILE}."
         ) from error
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Turn whatever open_clip, torch and the file formats raise on a damaged model into one line."""
     try:
         yield
     except EncoderError:
         raise
     except Exception as error:  # a stranger's config and weights can fail anywhere inside open_clip
-        raise EncoderError(f"cannot load the model {name}: {_one_line(error)}") from error
+        raise EncoderError(f"The model {name} cannot be loaded: {_shorten(error)}.") from error
 
 
-def _one_line(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."  # noqa: PLR2004 (about what fits a terminal twice)
 
 
 @contextmanager
-def _root_log_kept() -> Iterator[None]:
+def _preserve_root_logger() -> Iterator[None]:
     """Keep open_clip from configuring logging: its `logging.info` gives a root logger without handlers one to stderr.
 
-    What it warns of on the way goes to this module's logger instead.
+    Its warnings go to this module's logger instead.
     """
-    root = logging.getLogger()
-    collector = _Collector(logging.WARNING)
+    root, handler, messages = logging.getLogger(), logging.Handler(logging.WARNING), []
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     if not root.handlers:
-        root.addHandler(collector)
+        root.addHandler(handler)
     try:
         yield
     finally:
-        root.removeHandler(collector)
-    for message in collector.messages:
+        root.removeHandler(handler)
+    for message in messages:
         _logger.warning(message)
 
 
-class _Collector(logging.Handler):
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-class _Uninitialised(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Skip drawing random weights: strict loading overwrites every one. SigLIP2-B/32 loads in 2.5 s instead of 10."""
 
     def __torch_function__(  # noqa: PLR0917 (torch calls it so)

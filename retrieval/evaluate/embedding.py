@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval.encoder import embed_images
+from retrieval.encoder.embedding import embed_images
 from retrieval.images.pipeline import Deduplicator
 from retrieval.pairs import Skipped
 
@@ -57,11 +57,13 @@ def embed_pictures(encoder: Encoder, sources: Sequence[ImageSource], meter: Mete
     rows = np.empty((len(images.files), encoder.dimension), np.float32)
     row_of_content: dict[str, int] = {}
     for batch in embed_images(encoder, images.files, wanted=images.is_first):
-        rows[len(row_of_content) :][: len(batch.rows)] = batch.rows
-        row_of_content |= {content: len(row_of_content) + place for place, content in enumerate(batch.contents)}
-        for number, error in batch.failures:
-            images.add_failure(number, error)
-        meter.add(len(batch.positions) + len(batch.failures) + len(batch.unwanted))
+        for image in batch:
+            if image.prepared is not None and image.content is not None:
+                rows[len(row_of_content)] = image.prepared
+                row_of_content[image.content] = len(row_of_content)
+            elif image.error is not None:
+                images.add_failure(image.number, image.error)
+        meter.add(len(batch))
     meter.add(len(sources) - len(images.files))
     distinct = images.distinct()
     order = [row_of_content[content] for content in distinct.contents]  # which of equal files is decoded is chance

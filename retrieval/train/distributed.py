@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from retrieval.encoder.open_clip_encoder import usable_device
+from retrieval.encoder.open_clip_encoder import resolve_device
 from retrieval.errors import TrainingError
 
 
@@ -101,7 +101,7 @@ def join_process_group(device: str) -> Iterator[ProcessGroup]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup()
         return
-    device = usable_device(device)
+    device = resolve_device(device)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     owned = not distributed.is_initialized()

@@ -7,7 +7,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from retrieval.catalog.write.plan import PlannedImage, PlannedItem
-from retrieval.encoder import EmbeddedBatch, Encoder, embed_images
+from retrieval.encoder import Encoder
+from retrieval.encoder.embedding import EmbeddedImage, embed_images
 from retrieval.images.sources import ImageSource
 from retrieval.records.database import Database
 
@@ -68,17 +69,15 @@ class ImageEmbedder:
                 yield image.source
                 number += 1
 
-    def _receive(self, batch: EmbeddedBatch) -> None:
-        self.rows.update(zip(batch.contents, batch.rows, strict=True))
-        self._outcomes.update(dict.fromkeys(batch.contents, ""))
-        for number, error in batch.failures:
-            image = self._images.pop(number)
-            if image.content is None:  # its bytes cannot be read
-                image.failure, image.is_ready = str(error), True
-            else:
-                self._outcomes[image.content] = str(error)
-        for number in (*batch.positions, *batch.unwanted):
-            del self._images[number]
+    def _receive(self, batch: list[EmbeddedImage]) -> None:
+        for embedded in batch:
+            image, content = self._images.pop(embedded.number), embedded.content
+            if content is None:  # its bytes cannot be read
+                image.failure, image.is_ready = str(embedded.error), True
+            elif embedded.error is not None:
+                self._outcomes[content] = str(embedded.error)
+            elif embedded.prepared is not None:
+                self.rows[content], self._outcomes[content] = embedded.prepared, ""
 
     def _is_ready(self, image: PlannedImage) -> bool:
         """Return whether the picture is embedded or has failed; one of equal content may still be on its way."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.encoder.open_clip_encoder import fastest_kind
+from retrieval.encoder.open_clip_encoder import fastest_dtype
 from retrieval.train.distributed import ProcessGroup
 
 _LARGE: Final = 10_000_000  # weights of a model worth half precision on a CPU; smaller ones lose by conversions
@@ -81,7 +81,7 @@ def fitting_kind(device: str, *, weights: int, try_step: Callable[[str], object]
     """
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    worth_a_try = process_group.is_main and weights >= _LARGE and fastest_kind(device) != torch.float32
+    worth_a_try = process_group.is_main and weights >= _LARGE and fastest_dtype(device) != torch.float32
     if not process_group.broadcast_values([worth_a_try])[0]:
         return "float32"
     gain = _seconds(lambda: try_step("float32")) / _seconds(lambda: try_step("bfloat16"))

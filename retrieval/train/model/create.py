@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from retrieval.encoder.architectures import build_model, build_tokenizer, is_local
-from retrieval.encoder.open_clip_models import Checkpoint, need_parts, open_checkpoint
+from retrieval.encoder.architectures import build_model, build_tokenizer, is_local_folder
+from retrieval.encoder.open_clip_models import Checkpoint, check_text_parts, open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train.config import BUILT_IN, SMALL, TrainConfig
 from retrieval.train.model.param_groups import Side, get_tower
@@ -104,9 +104,9 @@ def _create_random(name: str, model_config: Mapping[str, Any], *, seed: int) -> 
 def _require_local_text_model(text_config: dict[str, Any]) -> None:
     """Make the folders of a text model and its tokenizer absolute, so that a run can be loaded from anywhere."""
     for key in ("hf_model_name", "hf_tokenizer_name"):
-        if is_local(text_config.get(key)):
+        if is_local_folder(text_config.get(key)):
             text_config[key] = str(Path(text_config[key]).resolve())
-    need_parts({"text_cfg": text_config}, "hf_model_name", "hf_tokenizer_name")
+    check_text_parts({"text_cfg": text_config}, "hf_model_name", "hf_tokenizer_name")
 
 
 def load_tower_weights(model: Any, side: Side, path: Path) -> None:

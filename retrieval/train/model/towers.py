@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.concurrency import prefetch_map
-from retrieval.encoder.text_towers import causal_tower, encode_cut, used_lengths
+from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
 from retrieval.errors import RetrievalError
 from retrieval.images import ImageSource, open_image
 from retrieval.train.data.image_cache import lost_image_error
@@ -140,15 +140,15 @@ class Towers:
 
 def encode_tokens(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tensor:
     """Return rows (b, d) of texts; where padding can be cut off, the short half is encoded apart from the long one."""
-    tower = causal_tower(model)
+    tower = find_causal_tower(model)
     if tower is None:
         return cast("Tensor", model.encode_text(torch.from_numpy(tokens).to(device)))
-    lengths = used_lengths(tower, tokens)
+    lengths = count_used_tokens(tower, tokens)
     order = np.argsort(lengths, kind="stable")
     rows = []
     for part in np.array_split(order, 2 if len(order) >= 2 * _MIN_HALF else 1):
         with select_items(part):
-            rows.append(encode_cut(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)))
+            rows.append(encode_truncated(tower, torch.from_numpy(tokens[part, : lengths[part].max()]).to(device)))
     return torch.cat(rows).index_select(0, torch.from_numpy(np.argsort(order)).to(device))
 
 

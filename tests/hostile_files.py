@@ -150,8 +150,8 @@ def write_hostile_files(folder: Path) -> dict[str, str]:
     return {name: fragment for name, (_, fragment) in files.items()} | {
         "outside.jpg": "is a link that leads out of the folder",
         "device.jpg": "is a link that leads out of the folder",
-        "dangling.jpg": "is a link to nothing",
-        "loop.jpg": "is a link to nothing",
+        "dangling.jpg": "is a broken link",
+        "loop.jpg": "is a broken link",
         "folder.jpg": "is a folder",
         "pipe.jpg": "is a named pipe",
         "huge.jpg": "has 300,000,000 bytes; the cap is",

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.pairs.feeds.cells import first, levels, parts, plain_text, price, slashed, truth
+from retrieval.pairs.feeds.cells import (
+    iter_texts,
+    parse_boolean,
+    parse_price,
+    split_categories,
+    split_slashes,
+    strip_html,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,20 +45,20 @@ from retrieval.pairs.feeds.cells import first, levels, parts, plain_text, price,
     ],
 )
 def test_a_price_is_an_amount_and_a_currency_or_nothing(text, found):
-    assert price(text) == found
+    assert parse_price(text) == found
 
 
 @given(st.integers(0, 10**9), st.sampled_from(["EUR", "USD", "SEK"]))
 def test_any_price_of_whole_cents_comes_back(cents, currency):
     amount = cents / 100
-    assert price(f"{amount:.2f} {currency}") == price(f"{amount:,.2f} {currency}") == (amount, currency)
+    assert parse_price(f"{amount:.2f} {currency}") == parse_price(f"{amount:,.2f} {currency}") == (amount, currency)
     swapped = f"{amount:,.2f}".translate(str.maketrans(",.", ".,"))
-    assert price(f"{swapped} {currency}") == (amount, currency)
+    assert parse_price(f"{swapped} {currency}") == (amount, currency)
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_a_reader_of_cells(text):
-    for read in (price, plain_text, levels, slashed, truth, first, parts):
+    for read in (parse_price, strip_html, split_categories, split_slashes, parse_boolean):
         read(text)
 
 
@@ -70,32 +77,36 @@ def test_no_text_breaks_a_reader_of_cells(text):
     ],
 )
 def test_what_is_left_of_html_is_its_words(html, text):
-    assert plain_text(html) == text
+    assert strip_html(html) == text
 
 
 @given(st.text(st.characters(exclude_characters="<&\0"), max_size=40))
 def test_a_text_without_markup_keeps_every_word(text):
-    assert plain_text(text) == " ".join(text.split())
+    assert strip_html(text) == " ".join(text.split())
 
 
 @pytest.mark.parametrize("piece", ["<", "<a", "<script", "&", "<!--", "a" * 9, "<" + "b" * 9])
 def test_no_page_takes_longer_than_its_length(piece):
     """A regular expression that goes back would take hours for a megabyte."""
     before = time.process_time()
-    plain_text(piece * 100_000)
-    plain_text("<" + piece.strip("<!-") * 100_000)
+    strip_html(piece * 100_000)
+    strip_html("<" + piece.strip("<!-") * 100_000)
     assert time.process_time() - before < 5
 
 
 def test_levels_lists_and_truths():
-    assert levels("Apparel &amp; Accessories > Clothing > Dresses") == ["Apparel & Accessories", "Clothing", "Dresses"]
-    assert levels(["Home > Women > Dresses", "Home > Sale"]) == ["Home", "Women", "Dresses", "Sale"]
-    assert levels("2271") == ["2271"]
-    assert levels(" > ") is levels(None) is None
-    assert slashed("Black/Gray / Black") == ["Black", "Gray"]
-    assert slashed("Black") == "Black"
-    assert slashed("N/A") is slashed("") is slashed(None) is None
-    assert [truth(text) for text in ("yes", "TRUE", "no", "false", "maybe", "", None, True, False)] == [
+    assert split_categories("Apparel &amp; Accessories > Clothing > Dresses") == [
+        "Apparel & Accessories",
+        "Clothing",
+        "Dresses",
+    ]
+    assert split_categories(["Home > Women > Dresses", "Home > Sale"]) == ["Home", "Women", "Dresses", "Sale"]
+    assert split_categories("2271") == ["2271"]
+    assert split_categories(" > ") is split_categories(None) is None
+    assert split_slashes("Black/Gray / Black") == ["Black", "Gray"]
+    assert split_slashes("Black") == "Black"
+    assert split_slashes("N/A") is split_slashes("") is split_slashes(None) is None
+    assert [parse_boolean(text) for text in ("yes", "TRUE", "no", "false", "maybe", "", None, True, False)] == [
         *(True, True, False, False, None, None, None, True, False)
     ]
-    assert parts(["a", ["b", 3.0, None, ""], True]) == ["a", "b", "3", "True"]
+    assert list(iter_texts(["a", ["b", 3.0, None, ""], True])) == ["a", "b", "3", "True"]

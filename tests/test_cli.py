@@ -77,7 +77,7 @@ def test_a_folder_that_was_emptied_is_synced_away_with_prune_and_refused_without
     (tmp_path / "photos" / "a.png").unlink()
     code, _, err = run("build", tmp_path / "photos", tmp_path / "c")
     assert code == 1
-    assert "holds no pictures" in err
+    assert "holds no images" in err
     assert run("build", tmp_path / "photos", tmp_path / "c", "--prune")[:2] == (
         0,
         ["added 0, changed 0, dropped 1, unchanged 0"],
@@ -117,7 +117,7 @@ def test_a_price_that_is_missing_leaves_the_others_numbers_and_an_odd_one_is_tol
     (tmp_path / "t.csv").write_text("\n".join(["id,image,price,width", *rows, "59,red.png,n/a,9 cm"]))
     code, _, err = run("build", tmp_path / "t.csv", tmp_path / "c", "--model", model)
     assert (code, "column price" in err) == (0, False)
-    assert "t.csv: the column width is text, not numbers, for line 11 has '9 cm' in it" in err
+    assert "t.csv: the column width is text, not numbers, since line 11 holds '9 cm'" in err
     _, lines, _ = run("search", tmp_path / "c", "--where", "price<52")
     assert [line.split("\t")[1] for line in lines] == ["50", "51"]
 
@@ -382,7 +382,7 @@ def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_p
         (["evaluate", "SHOP", "--model", "a", "--catalog", "b"], "--model"),
         (["search", "CATALOG", "x", "--html", "/nowhere/x.html"], "/nowhere"),
         (["build", "CATALOG", "NEW", "--model", "x"], "is a catalog"),
-        (["build", "SHOP", "NEW", "--map", "title=tilte"], "no column 'tilte'; near it are: title"),
+        (["build", "SHOP", "NEW", "--map", "title=tilte"], "no column 'tilte'. Similar columns are: title"),
         (["build", "SHOP", "NEW", "--map", "title"], "is not FIELD=COLUMN"),
         (["build", "SHOP", "NEW", "--map", "id=id", "--map", "id=title"], "names id twice"),
         (["build", "SHOP", "NEW", "--report", "SHOP"], "is PAIRS itself"),

@@ -12,8 +12,8 @@ from PIL import Image
 from retrieval.catalog import Catalog
 from retrieval.errors import ColumnError, ImageError
 from retrieval.pairs import read_pairs
-from retrieval.pairs.image_folder import _elsewhere
-from retrieval.pairs.table_schemas import understand
+from retrieval.pairs.image_folder import _basename_candidates
+from retrieval.pairs.table_schemas import read_records
 from retrieval.pairs.tables import Table
 
 GOOGLE_TSV = (
@@ -125,19 +125,18 @@ def test_rows_of_a_google_feed_are_refused_each_with_its_line_id_and_reason(tmp_
     assert [pair.id for pair in pairs] == ["1", "4", "5"]
     assert [pair.attributes.get("price") for pair in pairs] == [5.0, None, 5.0]
     assert pairs[1].attributes["sale_price"] == 4.0
-    without = "the item is taken in without it"
+    without = "the item is added without it"
     assert skipped(pairs) == {
         "f.csv line 3": "has no id",
         "f.csv line 4 (1)": "repeats the id of line 2, which is kept",
         "f.csv line 5 (2)": "names no image",
-        "https://x.example/lost.jpg": "is a URL, and nothing is fetched; name the folder of its download by --images "
+        "https://x.example/lost.jpg": "is a URL, which is not fetched; give the folder of the images with --images "
         "(f.csv line 6)",
-        "f.csv line 7 (4)": f"has price 'ask', which is no price such as 15.00 USD; {without}",
+        "f.csv line 7 (4)": f"has price 'ask', which is not a price such as 15.00 USD; {without}",
         "gone.jpg": f"there is no such file in {tmp_path} (f.csv line 7)",
         "f.csv line 8 (5)": f"has sale_price in EUR where its price is in USD; {without}",
         "f.csv line 9": "has 8 values where the header has 7",
-        "f.csv line 10": "is not CSV (',' expected after '\"'); "
-        "a quote inside of a cell is doubled, and such a cell quoted",
+        "f.csv line 10": "is not CSV (',' expected after '\"'); double a quote inside a cell, and quote the cell",
     }
     lost = next(one for one in pairs.skipped if one.name.endswith("lost.jpg"))
     assert (lost.row, lost.id) == ("f.csv line 6", "3")
@@ -184,11 +183,11 @@ def test_mapped_columns_make_a_google_feed(tmp_path):
 
 def test_a_column_that_is_not_there_is_named_with_what_is_near(tmp_path):
     source = written(tmp_path / "t.csv", "sku,photo,product name\n1,a.jpg,x\n")
-    with pytest.raises(ColumnError, match=r"t.csv has no column 'product_nmae'; near it are: product name"):
+    with pytest.raises(ColumnError, match=r"t.csv has no column 'product_nmae'. Similar columns are: product name"):
         read_pairs(source, map={"title": "product_nmae"})
-    with pytest.raises(ColumnError, match=r"no column 'zzz'; there are: sku, photo, product name"):
+    with pytest.raises(ColumnError, match=r"no column 'zzz'. Its columns are: sku, photo, product name"):
         read_pairs(source, map={"title": "zzz"})
-    with pytest.raises(ColumnError, match="is no table whose columns could be mapped"):
+    with pytest.raises(ColumnError, match="is not a table, so its columns cannot be mapped"):
         read_pairs(tmp_path, map={"id": "sku"})
 
 
@@ -196,8 +195,8 @@ def test_a_column_that_is_not_there_is_named_with_what_is_near(tmp_path):
 def test_mapping_an_attribute_moves_its_value_and_leaves_the_others(row, data):
     table = Table("t", rows=[("row 1", row | {"image": "a.jpg"})])
     column = data.draw(st.sampled_from(sorted(row)))
-    before = understand(table)[0][0].attributes
-    after = understand(table, {"a Field of its own": column})[0][0].attributes
+    before = read_records(table)[0][0].attributes
+    after = read_records(table, {"a Field of its own": column})[0][0].attributes
     assert after.get("a Field of its own") == row[column] or row[column] is None
     assert {name: value for name, value in after.items() if name != "a Field of its own"}.items() <= (
         before | row
@@ -259,7 +258,7 @@ def test_no_name_in_a_feed_reaches_out_of_the_folder(tmp_path, name):
 def test_a_url_is_never_a_path_that_climbs(text):
     for name in (text, f"https://{text}", f"//x/{text}"):
         try:
-            paths = list(_elsewhere(name))
+            paths = list(_basename_candidates(name))
         except ImageError:
             continue
         assert all(not path.startswith("/") and ".." not in path.split("/") for path in paths)
@@ -273,9 +272,9 @@ def test_what_is_wrong_with_a_whole_feed_is_one_line(tmp_path):
     assert "not in UTF-8: line 2" in reason(
         written(tmp_path / "f.csv", header + "1,schön,a.jpg,in stock", encoding="cp1252")
     )
-    assert "holds no pictures" in reason(written(tmp_path / "f.csv", header))
+    assert "holds no images" in reason(written(tmp_path / "f.csv", header))
     assert "no column that names an image" in reason(written(tmp_path / "f.csv", "id,title,price\n1,x,5\n"))
-    assert "unpack it first" in reason(written(tmp_path / "f.csv.gz", header))
+    assert "Unpack it first" in reason(written(tmp_path / "f.csv.gz", header))
     nothing = read_pairs(written(tmp_path / "f.csv", "\0\0\0\n\0x\n" + "\0" * 100))
     assert skipped(nothing) == {"f.csv line 2": "has 1 values where the header has 0"}
 

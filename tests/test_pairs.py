@@ -87,16 +87,16 @@ def test_a_name_that_is_not_utf8_is_named_with_its_bytes(tmp_path):
 
 
 def test_what_is_no_source_is_refused_with_what_is_accepted(tmp_path):
-    accepted = "accepted are a folder of images"
-    assert f"does not exist; {accepted}" in reason(tmp_path / "nothing")
-    assert f"holds no pictures; {accepted}" in reason(tmp_path)
-    assert f"archive.zip is no source of pairs: unpack it first; {accepted}" in reason(
+    accepted = "Pairs are read from a CSV, TSV"
+    assert f"does not exist. {accepted}" in reason(tmp_path / "nothing")
+    assert f"holds no images. {accepted}" in reason(tmp_path)
+    assert f"archive.zip is not a source of pairs. Unpack it first. {accepted}" in reason(
         written(tmp_path / "archive.zip", "")
     )
     assert accepted in reason(written(tmp_path / "picture.jpg", ""))
     os.mkfifo(tmp_path / "pipe.csv")
     assert accepted in reason(tmp_path / "pipe.csv")
-    assert "is no folder" in reason(tmp_path, images=tmp_path / "nowhere")
+    assert "is not a folder" in reason(tmp_path, images=tmp_path / "nowhere")
 
 
 def test_names_that_lead_elsewhere_are_skipped_each_with_its_reason(tmp_path):
@@ -108,7 +108,7 @@ def test_names_that_lead_elsewhere_are_skipped_each_with_its_reason(tmp_path):
         "in/../in/./a.jpg": None,
         str(root / "b.jpg"): None,
         "in\\a.jpg": None,
-        "http://shop.example/b.jpg": "is a URL, and nothing is fetched; name the folder of its download by --images",
+        "http://shop.example/b.jpg": "is a URL, which is not fetched; give the folder of the images with --images",
         "s3://bucket/b.jpg": "is a URL",
         "//cdn.example/b.jpg": "is a URL",
         "data:image/png;base64,AAAA": "data URL",

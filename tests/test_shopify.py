@@ -81,13 +81,13 @@ def test_what_is_refused_of_an_export_is_named_by_line_and_handle(tmp_path, fold
     assert skipped(pairs) == {
         "e.csv line 13": "has no handle",
         "e.csv line 12 (mug)": "repeats the handle of line 7 under another title",
-        "e.csv line 9 (secret)": "has the status draft; --map status= takes in what is not active",
-        "e.csv line 10 (hidden)": "is not published; --map published= takes in what is not",
+        "e.csv line 9 (secret)": "has the status draft; --map status= adds products that are not active",
+        "e.csv line 10 (hidden)": "is not published; --map published= adds unpublished products",
         "e.csv line 11 (bare)": "names no image",
         f"{CDN}/missing.jpg": f"there is no such file in {folder} (e.csv line 6)",
     }
     assert [one.reason for one in pairs.skipped if one.id == "bare"] == [
-        "has variant_price 'ask', which is no price; it is left out",
+        "has variant_price 'ask', which is not a price; it is left out",
         "names no image",
     ]
 

@@ -1,7 +1,7 @@
 import csv
 
 from retrieval.pairs import Skipped
-from retrieval.pairs.skip_report import COLUMNS, write_refusals
+from retrieval.pairs.skip_report import COLUMNS, write_skip_report
 
 
 def test_the_report_has_a_line_for_each_refusal_and_replaces_the_last_one(tmp_path):
@@ -13,7 +13,7 @@ def test_the_report_has_a_line_for_each_refusal_and_replaces_the_last_one(tmp_pa
         Skipped("bad.jpg", "is empty"),
         Skipped("notes.md", 'is not an image (starts with "#")'),
     ]
-    write_refusals(report, skipped, ids={"bad.jpg": "C3"})
+    write_skip_report(report, skipped, ids={"bad.jpg": "C3"})
     with report.open(encoding="utf-8-sig", newline="") as file:
         assert list(csv.reader(file)) == [
             list(COLUMNS),

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from retrieval.errors import ImageError
 from retrieval.images import open_image
 from retrieval.pairs import read_pairs
-from retrieval.pairs.columns import texts, type_columns, unpack
+from retrieval.pairs.columns import collect_texts, infer_types, unpack_attributes
 from retrieval.pairs.tables import parse_json
 
 
@@ -105,14 +105,14 @@ def test_a_shop_feed_is_typed_by_column(tmp_path):
 )
 def test_a_column_of_text_takes_the_type_that_all_its_cells_have(cells, values):
     rows = [{"column": cell} for cell in cells]
-    type_columns(rows)
+    infer_types(rows)
     assert [row["column"] for row in rows] == values
 
 
 @given(st.lists(st.integers(-(10**15), 10**15) | st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1))
 def test_numbers_written_as_text_come_back_equal(numbers):
     rows = [{"n": format(number, "f") if isinstance(number, float) else str(number)} for number in numbers]
-    type_columns(rows)
+    infer_types(rows)
     assert [row["n"] for row in rows] == pytest.approx(numbers)
 
 
@@ -134,9 +134,7 @@ def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_
         tmp_path / "t.csv", "\n".join(["id,image,cost,code,size,attributes,weight", *rows, *odd, "21,a.jpg,5,21,M,,4"])
     )
     pairs = read_pairs(source)
-    said = (
-        "t.csv: the column {} is text, not numbers, for line {} has {!r} in it; mend such cells to compare it by <, >"
-    )
+    said = "t.csv: the column {} is text, not numbers, since line {} holds {!r}; fix such cells to compare it by <, >"
     assert pairs.notices == (said.format("price", 21, "ten"), said.format("cost", 20, "about 60"))
     assert [pair.attributes.get("weight") for pair in pairs][16:] == [17, 18, None, 3, 4]
     assert (pairs[0].attributes["cost"], pairs[0].attributes["code"]) == ("1.5", "01")
@@ -144,18 +142,25 @@ def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_
 
 
 def test_packed_attributes():
-    assert unpack("a=1,b=x, y,c=") == {"a": "1", "b": "x, y", "c": ""}
-    assert unpack('{"a": {"b": 1}}') == {"a": {"b": 1}}
-    assert unpack({"a": 1}) == {"a": 1}
-    assert unpack("nothing of the kind") == {"attributes": "nothing of the kind"}
-    assert unpack("{broken") == {"attributes": "{broken"}
-    assert unpack(None) == unpack("") == {}
+    assert unpack_attributes("a=1,b=x, y,c=") == {"a": "1", "b": "x, y", "c": ""}
+    assert unpack_attributes('{"a": {"b": 1}}') == {"a": {"b": 1}}
+    assert unpack_attributes({"a": 1}) == {"a": 1}
+    assert unpack_attributes("nothing of the kind") == {"attributes": "nothing of the kind"}
+    assert unpack_attributes("{broken") == {"attributes": "{broken"}
+    assert unpack_attributes(None) == unpack_attributes("") == {}
 
 
 def test_captions_of_any_kind_of_value():
-    assert texts(["a", None, "", "  ", ["b", ["a", 3]], float("nan"), {"en": "c"}]) == ("a", "b", "3", "c")
-    assert texts(['["x", "y"]', "['it''s', 'z']", "[sic]", "[1] one"]) == ("x", "y", "its", "z", "[sic]", "[1] one")
-    assert texts(["two\n lines\0and\u00a0more"]) == ("two lines and more",)
+    assert collect_texts(["a", None, "", "  ", ["b", ["a", 3]], float("nan"), {"en": "c"}]) == ("a", "b", "3", "c")
+    assert collect_texts(['["x", "y"]', "['it''s', 'z']", "[sic]", "[1] one"]) == (
+        "x",
+        "y",
+        "its",
+        "z",
+        "[sic]",
+        "[1] one",
+    )
+    assert collect_texts(["two\n lines\0and\u00a0more"]) == ("two lines and more",)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -198,11 +203,10 @@ def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path)
     assert by_name(pairs) == {"a.jpg": (long,), "b.jpg": ("nul",)}
     assert skipped(pairs) == {
         "t.csv line 3": "has 3 values where the header has 2",
-        "t.csv line 4": "is not CSV (',' expected after '\"'); "
-        "a quote inside of a cell is doubled, and such a cell quoted",
+        "t.csv line 4": "is not CSV (',' expected after '\"'); double a quote inside a cell, and quote the cell",
         "t.csv line 6": "names no image",
     }
-    assert [one.name for one in pairs.skipped if one.hides] == ["t.csv line 3", "t.csv line 4"]
+    assert [one.name for one in pairs.skipped if one.may_hide_items] == ["t.csv line 3", "t.csv line 4"]
 
 
 def test_a_quote_that_is_never_closed_refuses_the_file_and_names_its_line(tmp_path):
@@ -210,8 +214,8 @@ def test_a_quote_that_is_never_closed_refuses_the_file_and_names_its_line(tmp_pa
     pictures(tmp_path, "a.jpg")
     rows = 'id,image,title\n1,a.jpg,"two\nlines"\n2,a.jpg,5" pipe\n3,a.jpg,"it\'s ""open""\n4,a.jpg,""""\n5,a.jpg,x\n'
     assert reason(written(tmp_path / "t.csv", rows.replace('""""', 'a ""b""'))) == (
-        "t.csv line 5 opens a quote that is never closed, with all rows after it inside; "
-        "nothing of the file is taken, mend that line"
+        "t.csv line 5 opens a quote that is never closed, with all rows after it inside. "
+        "No row of the file is taken; fix that line."
     )
 
 
@@ -256,8 +260,8 @@ def test_an_encoding_that_is_not_utf8_is_refused_with_its_line(tmp_path):
 
 def test_a_table_without_an_image_column_says_what_it_may_be_called(tmp_path):
     message = reason(written(tmp_path / "t.csv", "picture,text\na.jpg,x\n"))
-    assert "no column that names an image, called any of file_name, filepath, image, image_link" in message
-    assert "its columns: picture, text" in message
+    assert "no column that names an image, such as file_name, filepath, image, image_link" in message
+    assert "Its columns are: picture, text" in message
 
 
 def test_parquet_with_names_and_with_pictures_inside(tmp_path):

@@ -124,14 +124,14 @@ LAUGHS = (
             '<!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd">]><rss><channel><item><id>&x;</id></item></channel></rss>',
             "declares a document type or entities",
         ),
-        (RSS[:-20], "nothing of it is taken"),
+        (RSS[:-20], "No item of it is taken"),
         (RSS.replace("</g:price>", "", 1), "mismatched tag: line 26"),
         (RSS.replace("&amp;", "&", 1), "not well-formed"),
         (RSS.replace("remote", "\0", 1), "not well-formed"),
         ("", "no element found"),
-        ("<html><body/></html>", "holds <html> where a feed of Google Merchant's holds <rss> or <feed>"),
-        ('<?xml version="1.0" encoding="klingon"?><rss/>', "nothing of it is taken"),
-        ("<rss/>", "holds no pictures"),
+        ("<html><body/></html>", "holds <html> where a Google Merchant feed holds <rss> or <feed>."),
+        ('<?xml version="1.0" encoding="klingon"?><rss/>', "No item of it is taken"),
+        ("<rss/>", "holds no images"),
     ],
 )
 def test_what_is_wrong_with_a_feed_is_one_line(tmp_path, text, said):
@@ -144,7 +144,7 @@ def test_what_is_wrong_with_a_feed_is_one_line(tmp_path, text, said):
 def test_bytes_that_are_no_xml_are_refused(tmp_path):
     for data in (b"\xff\xfe\x00", RSS.encode("cp1252").replace(b"fine", b"f\xefne"), gzip.compress(RSS.encode())):
         (tmp_path / "feed.xml").write_bytes(data)
-        assert "feed.xml is not XML that is whole" in reason(tmp_path / "feed.xml")
+        assert "feed.xml is not complete XML" in reason(tmp_path / "feed.xml")
 
 
 def test_deep_nesting_and_long_texts_harm_nobody(tmp_path):

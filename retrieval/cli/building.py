@@ -73,7 +73,7 @@ def build(
     _check_report(report, pairs)
     with usage():
         source = read_pairs(pairs, images=images, map=_mapped(fields), empty=prune)
-    _write_refusals(report, source, source.skipped)
+    _write_skip_report(report, source, source.skipped)
     notice_skipped(source.skipped, report)
     for told in source.notices:
         notice(told)
@@ -84,7 +84,7 @@ def build(
     with Catalog.open(catalog, encoder=encoder, device=device) as opened:
         with interruptible("Whole batches are kept: run it again to go on."), bar("items") as progress:
             synced = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
-        _write_refusals(report, source, synced.skipped)
+        _write_skip_report(report, source, synced.skipped)
         _notice_build(synced, told=len(source.skipped), report=report)
         notice(opened.info()["index"])
     click.echo(_summary(synced))
@@ -112,11 +112,11 @@ def _check_report(report: Path | None, pairs: Path) -> None:
         raise click.UsageError(f"--report {report} is PAIRS itself, which it would replace")
 
 
-def _write_refusals(report: Path | None, source: "Pairs", skipped: "Sequence[Skipped]") -> None:
-    from retrieval.pairs.skip_report import write_refusals
+def _write_skip_report(report: Path | None, source: "Pairs", skipped: "Sequence[Skipped]") -> None:
+    from retrieval.pairs.skip_report import write_skip_report
 
     if report is not None:
-        write_refusals(report, skipped, ids={pair.image.name: pair.id for pair in source})
+        write_skip_report(report, skipped, ids={pair.image.name: pair.id for pair in source})
 
 
 def _summary(report: "SyncReport") -> str:

@@ -1,34 +1,45 @@
-"""Caption files in JSON as tables: COCO's, Karpathy's splits, and plain lists of rows."""
+"""The layout of a JSON file of captions: COCO's, Karpathy's splits, or a plain list of rows."""
 
 import posixpath
 from pathlib import Path
 
 from retrieval.errors import PairsError
-from retrieval.pairs.columns import as_id
+from retrieval.pairs.columns import parse_id
+from retrieval.pairs.layout import Collector, Layout, Source
+from retrieval.pairs.table_layouts import collect_table
+from retrieval.pairs.table_schemas import PLAIN
 from retrieval.pairs.tables import Row, Table, Value, decode, parse_json
 
 
-def read_captions(path: Path) -> tuple[Table, str]:
-    """Rows with file_name and captions, one an image, and the name of the layout: coco, karpathy or table.
+def _read_captions(source: Source, collector: Collector) -> tuple[Path, str]:
+    path = source.path
+    table, layout = _read_rows(path)
+    if source.columns and layout:
+        raise source.refuse_map()
+    split = path.stem.rpartition("_")[2]  # annotations/captions_val2017.json goes with val2017/
+    folders = [folder / inner for folder in (path.parent, path.parent.parent) for inner in ("", "images", split)]
+    schema = PLAIN if layout else None
+    folder, kind = collect_table(table, source, collector, path=path, folders=folders, schema=schema)
+    return folder.root, layout or kind
 
-    Raises:
-        PairsError: it is not JSON, or of another layout.
-    """
+
+def _read_rows(path: Path) -> tuple[Table, str]:
+    """Return rows with file_name and captions, one an image, and "coco" or "karpathy"; "" for a list of plain rows."""
     try:
         value = parse_json(decode(path.read_bytes(), name=path.name))
     except (OSError, ValueError) as error:
-        raise PairsError(f"{path.name} is not JSON that can be read ({error})") from error
+        raise PairsError(f"{path.name} is not JSON that can be read ({error}).") from error
     table = Table(path.name)
     if isinstance(value, list):
         for number, row in enumerate(value, 1):
             table.add(f"row {number}", row)
-        return table, "table"
+        return table, ""
     images = value.get("images") if isinstance(value, dict) else None
-    listed = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
-    if not listed:
-        raise PairsError(f"{path.name} holds no list of images, as captions of COCO's or Karpathy's layout do")
-    is_karpathy = "sentences" in listed[0]
-    rows = [_karpathy_row(row) for row in listed] if is_karpathy else _coco_rows(listed, value, table)
+    entries = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
+    if not entries:
+        raise PairsError(f"{path.name} holds no list of images, as captions in COCO's or Karpathy's layout do.")
+    is_karpathy = "sentences" in entries[0]
+    rows = [_karpathy_row(row) for row in entries] if is_karpathy else _coco_rows(entries, value, table)
     for number, row in enumerate(rows, 1):
         table.add(f"image {number}", row)
     return table, "karpathy" if is_karpathy else "coco"
@@ -36,14 +47,14 @@ def read_captions(path: Path) -> tuple[Table, str]:
 
 def _coco_rows(images: list[Row], value: dict[str, Value], table: Table) -> list[Row]:
     """COCO's captions: https://cocodataset.org/#format-data."""
-    captions: dict[str | None, list[Value]] = {as_id(row.get("id")): [] for row in images}
+    captions: dict[str | None, list[Value]] = {parse_id(row.get("id")): [] for row in images}
     for number, note in enumerate(value.get("annotations") or [], 1):
-        known = captions.get(as_id(note.get("image_id"))) if isinstance(note, dict) else None
-        if known is None:
-            table.refuse(f"annotation {number}", "belongs to no image of the list")
+        own = captions.get(parse_id(note.get("image_id"))) if isinstance(note, dict) else None
+        if own is None:
+            table.skip(f"annotation {number}", "belongs to no image of the list")
         else:
-            known.append(note.get("caption"))
-    return [row | {"file_name": row.get("file_name"), "captions": captions[as_id(row.get("id"))]} for row in images]
+            own.append(note.get("caption"))
+    return [row | {"file_name": row.get("file_name"), "captions": captions[parse_id(row.get("id"))]} for row in images]
 
 
 def _karpathy_row(image: Row) -> Row:
@@ -53,3 +64,11 @@ def _karpathy_row(image: Row) -> Row:
     captions = [note.get("raw") for note in sentences if isinstance(note, dict)] if isinstance(sentences, list) else []
     name = posixpath.join(str(image.get("filepath") or ""), str(image.get("filename") or ""))
     return row | {"file_name": name, "captions": captions}
+
+
+CAPTIONS_JSON = Layout(
+    "a COCO or Karpathy captions JSON, or a JSON list of rows",
+    lambda source: source.suffix == ".json",
+    _read_captions,
+    has_columns=True,
+)

@@ -1,11 +1,10 @@
-"""What the columns of a table mean: image, id, captions, attributes; and the types of values that came as text."""
+"""The meaning of a table's columns (image, id, captions, attributes) and the types of values that came as text."""
 
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from retrieval.errors import PairsError
 from retrieval.pairs.tables import Row, Table, Value, parse_json
@@ -17,17 +16,22 @@ IMAGE_COLUMNS = (
 _CAPTIONS = re.compile(r"(text|captions?)(_?\d+)?")
 _TITLES = re.compile("title|description")
 
+# Leading zeros, signs and bare exponents (12E45 is an article number) stay text, as do numbers beyond 64 bits.
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+([eE][+-]?\d\d?)?)?")
+_MISSING = frozenset(["n/a", "null", "none", "nan", "-"])
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row, understood.
+    """One row by the meaning of its columns.
 
     Attributes:
-        place: where it stands in its file: "line 7".
-        images: names of its pictures; in a table with packed pictures the places of their bytes.
-        id: its id, or None.
-        captions: its texts, in order, none twice.
-        attributes: what else it has, by column.
+        place: Its place in the file: "line 7".
+        images: Names of its images; in a table with packed images the places of their bytes.
+        id: Its id, or None.
+        captions: Its texts, in order, without duplicates.
+        attributes: The other columns by name.
     """
 
     place: str
@@ -37,82 +41,88 @@ class Record:
     attributes: Row
 
 
-def records(table: Table) -> Iterator[Record]:
-    """Each row of a table, understood.
+def read_plain_records(table: Table) -> Iterator[Record]:
+    """Return the record of each row of a plain table.
 
-    Captions are the values of the columns text, caption and captions; where a row has none, its title and description.
-    A table with any column of the first kind keeps title and description as attributes too.
+    Captions are the values of the columns text, caption and captions; where a table has none, its title and
+    description. A table with any column of the first kind keeps title and description as attributes too.
 
     Raises:
-        PairsError: no column names an image.
+        PairsError: No column names an image.
     """
     names = table.columns()
-    return _records(table, names, image=table.packed or _image_column(names, table)) if table.rows else iter(())
+    return _read(table, names, image=table.packed or _image_column(names, table)) if table.rows else iter(())
 
 
-def describe(row: Row) -> tuple[str | None, tuple[str, ...], Row]:
-    """Id, captions and attributes of a row that belongs to a picture already known."""
+def parse_row(row: Row) -> tuple[str | None, tuple[str, ...], Row]:
+    """Return the id, captions and attributes of a row whose image is already known."""
     if not row:
         return None, (), {}
-    record = next(_records(Table("", rows=[("", row)]), list(row), image=""))
+    record = next(_read(Table("", rows=[("", row)]), list(row), image=""))
     return record.id, record.captions, record.attributes
 
 
-def _records(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
+def _read(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
     captions, titles = ([name for name in names if kind.fullmatch(column_key(name))] for kind in (_CAPTIONS, _TITLES))
     id_column, packed = (next((name for name in names if column_key(name) == key), "") for key in ("id", "attributes"))
     taken = {image, id_column, packed, *(captions or titles)}
     plain: list[Row] = [{name: value for name, value in row.items() if name not in taken} for _, row in table.rows]
-    unpacked = [unpack(row.get(packed)) for _, row in table.rows]
+    unpacked = [unpack_attributes(row.get(packed)) for _, row in table.rows]
     places = [place for place, _ in table.rows]
-    note_odd(type_columns(unpacked), table, places)
+    infer_types(unpacked, table, places)
     if not table.typed:
-        note_odd(type_columns(plain), table, places)
-    for (place, row), more, attributes in zip(table.rows, unpacked, plain, strict=True):
+        infer_types(plain, table, places)
+    for (place, row), packed_attributes, attributes in zip(table.rows, unpacked, plain, strict=True):
+        values = packed_attributes | attributes
         yield Record(
             place=place,
-            images=(row[image],) if table.packed else tuple(image_names(row.get(image))),
-            id=as_id(row.get(id_column)),
-            captions=texts(row.get(name) for name in captions) or texts(row.get(name) for name in titles),
-            attributes={name: value for name, value in (more | attributes).items() if value is not None},
+            images=(row[image],) if table.packed else tuple(parse_image_names(row.get(image))),
+            id=parse_id(row.get(id_column)),
+            captions=collect_texts(row.get(name) for name in captions)
+            or collect_texts(row.get(name) for name in titles),
+            attributes={name: value for name, value in values.items() if value is not None},
         )
 
 
 @lru_cache(maxsize=4096)
 def column_key(name: str) -> str:
-    """A column's name as it is compared: "Image Link" is image_link."""
+    """Return a column's name as names are compared: "Image Link" is image_link."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def _image_column(names: list[str], table: Table) -> str:
     keys = {column_key(name): name for name in reversed(names)}
-    for key in IMAGE_COLUMNS:
-        if key in keys:
-            return keys[key]
-    wanted, there = ", ".join(IMAGE_COLUMNS), ", ".join(names[:20]) or "none"
-    raise PairsError(f"{table.name} has no column that names an image, called any of {wanted}; its columns: {there}")
+    if column := next((keys[key] for key in IMAGE_COLUMNS if key in keys), None):
+        return column
+    raise PairsError(
+        f"{table.name} has no column that names an image, such as {', '.join(IMAGE_COLUMNS)}. "
+        f"Its columns are: {', '.join(names[:20]) or 'none'}. Map one with --map image=COLUMN."
+    )
 
 
-def texts(values: Iterable[Value]) -> tuple[str, ...]:
-    """All texts in some values, lists and JSON lists in text taken apart, white space made single, none twice."""
-    return tuple(dict.fromkeys(text for value in values for text in _texts(value)))
+# --- values
 
 
-def _texts(value: Value) -> Iterator[str]:
+def collect_texts(values: Iterable[Value]) -> tuple[str, ...]:
+    """Return all texts in the values, without duplicates; lists, and JSON lists in text, are flattened."""
+    return tuple(dict.fromkeys(text for value in values for text in _flatten_texts(value)))
+
+
+def _flatten_texts(value: Value) -> Iterator[str]:
     if isinstance(value, str):
-        parts = _listed(value)
+        parts = _parse_list(value)
         if parts is not None:
-            yield from texts(parts)
+            yield from collect_texts(parts)
         elif text := " ".join(value.replace("\0", " ").split()):
             yield text
     elif isinstance(value, (list, tuple, dict)):
-        yield from texts(value.values() if isinstance(value, dict) else value)
+        yield from collect_texts(value.values() if isinstance(value, dict) else value)
     elif value is not None and value == value:  # noqa: PLR0124 (NaN is what pandas makes of an empty cell)
         yield str(value)
 
 
-def _listed(text: str) -> list[Value] | None:
-    """Members of a list that is written as JSON or as Python in a cell; None for any other text."""
+def _parse_list(text: str) -> list[Value] | None:
+    """Return the members of a list that a cell holds as JSON or as Python; None for any other text."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     for parse in (parse_json, ast.literal_eval):
@@ -124,34 +134,34 @@ def _listed(text: str) -> list[Value] | None:
     return None
 
 
-def image_names(value: Value) -> Iterator[str]:
-    """Names of pictures in a cell: one, several joined by |, a list, or Hugging Face's struct with a path."""
+def parse_image_names(value: Value) -> Iterator[str]:
+    """Yield the image names in a cell: one, several joined by |, a list, or Hugging Face's struct with a path."""
     if isinstance(value, str):
-        parts = _listed(value.strip()) or [part for part in value.split("|") if part.strip()]
+        parts = _parse_list(value.strip()) or [part for part in value.split("|") if part.strip()]
         yield from (part.strip() for part in parts if isinstance(part, str))
     elif isinstance(value, list):
         for part in value:
-            yield from image_names(part)
+            yield from parse_image_names(part)
     elif isinstance(value, dict):  # Hugging Face's struct
-        yield from image_names(value.get("path"))
+        yield from parse_image_names(value.get("path"))
 
 
-def as_id(value: Value) -> str | None:
-    """Text of an id, or None where there is none."""
+def parse_id(value: Value) -> str | None:
+    """Return an id as text, or None for an empty cell."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip() or None if isinstance(value, (str, int, float)) else None
 
 
-def unpack(cell: Value) -> Row:
-    """Attributes of a cell that holds several: an object, JSON text of one, or k=v,k=v (commas may be in a value)."""
+def unpack_attributes(cell: Value) -> Row:
+    """Return the attributes in one cell: an object, JSON text of one, or k=v,k=v (a value may contain commas)."""
     if isinstance(cell, dict):
         return dict(cell)
     if cell is None or cell == "":
         return {}
     if isinstance(cell, str) and cell.lstrip().startswith("{"):
         try:
-            return {name: _joined(value) for name, value in parse_json(cell).items()}
+            return {name: _join_lines(value) for name, value in parse_json(cell).items()}
         except ValueError:
             return {"attributes": cell}
     if isinstance(cell, str) and "=" in cell:
@@ -160,67 +170,66 @@ def unpack(cell: Value) -> Row:
     return {"attributes": cell}
 
 
-def _joined(value: Value) -> Value:
-    """A text of several lines as a list joined by |, as shops' JSON has them."""
+def _join_lines(value: Value) -> Value:
+    """Join the lines of a text by |, which separates the members of a list: shops' JSON has a line for each."""
     return "|".join(line for line in value.splitlines() if line.strip()) if isinstance(value, str) else value
 
 
-class Odd(NamedTuple):
-    """A cell that makes a column text, of which most cells are numbers; `row` is its place, from 0."""
-
-    column: str
-    row: int
-    cell: str
+# --- types
 
 
-def type_columns(rows: list[Row]) -> list[Odd]:
-    """Turn texts into numbers, booleans and lists where all texts of their column allow it; empty ones into None.
+def infer_types(rows: list[Row], table: Table | None = None, places: Sequence[str] = ()) -> None:
+    """Convert texts to numbers, booleans and lists where all texts of their column allow it; empty ones to None.
 
-    Among numbers n/a, null, none, nan and - are empty too.
-
-    Returns:
-        The first odd cell of each column that is text for a few of its cells.
+    Among numbers n/a, null, none, nan and - are empty too. A column that is text for a few of its cells, most being
+    numbers, is reported in the table's notices, with the place of the first such cell.
     """
-    found = []
     for name in dict.fromkeys(name for row in rows for name in row):
         cells = [value for row in rows if isinstance(value := row.get(name), str) and value]
-        convert = _converter(cells)
-        if convert is str and (odd := _odd(cells)) is not None:
-            found.append(Odd(name, next(place for place, row in enumerate(rows) if row.get(name) == odd), odd))
+        convert = _choose_converter(cells)
+        if table is not None and convert is str and (odd := _find_odd_cell(cells)) is not None:
+            place = next(place for place, row in zip(places, rows, strict=True) if row.get(name) == odd)
+            table.notices.append(
+                f"the column {name} is text, not numbers, since {place} holds {odd[:40]!r}; "
+                f"fix such cells to compare it by <, >"
+            )
         for row in rows:
             value = row.get(name)
             if isinstance(value, str):
                 row[name] = convert(value) if value else None
-    return found
 
 
-def note_odd(found: Iterable[Odd], table: Table, places: Sequence[str]) -> None:
-    """Note in the table which cells keep columns from being numbers; the places are those of the rows."""
-    for odd in found:
-        table.notices.append(
-            f"the column {odd.column} is text, not numbers, for {places[odd.row]} has {odd.cell[:40]!r} in it; "
-            f"mend such cells to compare it by <, >"
-        )
+def _find_odd_cell(cells: list[str]) -> str | None:
+    """Return the first cell that is not a number, where most are and few different ones are not; else None.
 
-
-def _odd(cells: list[str]) -> str | None:
-    """The first that is no number, where most are and few kinds are not; sizes and article numbers are text rightly."""
-    known = [cell for cell in cells if not _is_missing(cell)]
-    odd = [cell for cell in known if not _NUMBER.fullmatch(cell)]
-    few = max(1, len(known) // 10)
-    if not odd or len(odd) * 2 >= len(known) or len(set(odd)) > few or any(cell.isdecimal() for cell in odd):
+    Sizes and article numbers are rightly text.
+    """
+    present = [cell for cell in cells if not _is_missing(cell)]
+    odd = [cell for cell in present if not _NUMBER.fullmatch(cell)]
+    few = max(1, len(present) // 10)
+    if not odd or len(odd) * 2 >= len(present) or len(set(odd)) > few or any(cell.isdecimal() for cell in odd):
         return None
     return odd[0]
 
 
-def _converter(cells: list[str]) -> Callable[[str], Value]:
-    """What makes values of a column's texts: JSON, lists joined by | (as shops write them), or single values."""
+def _choose_converter(cells: list[str]) -> Callable[[str], Value]:
+    """Return a converter of the texts of a column: to JSON, to lists joined by | (as shops do), or to scalars."""
     if cells and all(cell[0] in "[{" for cell in cells) and all(map(_is_json, cells)):
         return parse_json
     if any("|" in cell for cell in cells) and not any(re.search(r"\s\||\|\s", cell) for cell in cells):
-        inner = _single([part for cell in cells for part in cell.split("|") if part])
+        inner = _choose_scalar_converter([part for cell in cells for part in cell.split("|") if part])
         return lambda text: [value for part in text.split("|") if part and (value := inner(part)) is not None]
-    return _single(cells)
+    return _choose_scalar_converter(cells)
+
+
+def _choose_scalar_converter(cells: list[str]) -> Callable[[str], Value]:
+    if cells and all(cell.lower() in {"true", "false"} for cell in cells):
+        return lambda text: text.lower() == "true"
+    present = [cell for cell in cells if not _is_missing(cell)]
+    if not present or not all(map(_NUMBER.fullmatch, present)):
+        return str
+    number = int if all(map(_INTEGER.fullmatch, present)) else float
+    return lambda text: None if _is_missing(text) else number(text)
 
 
 def _is_json(text: str) -> bool:
@@ -231,23 +240,5 @@ def _is_json(text: str) -> bool:
     return True
 
 
-# Leading zeros, signs and bare exponents (12E45 is an article number) stay text, as do numbers beyond 64 bits.
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+([eE][+-]?\d\d?)?)?")
-
-
-_MISSING = frozenset(["n/a", "null", "none", "nan", "-"])
-
-
 def _is_missing(cell: str) -> bool:
     return cell.lower() in _MISSING
-
-
-def _single(cells: list[str]) -> Callable[[str], Value]:
-    if cells and all(cell.lower() in {"true", "false"} for cell in cells):
-        return lambda text: text.lower() == "true"
-    known = [cell for cell in cells if not _is_missing(cell)]
-    if not known or not all(map(_NUMBER.fullmatch, known)):
-        return str
-    number = int if all(map(_WHOLE.fullmatch, known)) else float
-    return lambda text: None if _is_missing(text) else number(text)

@@ -1,13 +1,13 @@
-"""A folder that pictures are named in: which file a name means, never outside of it, and which files there are."""
+"""A folder that images are named in: the file that a name means, never outside of it, and the files it holds."""
 
 import os
 import posixpath
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from retrieval.errors import ImageError
 from retrieval.images.sources import ImageSource, check_regular_file
@@ -18,11 +18,12 @@ PICTURE_SUFFIXES = frozenset(
         *(".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif"),
     ]
 )
+CATALOG_FILE = "catalog.sqlite"  # in the folder of every catalog
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+:)?//", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
-_URL_FOLDERS = 8
-_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")
+_MAX_URL_FOLDERS = 8
+_COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif")
 _SYSTEM_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
 
 
@@ -30,22 +31,22 @@ class ImageFolder:
     """Finds the file that an image name means, as fast as a table of 100,000 rows needs it.
 
     Args:
-        root: the folder that names are relative to.
-        mapped: a name that leads elsewhere (a URL, an absolute path, another folder) is looked for by its last part, a
-            URL first by as much of its path as there is a folder for; and one without an ending by the usual ones.
+        root: The folder that names are relative to.
+        by_basename: Look up a name that leads elsewhere (a URL, an absolute path, another folder) by its last part, a
+            URL first by as much of its path as there is a folder for; and a name without a suffix by the common ones.
     """
 
-    def __init__(self, root: Path, *, mapped: bool = False) -> None:
+    def __init__(self, root: Path, *, by_basename: bool = False) -> None:
         self.root = Path(os.path.realpath(root))
         self._prefix = f"{self.root}{os.sep}" if self.root.name else str(self.root)
-        self._mapped = mapped
+        self._by_basename = by_basename
         self._inside: dict[str, bool] = {}
 
     def find(self, name: str, *, inner: str = "") -> ImageSource:
-        """Where the picture of that name is; the name is relative to the inner folder. It is not opened.
+        """Return the source of the image of that name, relative to the inner folder. It is not opened.
 
         Raises:
-            ImageError: it is not there, is no file, or is outside of the folder.
+            ImageError: It does not exist, is not a file, or is outside of the folder.
         """
         for relative in self._candidates(name.strip(), inner):
             try:
@@ -54,155 +55,146 @@ class ImageFolder:
                 continue
             except (OSError, ValueError) as error:
                 raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-            self._check_inside(relative, is_link=stat.S_ISLNK(status.st_mode))
-            check_regular_file(
-                status.st_mode if not stat.S_ISLNK(status.st_mode) else _target_mode(self._prefix + relative)
-            )
+            is_link = stat.S_ISLNK(status.st_mode)
+            self._check_inside(relative, is_link=is_link)
+            check_regular_file(_target_mode(self._prefix + relative) if is_link else status.st_mode)
             return ImageSource(Path(self._prefix + relative), relative)
         raise ImageError(f"there is no such file in {self.root}")
 
+    def contains(self, path: str) -> bool:
+        """Return whether the path, with its links resolved, is inside the folder."""
+        return (os.path.realpath(path) + os.sep).startswith(self._prefix)
+
     def _candidates(self, name: str, inner: str) -> Iterator[str]:
-        """Paths relative to the root that the name may mean, likeliest first."""
-        relative = self._relative(name, inner)
+        """Yield the paths relative to the root that the name may mean, the likeliest first."""
+        relative = self._to_relative(name, inner)
         if relative is not None:
             yield relative
             # Archives made on a Mac spell é as e + accent, tables mostly as one character.
-            yield from (
-                spelled for form in ("NFC", "NFD") if (spelled := unicodedata.normalize(form, relative)) != relative
-            )
-            if "\\" in relative and (slashed := self._relative(relative.replace("\\", "/"), "")) is not None:
+            normalized = (unicodedata.normalize(form, relative) for form in ("NFC", "NFD"))
+            yield from (path for path in normalized if path != relative)
+            if "\\" in relative and (slashed := self._to_relative(relative.replace("\\", "/"), "")) is not None:
                 yield slashed
-        if self._mapped:
-            yield from _elsewhere(name)
+        if self._by_basename:
+            yield from _basename_candidates(name)
 
-    def _relative(self, name: str, inner: str) -> str | None:
-        """The name as a clean path inside the root; None where only its last part may help."""
+    def _to_relative(self, name: str, inner: str) -> str | None:
+        """Return the name as a clean path inside the root; None where only its last part may help."""
         if name.startswith("data:"):
-            raise ImageError("is a picture inside the text (a data URL), which is not read; save it as a file")
+            raise ImageError("is a data URL, which is not read; save it as a file")
         if not name or "\0" in name:
-            raise ImageError("is no file name")
-        reason = ""
+            raise ImageError("is not a file name")
+        hint = "give the folder of the images with --images"
         if _URL.match(name):
-            reason = "is a URL, and nothing is fetched; name the folder of its download by --images"
+            reason = f"is a URL, which is not fetched; {hint}"
         elif _DRIVE.match(name) or (name.startswith("/") and not name.startswith(self._prefix)):
-            reason = f"is outside of {self.root}; name the folder of the pictures by --images"
+            reason = f"is outside of {self.root}; {hint}"
         else:
             name = posixpath.normpath(posixpath.join(self._prefix, inner, name))
             if name.startswith(self._prefix):
                 return name[len(self._prefix) :]
-            reason = f"leads out of {self.root}; name the folder of the pictures by --images"
-        if not self._mapped:
+            reason = f"leads out of {self.root}; {hint}"
+        if not self._by_basename:
             raise ImageError(reason)
         return None
 
     def _check_inside(self, relative: str, *, is_link: bool) -> None:
-        """Refuse what links lead out of the folder; one look for each folder in it."""
+        """Refuse a path that links lead out of the folder; each subfolder is resolved once."""
         parent = relative.rpartition("/")[0]
         if parent and parent not in self._inside:
             self._inside[parent] = self.contains(self._prefix + parent)
         if (parent and not self._inside[parent]) or (is_link and not self.contains(self._prefix + relative)):
             raise ImageError("is a link that leads out of the folder")
 
-    def contains(self, path: str) -> bool:
-        """Whether the path, its links followed, is inside the folder."""
-        return (os.path.realpath(path) + os.sep).startswith(self._prefix)
+
+def _target_mode(path: str) -> int:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116 (the path is a string, for speed)
+    except OSError as error:
+        raise ImageError("is a broken link") from error
 
 
-def _elsewhere(name: str) -> Iterator[str]:
-    """Paths below a folder of downloads that a URL or foreign path may mean, the longest first."""
+def _basename_candidates(name: str) -> Iterator[str]:
+    """Yield the paths in a folder of downloads that a URL or a foreign path may mean, the longest first."""
     if _URL.match(name):
-        url = _parsed(name)
-        steps = [step for step in f"{url.netloc}{url.path}".split("/") if step][-_URL_FOLDERS:]
+        try:
+            url = urlsplit(name)
+        except ValueError as error:
+            raise ImageError(f"is not a URL ({error})") from error
+        steps = [step for step in f"{url.netloc}{url.path}".split("/") if step][-_MAX_URL_FOLDERS:]
         steps = steps if url.path.strip("/") else []
         tails = [steps[start:] for start in range(len(steps))]
     else:
         tails = [[posixpath.basename(name.replace("\\", "/"))]]
     for tail in tails:
         for path in dict.fromkeys(("/".join(tail), "/".join(map(unquote, tail)))):
-            if (
-                path
-                and path.count("/") == len(tail) - 1
-                and not {"", ".", ".."} & {*path.split("/")}
-                and "\0" not in path
-            ):
+            steps = path.split("/")
+            if len(steps) == len(tail) and not {"", ".", ".."} & {*steps} and "\0" not in path:
                 yield path
                 if posixpath.splitext(path)[1].lower() not in PICTURE_SUFFIXES:
-                    yield from (path + suffix for suffix in _USUAL)
+                    yield from (path + suffix for suffix in _COMMON_SUFFIXES)
 
 
-def _parsed(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:
-        raise ImageError(f"is no URL ({error})") from error
+def has_pictures(names: Iterable[str]) -> bool:
+    """Return whether any of the file names has the suffix of a picture."""
+    return any(posixpath.splitext(name)[1].lower() in PICTURE_SUFFIXES for name in names)
 
 
 def is_hidden(path: str) -> bool:
-    """Whether any part of a path is hidden, or is what an operating system leaves behind."""
+    """Return whether any part of a path is hidden, or left behind by an operating system."""
     return any(part.startswith(".") or part in _SYSTEM_NAMES for part in path.split("/"))
 
 
-CATALOG_FILE = "catalog.sqlite"  # what every catalog's folder holds
+def list_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the files under a folder, and unusable entries with the reason, both sorted by path.
 
-
-def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """Files under a folder, and names with the reason why something else is none of them, both sorted by path.
-
-    Hidden files and what operating systems leave behind are left out. Folders behind links are not entered: inside the
-    root they are met at their own place, so that no loop can arise.
+    Hidden files and those that operating systems leave behind are omitted, as is a catalog built among the images.
+    Folders behind links are not entered: inside the root they are listed at their own place, so that no loop can arise.
 
     Returns:
         Paths relative to the root, with "/" between their parts, and at the end of a folder that cannot be read.
     """
     folder = ImageFolder(root)
     files: list[str] = []
-    others: list[tuple[str, str]] = []
-    waiting = [""]
-    while waiting:
-        inner = waiting.pop()
+    unusable: list[tuple[str, str]] = []
+    pending = [""]
+    while pending:
+        inner = pending.pop()
         try:
             entries = list(os.scandir(folder.root / inner))
         except OSError as error:
-            others.append((inner or "./", f"cannot be read ({error.strerror})"))
+            unusable.append((inner or "./", f"cannot be read ({error.strerror})"))
             continue
         if inner and any(entry.name == CATALOG_FILE for entry in entries):
-            continue  # a catalog that was built among the pictures is none of them
+            continue
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             path = inner + entry.name
-            reason = _reason_against(entry, folder)
+            reason = _explain_unusable(entry, folder)
             if reason:
-                others.append((path, reason))
+                unusable.append((path, reason))
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(path + "/")
+                pending.append(path + "/")
             elif reason is None and not entry.is_dir():
                 files.append(path)
-    return sorted(files), sorted(others)
+    return sorted(files), sorted(unusable)
 
 
-def _reason_against(entry: os.DirEntry[str], folder: ImageFolder) -> str | None:
-    """Why an entry can be no picture and no caption file; None where it may be one."""
+def _explain_unusable(entry: os.DirEntry[str], folder: ImageFolder) -> str | None:
+    """Return why an entry can be neither an image nor a caption file; None where it may be one."""
     try:
         entry.name.encode()
         if entry.is_symlink() and not folder.contains(entry.path):
             return "is a link that leads out of the folder"
         if entry.is_dir():
-            is_picture = Path(entry.name).suffix.lower() in PICTURE_SUFFIXES
-            return "is a folder, not a file" if is_picture else None
-        if not entry.is_file(follow_symlinks=False):  # the folder's own listing tells, without a look at each file
+            return "is a folder, not a file" if has_pictures([entry.name]) else None
+        if not entry.is_file(follow_symlinks=False):  # the folder's listing tells, without a look at each file
             check_regular_file(entry.stat().st_mode)
     except UnicodeEncodeError:
         return "has a name that is not UTF-8; rename it"
     except ImageError as error:
         return str(error)
     except OSError as error:
-        return "is a link to nothing" if entry.is_symlink() else f"cannot be read ({error.strerror})"
+        return "is a broken link" if entry.is_symlink() else f"cannot be read ({error.strerror})"
     return None
-
-
-def _target_mode(path: str) -> int:
-    try:
-        return os.stat(path).st_mode  # noqa: PTH116 (the path is a string, for speed)
-    except OSError as error:
-        raise ImageError("is a link to nothing") from error

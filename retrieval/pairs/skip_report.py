@@ -1,30 +1,27 @@
-"""The report of what was refused: a CSV to mend a feed by."""
+"""The report of skipped rows and images: a CSV file to fix a feed by."""
 
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retrieval.files import write_atomically
-
-if TYPE_CHECKING:
-    from retrieval.pairs import Skipped
+from retrieval.pairs.types import Skipped
 
 COLUMNS = ("row", "id", "picture", "reason")
 
 
-def write_refusals(path: Path, skipped: Iterable["Skipped"], *, ids: Mapping[str, str] | None = None) -> None:
-    """Write a line for each row or picture that was refused, in UTF-8 with a mark; the file is whole or as it was.
+def write_skip_report(path: Path, skipped: Iterable[Skipped], *, ids: Mapping[str, str] | None = None) -> None:
+    """Write a line for each skipped row or image, in UTF-8 with a byte order mark; the file is replaced as a whole.
 
     Args:
-        path: the file to write.
-        skipped: what was refused.
-        ids: of items by the name of a picture, for the pictures that only the build found bad.
+        path: The file to write.
+        skipped: What was skipped.
+        ids: Item ids by the name of an image, for images that only the build found unreadable.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
-    lines = [_line(one, ids or {}) for one in skipped]
+    lines = [_to_line(entry, ids or {}) for entry in skipped]
 
     def write(aside: Path) -> None:
         with aside.open("w", encoding="utf-8-sig", newline="") as file:
@@ -33,7 +30,7 @@ def write_refusals(path: Path, skipped: Iterable["Skipped"], *, ids: Mapping[str
     write_atomically(path, write)
 
 
-def _line(one: "Skipped", ids: Mapping[str, str]) -> tuple[str, str, str, str]:
-    is_row = bool(one.row) and one.name.startswith(one.row)
-    reason = one.reason.removesuffix(f" ({one.row})")
-    return one.row, one.id or ids.get(one.name, ""), "" if is_row else one.name, reason
+def _to_line(entry: Skipped, ids: Mapping[str, str]) -> tuple[str, str, str, str]:
+    is_row = bool(entry.row) and entry.name.startswith(entry.row)
+    reason = entry.reason.removesuffix(f" ({entry.row})")
+    return entry.row, entry.id or ids.get(entry.name, ""), "" if is_row else entry.name, reason

@@ -1,96 +1,107 @@
-"""What a table is by its columns: a plain table, a Google Merchant feed, a Shopify export; and `--map` before that."""
+"""What a table is by its columns: a Shopify export, a Google Merchant feed or a plain table; `--map` comes first."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from retrieval.errors import ColumnError
-from retrieval.pairs.columns import IMAGE_COLUMNS, Record, column_key, records
+from retrieval.pairs.columns import IMAGE_COLUMNS, Record, column_key, read_plain_records
 from retrieval.pairs.feeds import google_merchant, shopify
 from retrieval.pairs.tables import Row, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """A kind of table.
+class TableSchema:
+    """A kind of table, with columns of known meaning.
 
     Attributes:
-        layout: what it is called.
-        fields: columns by the names that `--map` may use for them.
-        read: its records; refusals go to the table.
+        layout: Its name.
+        fields: Columns by the other names that `--map` may use for them.
+        matches: Returns whether a table is of this kind, by the keys of its columns, and of those that `--map` makes.
+        read: Returns the records of a table; skipped rows are added to the table.
     """
 
     layout: str
     fields: Mapping[str, str]
-    read: Callable[[Table], Iterator[Record] | list[Record]]
+    matches: Callable[[AbstractSet[str], AbstractSet[str]], bool]
+    read: Callable[[Table], Iterable[Record]]
 
 
-PLAIN = Feed("table", {"image": IMAGE_COLUMNS[0], "images": IMAGE_COLUMNS[0]}, records)
-GOOGLE = Feed(google_merchant.LAYOUT, google_merchant.FIELDS, google_merchant.read_products)
-SHOPIFY = Feed(shopify.LAYOUT, shopify.FIELDS, shopify.read_products)
+PLAIN = TableSchema(
+    "table", {"image": IMAGE_COLUMNS[0], "images": IMAGE_COLUMNS[0]}, lambda _keys, _mapped: True, read_plain_records
+)
+GOOGLE = TableSchema(
+    "google merchant",
+    google_merchant.FIELDS,
+    lambda keys, mapped: google_merchant.is_feed(keys | mapped),
+    google_merchant.read_products,
+)
+SHOPIFY = TableSchema("shopify", shopify.FIELDS, lambda keys, _: shopify.is_export(keys), shopify.read_products)
+
+SCHEMAS = (SHOPIFY, GOOGLE, PLAIN)
+"""The first that matches a table's columns reads it."""
 
 
-def understand(
-    table: Table, fields: Mapping[str, str] | None = None, *, feed: Feed | None = None
+def read_records(
+    table: Table, columns: Mapping[str, str] | None = None, *, schema: TableSchema | None = None
 ) -> tuple[list[Record], str]:
-    """Records of a table and the name of its layout.
+    """Return the records of a table and the name of its layout.
 
     Args:
-        table: the rows; refusals are added to it.
-        fields: columns by the field that they are to be: id, image, title, description, caption, or any attribute. An
-            empty column drops the field.
-        feed: what the table is, where that is known; else its columns tell.
+        table: The rows; skipped ones are added to it.
+        columns: Columns by the field that each is to become: id, image, title, description, caption, or any attribute.
+            An empty column drops the field.
+        schema: What the columns mean, where that is known; else their names tell.
 
     Raises:
-        ColumnError: a field names a column that is not there.
-        PairsError: no column names an image.
+        ColumnError: A mapped column does not exist.
+        PairsError: No column names an image.
     """
-    columns = table.columns()
-    if not columns:
-        return [], (feed or PLAIN).layout
-    asked = {field: column for field, column in (fields or {}).items() if column}
-    chosen = {field: _column(column, columns, table.name) for field, column in asked.items()}
-    dropped = {column_key(field) for field, column in (fields or {}).items() if not column}
-    kind = feed or _kind(columns, chosen)
-    plain = _renamed(table, chosen, dropped=dropped, fields=kind.fields) if fields else table
-    return [_without(record, dropped) for record in kind.read(plain)], kind.layout
+    names = table.columns()
+    if not names:
+        return [], (schema or PLAIN).layout
+    columns = columns or {}
+    mapped = {field: _find_column(column, names, table.name) for field, column in columns.items() if column}
+    dropped = {column_key(field) for field, column in columns.items() if not column}
+    schema = schema or _match_schema({column_key(name) for name in names}, mapped)
+    if columns:
+        table = _map_columns(table, mapped, dropped=dropped, fields=schema.fields)
+    return [_drop_attributes(record, dropped) for record in schema.read(table)], schema.layout
 
 
-def _kind(columns: list[str], chosen: Mapping[str, str]) -> Feed:
-    """What these columns make a table, with the fields that were chosen."""
-    keys = {column_key(name) for name in columns}
-    if shopify.is_feed(keys):
-        return SHOPIFY
-    keys |= {GOOGLE.fields.get(key, key) for key in map(column_key, chosen)}
-    return GOOGLE if google_merchant.is_feed(keys) else PLAIN
+def _match_schema(keys: set[str], mapped: Iterable[str]) -> TableSchema:
+    fields = [column_key(field) for field in mapped]
+    return next(schema for schema in SCHEMAS if schema.matches(keys, {schema.fields.get(key, key) for key in fields}))
 
 
-def _column(asked: str, columns: list[str], table: str) -> str:
-    """The column of that name, or of its key."""
-    keys = {column_key(name): name for name in reversed(columns)}
-    if asked in columns or column_key(asked) in keys:
-        return asked if asked in columns else keys[column_key(asked)]
-    near = difflib.get_close_matches(column_key(asked), keys, n=3, cutoff=0.5)
-    named = [keys[key] for key in near] or columns[:20]
-    raise ColumnError(f"{table} has no column {asked!r}; {'near it' if near else 'there'} are: {', '.join(named)}")
+def _find_column(wanted: str, names: list[str], table: str) -> str:
+    """Return the column of that name, or of the same key."""
+    keys = {column_key(name): name for name in reversed(names)}
+    if wanted in names or column_key(wanted) in keys:
+        return wanted if wanted in names else keys[column_key(wanted)]
+    near = [keys[key] for key in difflib.get_close_matches(column_key(wanted), keys, n=3, cutoff=0.5)]
+    hint = f"Similar columns are: {', '.join(near)}." if near else f"Its columns are: {', '.join(names[:20])}."
+    raise ColumnError(f"{table} has no column {wanted!r}. {hint}")
 
 
-def _renamed(table: Table, chosen: Mapping[str, str], *, dropped: AbstractSet[str], fields: Mapping[str, str]) -> Table:
-    """The table with each field's column under the field's name, in place of what was there under it."""
-    keys = {fields.get(key, key) for key in (*map(column_key, chosen), *dropped)}
-    gone = {name for name in table.columns() if fields.get(column_key(name), column_key(name)) in keys}
-    gone |= set(chosen.values())
-    names = {fields.get(column_key(field), field): column for field, column in chosen.items()}
+def _map_columns(
+    table: Table, mapped: Mapping[str, str], *, dropped: AbstractSet[str], fields: Mapping[str, str]
+) -> Table:
+    """Return the table with each mapped column under its field's name, in place of any column of that name."""
+    keys = {fields.get(key, key) for key in (*map(column_key, mapped), *dropped)}
+    removed = {name for name in table.columns() if fields.get(column_key(name), column_key(name)) in keys}
+    removed |= set(mapped.values())
+    names = {fields.get(column_key(field), field): column for field, column in mapped.items()}
 
-    def renamed(row: Row) -> Row:
-        found = {name: row[column] for name, column in names.items() if column in row}
-        return found | {name: cell for name, cell in row.items() if name not in gone}
+    def map_row(row: Row) -> Row:
+        cells = {name: row[column] for name, column in names.items() if column in row}
+        return cells | {name: cell for name, cell in row.items() if name not in removed}
 
-    return replace(table, rows=[(place, renamed(row)) for place, row in table.rows])
+    return replace(table, rows=[(place, map_row(row)) for place, row in table.rows])
 
 
-def _without(record: Record, dropped: AbstractSet[str]) -> Record:
-    """The record without attributes that are made of other columns: price_max of the prices."""
-    left = {name: value for name, value in record.attributes.items() if column_key(name) not in dropped}
-    return record if len(left) == len(record.attributes) else replace(record, attributes=left)
+def _drop_attributes(record: Record, dropped: AbstractSet[str]) -> Record:
+    """Return the record without dropped attributes that are computed from other columns: price_max of the prices."""
+    kept = {name: value for name, value in record.attributes.items() if column_key(name) not in dropped}
+    return record if len(kept) == len(record.attributes) else replace(record, attributes=kept)

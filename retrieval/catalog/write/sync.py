@@ -191,7 +191,7 @@ class Build:
         gone = {name: number for name, number in self._stored.items() if name not in wanted}
         if not gone or self._options.prune:
             return gone
-        if any(one.hides for one in self._skipped):
+        if any(one.may_hide_items for one in self._skipped):
             self._hidden = len(gone)
             return {}
         if len(gone) * 2 > len(self._stored):

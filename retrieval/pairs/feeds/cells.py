@@ -1,85 +1,89 @@
-"""What the cells of shops' feeds say: texts inside HTML, prices, levels of categories, yes and no."""
+"""Cells of product feeds: texts inside HTML, prices, levels of categories, yes and no."""
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from retrieval.pairs.columns import as_id
+from retrieval.pairs.columns import parse_id
 from retrieval.pairs.tables import Value
 
 _LONGEST_PRICE = 40
-
-
-def parts(value: Value) -> list[str]:
-    """All texts in a cell, in order: one, or those of a tag that is repeated; numbers as text, nothing empty."""
-    return list(_parts(value))
-
-
-def _parts(value: Value) -> Iterator[str]:
-    if isinstance(value, list):
-        for part in value:
-            yield from _parts(part)
-    elif (text := as_id(value)) is not None:
-        yield text
-
-
-def first(value: Value) -> str | None:
-    """The first text in a cell, or None where it is empty."""
-    return next(_parts(value), None)
-
-
-def distinct(values: list[str]) -> list[str]:
-    """Each value once, in order."""
-    return list(dict.fromkeys(values))
-
-
-def one_or_all(values: list[str]) -> Value:
-    """A single value as it is, several as a list, none as None."""
-    return values if len(values) > 1 else next(iter(values), None)
-
-
-def levels(value: Value) -> Value:
-    """Levels of a category, "Home > Women > Dresses" or several of them, as one list; None for an empty cell."""
-    paths = (html.unescape(part).split(">") for part in parts(value))
-    return distinct([level.strip() for path in paths for level in path if level.strip()]) or None
-
-
-def slashed(value: Value) -> Value:
-    """Values joined by a slash, as Google has colours and materials: "Black/Gray" is a list of two."""
-    found = [piece.strip() for part in parts(value) if part.lower() != "n/a" for piece in part.split("/")]
-    return one_or_all(distinct([piece for piece in found if piece]))
-
-
-def truth(value: Value) -> bool | None:
-    """Whether a cell says yes or no; None where it says neither."""
-    return _TRUTHS.get((first(value) or "").lower())
-
-
-_TRUTHS = {"yes": True, "true": True, "y": True, "1": True, "no": False, "false": False, "n": False, "0": False}
-
 _PRICE = re.compile(
     r"(?P<before>[A-Z]{3}|[€£$¥])?\s*(?P<digits>\d[\d.,'’\s]*)(?P<after>[A-Z]{3}|[€£$¥])?", re.IGNORECASE
 )
 _PLAIN = re.compile(r"\d{1,15}([.,]\d{0,6})?", re.ASCII)
 _GROUPED = re.compile(r"\d{1,3}(?P<mark>[.,])\d{3}(?:(?P=mark)\d{3}){0,3}(?P<rest>(?!(?P=mark))[.,]\d{1,6})?", re.ASCII)
-_CURRENCIES = {"€": "EUR", "£": "GBP", "$": None, "¥": None}  # the last two are of several countries
+_CURRENCIES = {"€": "EUR", "£": "GBP", "$": None, "¥": None}  # several countries share the last two
+_BOOLEANS = {"yes": True, "true": True, "y": True, "1": True, "no": False, "false": False, "n": False, "0": False}
+
+# Possessive, and ended by "<": a page of unclosed tags takes no longer than any other.
+_TAG = re.compile(r"<(?P<close>/?)(?P<name>[a-zA-Z][a-zA-Z0-9]*+|!)[^<>]*+>")
+_INLINE = frozenset(
+    [
+        *("a", "abbr", "b", "bdi", "bdo", "big", "em", "font", "i", "mark"),
+        *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
+    ]
+)
+_INVISIBLE = {"script", "style"}
+_STILL_HTML = re.compile(r"<(/(p|div|li|ul|ol|span|strong|b|em|h\d|td)|br\s*/?)>", re.IGNORECASE)
 
 
-def price(text: str) -> tuple[float, str | None] | None:
-    """Amount and currency (ISO 4217, or None) of "15.00 USD", "1.234,56 €", "USD 15" or "15"; None for anything else.
+def iter_texts(value: Value) -> Iterator[str]:
+    """Yield all texts in a cell, in order: one, or those of a repeated tag; numbers as text, nothing empty."""
+    if isinstance(value, list):
+        for part in value:
+            yield from iter_texts(part)
+    elif (text := parse_id(value)) is not None:
+        yield text
 
-    A single point is decimal, as Google wants it: "1.234" is less than two. A single comma before three digits parts
-    thousands, before other numbers of digits it is decimal.
+
+def first_text(value: Value) -> str | None:
+    """Return the first text in a cell, or None where it is empty."""
+    return next(iter_texts(value), None)
+
+
+def deduplicate(values: Iterable[str]) -> list[str]:
+    """Return each value that is not empty once, in order."""
+    return list(dict.fromkeys(filter(None, values)))
+
+
+def unwrap_single(values: list[str]) -> Value:
+    """Return a single value as it is, several as a list, none as None."""
+    return values if len(values) > 1 else next(iter(values), None)
+
+
+def split_categories(value: Value) -> Value:
+    """Return the levels of one or several categories, "Home > Women > Dresses", as one list; None for an empty cell."""
+    paths = (html.unescape(text).split(">") for text in iter_texts(value))
+    return deduplicate(level.strip() for path in paths for level in path) or None
+
+
+def split_slashes(value: Value) -> Value:
+    """Return values joined by a slash, as Google has colours and materials: "Black/Gray" is a list of two."""
+    texts = (text for text in iter_texts(value) if text.lower() != "n/a")
+    return unwrap_single(deduplicate(part.strip() for text in texts for part in text.split("/")))
+
+
+def parse_boolean(value: Value) -> bool | None:
+    """Return whether a cell says yes or no; None where it says neither."""
+    return _BOOLEANS.get((first_text(value) or "").lower())
+
+
+def parse_price(text: str) -> tuple[float, str | None] | None:
+    """Return amount and currency (ISO 4217, or None) of "15.00 USD", "1.234,56 €", "USD 15" or "15"; else None.
+
+    A single point is decimal, as Google specifies: "1.234" is less than two. A single comma before three digits
+    separates thousands, before any other number of digits it is decimal.
     """
-    found = _PRICE.fullmatch(text.strip()) if len(text) <= _LONGEST_PRICE else None
-    amount = None if found is None else _amount(re.sub(r"[\s'’]", "", found["digits"]))
-    if found is None or amount is None or (found["before"] and found["after"]):
+    match = _PRICE.fullmatch(text.strip()) if len(text) <= _LONGEST_PRICE else None
+    amount = None if match is None else _parse_amount(re.sub(r"[\s'’]", "", match["digits"]))
+    if match is None or amount is None or (match["before"] and match["after"]):
         return None
-    unit = (found["before"] or found["after"] or "").upper()
+    unit = (match["before"] or match["after"] or "").upper()
     return amount, _CURRENCIES.get(unit, unit or None)
 
 
-def _amount(digits: str) -> float | None:
+def _parse_amount(digits: str) -> float | None:
     grouped = _GROUPED.fullmatch(digits)
     if grouped and (digits.count(".") != 1 or grouped["rest"]):
         rest = grouped["rest"] or ""
@@ -88,37 +92,25 @@ def _amount(digits: str) -> float | None:
     return float(digits.replace(",", ".")) if _PLAIN.fullmatch(digits) else None
 
 
-# Possessive, and ended by "<": a page of unclosed tags takes no longer than any other.
-_TAG = re.compile(r"<(?P<close>/?)(?P<name>[a-zA-Z][a-zA-Z0-9]*+|!)[^<>]*+>")
-_IN_A_WORD = frozenset(
-    [
-        *("a", "abbr", "b", "bdi", "bdo", "big", "em", "font", "i", "mark"),
-        *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
-    ]
-)
-_UNSEEN = {"script", "style"}
-_STILL_HTML = re.compile(r"<(/(p|div|li|ul|ol|span|strong|b|em|h\d|td)|br\s*/?)>", re.IGNORECASE)
-
-
-def plain_text(text: str) -> str:
-    """The words of a text that may be HTML, even HTML that was escaped twice; white space made single."""
+def strip_html(text: str) -> str:
+    """Return the words of a text that may be HTML, even HTML escaped twice; white space is collapsed."""
     if "<" in text or "&" in text:
-        text = html.unescape(_without_tags(text))
+        text = html.unescape(_remove_tags(text))
         if _STILL_HTML.search(text):
-            text = html.unescape(_without_tags(text))
+            text = html.unescape(_remove_tags(text))
     return " ".join(text.replace("\0", " ").split())
 
 
-def _without_tags(text: str) -> str:
-    """The text between tags; a space where a block ends, nothing where only the type face changes."""
-    kept: list[str] = []
-    unseen, end = "", 0
+def _remove_tags(text: str) -> str:
+    """Return the text between tags; a block's tag becomes a space, an inline one nothing."""
+    parts: list[str] = []
+    invisible, end = "", 0
     for tag in _TAG.finditer(text):
         name = tag["name"].lower()
-        if not unseen:
-            kept += (text[end : tag.start()], "" if name in _IN_A_WORD else " ")
-            unseen = name if name in _UNSEEN and not tag["close"] else ""
-        elif tag["close"] and name == unseen:
-            unseen = ""
+        if not invisible:
+            parts += (text[end : tag.start()], "" if name in _INLINE else " ")
+            invisible = name if name in _INVISIBLE and not tag["close"] else ""
+        elif tag["close"] and name == invisible:
+            invisible = ""
         end = tag.end()
-    return "".join((*kept, "" if unseen else text[end:]))
+    return "".join((*parts, "" if invisible else text[end:]))

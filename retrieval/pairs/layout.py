@@ -1,0 +1,115 @@
+"""The interface of a layout: it matches a source of pairs and reads it into a collector."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from retrieval.errors import ColumnError
+from retrieval.images import ImageSource
+from retrieval.pairs.image_folder import list_files
+from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
+
+_LONGEST_NAME = 300
+
+
+@dataclass(frozen=True)  # no slots: a cached property needs a dict
+class Source:
+    """A file or folder to read pairs from.
+
+    Attributes:
+        path: Absolute.
+        images: The folder of the images, where they are not beside the file.
+        columns: Columns of a table by the field that each is to become: the `map` of `read_pairs`.
+    """
+
+    path: Path
+    images: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def suffix(self) -> str:
+        """The suffix of a file in lower case; empty for a folder."""
+        return self.path.suffix.lower() if self.path.is_file() else ""
+
+    @cached_property
+    def listing(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """The files under a folder, and the unusable entries with their reasons; see `list_files`."""
+        return list_files(self.path)
+
+    def refuse_map(self) -> ColumnError:
+        """Return the error that columns cannot be mapped."""
+        return ColumnError(
+            f"{self.path.name} is not a table, so its columns cannot be mapped. Map the columns of a CSV, TSV, XML, "
+            f"JSONL or Parquet file."
+        )
+
+
+@dataclass(slots=True)
+class Collector:
+    """Collects the pairs of a source.
+
+    Rows of one id and one image become one pair; a name is skipped once, in a table once in each row.
+    """
+
+    _pairs: dict[tuple[str, Path, str | None], tuple[ImageSource, dict[str, None], dict[str, AttributeValue]]] = field(
+        default_factory=dict
+    )
+    _skipped: dict[tuple[str, str, str], Skipped] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        image: ImageSource,
+        *,
+        captions: Iterable[str] = (),
+        attributes: Mapping[str, AttributeValue] | None = None,
+        id: str | None = None,  # noqa: A002 (what everyone calls it)
+    ) -> None:
+        """Add an image, whose id is its name by default; an attribute keeps its first value."""
+        key = (id or image.name, image.path, image.member)
+        _, texts, values = self._pairs.setdefault(key, (image, {}, {}))
+        texts.update(dict.fromkeys(captions))
+        for name, value in (attributes or {}).items():
+            values.setdefault(name, value)
+
+    def skip(
+        self,
+        name: str,
+        reason: str,
+        *,
+        row: str = "",
+        id: str | None = None,  # noqa: A002
+        may_hide_items: bool = False,
+    ) -> None:
+        """Record a file or row that is not a pair, under a printable name; see `Skipped`."""
+        name, id = _escape_name(name), None if id is None else _escape_name(id)  # noqa: A001
+        key = (name, row, reason if row else "")
+        self._skipped.setdefault(key, Skipped(name, reason, row, id, may_hide_items))
+
+    def to_pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
+        """Return everything that was collected."""
+        pairs = (Pair(key[0], image, tuple(texts), values) for key, (image, texts, values) in self._pairs.items())
+        return Pairs(source, root, layout, tuple(pairs), tuple(self._skipped.values()), tuple(self.notices))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which people lay out pairs on disk.
+
+    Attributes:
+        description: What it consists of, for the message that lists the accepted layouts.
+        matches: Returns whether a source has this layout.
+        read: Adds the pairs of a source to a collector; returns the folder that image names are relative to, and the
+            name of the layout.
+        has_columns: Whether columns can be mapped to fields.
+    """
+
+    description: str
+    matches: Callable[[Source], bool]
+    read: Callable[[Source, Collector], tuple[Path, str]]
+    has_columns: bool = False
+
+
+def _escape_name(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()[:_LONGEST_NAME]

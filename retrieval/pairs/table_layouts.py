@@ -1,0 +1,142 @@
+"""The layouts whose pairs are the rows of tables: one file, a folder with metadata, a folder of Parquet shards."""
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from retrieval.errors import ImageError
+from retrieval.images.sources import ImageSource
+from retrieval.pairs.columns import Record
+from retrieval.pairs.feeds.xml import read_xml
+from retrieval.pairs.image_folder import ImageFolder, has_pictures
+from retrieval.pairs.layout import Collector, Layout, Source
+from retrieval.pairs.table_schemas import GOOGLE, PLAIN, TableSchema, read_records
+from retrieval.pairs.tables import TABLE_SUFFIXES, Table, read_table
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+
+def collect_table(
+    table: Table,
+    source: Source,
+    collector: Collector,
+    *,
+    path: Path,
+    folders: Sequence[Path],
+    schema: TableSchema | None = None,
+    folder: ImageFolder | None = None,
+    inner: str = "",
+) -> tuple[ImageFolder, str]:
+    """Add the pairs of a table to the collector; return the folder of its images, and the name of its layout.
+
+    Args:
+        table: The rows.
+        source: What the table is part of.
+        collector: Receives the pairs, the skipped rows and the notices.
+        path: The table's file.
+        folders: Where its images may be; the first that holds any of the first images is taken.
+        schema: What the columns mean, where that is known.
+        folder: Where its images are, where that is known.
+        inner: Path of the table's folder below the folder of images.
+    """
+    label = posixpath.join(inner, path.name)
+    records, layout = read_records(table, source.columns, schema=schema)
+    for skipped in table.skipped:
+        row = f"{label} {skipped.place}"
+        name = row if skipped.id is None else f"{row} ({skipped.id})"
+        collector.skip(name, skipped.reason, row=row, id=skipped.id, may_hide_items=skipped.may_hide_items)
+    collector.notices += [f"{label}: {notice}" for notice in table.notices]
+    records = [replace(record, place=f"{label} {record.place}") for record in records]
+    folder = folder or _find_image_folder(folders, records, images=source.images, inner=inner)
+    _add_records(records, folder, collector, inner=inner, packed=path if table.packed else None)
+    return folder, layout
+
+
+def _find_image_folder(
+    folders: Sequence[Path], records: list[Record], *, images: Path | None, inner: str
+) -> ImageFolder:
+    if images is not None:
+        return ImageFolder(images, by_basename=True)
+    for folder in folders:
+        names = (f"{folder}/{inner}/{name}" for record in records[:100] for name in record.images)
+        if any(os.path.exists(name) for name in names):  # noqa: PTH110 (false, where Path raises on odd names)
+            return ImageFolder(folder)
+    return ImageFolder(folders[0])
+
+
+def _add_records(
+    records: list[Record], folder: ImageFolder, collector: Collector, *, inner: str, packed: Path | None
+) -> None:
+    """Add the images of the records; `packed` is the Parquet file that holds them."""
+    for record in records:
+        row, identity = record.place, record.id
+        if not record.images:
+            name = row if identity is None else f"{row} ({identity})"
+            collector.skip(name, "names no image", row=row, id=identity)
+        for name in record.images:
+            try:
+                image = _packed_image(packed, name, inner=inner) if packed else folder.find(name, inner=inner)
+            except ImageError as error:
+                collector.skip(name, f"{error} ({row})", row=row, id=identity)
+            else:
+                collector.add(image, captions=record.captions, attributes=record.attributes, id=identity)
+
+
+def _packed_image(path: Path, member: str, *, inner: str) -> ImageSource:
+    """Return an image inside a Parquet file, named by the number of its row, from 0."""
+    return ImageSource(path, posixpath.join(inner, path.name, member.rpartition("#")[2]), member)
+
+
+def _read_file(source: Source, collector: Collector) -> tuple[Path, str]:
+    path = source.path
+    table = read_xml(path) if source.suffix == ".xml" else read_table(path)
+    schema = GOOGLE if source.suffix == ".xml" else PLAIN if table.packed else None
+    folders = [path.parent, path.parent / "images"]
+    folder, layout = collect_table(table, source, collector, path=path, folders=folders, schema=schema)
+    return folder.root, layout
+
+
+def _read_folder(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
+    root, folder = source.path, None
+    for path in paths:
+        inner = path.parent.relative_to(root).as_posix() if path.parent != root else ""
+        folders = [root, root / "images"]
+        folder, _ = collect_table(
+            read_table(path), source, collector, path=path, folders=folders, schema=PLAIN, folder=folder, inner=inner
+        )
+    return folder.root if folder else root
+
+
+def _metadata_files(source: Source) -> list[Path]:
+    """Return the metadata file in the folder itself, else those in its subfolders."""
+    if not source.path.is_dir():
+        return []
+    top = [path for name in _METADATA if (path := source.path / name).is_file()][:1]
+    return top or [source.path / name for name in source.listing[0] if posixpath.basename(name) in _METADATA]
+
+
+def _parquet_files(source: Source) -> list[Path]:
+    if not source.path.is_dir() or has_pictures(source.listing[0]):
+        return []
+    return [source.path / name for name in source.listing[0] if name.lower().endswith(".parquet")]
+
+
+TABLE_FILE = Layout(
+    "a CSV, TSV, JSONL or Parquet file with an image column, a Google Merchant feed (XML, TSV or CSV) or a Shopify "
+    "export of products (CSV)",
+    lambda source: source.suffix in {*TABLE_SUFFIXES, ".xml"},
+    _read_file,
+    has_columns=True,
+)
+METADATA_FOLDER = Layout(
+    "a folder with metadata.jsonl or metadata.csv",
+    lambda source: bool(_metadata_files(source)),
+    lambda source, collector: (_read_folder(_metadata_files(source), source, collector), "metadata"),
+)
+PARQUET_FOLDER = Layout(
+    "a folder of Parquet files",
+    lambda source: bool(_parquet_files(source)),
+    lambda source, collector: (_read_folder(_parquet_files(source), source, collector), "table"),
+)

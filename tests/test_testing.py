@@ -1,0 +1,46 @@
+"""The project's own index kinds and encoders keep the contracts of `retrieval.testing`, which notice breaches."""
+
+import numpy as np
+import pytest
+from fake_encoder import FakeEncoder
+from oracles import (
+    SMALL,
+    one_thread,  # noqa: F401 - pytest uses it
+)
+from tiny_models import write_tiny_model
+
+from index.kinds import KINDS
+from index.kinds.faiss_index import FaissCandidates
+from retrieval.encoder import load_encoder
+from retrieval.testing.encoders import check_encoder
+from retrieval.testing.kinds import check_index_kind
+
+MIN_RECALL = {"exact": 1.0, "hnsw": 0.95, "ivf": 1.0, "ivfpq": 0.95}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_index_kind_keeps_the_contract(kind):
+    check_index_kind(SMALL[kind], min_recall=MIN_RECALL[kind])
+
+
+def test_contract_notices_a_kind_that_misses_neighbors(monkeypatch):
+    candidates = FaissCandidates.candidates
+    monkeypatch.setattr(FaissCandidates, "candidates", lambda self, *args: candidates(self, *args)[:, ::2])
+    with pytest.raises(AssertionError):
+        check_index_kind(SMALL["hnsw"], min_recall=0.95)
+
+
+def test_encoders_keep_the_contract(tmp_path):
+    write_tiny_model(tmp_path)
+    check_encoder(lambda: load_encoder(tmp_path, device="cpu"))
+    check_encoder(FakeEncoder)
+
+
+def test_contract_notices_an_encoder_whose_rows_have_another_length():
+    class LongEncoder(FakeEncoder):
+        def encode_texts(self, texts):
+            """Return rows of length 2."""
+            return np.float32(2) * super().encode_texts(texts)
+
+    with pytest.raises(AssertionError):
+        check_encoder(LongEncoder)

@@ -512,7 +512,7 @@ def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
         assert (catalog.dimension, catalog.info()["encoder"]) == (DIMENSION, None)
         with pytest.raises(CatalogError, match="no encoder yet"):
             catalog.search("red")
-        with pytest.raises(CatalogError, match=r"item 'b'.*dimension 2, and 24"):
+        with pytest.raises(CatalogError, match=r"Item 'b'.*dimension 2, and 24"):
             catalog.upsert([{"id": "b", "image_vectors": [[1, 0]]}])
         assert len(catalog) == 1
     wide = FakeEncoder()

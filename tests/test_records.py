@@ -11,6 +11,7 @@ import pytest
 from sql_filters import filter_sql
 
 from retrieval.catalog.entries import Entries
+from retrieval.catalog.items import encode_attributes, parse_item
 from retrieval.errors import CatalogError, CatalogFormatError, CatalogLockedError
 from retrieval.filters import parse_filter
 from retrieval.filters.column_store import ColumnStore
@@ -19,7 +20,6 @@ from retrieval.records.database import FILE, Database, create_database, is_blank
 from retrieval.records.locks import writer_lock
 from retrieval.records.slots import VectorRecord
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
-from retrieval.types import attributes_json, item_from
 from retrieval.words.search import WordSearch
 
 
@@ -34,7 +34,7 @@ def database(tmp_path):
 def stored(name, *, slots=(0,), captions=(), number=None, attributes=None):
     images = [StoredImage(None, f"/{name}/{slot}.png", None, None, f"hash{slot}", 1, 2, slot) for slot in slots]
     texts = [StoredCaption(text, slot) for slot, text in enumerate(captions)]
-    return StoredItem(name, number, attributes_json(attributes or {}), None, images, texts)
+    return StoredItem(name, number, encode_attributes(attributes or {}), None, images, texts)
 
 
 def put(database, *items, attributes=None):
@@ -472,34 +472,34 @@ def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
         ({"id": " ", "images": ["a.png"]}, "needs an id"),
         ({"id": "a"}, "has no image"),
         ({"id": "a", "image": "a.png"}, "unknown fields"),
-        ({"id": "a", "images": "a.png"}, "images is a list"),
-        ({"id": "a", "images": [3]}, "an image is a path"),
-        ({"id": "a", "images": ["a.png"], "captions": [3]}, "captions are texts"),
+        ({"id": "a", "images": "a.png"}, "images must be a list"),
+        ({"id": "a", "images": [3]}, "an image must be a path"),
+        ({"id": "a", "images": ["a.png"], "captions": [3]}, "captions must be texts"),
         ({"id": "a", "images": ["a.png"], "attributes": {"x": object()}}, "attribute 'x'"),
         ({"id": "a", "images": ["a.png"], "attributes": {"x": {1, "b"}}}, "attribute 'x': .* has no order"),
         ({"id": "a", "images": ["a.png"], "attributes": {"x": np.datetime64("2026-01-31", "ns")}}, "a date is text"),
         ({"id": "a", "images": ["a.png"], "attributes": {"x": np.timedelta64(5, "ns")}}, "timedelta64"),
-        ({"id": "a", "images": ["a.png"], "attributes": [1]}, "attributes are a mapping"),
+        ({"id": "a", "images": ["a.png"], "attributes": [1]}, "attributes must be a mapping"),
         ({"id": "a", "images": ["a.png", "b.png"], "image_vectors": [[1, 0]]}, "2 images and 1 image_vectors"),
         ({"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": []}, "caption_vectors"),
         ({"id": "a", "image_vectors": [[0, 0]]}, "all zeros"),
         ({"id": "a", "image_vectors": [[1, 0, 0]]}, "dimension 3, and 2"),
-        ("a", "an item is a mapping"),
+        ("a", "An item must be a mapping"),
     ],
 )
 def test_an_item_of_another_form_is_refused_with_the_reason(given, message, tmp_path):
     with pytest.raises(CatalogError, match=message):
-        item_from(given, root=tmp_path, dimension=2)
+        parse_item(given, root=tmp_path, dimension=2)
 
 
 def test_the_first_item_of_a_catalog_has_vectors_of_one_dimension(tmp_path):
     given = {"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": [[1, 0, 0]]}
     with pytest.raises(CatalogError, match="caption_vectors: The vectors have dimension 3, and 2"):
-        item_from(given, root=tmp_path, dimension=None)
+        parse_item(given, root=tmp_path, dimension=None)
 
 
 def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path):
-    item = item_from(
+    item = parse_item(
         {
             "id": 7,
             "image_vectors": [[3, 4]],
@@ -513,7 +513,7 @@ def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path
     assert (item.id, item.captions) == ("7", ("b", "a"))
     np.testing.assert_allclose(item.image_vectors, [[0.6, 0.8]], atol=1e-7)
     np.testing.assert_array_equal(item.caption_vectors, [[1, 0], [0, 1]])
-    assert attributes_json(item.attributes) == '{"list":[0.5,true],"n":3,"x":null}'
+    assert encode_attributes(item.attributes) == '{"list":[0.5,true],"n":3,"x":null}'
 
 
 def test_a_relative_picture_is_looked_for_under_the_root_then_here(tmp_path, monkeypatch):
@@ -523,5 +523,5 @@ def test_a_relative_picture_is_looked_for_under_the_root_then_here(tmp_path, mon
     (tmp_path / "root" / "a.png").touch()
     (tmp_path / "here" / "a.png").touch()
     (tmp_path / "here" / "b.png").touch()
-    item = item_from({"id": "x", "images": ["a.png", "b.png"]}, root=tmp_path / "root", dimension=None)
+    item = parse_item({"id": "x", "images": ["a.png", "b.png"]}, root=tmp_path / "root", dimension=None)
     assert [image.path for image in item.images] == [tmp_path / "root" / "a.png", tmp_path / "here" / "b.png"]

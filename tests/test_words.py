@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.catalog.items import encode_attributes
 from retrieval.records import Records, StoredCaption, StoredItem, schema
-from retrieval.types import attributes_json
 from retrieval.words import search
 from retrieval.words.search import MAX_SHARED, WordSearch
 from retrieval.words.spelling import SpellingIndex, select_corrections
@@ -38,7 +38,7 @@ def put(records, *items):
             StoredItem(
                 name := item.get("id", f"item {place}"),
                 known.get(name),
-                attributes_json(one),
+                encode_attributes(one),
                 None,
                 [],
                 [StoredCaption(text, slot) for slot, text in enumerate(item.get("captions", []))],

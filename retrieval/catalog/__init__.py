@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike
 from index.errors import IndexingError
 from index.kinds import KINDS
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.evaluation import ServedCatalog, ServedSide
+from retrieval.catalog.evaluation import ServedCatalog, serve_sides
 from retrieval.catalog.info import catalog_info
 from retrieval.catalog.search.batch import Searcher
 from retrieval.catalog.search.caption_weight import learn_caption_weight
@@ -27,7 +26,7 @@ from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import ImageInput
 from retrieval.records.database import Database, create_database, is_blank, is_catalog, is_new
-from retrieval.records.state import SIDES, VectorSpace
+from retrieval.records.state import SIDES
 from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
 
 __all__ = [
@@ -253,10 +252,7 @@ class Catalog:
         return self.search_many([SearchRequest(**arguments)])[0]
 
     def search_many(self, requests: Sequence[SearchRequest]) -> list[Hits]:
-        """Return the hits of each request: texts are embedded in one forward pass, an index is searched once for all.
-
-        Args:
-            requests: `SearchRequest` takes the arguments of `search`.
+        """Return the hits of each request; texts share one forward pass, requests one index search where they can.
 
         Raises:
             QueryError, ImageError, CatalogError: of the first request that fails.
@@ -278,78 +274,57 @@ class Catalog:
     # --- facts
 
     def ids(self, *, after: str | None = None, limit: int = 1000) -> list[str]:
-        """Return the first ids in the order of their characters; with `after`, the last one of a page, the next page.
+        """Return the first `limit` ids in the order of their characters; with `after`, those that follow that id.
 
         Raises:
             QueryError: `limit` is less than 1.
         """
         if limit < 1:
-            raise QueryError(f"limit is a number of ids, at least 1, not {limit!r}.")
+            raise QueryError(f"limit must be at least 1, not {limit!r}.")
         with self._database.reading() as records:
             return records.ids_after(after or "", limit=limit)
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
-        """Return those of the items that there are: `id`, `images` as paths, `captions` and `attributes`, by id.
+        """Return the items that exist, by id: `id`, `images` as paths, `captions` and `attributes`.
 
         Args:
             ids: Of the items.
             vectors: Also return `image_vectors` and `caption_vectors`, unit rows (n, d), one each; `upsert` takes them.
 
         Raises:
-            CatalogError: the file of vectors is gone.
+            CatalogError: the file of vectors is missing.
         """
-        gone = None
-        while True:
-            with self._database.reading() as records:
-                try:
-                    return read_items(records, list(ids), vectors=vectors)
-                except FileNotFoundError as error:  # a compaction took it away after the records were read
-                    if error.filename == gone:
-                        raise CatalogError(f"The vectors {gone} are missing: put the file back from a copy.") from error
-                    gone = error.filename
+        return read_items(self._database, list(ids), vectors=vectors)
 
     @property
     def encoder(self) -> Encoder:
         """The encoder, loaded now if it was not yet."""
-        self._refreshed_space()
+        with self._database.reading() as records:
+            self._encoder.update(records.state().space)
         return self._encoder.load("image")
 
     @property
     def dimension(self) -> int | None:
         """Length of the vectors; None before the first one."""
-        return self._refreshed_space().dimension
-
-    def _refreshed_space(self) -> VectorSpace:
         with self._database.reading() as records:
-            self._encoder.update(records.state().space)
-        return self._encoder.space
+            return records.state().space.dimension
 
     @property
     def served(self) -> ServedCatalog:
-        """Both sides as an evaluation asks them, to compare the indexes that serve with exact search."""
-        served = {side: self._served(side) for side in SIDES}
-        return ServedCatalog(images=served["images"], captions=served["captions"])
-
-    def _served(self, side: SideName) -> ServedSide | None:
-        with self._sides[side].reading(self._database):
-            if not len(self._sides[side]):
-                return None
-        self._sides[side].updater.wait()
-        fingerprint = self._refreshed_space().fingerprint("image" if side == "images" else "text")
-        return ServedSide(self._sides[side], self._database, fingerprint)
+        """Both sides with their indexes up to date, to compare search through an index with exact search."""
+        return serve_sides(self._database, self._sides)
 
     def image_source(self, name: str, position: int = 0) -> ImageSource | None:
-        """Return where a picture of the item of this id is, for `open_image`: also inside a container.
+        """Return where an item's picture is, also inside a container, for `open_image`.
 
-        A hit says which: `image_source(hit.id, hit.position)`. None where there is no such picture or item, or only
-        its vector is known.
+        For a hit: `image_source(hit.id, hit.position)`. None without such a picture or item, or with its vector alone.
         """
         with self._database.reading() as records:
             sources = read_image_sources(records, name)
         return sources[position] if position < len(sources) else None
 
     def info(self) -> dict[str, Any]:
-        """Return what there is to say about the catalog, as JSON values: counts, sizes, encoder, indexes, format."""
+        """Return counts, sizes, encoder, indexes and format of the catalog, as JSON values."""
         return catalog_info(self._database, device=self._device)
 
     def __len__(self) -> int:
@@ -357,7 +332,7 @@ class Catalog:
             return records.counts()["items"]
 
     def close(self) -> None:
-        """Let go of the files; searches that are under way finish, and so does the building of an index."""
+        """Close the files, once running searches and index builds have finished."""
         for side in self._sides.values():
             side.updater.wait()
         self._database.close()
@@ -365,9 +340,7 @@ class Catalog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

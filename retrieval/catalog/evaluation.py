@@ -7,7 +7,7 @@ import numpy as np
 
 from index.exact import exact_search
 from index.vectors import Ids, Neighbors, Rows
-from retrieval.catalog.side import Side
+from retrieval.catalog.side import Side, Sides
 from retrieval.hashing import content_hash
 from retrieval.records.database import Database
 
@@ -18,7 +18,6 @@ class ServedSide:
 
     side: Side
     database: Database
-    fingerprint: str
 
     @property
     def kind(self) -> str:
@@ -42,7 +41,8 @@ class ServedSide:
         target = self.side.target
         keys = [text if target == "images" else content_hash(text.encode()) for text in contents]
         with self.database.reading() as records:
-            known = records.slots.find_vectors(target, keys, fingerprint=self.fingerprint)
+            fingerprint = records.state().space.fingerprint("image" if target == "images" else "text")
+            known = records.slots.find_vectors(target, keys, fingerprint=fingerprint)
         live = {key: vector.slot for key, vector in known.items() if vector.live}
         return np.array([live.get(key, -1) for key in keys], np.int64)
 
@@ -53,3 +53,13 @@ class ServedCatalog:
 
     images: ServedSide | None
     captions: ServedSide | None
+
+
+def serve_sides(database: Database, sides: Sides) -> ServedCatalog:
+    """Return both sides, once their indexes are up to date."""
+    for side in sides.values():
+        with side.reading(database):
+            pass  # starts to update an index that is behind
+        side.updater.wait()
+    served = {name: ServedSide(side, database) if len(side) else None for name, side in sides.items()}
+    return ServedCatalog(images=served["images"], captions=served["captions"])

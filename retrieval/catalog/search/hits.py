@@ -9,8 +9,10 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.catalog.ranking import Ranking
+from retrieval.errors import CatalogError
 from retrieval.images.sources import ImageSource
 from retrieval.records import Records, StoredImage, StoredItem
+from retrieval.records.database import Database
 from retrieval.records.state import SIDES
 from retrieval.records.vector_store import map_rows, vector_path
 from retrieval.types import Hit, SideName, Target
@@ -53,12 +55,24 @@ def read_hits(
     return hits
 
 
-def read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
+def read_items(database: Database, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
     """Return the items of these ids, by id, without those that do not exist.
 
     Raises:
-        FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
+        CatalogError: the file of vectors is missing.
     """
+    missing = None
+    while True:
+        with database.reading() as records:
+            try:
+                return _read_items(records, ids, vectors=vectors)
+            except FileNotFoundError as error:  # compacted away, unless the next records name it too
+                if error.filename == missing:
+                    raise CatalogError(f"The vectors {missing} are missing: put the file back from a copy.") from error
+                missing = error.filename
+
+
+def _read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
     rows = {side: _map_side(records, side) for side in SIDES} if vectors else None
     return {
         item.id: {

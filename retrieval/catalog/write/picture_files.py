@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from retrieval.catalog.items import escape_surrogates
 from retrieval.errors import ImageError
 from retrieval.files import sync, write_atomically
 from retrieval.hashing import content_hash
@@ -12,7 +13,7 @@ from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Skipped
 from retrieval.records.database import report_disk_errors
-from retrieval.types import Item, shown
+from retrieval.types import Item
 
 FOLDER: Final = "pictures"
 
@@ -30,7 +31,7 @@ def store_pictures(catalog: Path, items: Iterable[Mapping[str, Any] | Item]) -> 
             stored.append(_store_bytes(catalog, item) if isinstance(item, Mapping) else item)
         except ImageError as error:
             name = item.get("id") if isinstance(item, Mapping) else item.id
-            skipped.append(Skipped(shown(str(name)), f"a picture {error}"))
+            skipped.append(Skipped(escape_surrogates(str(name)), f"a picture {error}"))
     return stored, skipped
 
 

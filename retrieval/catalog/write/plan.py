@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from retrieval.catalog.items import encode_attributes, parse_item
 from retrieval.errors import ImageError, ItemError
 from retrieval.hashing import content_hash
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Skipped
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
-from retrieval.types import Item, attributes_json, item_from
+from retrieval.types import Item
 
 _PATCH_FIELDS: Final = frozenset({"id", "images", "captions", "attributes"})
 
@@ -183,7 +184,7 @@ def _plan_item(item: Item, stored: StoredItem | None, places: Mapping[int, Path]
     planned = PlannedItem(
         item=item,
         source=source if source is not None or stored is None else stored.source,
-        attributes=attributes_json(item.attributes),
+        attributes=encode_attributes(item.attributes),
         stored=stored,
         shares_file=any((str(image.path), image.member) in recorded for image in item.images),
     )
@@ -268,5 +269,5 @@ def _patch_item(stored: StoredItem, change: Mapping[str, Any], root: Path) -> It
         "attributes": merge_patch(json.loads(stored.attributes), attributes),
     }
     if "images" in change:
-        return item_from({**fields, "images": change["images"]}, root=root, dimension=None)
-    return replace(item_from({**fields, "image_vectors": [[1.0]]}, root=root, dimension=None), image_vectors=None)
+        return parse_item({**fields, "images": change["images"]}, root=root, dimension=None)
+    return replace(parse_item({**fields, "image_vectors": [[1.0]]}, root=root, dimension=None), image_vectors=None)

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from retrieval.catalog.encoder import CatalogEncoder
+from retrieval.catalog.items import clean_captions, escape_surrogates, is_storable, normalize_attributes
 from retrieval.catalog.write.commit import ItemCommitter
 from retrieval.catalog.write.embed import ImageEmbedder
 from retrieval.catalog.write.encoder_record import load_and_record, read_state
@@ -18,7 +19,7 @@ from retrieval.catalog.write.plan import PlannedItem, owned_by_other_sources, pl
 from retrieval.errors import CatalogError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import Database
-from retrieval.types import Item, SyncReport, clean_captions, is_storable, plain_attributes, shown
+from retrieval.types import Item, SyncReport
 
 PLANNED_ITEMS: Final = 1000  # compared with the records in one transaction
 BATCH_ITEMS = 1024
@@ -99,7 +100,7 @@ class Build:
                 items.append(item)
             else:
                 reason = "its name or a text is not valid Unicode, or its name has a NUL; rename it"
-                self._skipped.append(Skipped(shown(item.id), reason))
+                self._skipped.append(Skipped(escape_surrogates(item.id), reason))
         return items
 
     def run(self) -> SyncReport:
@@ -137,7 +138,7 @@ class Build:
             owned = owned_by_other_sources(records, planned, source=self._source)
         skipped = [
             Skipped(
-                shown(name),
+                escape_surrogates(name),
                 f"its id is that of an item of {source} with another picture, which stays; give one of them another "
                 f"id, or build the folder that holds both (once that source is gone, its items are taken over)",
                 id=name,
@@ -230,7 +231,7 @@ def _group_by_id(pairs: Pairs) -> Iterator[Item]:
             id=name,
             images=tuple(dict.fromkeys(pair.image for pair in rows)),
             captions=clean_captions(caption for pair in rows for caption in pair.captions),
-            attributes=plain_attributes(attributes, name),
+            attributes=normalize_attributes(attributes, name),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from index.errors import IndexingError
 from retrieval.catalog.encoder import CatalogEncoder, describe_encoder
+from retrieval.catalog.items import is_storable, parse_item
 from retrieval.catalog.side import Side
 from retrieval.catalog.write.commit import ItemCommitter
 from retrieval.catalog.write.embed import ImageEmbedder
@@ -23,7 +24,7 @@ from retrieval.errors import CatalogError, ItemError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import PATIENCE, Database
 from retrieval.records.state import CatalogState, VectorSpace
-from retrieval.types import Item, SideName, SyncReport, is_storable, item_from
+from retrieval.types import Item, SideName, SyncReport
 
 MAX_TOUCHED_SHARE: Final = 0.05  # of all vectors, past which small changes are followed by maintenance
 BUILD_PATIENCE: Final = 5.0  # seconds: a build starts between the changes that a service makes
@@ -202,7 +203,7 @@ def _check_items(items: Iterable[Mapping[str, Any] | Item], root: Path, dimensio
     """
     checked: dict[str, Item] = {}
     for one in items:
-        item = item_from(one, root=root, dimension=dimension)
+        item = parse_item(one, root=root, dimension=dimension)
         if not is_storable(item):
             raise ItemError(f"item {item.id!r}: its name or a text is not valid Unicode, or its name has a NUL")
         for vectors in (item.image_vectors, item.caption_vectors):

@@ -143,7 +143,7 @@ def test_a_patch_of_captions_or_pictures_embeds_these_alone(shop):
     assert shop.search("white", target="captions", k=1)[0].id == "red"
     shop.patch([{"id": "red", "images": [picture("black")]}])
     assert shop.encoder.images == images + 1
-    assert shop.search("black", k=1)[0].id == "red"
+    assert shop.search("black", mode="vectors", k=1)[0].id == "red"
     assert shop.get(["red"])["red"]["captions"] == ["a white square"]
 
 
@@ -164,7 +164,7 @@ def test_changes_that_cannot_be_made_are_named_and_malformed_ones_change_nothing
         ({"id": "red", "price": 3}, "unknown fields"),
         ({"attributes": {}}, "with the id"),
         ({"id": "red", "attributes": [1]}, "attributes are a mapping"),
-        ({"id": "red", "captions": "text"}, "captions is a list"),
+        ({"id": "red", "captions": "text"}, "captions must be a list"),
         ({"id": "red", "images": []}, "has no image"),
     ):
         with pytest.raises(CatalogError, match=message):

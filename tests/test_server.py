@@ -32,7 +32,7 @@ from retrieval.server.auth import ApiKeys, read_key_file
 from retrieval.server.errors import to_api_error
 from retrieval.server.paths import item_path, parse_id
 from retrieval.server.routes.page import PAGE_PATHS
-from retrieval.server.thumbnails import SIZES, EncodedImage, ThumbnailCache
+from retrieval.server.thumbnails import SIZES
 
 VECTOR = [1.0] * DIMENSION
 
@@ -456,16 +456,18 @@ def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
     assert "no file any more" in told(client.get("/items/red/images/0"), 404)
 
 
-def test_thumbnails_are_kept_in_bounded_memory_the_last_used_ones():
-    kept = ThumbnailCache(100)
-    for name in "abc":
-        kept.put(name, EncodedImage(b"x" * 40, "image/webp"))
-        kept.get("a")
-    assert [kept.get(name) is not None for name in "abc"] == [True, False, True]
-    kept.put("a", EncodedImage(b"x" * 30, "image/webp"))
-    assert kept.nbytes == 70
-    kept.put("d", EncodedImage(b"x" * 101, "image/webp"))
-    assert (kept.get("d"), kept.nbytes) == (None, 70)
+def test_thumbnail_cache_is_bounded_in_bytes_and_evicts_the_least_recently_used(shop):
+    with serving(shop, Settings(batch=1)) as client:
+        sizes = [len(client.get(f"/items/{name}/images/0?size=480").content) for name in ("red", "green", "blue")]
+    with serving(shop, Settings(batch=1, thumbnails=sum(sizes) - 1)) as client:
+        cache = client.app.state.service.thumbnails
+        for name in ("red", "green", "red", "blue", "red"):
+            client.get(f"/items/{name}/images/0?size=480")
+            assert cache.currsize == sum(len(data) for data in cache.values()) <= cache.maxsize
+        assert 'retrieval_thumbnails_total{how="made"} 3.0' in client.get("/metrics").text
+    with serving(shop, Settings(batch=1, thumbnails=1)) as client:
+        assert client.get("/items/red/images/0?size=480").status_code == 200
+        assert not client.app.state.service.thumbnails
 
 
 def test_a_thumbnail_is_made_once(client):

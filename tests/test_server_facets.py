@@ -1,12 +1,12 @@
 """The route of facets: what suits a side bar, and what does not."""
 
 import pytest
+from cachetools import TTLCache
 from fake_encoder import FakeEncoder
 from serving import KEYS, READ, make_shop, serving
 
 from retrieval.catalog import Catalog
 from retrieval.server.routes import facets
-from retrieval.server.routes.facets import FacetChooser, choose_facets
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def test_more_attributes_than_one_search_counts(counted):
     assert len(choice["facets"]) == 12
 
 
-def test_the_choice_is_made_again_after_a_while(monkeypatch):
-    made, now = [], [0.0]
-    monkeypatch.setattr(facets, "monotonic", lambda: now[0])
-    monkeypatch.setattr(facets, "_count_values", lambda api: made.append(api) or ({}, 0))
-    chooser = FacetChooser()
-    for now[0] in (0.0, 59.0, 61.0, 62.0):
-        assert chooser.choose("api") == choose_facets({}, 0)
-    assert len(made) == 2
+def test_facets_are_chosen_again_after_a_minute(tmp_path, monkeypatch):
+    counted, now = [], [0.0]
+    monkeypatch.setattr(facets, "_count_values", lambda api: counted.append(api) or ({}, 0))
+    with make_shop(tmp_path) as shop, serving(shop) as client:
+        client.app.state.service.sidebar = TTLCache(1, ttl=60, timer=lambda: now[0])
+        for now[0] in (0.0, 59.0, 61.0, 62.0):
+            assert client.get("/facets").json() == {"facets": [], "group": None, "most": 1000}
+    assert len(counted) == 2
 
 
 def test_a_key_that_reads_may_ask_and_nobody_without_one(tmp_path):

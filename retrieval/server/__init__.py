@@ -51,7 +51,6 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.keys = ApiKeys(settings)
-    app.state.facet_chooser = facets.FacetChooser()
     for module in (search, facets, items, bulk, images, health, page):
         app.routes.extend(module.router.routes)  # `include_router` would hide them from HEAD, OPTIONS and the metrics
     add_exception_handlers(app)

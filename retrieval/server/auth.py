@@ -63,7 +63,17 @@ def _require_scope(scope: Scope) -> list[Any]:
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
         header: Annotated[str | None, Depends(_HEADER)],
     ) -> None:
-        _check(request.app.state.keys, header if bearer is None else bearer.credentials, scope)
+        keys: ApiKeys = request.app.state.keys
+        if not keys.required:
+            return
+        key = header if bearer is None else bearer.credentials
+        granted = None if key is None else keys.find_scope(key)
+        if granted is None:
+            reason = "This request needs a key" if key is None else "This key is unknown"
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, f"{reason}. Send one as `Authorization: Bearer KEY`.", headers=headers)
+        if scope == "write" and granted != "write":
+            raise ApiError(403, "This key has read scope. A change needs a key with write scope.")
 
     return [Depends(check_key)]
 
@@ -72,18 +82,6 @@ READ_ACCESS = _require_scope("read")
 """Dependencies of a route that a key of either scope opens."""
 WRITE_ACCESS = _require_scope("write")
 """Dependencies of a route that only a key with write scope opens."""
-
-
-def _check(keys: ApiKeys, key: str | None, scope: Scope) -> None:
-    if not keys.required:
-        return
-    granted = None if key is None else keys.find_scope(key)
-    if granted is None:
-        reason = "This request needs a key" if key is None else "This key is unknown"
-        headers = {"WWW-Authenticate": "Bearer"}
-        raise ApiError(401, f"{reason}. Send one as `Authorization: Bearer KEY`.", headers=headers)
-    if scope == "write" and granted != "write":
-        raise ApiError(403, "This key has read scope. A change needs a key with write scope.")
 
 
 def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:

@@ -86,12 +86,7 @@ def error_response(error: ApiError) -> JSONResponse:
 def to_field_error(error: ValidationError | RequestValidationError) -> ApiError:
     """Return the API error for invalid fields: their names and reasons, without the values that the client sent."""
     reasons = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors()[:3]]
-    return ApiError(422, escape_surrogates("; ".join(reasons))[:_MAX_DETAIL] + ". See /openapi.json for the schema.")
-
-
-def escape_surrogates(text: str) -> str:
-    """Return a text that every JSON parser accepts."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return ApiError(422, "; ".join(reasons)[:_MAX_DETAIL] + ". See /openapi.json for the schema.")
 
 
 def add_exception_handlers(app: FastAPI) -> None:

@@ -1,7 +1,5 @@
 """Prometheus metrics of a service; each service has its own registry."""
 
-from collections.abc import Callable, Mapping
-
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
@@ -26,25 +24,10 @@ class Metrics:
         self.batches = Histogram("retrieval_batch_searches", "Searches in a batch.", buckets=_SIZES, registry=registry)
         self.thumbnails = Counter("retrieval_thumbnails", "Thumbnails sent.", ["how"], registry=registry)
         self.lines = Counter("retrieval_bulk_lines", "Lines of bulk requests.", ["status"], registry=registry)
-        self._pending = Gauge("retrieval_waiting", "Calls that wait or run.", ["what"], registry=registry)
-        self._ready = Gauge("retrieval_ready", "Whether the service is ready.", registry=registry)
-        self._thumbnail_bytes = Gauge(
-            "retrieval_thumbnail_bytes", "Memory of the cached thumbnails.", registry=registry
-        )
+        self.pending = Gauge("retrieval_waiting", "Calls that wait or run.", ["what"], registry=registry)
+        self.ready = Gauge("retrieval_ready", "Whether the service is ready.", registry=registry)
+        self.thumbnail_bytes = Gauge("retrieval_thumbnail_bytes", "Memory of the cached thumbnails.", registry=registry)
         ProcessCollector(registry=registry)
-
-    def observe(
-        self,
-        *,
-        pending: Mapping[str, Callable[[], float]],
-        ready: Callable[[], float],
-        thumbnail_bytes: Callable[[], float],
-    ) -> None:
-        """Set the functions that are called for the gauges whenever the metrics are rendered."""
-        for calls, count in pending.items():
-            self._pending.labels(calls).set_function(count)
-        self._ready.set_function(ready)
-        self._thumbnail_bytes.set_function(thumbnail_bytes)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -1,18 +1,18 @@
 """Request bodies: JSON that later code can rely on, forms with an image, and images."""
 
-import json
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from retrieval.errors import ImageError
 from retrieval.images import check_image
-from retrieval.server.errors import ApiError, escape_surrogates, to_field_error
+from retrieval.server.errors import ApiError, to_field_error
 from retrieval.server.schemas import DataBody, ImageBody
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -38,18 +38,16 @@ def require_media_type(request: Request, *media_types: str) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return a JSON value of bounded depth, with finite numbers, integers of 64 bits and valid Unicode.
+    """Return a JSON value of bounded depth, with finite numbers, integers of 64 bits and no NUL characters.
 
     Raises:
         ApiError: 400, it is anything else.
     """
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ApiError(400, f"The body is not JSON: {error.msg}, line {error.lineno}.") from None
-    except (ValueError, RecursionError):
-        raise ApiError(400, "The body is not JSON: it cannot be decoded.") from None
-    _check_values(value)
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"The body is not JSON: {error}.") from None
+    _check_value(value, depth=1)
     return value
 
 
@@ -93,7 +91,7 @@ async def read_form(request: Request) -> dict[str, bytes]:
         parts = {name: await _read_part(part) for name, part in form.multi_items()}
         await form.close()
     except Exception as error:  # noqa: BLE001 - the parser raises nearly every built-in error on malformed forms
-        reason = escape_surrogates(str(error))[:100] or "it is malformed"
+        reason = str(error).encode("utf-8", "backslashreplace").decode()[:100] or "it is malformed"
         raise ApiError(400, f"The form cannot be read: {reason}.") from None
     return parts
 
@@ -116,41 +114,19 @@ async def _read_part(part: UploadFile | str) -> bytes:
     return await part.read() if isinstance(part, UploadFile) else part.encode()
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _check_values(value: Any) -> None:
-    """Check every value once, level by level: recursion would overflow the stack."""
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ApiError(400, f"The body is nested deeper than {MAX_DEPTH} levels.")
-        for one in level:
-            _check_value(one)
-        level = [child for one in level for child in _children(one)]
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return (*value.keys(), *value.values())
-    return value if isinstance(value, list) else ()
-
-
-def _check_value(value: Any) -> None:
-    if isinstance(value, str):
-        _check_text(value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ApiError(400, "The body has a number that is too large.")
-    elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-        raise ApiError(400, "The body has an integer of more than 64 bits.")
-
-
-def _check_text(text: str) -> None:
-    if "\0" in text:
-        raise ApiError(400, "The body has a text with a NUL character.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ApiError(400, "The body has a text that is not valid Unicode (half of a surrogate pair).") from None
+def _check_value(value: Any, *, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ApiError(400, f"The body is nested deeper than {MAX_DEPTH} levels.")
+    match value:
+        case dict():
+            for part in (*value.keys(), *value.values()):
+                _check_value(part, depth=depth + 1)
+        case list():
+            for part in value:
+                _check_value(part, depth=depth + 1)
+        case str() if "\0" in value:
+            raise ApiError(400, "The body has a text with a NUL character.")
+        case float() if not math.isfinite(value):
+            raise ApiError(400, "The body has a number that is too large.")
+        case int() if not -_MAX_INTEGER <= value < _MAX_INTEGER:
+            raise ApiError(400, "The body has an integer of more than 64 bits.")

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
+from cachetools import LRUCache, TTLCache
 from fastapi import Depends, Request
 
 from retrieval.errors import RetrievalError
@@ -14,7 +16,6 @@ from retrieval.server.errors import ApiError
 from retrieval.server.executors import BoundedExecutor
 from retrieval.server.metrics import Metrics
 from retrieval.server.settings import Settings
-from retrieval.server.thumbnails import ThumbnailCache
 
 if TYPE_CHECKING:
     from retrieval.catalog.search.request import SearchRequest
@@ -24,6 +25,7 @@ logger = logging.getLogger("retrieval.server")
 _READ_THREADS = 4
 _DEFAULT_BATCH = 16
 _LARGE_BODY = 64 * 2**10  # bytes
+_SIDEBAR_SECONDS = 60
 
 Parsed = TypeVar("Parsed")
 
@@ -37,6 +39,8 @@ class Service:
         read_executor: Threads that read items and images.
         write_executor: The one thread that changes items.
         health_executor: A thread for health checks: waiting reads do not make the service look ill.
+        thumbnails: WebP data by entity tag; used on the event loop only.
+        sidebar: What `/facets` answers, by its only key "facets".
         bulk_requests: Number of bulk requests in progress.
         startup_error: Why the service cannot become ready.
         on_started: Called once it is ready, or has a startup error.
@@ -46,7 +50,7 @@ class Service:
         self.api = api
         self.settings = settings
         self.metrics = Metrics()
-        self.thumbnails = ThumbnailCache(settings.thumbnails)
+        self.thumbnails: LRUCache[str, bytes] = LRUCache(settings.thumbnails, getsizeof=len)
         self.batcher: Batcher[SearchRequest, Json] = Batcher(
             api.search_many, size=settings.batch or _DEFAULT_BATCH, queue=settings.queue
         )
@@ -54,20 +58,17 @@ class Service:
         self.read_executor = BoundedExecutor("reads", threads=_READ_THREADS, queue=settings.queue)
         self.write_executor = BoundedExecutor("changes", threads=1, queue=settings.queue)
         self.health_executor = BoundedExecutor("checks", threads=1, queue=settings.queue)
+        self.sidebar: TTLCache[str, Json] = TTLCache(1, ttl=_SIDEBAR_SECONDS)
         self.bulk_requests = 0
         self.ready = False
         self.startup_error: BaseException | None = None
         self.on_started: Callable[[], None] = lambda: None
         self._warm_up_task: asyncio.Task[None] | None = None
-        self.metrics.observe(
-            pending={
-                "searches": lambda: self.batcher.pending,
-                "reads": lambda: self.read_executor.pending,
-                "changes": lambda: self.write_executor.pending,
-            },
-            ready=lambda: self.ready,
-            thumbnail_bytes=lambda: self.thumbnails.nbytes,
-        )
+        queues = {"searches": self.batcher, "reads": self.read_executor, "changes": self.write_executor}
+        for calls, queue in queues.items():
+            self.metrics.pending.labels(calls).set_function(partial(getattr, queue, "pending"))
+        self.metrics.ready.set_function(lambda: self.ready)
+        self.metrics.thumbnail_bytes.set_function(lambda: self.thumbnails.currsize)
 
     def start(self) -> None:
         """Begin to process searches and to warm up, on the running loop."""

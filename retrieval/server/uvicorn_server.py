@@ -4,9 +4,10 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -36,7 +37,7 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
         RetrievalError: The encoder cannot be loaded.
     """
     service: Service = app.state.service
-    listener = _bind(service.settings)
+    listener = _listen(service.settings.host.strip("[]"), service.settings.port)
     server = _Server(_config(app, service.settings), stop)
 
     def announce() -> None:
@@ -52,7 +53,7 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
 
 
 class _Server(uvicorn.Server):
-    """Exits successfully after a signal, which uvicorn would raise again."""
+    """Exits successfully after a signal."""
 
     def __init__(self, config: uvicorn.Config, stop: threading.Event | None) -> None:
         super().__init__(config)
@@ -62,18 +63,10 @@ class _Server(uvicorn.Server):
         """Check ten times a second whether to stop."""
         return await super().on_tick(counter) or (self._stop is not None and self._stop.is_set())
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal, and immediately at a second Ctrl-C."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Stop, immediately at a second Ctrl-C; uvicorn would also raise the signal again in the end."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 class _Protocol(H11Protocol):
@@ -142,27 +135,23 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _bind(settings: Settings) -> socket.socket:
-    host = settings.host.strip("[]")
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen, naming the protocol: only then does asyncio set TCP_NODELAY, without which small responses take 40 ms."""
     try:
-        return _listen(host, settings.port)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        with ExitStack() as on_error:
+            on_error.callback(listener.close)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            on_error.pop_all()
     except OSError as error:
         reason = error.strerror or error
         raise ServiceError(
-            f"The service cannot listen on {host}:{settings.port}: {reason}. Choose another --port or --host."
+            f"The service cannot listen on {host}:{port}: {reason}. Choose another --port or --host."
         ) from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Listen, naming the protocol: only then does asyncio set TCP_NODELAY, without which small responses take 40 ms."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    family, kind, protocol, _, address = found[0]
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(family, kind, protocol))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        stack.pop_all()
     return listener
 
 

@@ -169,7 +169,7 @@ def _is_full(batch: Sequence[_Line]) -> bool:
 
 async def _with_pauses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
     """Yield the chunks, b"" whenever none came for a while, and None at the end."""
-    coming = asyncio.ensure_future(_next(chunks))
+    coming = asyncio.ensure_future(anext(chunks, None))
     try:
         while True:
             await asyncio.wait({coming}, timeout=_BATCH_SECONDS)
@@ -178,7 +178,7 @@ async def _with_pauses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | No
             elif (chunk := coming.result()) is None:
                 break
             else:
-                coming = asyncio.ensure_future(_next(chunks))
+                coming = asyncio.ensure_future(anext(chunks, None))
                 if chunk:
                     yield chunk
         yield None
@@ -186,13 +186,13 @@ async def _with_pauses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | No
         coming.cancel()
 
 
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(chunks, None)
-
-
 async def _apply_lines(service: Service, lines: Sequence[_Line]) -> list[dict[str, Any]]:
     """Return an answer for each line, once its change is durable."""
-    parsed = [await _parse_on_thread(line, service) for line in lines]
+    parsed: Sequence[ItemChange | ApiError]
+    try:
+        parsed = await service.read_executor.run(_parse_lines, lines, service)
+    except BusyError as error:
+        parsed = [error] * len(lines)
     changes = [one for one in parsed if isinstance(one, ItemChange)]
     try:
         results = iter(await service.apply(changes))
@@ -201,11 +201,8 @@ async def _apply_lines(service: Service, lines: Sequence[_Line]) -> list[dict[st
     return [_answer_line(line, one, results) for line, one in zip(lines, parsed, strict=True)]
 
 
-async def _parse_on_thread(line: _Line, service: Service) -> ItemChange | ApiError:
-    try:
-        return await service.read_executor.run(_parse_line, line, service)
-    except BusyError as error:
-        return error
+def _parse_lines(lines: Sequence[_Line], service: Service) -> list[ItemChange | ApiError]:
+    return [_parse_line(line, service) for line in lines]
 
 
 def _parse_line(line: _Line, service: Service) -> ItemChange | ApiError:

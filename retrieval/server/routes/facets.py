@@ -1,10 +1,9 @@
 """The route of facets: which attributes of a catalog suit a sidebar of filters, and which one groups variants."""
 
 from collections.abc import Mapping
-from time import monotonic
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -16,7 +15,6 @@ from retrieval.server.schemas import error_responses
 from retrieval.server.service import ServiceDep
 
 _MAX_SHOWN = 12
-_MAX_AGE = 60.0  # seconds for which a choice is kept; the counts come with each search
 _MIN_PRESENT = 0.03  # fraction of items that have a value
 _MAX_SAME = 0.98  # fraction of those that have the commonest one
 _MAX_LISTED_NUMBERS = 12  # distinct numbers: a list up to here, a range above
@@ -52,23 +50,14 @@ class FacetsResponse(BaseModel):
     responses={200: {"model": FacetsResponse}, **error_responses(401, 403, 503)},
     summary="Attributes for a sidebar",
 )
-async def list_facets(request: Request, service: ServiceDep) -> JSONResponse:
+async def list_facets(service: ServiceDep) -> JSONResponse:
     """List the attributes that tell items apart with few values or with numbers; at most a minute old."""
-    chosen = await service.read_executor.run(request.app.state.facet_chooser.choose, service.api)
-    return JSONResponse({**chosen, "most": service.settings.max_results})
-
-
-class FacetChooser:
-    """Chooses facets for a sidebar, and keeps the choice for a minute."""
-
-    def __init__(self) -> None:
-        self._chosen: tuple[float, Json] | None = None
-
-    def choose(self, api: CatalogAPI) -> Json:
-        """Return the choice for a catalog."""
-        if self._chosen is None or monotonic() - self._chosen[0] > _MAX_AGE:
-            self._chosen = monotonic(), choose_facets(*_count_values(api))
-        return self._chosen[1]
+    sidebar = service.sidebar.get("facets")
+    if sidebar is None:
+        sidebar = service.sidebar["facets"] = choose_facets(
+            *await service.read_executor.run(_count_values, service.api)
+        )
+    return JSONResponse({**sidebar, "most": service.settings.max_results})
 
 
 def choose_facets(counts: Mapping[str, Json], items: int) -> Json:

@@ -11,7 +11,7 @@ from retrieval.server.errors import ApiError
 from retrieval.server.paths import ItemId
 from retrieval.server.schemas import error_responses
 from retrieval.server.service import Service, ServiceDep
-from retrieval.server.thumbnails import SIZES, EncodedImage, entity_tag, make_thumbnail, read_original
+from retrieval.server.thumbnails import SIZES, THUMBNAIL_TYPE, make_thumbnail, read_original
 
 _MAX_AGE = 60  # seconds: after a change, a path has another image
 _CONTENT = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
@@ -40,28 +40,29 @@ async def get_image(  # noqa: PLR0917 - FastAPI passes them by name
     if size is not None and size not in SIZES:
         raise ApiError(422, f"There is no size {size}. Ask for {', '.join(map(str, SIZES))}, or omit it.")
     image = await service.read_executor.run(service.api.find_image, item_id, position)
-    tag = entity_tag(image.version, size)
+    tag = f'"{image.version}"' if size is None else f'"{image.version}-{size}"'
     # Opened in a browser, a response must be an image and nothing else, whatever its bytes could also be read as.
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={_MAX_AGE}", "Content-Disposition": "inline"}
     if _is_current(request, tag):
         return Response(status_code=304, headers=headers)
     try:
-        encoded = await _encode(service, image, size)
+        if size is None:
+            data, media_type = await service.read_executor.run(read_original, image.source)
+        else:
+            data, media_type = await _get_thumbnail(service, image, tag=tag, size=size), THUMBNAIL_TYPE
     except ImageError as error:
         reason = str(error).replace("there is no such file", "has no file any more")
         raise ApiError(404, f"The image {reason}.") from None
-    return Response(encoded.data, media_type=encoded.media_type, headers=headers)
+    return Response(data, media_type=media_type, headers=headers)
 
 
-async def _encode(service: Service, image: VersionedImage, size: int | None) -> EncodedImage:
-    if size is None:
-        return await service.read_executor.run(read_original, image.source)
-    tag = entity_tag(image.version, size)
+async def _get_thumbnail(service: Service, image: VersionedImage, *, tag: str, size: int) -> bytes:
     thumbnail = service.thumbnails.get(tag)
     service.metrics.thumbnails.labels("made" if thumbnail is None else "kept").inc()
     if thumbnail is None:
         thumbnail = await service.read_executor.run(make_thumbnail, image.source, size)
-        service.thumbnails.put(tag, thumbnail)
+        if len(thumbnail) <= service.thumbnails.maxsize:
+            service.thumbnails[tag] = thumbnail
     return thumbnail
 
 

@@ -63,7 +63,7 @@ def theirs(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> 
 
 def everything(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> list[float]:
     """The whole report: every metric, with intervals from 1,000 resamples."""
-    from retrieval.evaluate.report import Direction, bootstrap
+    from retrieval.evaluate.measures import Direction, bootstrap
     from retrieval.metrics import Relevance, rank
 
     right = Relevance.from_pairs(np.arange(len(texts)), image_of_text, queries=len(texts), targets=len(images))

@@ -110,7 +110,7 @@ def _row(name: str, report: Report) -> list[object]:
 
 def _cell(report: Report, figure: str) -> str:
     interval = report.intervals[figure]
-    return f"{100 * report.figures[figure]:.0f} ({100 * interval.low:.0f}–{100 * interval.high:.0f})"
+    return f"{100 * report.metrics[figure]:.0f} ({100 * interval.low:.0f}–{100 * interval.high:.0f})"
 
 
 def _in_languages(encoder: Any, data: Path) -> list[list[object]]:

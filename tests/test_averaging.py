@@ -75,7 +75,7 @@ def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
 
 
 def graded(run, source):
-    figures = evaluate(load_encoder(run, device="cpu"), source, resamples=0).figures
+    figures = evaluate(load_encoder(run, device="cpu"), source, resamples=0).metrics
     return {name: figures[name] for name in RECALLS}
 
 

@@ -1,4 +1,4 @@
-"""evaluate, its report and the gap of an index: what is asked, what is right, and what each figure then is."""
+"""evaluate, its report and the recall through an index: the queries, their relevant answers, and each metric."""
 
 import json
 from dataclasses import replace
@@ -85,28 +85,28 @@ def perfect(picture, count=6):
 def test_a_perfect_encoder_finds_everything_first(picture):
     report = evaluate(*perfect(picture), resamples=50)
     assert report.as_json()["metrics"] | dict.fromkeys(RECALLS, 1.0) == report.as_json()["metrics"]
-    assert report.figures["rsum"] == pytest.approx(600)
+    assert report.metrics["rsum"] == pytest.approx(600)
     assert report.as_json()["median_rank"] == {"text_to_image": 1.0, "image_to_text": 1.0}
     assert all(one.low == one.high == one.value for one in report.intervals.values())
 
 
-def test_known_ranks_give_known_figures(picture):
+def test_known_ranks_give_known_metrics(picture):
     """Three pictures; the texts rank their own picture 1st, 2nd and 3rd: R@1 1/3, MRR 11/18, median rank 2."""
     images = {n: axis(n, 3) for n in range(3)}
     texts = {"a": [3, 2, 1], "b": [3, 2, 1], "c": [3, 2, 1]}
     pairs = pairs_of(*(Pair(text, picture(n), (text,)) for n, text in enumerate("abc")))
-    figures = evaluate(TableEncoder(images, texts), pairs, resamples=0).figures
-    assert figures["text_to_image_recall@1"] == pytest.approx(1 / 3)
-    assert figures["text_to_image_recall@5"] == 1.0
-    assert figures["text_to_image_mrr"] == pytest.approx(11 / 18)
-    assert figures["text_to_image_map@r"] == pytest.approx(1 / 3)
-    assert figures["text_to_image_median_rank"] == 2.0
+    metrics = evaluate(TableEncoder(images, texts), pairs, resamples=0).metrics
+    assert metrics["text_to_image_recall@1"] == pytest.approx(1 / 3)
+    assert metrics["text_to_image_recall@5"] == 1.0
+    assert metrics["text_to_image_mrr"] == pytest.approx(11 / 18)
+    assert metrics["text_to_image_map@r"] == pytest.approx(1 / 3)
+    assert metrics["text_to_image_median_rank"] == 2.0
     # Every image gives its three texts one score each: the right one is among three tied.
-    assert figures["image_to_text_recall@1"] == pytest.approx(1 / 3)
-    assert figures["image_to_text_median_rank"] == 2.0
+    assert metrics["image_to_text_recall@1"] == pytest.approx(1 / 3)
+    assert metrics["image_to_text_median_rank"] == 2.0
 
 
-def test_one_item_has_figures_but_no_intervals(picture):
+def test_a_single_item_has_metrics_but_no_intervals(picture):
     """Every resample would be that item again."""
     encoder, pairs = perfect(picture)
     report = evaluate(encoder, replace(pairs, pairs=pairs.pairs[:1]), resamples=50)
@@ -115,16 +115,16 @@ def test_one_item_has_figures_but_no_intervals(picture):
     assert line.split() == ["R@1", *["100.0", "%", "100.0", "%"] * 2]
 
 
-def test_a_collapsed_encoder_reports_exactly_its_chance(picture):
+def test_a_collapsed_encoder_scores_exactly_the_random_baseline(picture):
     encoder, pairs = perfect(picture)
     encoder.images = dict.fromkeys(encoder.images, unit([1, 2, 3, 4, 5, 6]))
     encoder.texts = dict.fromkeys(encoder.texts, unit([6, 5, 4, 3, 2, 1]))
     report = evaluate(encoder, pairs, resamples=0)
-    assert report.figures == report.chance
-    assert report.chance["text_to_image_recall@5"] == pytest.approx(5 / 6)
+    assert report.metrics == report.random_baseline
+    assert report.random_baseline["text_to_image_recall@5"] == pytest.approx(5 / 6)
 
 
-def test_equal_files_are_one_image_and_equal_texts_one_text_embedded_once(picture):
+def test_equal_files_and_equal_texts_are_embedded_once(picture):
     """Two items with the same bytes under two names, and one caption twice: two images, two texts; five queries."""
     encoder = TableEncoder({1: axis(0), 2: axis(1)}, {"x": axis(0), "y": axis(1)})
     pairs = pairs_of(
@@ -134,10 +134,10 @@ def test_equal_files_are_one_image_and_equal_texts_one_text_embedded_once(pictur
     assert (report.items, report.images, report.texts) == (3, 2, 2)
     assert (sorted(encoder.asked_images), sorted(encoder.asked_texts)) == ([1, 2], ["x", "y"])
     assert report.as_json()["queries"] == {"text_to_image": 3, "image_to_text": 3}
-    assert report.figures["rsum"] == pytest.approx(600)
+    assert report.metrics["rsum"] == pytest.approx(600)
 
 
-def test_a_file_that_two_pairs_name_is_read_once(picture):
+def test_a_file_of_two_pairs_is_read_once(picture):
     """One picture shared by two items has the captions of both."""
     shared = picture(1)
     encoder = TableEncoder({1: axis(0), 2: axis(1)}, {"x": axis(0), "y": axis(0), "z": axis(1)})
@@ -147,7 +147,7 @@ def test_a_file_that_two_pairs_name_is_read_once(picture):
     assert report.image_to_text.ranks.answers.tolist() == [2, 2, 1]
 
 
-def test_items_with_an_equal_caption_are_all_right_whatever_its_case_and_spacing(picture):
+def test_items_with_equal_captions_ignoring_case_and_spacing_are_relevant_to_each_other(picture):
     """Three mugs said to be a red mug: each text finds any of the three, and each mug any of the spellings."""
     encoder = TableEncoder({n: axis(n) for n in range(4)}, {"Red mug": axis(0), "red  MUG": axis(0), "plate": axis(3)})
     pairs = pairs_of(
@@ -159,15 +159,15 @@ def test_items_with_an_equal_caption_are_all_right_whatever_its_case_and_spacing
     report = evaluate(encoder, pairs, resamples=0)
     assert report.text_to_image.ranks.answers.tolist() == [3, 3, 3, 1]
     assert report.image_to_text.ranks.answers.tolist() == [2, 2, 2, 1]
-    assert report.figures["text_to_image_recall@1"] == 1.0
+    assert report.metrics["text_to_image_recall@1"] == 1.0
 
 
 @pytest.mark.parametrize(("one", "other"), [("Straße", "STRASSE"), (" a\tb ", "A b"), ("ÀÉ", "àé")])
-def test_texts_are_the_same_but_for_case_and_spacing(one, other):
+def test_captions_are_compared_ignoring_case_and_spacing(one, other):
     assert caption_key(one) == caption_key(other)
 
 
-def test_all_captions_of_an_item_are_right_for_all_its_images(picture):
+def test_all_captions_of_an_item_are_relevant_to_all_its_images(picture):
     encoder = TableEncoder({1: axis(0), 2: axis(1), 3: axis(2)}, {"x": axis(0), "y": axis(1), "z": axis(2)})
     pairs = pairs_of(Pair("a", picture(1), ("x",)), Pair("a", picture(2), ("y",)), Pair("b", picture(3), ("z",)))
     report = evaluate(encoder, pairs, resamples=0)
@@ -182,7 +182,7 @@ def test_all_captions_of_an_item_are_right_for_all_its_images(picture):
         st.tuples(st.sampled_from("xyz"), st.integers(-1, 3), st.sets(st.sampled_from(["a", "A", "b", " b", "c"])))
     )
 )
-def test_an_image_is_right_for_a_text_where_an_item_of_it_says_the_same(rows):
+def test_an_image_is_relevant_to_a_text_where_one_of_its_items_has_an_equal_caption(rows):
     """Against the definition, pair by pair; an image of -1 could not be read."""
     nowhere = ImageSource("/nowhere", "nowhere")
     pairs = [Pair(item, nowhere, tuple(sorted(captions))) for item, _, captions in rows]
@@ -196,7 +196,7 @@ def test_an_image_is_right_for_a_text_where_an_item_of_it_says_the_same(rows):
         assert right.ids[right.offsets[number] : right.offsets[number + 1]].tolist() == sorted(expected)
 
 
-def test_one_id_for_very_many_images_is_refused(picture, monkeypatch):
+def test_one_id_for_very_many_images_is_an_error(picture, monkeypatch):
     monkeypatch.setattr(collection, "MAX_RELEVANT_PAIRS", 8)
     encoder, _ = perfect(picture)
     pairs = pairs_of(*(Pair("same", picture(n), (f"text {n}",)) for n in range(3)))
@@ -204,14 +204,14 @@ def test_one_id_for_very_many_images_is_refused(picture, monkeypatch):
         evaluate(encoder, pairs)
 
 
-def test_an_image_without_a_caption_is_ranked_and_never_asked(picture):
+def test_an_image_without_a_caption_is_ranked_but_is_no_query(picture):
     encoder = TableEncoder({1: axis(0), 2: axis(0)}, {"x": axis(0)})
     report = evaluate(encoder, pairs_of(Pair("a", picture(1), ("x",)), Pair("b", picture(2))), resamples=0)
-    assert report.figures["text_to_image_recall@1"] == pytest.approx(0.5)
+    assert report.metrics["text_to_image_recall@1"] == pytest.approx(0.5)
     assert report.as_json()["queries"] == {"text_to_image": 1, "image_to_text": 1}
 
 
-def test_bad_pictures_are_named_with_their_reasons_and_their_captions_left_out(picture, tmp_path):
+def test_unreadable_pictures_are_listed_with_reasons_and_their_captions_excluded(picture, tmp_path):
     """A file that is no picture, its copy, one that is missing; what the reader skipped comes first."""
     encoder, good = perfect(picture)
     for name in ("bad.png", "bad too.png"):
@@ -224,22 +224,22 @@ def test_bad_pictures_are_named_with_their_reasons_and_their_captions_left_out(p
     assert [one.name for one in report.skipped] == ["row 7", "bad.png", "bad too.png", "missing.png"]
     assert all(one.reason for one in report.skipped)
     assert "never" not in encoder.asked_texts
-    assert (report.items, report.images, report.figures["rsum"]) == (6, 6, pytest.approx(600))
+    assert (report.items, report.images, report.metrics["rsum"]) == (6, 6, pytest.approx(600))
     assert report.as_json()["skipped"][0] == {"name": "row 7", "reason": "no image"}
 
 
 def test_a_single_pair_is_measured(picture):
     encoder = TableEncoder({1: axis(0)}, {"x": axis(1)})
     report = evaluate(encoder, pairs_of(Pair("a", picture(1), ("x",))), resamples=20)
-    assert report.figures["rsum"] == report.chance["rsum"] == pytest.approx(600)
+    assert report.metrics["rsum"] == report.random_baseline["rsum"] == pytest.approx(600)
     assert "1 item, 1 image, 1 distinct text" in report.table()
 
 
-def test_nothing_to_measure_says_why(picture, tmp_path):
+def test_pairs_without_queries_are_an_error_with_the_reason(picture, tmp_path):
     encoder, _ = perfect(picture)
     with pytest.raises(EvaluationError, match=r"None of the 1 pictures .* has a caption"):
         evaluate(encoder, pairs_of(Pair("a", picture(1))))
-    with pytest.raises(EvaluationError, match=r"1 skipped rows or files; the first, gone\.png: "):
+    with pytest.raises(EvaluationError, match=r"1 skipped rows or files. The first is gone\.png: "):
         evaluate(encoder, pairs_of(Pair("a", ImageSource(tmp_path / "gone.png", "gone.png"), ("x",))))
     with pytest.raises(EvaluationError, match="None of the 0 pictures"):
         evaluate(encoder, pairs_of())
@@ -247,7 +247,7 @@ def test_nothing_to_measure_says_why(picture, tmp_path):
         evaluate(*perfect(picture), resamples=-1)
 
 
-def test_vectors_that_are_no_numbers_are_refused(picture):
+def test_nan_vectors_are_an_error(picture):
     encoder, pairs = perfect(picture)
     encoder.texts["text 3"] = np.full(6, np.nan)
     with pytest.raises(EvaluationError, match="NaN"):
@@ -263,7 +263,7 @@ def random_case(picture, items=12, captions=3):
     return TableEncoder(images, texts), pairs_of(*pairs)
 
 
-def test_json_says_fractions_by_both_names_intervals_around_them_and_chance(picture):
+def test_json_has_fractions_by_both_names_intervals_around_them_and_the_random_baseline(picture):
     report = evaluate(*random_case(picture), resamples=200, seed=1)
     shown = json.loads(json.dumps(report.as_json(), allow_nan=False))
     metrics = shown["metrics"]
@@ -271,16 +271,16 @@ def test_json_says_fractions_by_both_names_intervals_around_them_and_chance(pict
     for k in (1, 5, 10):
         assert metrics[f"image_retrieval_recall@{k}"] == metrics[f"text_to_image_recall@{k}"]
         assert metrics[f"text_retrieval_recall@{k}"] == metrics[f"image_to_text_recall@{k}"]
-    assert set(shown["intervals"]) == set(report.figures) == set(shown["chance"])
+    assert set(shown["intervals"]) == set(report.metrics) == set(shown["chance"])
     for name, (low, high) in shown["intervals"].items():
-        assert low <= report.figures[name] <= high
+        assert low <= report.metrics[name] <= high
     assert shown["intervals"]["text_to_image_recall@1"][0] < shown["intervals"]["text_to_image_recall@1"][1]
     assert shown["rsum"] == pytest.approx(100 * sum(metrics[name] for name in RECALLS))
     assert shown["chance"]["text_to_image_recall@1"] == pytest.approx(1 / 12)
     assert shown["chance"]["image_to_text_recall@1"] == pytest.approx(3 / 36)
 
 
-def test_the_same_seed_gives_the_same_report_and_no_resamples_no_intervals(picture):
+def test_the_same_seed_gives_the_same_report_and_zero_resamples_no_intervals(picture):
     once, again = (evaluate(*random_case(picture), resamples=30, seed=3).as_json() for _ in range(2))
     assert once == again
     without = evaluate(*random_case(picture), resamples=0)
@@ -289,7 +289,7 @@ def test_the_same_seed_gives_the_same_report_and_no_resamples_no_intervals(pictu
     assert "interval" not in without.table().lower()
 
 
-def test_samples_that_hold_no_query_leave_valid_json(picture):
+def test_bootstrap_samples_without_a_query_leave_valid_json(picture):
     """Two captions among six items and one resample, which may miss both."""
     encoder, pairs = perfect(picture)
     few = pairs_of(*pairs.pairs[:2], *(Pair(f"other {n}", picture(n)) for n in range(2, 6)))
@@ -298,7 +298,7 @@ def test_samples_that_hold_no_query_leave_valid_json(picture):
     assert all(json.dumps(one, allow_nan=False) for one in shown)
 
 
-def test_the_table_shows_both_ways_with_intervals_and_chance_under_80_columns(picture):
+def test_the_table_has_both_directions_intervals_and_baseline_under_80_columns(picture):
     report = evaluate(*random_case(picture), resamples=100)
     lines = report.table().splitlines()
     assert max(map(len, lines[2:])) < 80  # after the names of the model and the source
@@ -306,17 +306,17 @@ def test_the_table_shows_both_ways_with_intervals_and_chance_under_80_columns(pi
     row = next(line for line in lines if line.startswith("R@1 "))
     assert f"{100 * first.value:.1f} %" in row
     assert f"{100 * first.low:.1f} – {100 * first.high:.1f}" in row
-    assert "8.3 %" in row  # chance: 1 of 12
-    assert any(line.startswith("R@K") and "at least one right answer" in line for line in lines)
-    assert any(line.startswith("RSUM") and f"{report.figures['rsum']:.1f}" in line for line in lines)
+    assert "8.3 %" in row  # random: 1 of 12
+    assert any(line.startswith("R@K") and "a relevant answer among" in line for line in lines)
+    assert any(line.startswith("RSUM") and f"{report.metrics['rsum']:.1f}" in line for line in lines)
 
 
-def test_the_curve_rises_to_one_and_chance_is_k_of_n(picture):
+def test_the_recall_curve_rises_to_one_and_its_baseline_is_k_of_n(picture):
     curve = evaluate(*random_case(picture), resamples=0).recall_curve(range(1, 13))
-    assert list(curve) == ["text_to_image", "text_to_image_chance", "image_to_text", "image_to_text_chance"]
+    assert list(curve) == ["text_to_image", "text_to_image_random", "image_to_text", "image_to_text_random"]
     assert list(curve["text_to_image"].values()) == sorted(curve["text_to_image"].values())
     assert curve["text_to_image"][12] == 1.0
-    assert [curve["text_to_image_chance"][k] for k in range(1, 13)] == pytest.approx([k / 12 for k in range(1, 13)])
+    assert [curve["text_to_image_random"][k] for k in range(1, 13)] == pytest.approx([k / 12 for k in range(1, 13)])
 
 
 def test_progress_counts_every_picture_and_text(picture):
@@ -347,40 +347,40 @@ def captions_side(encoder, pairs, search=None):
     return side_of(np.stack([encoder.texts[text] for text in texts]), texts, search=search)
 
 
-def test_an_index_that_is_exact_loses_nothing(picture):
+def test_an_exact_index_loses_no_recall(picture):
     """Recall through it is the report's own, though the catalog numbers its captions otherwise."""
     encoder, pairs = random_case(picture)
-    report = evaluate(encoder, pairs, served=SimpleNamespace(images=None, captions=captions_side(encoder, pairs)))
-    gap = report.gaps["image_to_text"]
-    assert set(report.gaps) == {"image_to_text"}
-    assert (gap.kind, gap.queries, gap.left_out) == ("hnsw", 12, 0)
-    assert gap.through_index == gap.exact
-    assert gap.exact == pytest.approx({k: report.figures[f"image_to_text_recall@{k}"] for k in (1, 5, 10)})
+    report = evaluate(encoder, pairs, indexes=SimpleNamespace(images=None, captions=captions_side(encoder, pairs)))
+    recall = report.index_recalls["image_to_text"]
+    assert set(report.index_recalls) == {"image_to_text"}
+    assert (recall.kind, recall.queries, recall.left_out) == ("hnsw", 12, 0)
+    assert recall.through_index == recall.exact
+    assert recall.exact == pytest.approx({k: report.metrics[f"image_to_text_recall@{k}"] for k in (1, 5, 10)})
 
 
-def test_an_index_that_finds_nothing_right_shows_zero_beside_the_exact_figure(picture):
+def test_an_index_that_finds_no_relevant_slot_has_zero_recall_beside_the_exact_one(picture):
     encoder, pairs = perfect(picture)
-    served = SimpleNamespace(
+    indexes = SimpleNamespace(
         images=None,
         captions=captions_side(encoder, pairs, lambda queries, _: SimpleNamespace(ids=np.full((len(queries), 3), 99))),
     )
-    report = evaluate(encoder, pairs, resamples=0, served=served)
-    assert report.gaps["image_to_text"].through_index == {1: 0.0, 5: 0.0, 10: 0.0}
+    report = evaluate(encoder, pairs, resamples=0, indexes=indexes)
+    assert report.index_recalls["image_to_text"].through_index == {1: 0.0, 5: 0.0, 10: 0.0}
     assert "R@1 0.0 (100.0)" in report.table()
     assert report.as_json()["served"]["image_to_text"]["exact"]["recall@1"] == 1.0
 
 
-def test_queries_whose_answers_the_catalog_lacks_are_left_out_and_counted(picture):
+def test_queries_without_answers_in_the_catalog_are_left_out_and_counted(picture):
     encoder, pairs = perfect(picture)
     encoder.images[9] = unit([1, 1, 1, 1, 1, 1])
     half = pairs_of(*pairs.pairs[:4])
     pairs = pairs_of(*pairs.pairs, Pair("without a caption", picture(9)))
     report = evaluate(
-        encoder, pairs, resamples=0, served=SimpleNamespace(images=None, captions=captions_side(encoder, half))
+        encoder, pairs, resamples=0, indexes=SimpleNamespace(images=None, captions=captions_side(encoder, half))
     )
-    gap = report.gaps["image_to_text"]
-    assert (gap.queries, gap.left_out, gap.exact[1]) == (4, 2, 1.0)
+    recall = report.index_recalls["image_to_text"]
+    assert (recall.queries, recall.left_out, recall.exact[1]) == (4, 2, 1.0)
     strangers = SimpleNamespace(images=None, captions=side_of(np.eye(6, dtype=np.float32)[:1], ["never said"]))
-    none = evaluate(encoder, pairs, resamples=0, served=strangers)
-    assert none.gaps["image_to_text"].queries == 0
+    none = evaluate(encoder, pairs, resamples=0, indexes=strangers)
+    assert none.index_recalls["image_to_text"].queries == 0
     assert "6 queries left out" in none.table()

@@ -106,7 +106,7 @@ def test_the_kept_model_is_graded_on_the_very_same_exam(sets, config, tmp_path):
     learn, ask = sets
     result = train(learn, tmp_path / "run", config=config, validation=ask)
     before, after = (
-        evaluate(load_encoder(folder, device="cpu"), ask, resamples=0).figures
+        evaluate(load_encoder(folder, device="cpu"), ask, resamples=0).metrics
         for folder in (config.model, tmp_path / "run")
     )
     for name, change in result.changes.items():

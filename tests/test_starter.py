@@ -76,8 +76,8 @@ def test_photos_and_products_are_found_as_often_as_promised(shared_data, starter
     """Recall@10 text to image and image to text, over sets that took no part in its training."""
     folder = shared_data(name)
     report = evaluate(starter, read_pairs(folder / pairs, images=images and folder / images), resamples=0)
-    assert report.figures["text_to_image_recall@10"] >= least[0]
-    assert report.figures["image_to_text_recall@10"] >= least[1]
+    assert report.metrics["text_to_image_recall@10"] >= least[0]
+    assert report.metrics["image_to_text_recall@10"] >= least[1]
 
 
 def test_build_and_evaluate_take_it_where_no_model_is_named_and_say_so_in_one_line(shop, tmp_path):

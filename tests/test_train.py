@@ -89,8 +89,8 @@ def test_colours_are_learned_both_ways(squares, tmp_path):
     pairs = replace(squares, pairs=tuple(replace(pair, captions=pair.captions[:1]) for pair in squares))
     result = train(pairs, tmp_path / "run", config=config)
     report = evaluate(load_encoder(tmp_path / "run", device="cpu"), pairs, resamples=0)
-    assert report.figures["text_to_image_recall@1"] == 1
-    assert report.figures["image_to_text_recall@1"] == 1
+    assert report.metrics["text_to_image_recall@1"] == 1
+    assert report.metrics["image_to_text_recall@1"] == 1
     assert (result.steps, result.pictures, result.held_out) == (60, 32, 0)
     assert result.summary().startswith(f"{tmp_path / 'run'}: 60 steps on 32 pictures, loss ")
     assert "not validated" in result.summary()
@@ -312,7 +312,7 @@ def test_the_best_of_all_validated_models_is_kept(squares, tmp_path):
     assert list(graded) == [2, 4, 6, 8, 10, 12]
     assert result.best["mean_recall"] == max(*graded.values(), result.before["mean_recall"])
     assert graded[result.best_step] == result.best["mean_recall"]
-    figures = evaluate(load_encoder(tmp_path, device="cpu"), squares, resamples=0).figures
+    figures = evaluate(load_encoder(tmp_path, device="cpu"), squares, resamples=0).metrics
     assert {name: figures[name] for name in RECALLS} == pytest.approx({name: result.best[name] for name in RECALLS})
     assert f"→ {100 * result.best['text_to_image_recall@10']:.1f}" in result.summary()
 

@@ -156,8 +156,8 @@ def evaluate(
         notice(STARTER_NOTICE)
     if model is not None:
         source = _unlearned(source, model, alone=held_out)
-    with _measured(model, catalog, device) as (encoder, served), bar("pictures and texts") as progress:
-        report = measure(encoder, source, resamples=resamples, served=served, progress=progress)
+    with _measured(model, catalog, device) as (encoder, indexes), bar("pictures and texts") as progress:
+        report = measure(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
     notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
 

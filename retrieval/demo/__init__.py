@@ -17,7 +17,7 @@ from retrieval.demo.sample_shop import draw_shop, generate_products, split_by_co
 from retrieval.encoder import STARTER, load_encoder
 from retrieval.errors import OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
-from retrieval.evaluate.report_table import WAYS
+from retrieval.evaluate.measures import DIRECTIONS
 from retrieval.filters.expressions import parse_expression
 from retrieval.html import Section, Table, contact_sheet
 from retrieval.metrics import KS
@@ -205,7 +205,7 @@ def _measured(encoder: Encoder, unseen: Pairs, *, before: Report, say: Say) -> R
 
 def _gains(before: Report, after: Report) -> Iterator[str]:
     """A line for each way: R@1 before and after, and the difference with its interval, over the same queries."""
-    for way, name in WAYS.items():
+    for way, name in DIRECTIONS.items():
         one, other = (getattr(report, way).ranks.recall(1) for report in (before, after))
         gain = paired_difference(one, other, items=getattr(after, way).items)
         yield (
@@ -254,20 +254,20 @@ def _recall(report: Report) -> Section:
     return Section(
         heading=f"Recall on {report.items} products that were never trained on",
         note=_RECALL,
-        svg=recall_plot({name: curves[way] for way, name in WAYS.items()}, chance=curves["text_to_image_chance"]),
+        svg=recall_plot({name: curves[way] for way, name in DIRECTIONS.items()}, chance=curves["text_to_image_random"]),
         table=_recall_table(report),
     )
 
 
 def _recall_table(report: Report) -> Table:
-    rows = [(name, report.figures, way) for way, name in WAYS.items()]
-    rows += [(f"{name}, by chance", report.chance, way) for way, name in WAYS.items()]
+    rows = [(name, report.metrics, way) for way, name in DIRECTIONS.items()]
+    rows += [(f"{name}, by chance", report.random_baseline, way) for way, name in DIRECTIONS.items()]
     cells = [(name, *(f"{figures[f'{way}_recall@{k}']:.1%}" for k in KS)) for name, figures, way in rows]
     return Table(header=("recall", *(f"R@{k}" for k in KS)), rows=tuple(cells))
 
 
 def _summary(report: Report, *, held_out: int, seconds: float) -> dict[str, Any]:
-    recall = {way: round(report.figures[f"{way}_recall@10"], 4) for way in WAYS}
+    recall = {way: round(report.metrics[f"{way}_recall@10"], 4) for way in DIRECTIONS}
     return {"recall@10": recall, "held_out": held_out, "seconds": round(seconds, 1)}
 
 

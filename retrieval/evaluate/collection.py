@@ -1,10 +1,10 @@
-"""Which texts and images of a set of pairs belong together, in numbers: who is asked, and what is right.
+"""The queries and relevant answers of a set of pairs.
 
-* A picture is its bytes: equal files are one image. A text is its characters: equal captions are one text.
-* All captions of an item belong to all of its images. A caption that equals one of another item, but for case and
-  spacing, is right for that item's images too.
+* Equal files are one image; equal captions are one text.
+* All captions of an item are relevant to all of its images. A caption that equals one of another item, ignoring case
+  and spacing, is relevant to that item's images too.
 * Each caption of an item is a query among all images, and each captioned image of an item a query among all texts: a
-  text that three items share is asked three times, once for each. An image without a caption is ranked, never asked.
+  text that three items share counts three times. An image without a caption is ranked, but is no query.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from retrieval.metrics import Ids
     from retrieval.pairs import Pair
 
-MAX_RELEVANT_PAIRS = 20_000_000  # pairs of a text and a right image, 160 MB in each of a few arrays
+MAX_RELEVANT_PAIRS = 20_000_000  # of a text and an image, 160 MB in each of a few arrays
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Items, images and texts as numbers.
+    """Numbered items with their images and texts.
 
     Attributes:
-        texts: the distinct captions of readable pictures, in their order.
-        item_images: the images of each item.
-        item_texts: the texts of each item.
+        texts: The distinct captions of readable pictures, in order.
+        item_images: The images of each item.
+        item_texts: The texts of each item.
     """
 
     texts: tuple[str, ...]
@@ -42,21 +42,21 @@ class Collection:
 
     @property
     def items(self) -> int:
-        """How many items there are."""
+        """Number of items."""
         return self.item_images.queries
 
     def relevant_images(self) -> Relevance:
-        """The images that are right for each text.
+        """Return the images that are relevant to each text.
 
         Raises:
-            EvaluationError: so many that the ids cannot be those of single things.
+            EvaluationError: They are so many that items must share ids by mistake.
         """
-        right = int(self.item_texts.answers @ self.item_images.answers)
-        if right > MAX_RELEVANT_PAIRS:
+        pairs = int(self.item_texts.answers @ self.item_images.answers)
+        if pairs > MAX_RELEVANT_PAIRS:
             most = int(self.item_images.answers.max())
             raise EvaluationError(
-                f"{right:,} pairs of a text and a right image: one item has {most:,} images. "
-                f"Give things ids of their own; rows that share an id are one item."
+                f"There are {pairs:,} pairs of a text and a relevant image; one item has {most:,} images. "
+                "Rows that share an id are one item: give each item an id of its own."
             )
         keys: dict[str, int] = {}
         key_of_text = [keys.setdefault(caption_key(text), len(keys)) for text in self.texts]
@@ -68,12 +68,12 @@ class Collection:
 
 
 def caption_key(text: str) -> str:
-    """What two captions have in common that count as equal: everything but case and spacing."""
+    """Return the form in which captions are compared: without case and spacing."""
     return " ".join(text.casefold().split())
 
 
 def build_collection(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int) -> Collection:
-    """Number the items and texts of the pairs whose image could be read (-1: it could not)."""
+    """Number the items and texts of the pairs with a readable image (-1 for an unreadable one)."""
     items: dict[str, int] = {}
     texts: dict[str, int] = {}
     item_images, item_texts = [], []

@@ -18,31 +18,18 @@ if TYPE_CHECKING:
     from retrieval.images import ImageSource
     from retrieval.metrics import Ids, Rows
 
-TEXTS_AT_ONCE = 1024  # between two steps of the progress
-
-
-class Meter:
-    """Counts what is done and tells it to a callback of (done, total), if there is one."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, *, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def add(self, count: int) -> None:
-        """Say that so many more are done."""
-        self._done += count
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+TEXT_BATCH_SIZE = 1024  # between two steps of the progress
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The distinct pictures that could be read.
+class EmbeddedImages:
+    """The distinct readable pictures.
 
     Attributes:
         rows: (n, d) unit rows.
-        contents: (n,) the content hash of each.
-        numbers: which of them each source shows, -1 for one that could not be read.
-        skipped: the sources that could not be read, each file once.
+        contents: (n,) content hashes.
+        numbers: Which of them each source shows, -1 for an unreadable one.
+        skipped: The unreadable sources, each file once.
     """
 
     rows: Rows
@@ -51,8 +38,10 @@ class Pictures:
     skipped: tuple[Skipped, ...]
 
 
-def embed_pictures(encoder: Encoder, sources: Sequence[ImageSource], meter: Meter) -> Pictures:
-    """Read each file once and encode each content once, however many of the sources name it."""
+def embed_distinct_images(
+    encoder: Encoder, sources: Sequence[ImageSource], advance: Callable[[int], None]
+) -> EmbeddedImages:
+    """Read each file once and encode each content once; `advance` is called with the number of sources done."""
     images = Deduplicator(sources)
     rows = np.empty((len(images.files), encoder.dimension), np.float32)
     row_of_content: dict[str, int] = {}
@@ -63,20 +52,20 @@ def embed_pictures(encoder: Encoder, sources: Sequence[ImageSource], meter: Mete
                 row_of_content[image.content] = len(row_of_content)
             elif image.error is not None:
                 images.add_failure(image.number, image.error)
-        meter.add(len(batch))
-    meter.add(len(sources) - len(images.files))
+        advance(len(batch))
+    advance(len(sources) - len(images.files))
     distinct = images.distinct()
-    order = [row_of_content[content] for content in distinct.contents]  # which of equal files is decoded is chance
+    order = [row_of_content[content] for content in distinct.contents]  # threads decide which of equal files is decoded
     rows = rows[: len(order)] if order == sorted(order) else rows[order]
     skipped = tuple(Skipped(source.name, reason) for source, reason in distinct.failures)
-    return Pictures(rows, distinct.contents, distinct.numbers, skipped)
+    return EmbeddedImages(rows, distinct.contents, distinct.numbers, skipped)
 
 
-def embed_texts(encoder: Encoder, texts: Sequence[str], meter: Meter) -> Rows:
-    """The rows of the texts, (t, d)."""
+def embed_texts(encoder: Encoder, texts: Sequence[str], advance: Callable[[int], None]) -> Rows:
+    """Return the rows of the texts, (t, d); `advance` is called with the number of texts done."""
     rows = np.empty((len(texts), encoder.dimension), np.float32)
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = slice(start, start + TEXTS_AT_ONCE)
-        rows[part] = encoder.encode_texts(texts[part])
-        meter.add(len(texts[part]))
+    for start in range(0, len(texts), TEXT_BATCH_SIZE):
+        batch = texts[start : start + TEXT_BATCH_SIZE]
+        rows[start : start + len(batch)] = encoder.encode_texts(batch)
+        advance(len(batch))
     return rows

@@ -1,61 +1,60 @@
-"""What an evaluation found: figures with intervals and chance, as a table, as JSON and as a curve."""
+"""The report of an evaluation: metrics with intervals and the random baseline, as a table, as JSON and as a curve."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from retrieval.evaluate.report_table import format_table
+from retrieval.evaluate.measures import DIRECTIONS, Direction, measure
 from retrieval.metrics import KS
-from retrieval.metrics.intervals import Estimate, bootstrap_means, bootstrap_medians, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from retrieval.evaluate.served import Gap
-    from retrieval.metrics import Floats, Ids, Ranks
+    from retrieval.evaluate.index_recall import IndexRecall
+    from retrieval.metrics.intervals import Estimate
     from retrieval.pairs import Skipped
 
-CURVE_KS = (1, 2, 3, 5, 10, 20, 50, 100)
-CLIP_BENCHMARK_NAMES = {
-    "text_to_image": "image_retrieval",
-    "image_to_text": "text_retrieval",
-}  # CLIP_benchmark names what is found
+CURVE_KS: Final = (1, 2, 3, 5, 10, 20, 50, 100)
+_CLIP_BENCHMARK_NAMES: Final = {"text_to_image": "image_retrieval", "image_to_text": "text_retrieval"}
 
+_TABLE_ROWS: Final = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@10": "R@10",
+    "mrr": "MRR",
+    "map@r": "mAP@R",
+    "median_rank": "median rank",
+}
+_LABEL, _VALUE, _RANGE, _GAP = 12, 9, 14, "  "  # widths of the table's columns
 
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """One way of asking.
-
-    Attributes:
-        ranks: of each query.
-        items: (q,) the number of the item that each query belongs to.
-    """
-
-    ranks: Ranks
-    items: Ids
+_LEGEND: Final = """\
+R@K    fraction of queries with a relevant answer among the first K
+MRR    mean of 1 / rank of the first relevant answer
+mAP@R  mean average precision over the first R, R = number of relevant answers
+RSUM   sum of the six R@K, in percent
+random the same queries with the answers in random order; ties count as in it"""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an encoder reached on a set of pairs.
+    """The metrics of an encoder on a set of pairs.
 
-    Figures go by name: `text_to_image_recall@1`, `..._recall@5`, `..._recall@10`, `..._mrr` (the mean of 1 / rank of
-    the first right answer), `..._map@r` (see Ranks.average_precision), all fractions; `..._median_rank`, the median of
-    Ranks.first; the same with `image_to_text_`; and `rsum`, the sum of the six recalls in percent.
+    Metrics go by name: `text_to_image_recall@1`, `..._recall@5`, `..._recall@10`, `..._mrr` (the mean of 1 / rank of
+    the first relevant answer), `..._map@r` (see Ranks.average_precision), all fractions; `..._median_rank`, the median
+    of Ranks.first_rank; the same with `image_to_text_`; and `rsum`, the sum of the six recalls in percent.
 
     Attributes:
-        encoder: its name.
-        source: where the pairs came from.
-        items: how many items there are.
-        text_to_image: the captions as queries among the images.
-        image_to_text: the images as queries among the texts.
-        skipped: what could not be read, with reasons.
-        resamples: how many samples of the items the intervals come from.
-        intervals: by name; empty where there are no resamples.
-        gaps: what the indexes of a catalog lose, by `text_to_image` and `image_to_text`; empty without a catalog.
+        encoder: The encoder's name.
+        source: Where the pairs came from.
+        items: The number of items.
+        text_to_image: The captions as queries among the images.
+        image_to_text: The images as queries among the texts.
+        skipped: What could not be read, with reasons.
+        resamples: The number of bootstrap samples of the items.
+        intervals: By name; empty without resamples.
+        index_recalls: The loss of a catalog's indexes, by `text_to_image` and `image_to_text`; empty without a catalog.
     """
 
     encoder: str
@@ -66,120 +65,119 @@ class Report:
     skipped: tuple[Skipped, ...]
     resamples: int
     intervals: Mapping[str, Estimate]
-    gaps: Mapping[str, Gap]
+    index_recalls: Mapping[str, IndexRecall]
 
     @property
     def images(self) -> int:
-        """How many distinct images were ranked."""
+        """Number of distinct images that were ranked."""
         return self.text_to_image.ranks.targets
 
     @property
     def texts(self) -> int:
-        """How many distinct texts were ranked."""
+        """Number of distinct texts that were ranked."""
         return self.image_to_text.ranks.targets
 
     @property
-    def figures(self) -> dict[str, float]:
-        """What was measured, by name."""
-        return figures(self.text_to_image.ranks, self.image_to_text.ranks)
+    def metrics(self) -> dict[str, float]:
+        """The measured values by name."""
+        return measure(self.text_to_image.ranks, self.image_to_text.ranks)
 
     @property
-    def chance(self) -> dict[str, float]:
-        """What the same queries score on average when the order is random, by the same names."""
-        return figures(self.text_to_image.ranks.random_baseline(), self.image_to_text.ranks.random_baseline())
+    def random_baseline(self) -> dict[str, float]:
+        """The expected values of the same queries in random order, by the same names."""
+        return measure(self.text_to_image.ranks.random_baseline(), self.image_to_text.ranks.random_baseline())
 
     def recall_curve(self, ks: Iterable[int] = CURVE_KS) -> dict[str, dict[int, float]]:
-        """Recall by K, for a plot: under `text_to_image`, `image_to_text`, and both with `_chance` behind."""
+        """Return recall by K: `text_to_image`, `image_to_text`, and the baselines under both names with `_random`."""
         ks = tuple(ks)
         curves: dict[str, dict[int, float]] = {}
-        for way in CLIP_BENCHMARK_NAMES:
-            ranks: Ranks = getattr(self, way).ranks
-            curves[way] = _curve(ranks, ks)
-            curves[f"{way}_chance"] = _curve(ranks.random_baseline(), ks)
+        for way in DIRECTIONS:
+            ranks = getattr(self, way).ranks
+            for name, ranking in ((way, ranks), (f"{way}_random", ranks.random_baseline())):
+                curves[name] = {k: float(ranking.recall(k).mean()) for k in ks}
         return curves
 
-    def table(self) -> str:
-        """A table for people, of several lines."""
-        return format_table(self)
-
     def as_json(self) -> dict[str, Any]:
-        """One object that JSON can say.
+        """Return one object of JSON values.
 
         `metrics` holds the measured fractions, the recalls also by CLIP_benchmark's names: `image_retrieval_recall@1`
-        is `text_to_image_recall@1`, `text_retrieval_recall@1` is `image_to_text_recall@1`.
+        is `text_to_image_recall@1`, `text_retrieval_recall@1` is `image_to_text_recall@1`. `chance` is the random
+        baseline.
         """
-        measured = self.figures
-        fractions = {name: value for name, value in measured.items() if "@" in name or name.endswith("_mrr")}
+        metrics = self.metrics
+        fractions = {name: value for name, value in metrics.items() if "@" in name or name.endswith("_mrr")}
+        names = {f"{way}_recall@{k}": f"{other}_recall@{k}" for way, other in _CLIP_BENCHMARK_NAMES.items() for k in KS}
         return {
             "encoder": self.encoder,
             "pairs": self.source,
             "items": self.items,
             "images": self.images,
             "texts": self.texts,
-            "metrics": fractions | _their_names(fractions),
-            "rsum": measured["rsum"],
-            "median_rank": {way: measured[f"{way}_median_rank"] for way in CLIP_BENCHMARK_NAMES},
-            "chance": self.chance,
-            "intervals": {name: [one.low, one.high] for name, one in self.intervals.items() if np.isfinite(one.low)},
+            "metrics": fractions | {other: fractions[name] for name, other in names.items()},
+            "rsum": metrics["rsum"],
+            "median_rank": {way: metrics[f"{way}_median_rank"] for way in DIRECTIONS},
+            "chance": self.random_baseline,
+            "intervals": {name: [one.low, one.high] for name, one in self.intervals.items() if math.isfinite(one.low)},
             "resamples": self.resamples,
-            "queries": {way: len(getattr(self, way).items) for way in CLIP_BENCHMARK_NAMES},
-            "served": {way: _gap_json(gap) for way, gap in self.gaps.items()},
+            "queries": {way: len(getattr(self, way).items) for way in DIRECTIONS},
+            "served": {way: recall.as_json() for way, recall in self.index_recalls.items()},
             "skipped": [{"name": one.name, "reason": one.reason} for one in self.skipped],
         }
 
+    def table(self) -> str:
+        """Return a table of both directions, one metric a line under 80 columns, with intervals and a legend."""
+        counts = [_count(self.items, "item"), _count(self.images, "image"), _count(self.texts, "distinct text")]
+        counts += [f"{len(self.skipped):,} skipped"] if self.skipped else []
+        blocks = [f"{self.encoder}\n{self.source}\n{', '.join(counts)}", self._metric_lines()]
+        if self.index_recalls:
+            lines = [recall.table_line(DIRECTIONS[way]) for way, recall in self.index_recalls.items()]
+            title = "Through the catalog's index, in percent (by exact search over the same vectors)"
+            blocks.append("\n".join([title, *lines]))
+        samples = f"{self.resamples:,} samples of the {self.items:,} items, each with all its queries"
+        blocks.append(f"{_LEGEND}\nIntervals: {samples}." if self.intervals else _LEGEND)
+        return "\n\n".join(blocks)
 
-def figures(text_to_image: Ranks, image_to_text: Ranks) -> dict[str, float]:
-    """The figures of a `Report` by name."""
-    named: dict[str, float] = {}
-    for way, ranks in zip(CLIP_BENCHMARK_NAMES, (text_to_image, image_to_text), strict=True):
-        named |= {f"{way}_{name}": float(values.mean()) for name, values in _values(ranks).items()}
-        named[f"{way}_median_rank"] = float(np.median(ranks.first_rank()))
-    return named | {"rsum": 100 * sum(named[name] for name in _recall_names())}
+    def _metric_lines(self) -> str:
+        metrics, baseline = self.metrics, self.random_baseline
+        interval = f"{'95 % interval':>{_RANGE}}" if self.intervals else ""
+        header = f"{'measured':>{_VALUE}}{interval}{'random':>{_VALUE}}"
+        lines = [_line("", [f"{title:^{len(header)}}" for title in DIRECTIONS.values()]), _line("", [header] * 2)]
+        for suffix, label in _TABLE_ROWS.items():
+            names = [f"{way}_{suffix}" for way in DIRECTIONS]
+            cells = [
+                f"{_cell(name, metrics[name])}{self._interval(name)}{_cell(name, baseline[name])}" for name in names
+            ]
+            lines.append(_line(label, cells))
+        rsum, random_rsum = (f"{values['rsum']:>{_VALUE - 2}.1f}" for values in (metrics, baseline))
+        lines.append(_line("RSUM", [f"{rsum}  {self._interval('rsum')}{random_rsum}"]))
+        targets = (_count(self.images, "image"), _count(self.texts, "text"))
+        queries = [
+            f"{len(direction.items):>{_VALUE - 2},}  among {target}".ljust(len(header))
+            for direction, target in zip((self.text_to_image, self.image_to_text), targets, strict=True)
+        ]
+        return "\n".join([*lines, _line("queries", queries)])
 
-
-def bootstrap(
-    text_to_image: Direction, image_to_text: Direction, *, items: int, resamples: int, seed: int
-) -> dict[str, Estimate]:
-    """The figures with intervals, by name: both ways on the same samples of the items."""
-    if not resamples:
-        return {}
-    samples: dict[str, Floats] = {}
-    for way, direction in zip(CLIP_BENCHMARK_NAMES, (text_to_image, image_to_text), strict=True):
-        values = _values(direction.ranks)
-        draw = {"count": items, "resamples": resamples, "seed": seed}
-        means = bootstrap_means(np.stack(list(values.values()), axis=1), direction.items, **draw)
-        samples |= {f"{way}_{name}": column for name, column in zip(values, means.T, strict=True)}
-        samples[f"{way}_median_rank"] = bootstrap_medians(direction.ranks.first_rank(), direction.items, **draw)
-    samples["rsum"] = 100 * np.sum([samples[name] for name in _recall_names()], axis=0)
-    measured = figures(text_to_image.ranks, image_to_text.ranks)
-    return {name: estimate(measured[name], sample, items=text_to_image.items) for name, sample in samples.items()}
-
-
-def _values(ranks: Ranks) -> dict[str, Floats]:
-    """What is averaged over the queries, by name."""
-    recalls = {f"recall@{k}": ranks.recall(k) for k in KS}
-    return recalls | {"mrr": ranks.reciprocal_rank(), "map@r": ranks.average_precision}
-
-
-def _recall_names() -> list[str]:
-    return [f"{way}_recall@{k}" for way in CLIP_BENCHMARK_NAMES for k in KS]
-
-
-def _their_names(fractions: Mapping[str, float]) -> dict[str, float]:
-    return {
-        f"{their}_recall@{k}": fractions[f"{way}_recall@{k}"] for way, their in CLIP_BENCHMARK_NAMES.items() for k in KS
-    }
-
-
-def _curve(ranks: Ranks, ks: Iterable[int]) -> dict[int, float]:
-    return {k: float(ranks.recall(k).mean()) for k in ks}
+    def _interval(self, name: str) -> str:
+        if not self.intervals:
+            return ""
+        one = self.intervals[name]
+        if math.isnan(one.low):  # a single item has none
+            return " " * _RANGE
+        factor = 1 if name.endswith("_rank") or name == "rsum" else 100
+        return f"{f'{_number(factor * one.low)} – {_number(factor * one.high)}':>{_RANGE}}"
 
 
-def _gap_json(gap: Gap) -> dict[str, Any]:
-    return {
-        "kind": gap.kind,
-        "queries": gap.queries,
-        "left_out": gap.left_out,
-        "through_index": {f"recall@{k}": value for k, value in gap.through_index.items()},
-        "exact": {f"recall@{k}": value for k, value in gap.exact.items()},
-    }
+def _line(label: str, cells: list[str]) -> str:
+    return (f"{label:<{_LABEL}}" + _GAP.join(cells)).rstrip()
+
+
+def _cell(name: str, value: float) -> str:
+    return f"{f'{_number(value)}  ' if name.endswith('median_rank') else f'{100 * value:.1f} %':>{_VALUE}}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"  # noqa: PLR2004 - the column's width
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -143,7 +143,7 @@ def test_weights_of_another_model_are_refused_with_what_they_lack(bert, tmp_path
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match=r"other\.safetensors is of another model than the image tower: it has no "):
         create_model(fresh(with_bert(bert), image_weights=str(tmp_path / "other.safetensors")))
-    with pytest.raises(TrainingError, match=r"weights gone\.safetensors cannot be read"):
+    with pytest.raises(TrainingError, match=r"weights of the image tower, gone\.safetensors, cannot be read"):
         create_model(fresh(with_bert(bert), image_weights="gone.safetensors"))
     (tmp_path / "run").mkdir()
     with pytest.raises(TrainingError, match="has all its weights already"):

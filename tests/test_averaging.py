@@ -31,7 +31,7 @@ def test_the_moving_average_is_the_closed_form():
         expected = decay * expected + (1 - decay) * value
         values.append(ema.weights["weight"].item())
     assert values[-1] == pytest.approx(expected)
-    with ema.average_parameters(model):
+    with temporary_weights(model, ema.weights):
         assert model.weight.item() == values[-1]
     assert model.weight.item() == 4.0
 

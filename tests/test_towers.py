@@ -164,9 +164,9 @@ def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     results = []
     for keep in (False, True):
         if keep and towers.can_precompute("image"):
-            towers._precompute("image", iter(inputs))
+            towers.precompute("image", iter(inputs))
         if keep and towers.can_precompute("text"):
-            towers.precompute_texts(iter(tokens))
+            towers.precompute("text", iter(tokens))
         model.eval()
         model.zero_grad()
         images, texts = towers.encode("image", batch), towers.encode("text", batch)

@@ -1,6 +1,5 @@
 """The distinct images of a training run: each decoded once, damaged ones named, kept resized in memory or on disk."""
 
-import mmap
 import os
 import shutil
 import tempfile
@@ -17,7 +16,12 @@ from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, open_image
 from retrieval.images.pipeline import read_distinct_images
 from retrieval.pairs import Pair, Skipped
-from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates, hash_image
+from retrieval.train.data.near_duplicates import (
+    PERCEPTUAL_HASH,
+    PerceptualHashes,
+    group_near_duplicates,
+    hash_image,
+)
 
 if TYPE_CHECKING:
     from retrieval.train.data.transforms import TrainTransform
@@ -82,11 +86,7 @@ class DiskCache:
         if entry is None or self._file is None:
             return None
         offset, width, height = entry
-        start = offset - offset % mmap.ALLOCATIONGRANULARITY
-        length = offset - start + 3 * width * height
-        with mmap.mmap(self._file.fileno(), length, offset=start, access=mmap.ACCESS_READ) as mapped:
-            pixels = np.frombuffer(mapped[offset - start :], np.uint8)
-        return Image.fromarray(pixels.reshape(height, width, 3))
+        return Image.frombytes("RGB", (width, height), os.pread(self._file.fileno(), 3 * width * height, offset))
 
     def close(self) -> None:
         """Free the space on the disk."""
@@ -201,7 +201,7 @@ def build_image_cache(
         for pair, used in zip(pairs, captioned, strict=True)
         if not used
     ]
-    hashes = PerceptualHashes.concatenate([perceptual_hashes[content] for content in images.contents])
+    hashes = np.array([perceptual_hashes[content] for content in images.contents], PERCEPTUAL_HASH)
     return ImageCache(
         sources=images.sources,
         content_hashes=images.contents,

@@ -98,22 +98,18 @@ class BatchLoader:
             epoch=drawn.epoch,
             images=drawn.images[own],
             texts=np.array(texts[own]),
-            pixels=self._load_pixels(drawn, part),
+            pixels=np.stack([self._load_pixels(drawn, place) for place in part]),
             tokens=np.stack([self._load_tokens(texts[place], drawn, place) for place in part]),
             positives=Positives.from_texts(texts, [dataset.positives[image] for image in drawn.images]),
             weights=None if dataset.weights is None else dataset.weights[drawn.images],
             offset=part.start,
         )
 
-    def _load_pixels(self, drawn: "BatchIndices", part: range) -> NDArray[np.uint8]:
-        transform = self._transform
-        if transform is None:
-            return np.empty((0, 0, 0, 3), np.uint8)
-        return np.stack([self._load_image(drawn, place, transform) for place in part])
-
-    def _load_image(self, drawn: "BatchIndices", place: int, transform: "TrainTransform") -> NDArray[np.uint8]:
+    def _load_pixels(self, drawn: "BatchIndices", place: int) -> NDArray[np.uint8]:
+        if self._transform is None:
+            return np.empty((0, 0, 3), np.uint8)
         image = int(drawn.images[place])
-        pixels = self._image_cache.crop(self._dataset.images[image], transform, drawn.crop_draws[place])
+        pixels = self._image_cache.crop(self._dataset.images[image], self._transform, drawn.crop_draws[place])
         if self._augmentation is None:
             return pixels
         return self._augmentation.apply(image, pixels, drawn.augmentation_draws[place])

@@ -1,6 +1,6 @@
 """Near-duplicates: one image in another size, encoding or quality, found by a perceptual hash.
 
-An image is described by a hash of 64 bits (pHash: Zauner 2010, "Implementation and Benchmarking of Perceptual Image
+An image's hash has 64 bits (pHash: Zauner 2010, "Implementation and Benchmarking of Perceptual Image
 Hash Functions") and a thumbnail of 16 × 16 pixels. Two images are near-duplicates where the hashes differ in few bits
 and the thumbnails in little, relative to their contrast: hashes alone are blind to colour, and would take one shirt in
 red and blue for duplicates. Measured on images saved again at 60 % of their size as JPEG of quality 60: of 715 product
@@ -11,8 +11,7 @@ drawn with 78 and with 79 points), and 1,500 drawn products that differ in kind,
 The held-out split depends on these hashes: changing a bit of them would keep earlier runs from being resumed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -32,47 +31,27 @@ _COMPARED_AT_ONCE: Final = 1 << 14
 _BITS_OF_16: Final = np.array([number.bit_count() for number in range(2**16)], np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class PerceptualHashes:
-    """The descriptions of n images.
-
-    Attributes:
-        hashes: (n,), 64 bits each.
-        thumbnails: (n, 16, 16, 3), bytes.
-    """
-
-    hashes: NDArray[np.uint64]
-    thumbnails: NDArray[np.uint8]
-
-    @classmethod
-    def concatenate(cls, parts: "Sequence[PerceptualHashes]") -> "PerceptualHashes":
-        """Return all of them, in order."""
-        empty = cls(np.empty(0, np.uint64), np.empty((0, _THUMBNAIL, _THUMBNAIL, 3), np.uint8))
-        parts = (empty, *parts)
-        return cls(np.concatenate([one.hashes for one in parts]), np.concatenate([one.thumbnails for one in parts]))
-
-    def take(self, images: Ids) -> "PerceptualHashes":
-        """Return those of some images, in that order."""
-        return PerceptualHashes(self.hashes[images], self.thumbnails[images])
+PERCEPTUAL_HASH: Final = np.dtype([("bits", np.uint64), ("thumbnail", np.uint8, (_THUMBNAIL, _THUMBNAIL, 3))])
+PerceptualHashes = NDArray[np.void]  # of that type
 
 
 def hash_image(image: Image.Image) -> PerceptualHashes:
-    """Return the description of one image of mode RGB."""
+    """Return the `PERCEPTUAL_HASH` of one image of mode RGB, an array without dimensions."""
     gray = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), np.float64)
     # (64,): the first is the mean, which says little. Rounded, since those of a flat image are 0 up to rounding.
     coefficients = (_COSINES @ gray @ _COSINES.T).reshape(-1).round(3)
-    bits = np.packbits(coefficients > np.median(coefficients[1:])).view(np.uint64)
-    return PerceptualHashes(bits, np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))[None])
+    bits = np.packbits(coefficients > np.median(coefficients[1:])).view(np.uint64)[0]
+    thumbnail = np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX))
+    return np.array((bits, thumbnail), PERCEPTUAL_HASH)
 
 
-def group_near_duplicates(images: PerceptualHashes) -> Ids:
+def group_near_duplicates(hashes: PerceptualHashes) -> Ids:
     """Return for each image (n,) the first one that it is a near-duplicate of, directly or through others, or itself.
 
     Work grows with n and the number of similar hashes, not with n²: 100,000 images take seconds.
     """
-    groups = np.arange(len(images.hashes))
-    pairs = np.concatenate([np.empty((2, 0), np.int64), *_near_duplicate_pairs(images)], axis=1)
-    first, second = pairs
+    groups = np.arange(len(hashes))
+    first, second = np.concatenate([np.empty((2, 0), np.int64), *_near_duplicate_pairs(hashes)], axis=1)
     while True:
         closer = groups.copy()
         np.minimum.at(closer, second, groups[first])
@@ -83,12 +62,12 @@ def group_near_duplicates(images: PerceptualHashes) -> Ids:
         groups = closer
 
 
-def _near_duplicate_pairs(images: PerceptualHashes) -> Iterator[Ids]:
+def _near_duplicate_pairs(hashes: PerceptualHashes) -> Iterator[Ids]:
     """Yield pairs (2, p) of near-duplicates; one may come several times."""
-    for pairs in _similar_hashes(images.hashes):
+    for pairs in _similar_hashes(hashes["bits"]):
         for start in range(0, pairs.shape[1], _COMPARED_AT_ONCE):
             first, second = pairs[:, start : start + _COMPARED_AT_ONCE]
-            same = _thumbnails_match(images.thumbnails[first], images.thumbnails[second])
+            same = _thumbnails_match(hashes["thumbnail"][first], hashes["thumbnail"][second])
             yield np.stack([first[same], second[same]])
 
 
@@ -101,7 +80,7 @@ def _thumbnails_match(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> ND
     return np.asarray(similar & (difference.max(axis=1) <= MAX_LEVEL_DIFFERENCE))
 
 
-def _similar_hashes(hashes: NDArray[np.uint64]) -> Iterator[Ids]:
+def _similar_hashes(bits: NDArray[np.uint64]) -> Iterator[Ids]:
     """Yield pairs (2, p) of images whose hashes differ in at most `MAX_HAMMING_DISTANCE` bits; one may come twice.
 
     1. Cut the bits into one part more than may differ: of two similar hashes at least one part is the same.
@@ -109,7 +88,7 @@ def _similar_hashes(hashes: NDArray[np.uint64]) -> Iterator[Ids]:
     3. Compare each image with its next neighbour, then with the second next, as long as the part is the same.
     """
     for low, high in pairwise(np.linspace(0, 64, MAX_HAMMING_DISTANCE + 2).astype(np.uint64)):
-        part = (hashes >> low) & ((np.uint64(1) << (high - low)) - np.uint64(1))
+        part = (bits >> low) & ((np.uint64(1) << (high - low)) - np.uint64(1))
         order = np.argsort(part, kind="stable")
         part, places, distance = part[order], np.arange(len(order)), 0
         while len(places):
@@ -117,7 +96,7 @@ def _similar_hashes(hashes: NDArray[np.uint64]) -> Iterator[Ids]:
             places = places[places + distance < len(order)]
             places = places[part[places] == part[places + distance]]
             first, second = order[places], order[places + distance]
-            similar = _count_bits(hashes[first] ^ hashes[second]) <= MAX_HAMMING_DISTANCE
+            similar = _count_bits(bits[first] ^ bits[second]) <= MAX_HAMMING_DISTANCE
             yield np.stack([first[similar], second[similar]])
 
 

@@ -23,15 +23,23 @@ _ORDER, _CAPTION, _CROP, _AUGMENTATION, _WORDS, _BALANCE, _DEAL = 0, 1, 2, 4, 5,
 
 @dataclass(frozen=True, slots=True)
 class BatchIndices:
-    """One step's images, all different, the caption drawn for each, and the draws that its augmentation depends on."""
+    """The images of a batch, or of a whole epoch, with the caption drawn for each and the draws of its augmentation.
 
-    step: int
+    Attributes:
+        epoch: Counted from 0.
+        images: (b,); within a batch all are different.
+        captions: (b,), which of the image's own captions.
+        crop_draws: (b, 4), uniform in [0, 1).
+        augmentation_draws: (b, 5), likewise.
+        samples: (b,), number of each sample in its epoch, which all its draws belong to.
+    """
+
     epoch: int
-    images: Ids  # (b,)
-    captions: Ids  # (b,), which of the image's own captions
-    crop_draws: Draws  # (b, 4), uniform in [0, 1)
-    augmentation_draws: Draws  # (b, 5), likewise
-    samples: Ids  # (b,), number of each sample within its epoch: with the epoch, the key of its word draws
+    images: Ids
+    captions: Ids
+    crop_draws: Draws
+    augmentation_draws: Draws
+    samples: Ids
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # samplers are never compared, and a million counts are slow to hash
@@ -73,18 +81,16 @@ class BatchSampler:
     def draw_batch(self, step: int) -> BatchIndices:
         """Return the batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = _draw_epoch(self, epoch)
+        drawn = _draw_epoch(self, epoch)
         start = sum(self.batch_sizes[:place])
         part = slice(start, start + self.batch_sizes[place])
-        samples = order.samples[part]
         return BatchIndices(
-            step=step,
             epoch=epoch,
-            images=order.images[part],
-            captions=order.captions[samples],
-            crop_draws=order.crop_draws[samples],
-            augmentation_draws=order.augmentation_draws[samples],
-            samples=samples,
+            images=drawn.images[part],
+            captions=drawn.captions[part],
+            crop_draws=drawn.crop_draws[part],
+            augmentation_draws=drawn.augmentation_draws[part],
+            samples=drawn.samples[part],
         )
 
     def draw_words(self, epoch: int, sample: int, count: int) -> Draws:
@@ -92,19 +98,8 @@ class BatchSampler:
         return draw_uniform(self.seed, epoch=epoch, stream=_WORDS, count=count, substream=sample)
 
 
-@dataclass(frozen=True, slots=True)
-class _Epoch:
-    """The samples of an epoch, batch after batch; `samples` are indices into the tables by sample."""
-
-    images: Ids  # (n,)
-    samples: Ids  # (n,), the image itself, or with classes a number of the sample's own
-    captions: Ids  # (n,), by sample
-    crop_draws: Draws  # (n, 4), by sample
-    augmentation_draws: Draws  # (n, 5), by sample
-
-
 @lru_cache(maxsize=4)  # threads that work ahead may be in two epochs at once
-def _draw_epoch(sampler: BatchSampler, epoch: int) -> _Epoch:
+def _draw_epoch(sampler: BatchSampler, epoch: int) -> BatchIndices:
     count = len(sampler.caption_counts)
     order = np.argsort(_draw_bits(sampler.seed, epoch=epoch, stream=_ORDER, count=count), kind="stable")
     draw = partial(draw_uniform, sampler.seed, epoch=epoch)
@@ -122,14 +117,17 @@ def _draw_epoch(sampler: BatchSampler, epoch: int) -> _Epoch:
             sizes=sampler.batch_sizes,
             fraction=sampler.negative_fraction,
         )
-    return _Epoch(
+    crops, augmentations = (
+        draw(stream=stream, count=count * width).reshape(count, width)
+        for stream, width in ((_CROP, CROP_DRAWS), (_AUGMENTATION, AUGMENTATION_DRAWS))
+    )
+    return BatchIndices(
+        epoch=epoch,
         images=images[samples],
+        captions=captions[samples],
+        crop_draws=crops[samples],
+        augmentation_draws=augmentations[samples],
         samples=samples,
-        captions=captions,
-        crop_draws=draw(stream=_CROP, count=count * CROP_DRAWS).reshape(count, CROP_DRAWS),
-        augmentation_draws=draw(stream=_AUGMENTATION, count=count * AUGMENTATION_DRAWS).reshape(
-            count, AUGMENTATION_DRAWS
-        ),
     )
 
 

@@ -213,7 +213,7 @@ class Trainer:
             self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, progress=told)
         if self.towers.can_precompute("text"):
             texts = range(len(self.dataset.texts))
-            self.towers.precompute_texts(map(loader.tokenize_text, texts), progress=partial(kept, total=len(texts)))
+            self.towers.precompute("text", map(loader.tokenize_text, texts), progress=partial(kept, total=len(texts)))
 
     def _threads(self) -> int:
         """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""

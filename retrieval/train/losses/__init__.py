@@ -79,7 +79,9 @@ def contrastive(
         A scalar; 0 where nothing in the batch is wrong for anything.
     """
     loss = ContrastiveGradients(_normalize_weights(weights, images), extra=extra, smoothing=smoothing)
-    return compute_in_chunks(images, texts, loss, positives=_used(positives, extra), scale=scale, chunk=chunk)
+    return compute_in_chunks(
+        images, texts, loss, positives=None if extra == "own" else positives, scale=scale, chunk=chunk
+    )
 
 
 def sigmoid(
@@ -101,21 +103,12 @@ def sigmoid(
 
     of Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training" (arXiv 2303.15343, equation 1). Of the extra
     positives "mask" leaves the terms out, "share" sets z to 1, and "own" to -1. A term's weight is the mean of its
-    image's and its text's.
-
-    Args:
-        images: As in `contrastive`, like everything else.
-        texts: Likewise.
-        scale: Likewise.
-        bias: A scalar; the paper starts from -10, since nearly everything is wrong for everything.
-        positives: Likewise.
-        extra: Likewise.
-        weights: Likewise.
-        chunk: Likewise.
+    image's and its text's. The other arguments are those of `contrastive`; `bias` is a scalar, which the paper starts
+    from -10, since nearly everything is wrong for everything.
     """
     loss = SigmoidGradients(_normalize_weights(weights, images), extra=extra)
     return compute_in_chunks(
-        images, texts, loss, positives=_used(positives, extra), scale=scale, bias=bias, chunk=chunk
+        images, texts, loss, positives=None if extra == "own" else positives, scale=scale, bias=bias, chunk=chunk
     )
 
 
@@ -136,23 +129,12 @@ def triplet(
         image i → text:  max(0, margin + max_{j in N(i)} s_ij − t_i),   t_i as in `contrastive`
 
     plus the same from the texts: the "max of hinges" of Faghri et al. 2018, "VSE++" (arXiv 1707.05612, equation 6),
-    as a mean over the batch, so that the learning rate need not follow its size.
-
-    Args:
-        images: As in `contrastive`, like everything else.
-        texts: Likewise.
-        margin: A cosine; the paper takes 0.2.
-        positives: Likewise.
-        extra: "mask" and "share" never take what is right for wrong, "own" does.
-        weights: Likewise.
-        chunk: Likewise.
+    as a mean over the batch, so that the learning rate need not follow its size. The
+    arguments are those of `contrastive`; `margin` is a cosine, 0.2 in the paper, and of the extra positives "mask" and
+    "share" never take one for wrong, "own" does.
     """
     loss = TripletGradients(_normalize_weights(weights, images), extra=extra, margin=margin)
-    return compute_in_chunks(images, texts, loss, positives=_used(positives, extra), chunk=chunk)
-
-
-def _used(positives: Tensor | Positives | None, extra: ExtraPositives) -> Tensor | Positives | None:
-    return None if extra == "own" else positives
+    return compute_in_chunks(images, texts, loss, positives=None if extra == "own" else positives, chunk=chunk)
 
 
 def _normalize_weights(weights: Tensor | None, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@
 Gao et al. 2021 (arXiv 2101.06983) keep the towers' memory small this way and the loss whole; here it is the loss.
 """
 
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -31,14 +31,6 @@ class LogitGradients(Protocol):
         """Return the chunk's part of the loss, and its gradient (c, b) with respect to the logits, overwritten."""
 
 
-class _Settings(NamedTuple):
-    """The inputs that no gradient flows to."""
-
-    loss: LogitGradients
-    positives: Tensor | Positives | None
-    chunk: int
-
-
 def compute_in_chunks(
     images: Tensor,
     texts: Tensor,
@@ -52,8 +44,8 @@ def compute_in_chunks(
     """Return a loss over scale · images · textsᵀ + bias, differentiable once; scale is 1 and bias 0 where None."""
     scale = images.new_ones(()) if scale is None else scale.reshape(())
     bias = images.new_zeros(()) if bias is None else bias.reshape(())
-    settings = _Settings(loss, positives, chunk or max(1, _LOGITS_PER_CHUNK // len(images)))
-    return cast("Tensor", _ChunkedLoss.apply(images, texts, scale, bias, settings))
+    chunk = chunk or max(1, _LOGITS_PER_CHUNK // len(images))
+    return cast("Tensor", _ChunkedLoss.apply(images, texts, scale, bias, loss, positives, chunk))
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -61,48 +53,33 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        images, texts, scale, bias, settings = inputs
-        needs_gradients = any(ctx.needs_input_grad)
-        value, gradients = _compute(images, texts, scale, bias=bias, settings=settings, gradients=needs_gradients)
-        ctx.save_for_backward(*gradients)
+        images, texts, scale, bias, loss, positives, chunk = inputs
+        starts = range(0, len(images), chunk)
+
+        def chunk_at(start: int) -> tuple[Tensor, Tensor | None, int]:
+            logits = (images[start : start + chunk] @ texts.T).mul_(scale).add_(bias)
+            return logits, positive_rows(positives, start, start + len(logits)), start
+
+        if loss.needs_statistics:
+            for start in starts:
+                loss.accumulate(*chunk_at(start))
+        value: Tensor = images.new_zeros(())
+        grad_bias = images.new_zeros(())
+        grad_images, grad_texts = torch.empty_like(images), torch.zeros_like(texts)
+        for start in starts:
+            part, grad_logits = loss.loss_and_gradient(*chunk_at(start))
+            value += part
+            if any(ctx.needs_input_grad):
+                grad_bias += grad_logits.sum()
+                torch.mm(grad_logits, texts, out=grad_images[start : start + chunk])
+                grad_texts.addmm_(grad_logits.T, images[start : start + chunk])
+        grad_scale = (grad_images * images).sum()
+        ctx.save_for_backward(
+            grad_images.mul_(scale), grad_texts.mul_(scale), grad_scale.to(scale.dtype), grad_bias.to(bias.dtype)
+        )
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Any) -> Any:
-        return (*(upstream[0] * gradient for gradient in ctx.saved_tensors), None)
-
-
-def _compute(
-    images: Tensor, texts: Tensor, scale: Tensor, *, bias: Tensor, settings: _Settings, gradients: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss, and its gradients with respect to images, texts, scale and bias, or none."""
-    loss, chunk = settings.loss, settings.chunk
-    starts = range(0, len(images), chunk)
-
-    def chunk_at(start: int) -> tuple[Tensor, Tensor | None, int]:
-        part = images[start : start + chunk]
-        logits = (part @ texts.T).mul_(scale).add_(bias)
-        return logits, positive_rows(settings.positives, start, start + len(part)), start
-
-    if loss.needs_statistics:
-        for start in starts:
-            loss.accumulate(*chunk_at(start))
-    value, grad_bias = images.new_zeros(()), images.new_zeros(())
-    grad_images, grad_texts = torch.empty_like(images), torch.zeros_like(texts)
-    for start in starts:
-        part, grad_logits = loss.loss_and_gradient(*chunk_at(start))
-        value += part
-        if gradients:
-            grad_bias += grad_logits.sum()
-            torch.mm(grad_logits, texts, out=grad_images[start : start + chunk])
-            grad_texts.addmm_(grad_logits.T, images[start : start + chunk])
-    if not gradients:
-        return value, []
-    grad_scale = (grad_images * images).sum()
-    return value, [
-        grad_images.mul_(scale),
-        grad_texts.mul_(scale),
-        grad_scale.to(scale.dtype),
-        grad_bias.to(bias.dtype),
-    ]
+        return (*(upstream[0] * gradient for gradient in ctx.saved_tensors), None, None, None)

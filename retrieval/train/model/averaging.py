@@ -1,7 +1,7 @@
 """Averages of weights: over the steps of a run (EMA), and between its start and its end (WiSE-FT)."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -34,10 +34,6 @@ class Ema:
         weight = 1 - min(self.decay, step / (step + _WARMUP_STEPS))
         for name, tensor in _averaged_tensors(model):
             self.weights[name].lerp_(tensor, weight)
-
-    def average_parameters(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Give the model the averaged weights within a `with` block."""
-        return temporary_weights(model, self.weights)
 
 
 def _averaged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -92,21 +92,16 @@ def _create_random(name: str, model_config: Mapping[str, Any], *, seed: int) -> 
     # Pretrained towers would be another start than the one that was asked for.
     config["vision_cfg"] |= {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
     config["text_cfg"] |= {"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {}
-    _require_local_text_model(config["text_cfg"])
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        if is_local_folder(config["text_cfg"].get(key)):  # absolute, so that a run can be loaded from anywhere
+            config["text_cfg"][key] = str(Path(config["text_cfg"][key]).resolve())
+    check_text_parts({"text_cfg": config["text_cfg"]}, "hf_model_name", "hf_tokenizer_name")
     torch.manual_seed(seed)
     model = build_model(config)
     preprocess = merge_preprocess_dict(
         asdict(PreprocessCfg(size=model.visual.image_size)), model_config.get("preprocess_cfg", {})
     )
     return Checkpoint(name, model.eval(), config, preprocess, build_tokenizer(config["text_cfg"]))
-
-
-def _require_local_text_model(text_config: dict[str, Any]) -> None:
-    """Make the folders of a text model and its tokenizer absolute, so that a run can be loaded from anywhere."""
-    for key in ("hf_model_name", "hf_tokenizer_name"):
-        if is_local_folder(text_config.get(key)):
-            text_config[key] = str(Path(text_config[key]).resolve())
-    check_text_parts({"text_cfg": text_config}, "hf_model_name", "hf_tokenizer_name")
 
 
 def load_tower_weights(model: Any, side: Side, path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -105,22 +106,25 @@ class Towers:
                 raise lost_image_error(source, error) from error
 
         with closing(prefetch_map(prepare, sources, threads=threads)) as images:
-            self._precompute("image", images, progress)
-
-    def precompute_texts(self, tokens: Iterator[NDArray[np.int64]], *, progress: Progress | None = None) -> None:
-        """Compute the frozen tower's features of these texts; call `progress` with the number done after each batch."""
-        self._precompute("text", tokens, progress)
+            self.precompute("image", images, progress=progress)
 
     @torch.no_grad()
-    def _precompute(self, side: Side, inputs: Iterable[NDArray[Any]], progress: Progress | None = None) -> None:
+    def precompute(self, side: Side, inputs: Iterable[NDArray[Any]], *, progress: Progress | None = None) -> None:
+        """Compute the frozen tower's features of these pixels or tokens, one by one.
+
+        Args:
+            side: Which tower.
+            inputs: (height, width, 3) bytes or (context length,) tokens each.
+            progress: Called with the number done after each batch.
+        """
         without_head: AbstractContextManager[Encode | None] = nullcontext()
         if not is_frozen(self.model, side):
             without_head = _detach_head(get_tower(self.model, side))
+        remaining, done = iter(inputs), 0
         features: list[Tensor] = []
-        done = 0
         self.model.eval()
         with without_head as head:
-            for batch in _split_into_batches(inputs):
+            while batch := list(islice(remaining, _PRECOMPUTE_BATCH)):
                 features.append(self._encode_inputs(side, np.stack(batch)))
                 done += len(batch)
                 if progress is not None:
@@ -166,14 +170,3 @@ def _detach_head(tower: Any) -> Iterator[Encode]:
 
 def _normalize(rows: Tensor) -> Tensor:
     return functional.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
-
-
-def _split_into_batches(inputs: Iterable[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for one in inputs:
-        batch.append(one)
-        if len(batch) == _PRECOMPUTE_BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

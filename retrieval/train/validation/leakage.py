@@ -37,7 +37,7 @@ class Leakage:
         texts = {caption_key(text) for text in dataset.texts}
         return cls(
             pictures=int(same.sum()),
-            twins=int((_have_twins(exam.prints, image_cache.perceptual_hashes.take(learned)) & ~same).sum()),
+            twins=int((_have_twins(exam.prints, image_cache.perceptual_hashes[learned]) & ~same).sum()),
             texts=sum(caption_key(text) in texts for text in exam.collection.texts),
         )
 
@@ -50,6 +50,6 @@ class Leakage:
 
 def _have_twins(prints: PerceptualHashes, known: PerceptualHashes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Which pictures (n,) have a near-duplicate among those known."""
-    groups = group_near_duplicates(PerceptualHashes.concatenate([known, prints]))
-    count = len(known.hashes)
+    groups = group_near_duplicates(np.concatenate([known, prints]))
+    count = len(known)
     return np.isin(groups[count:], groups[:count])

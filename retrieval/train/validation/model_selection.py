@@ -45,7 +45,7 @@ class Judge:
 
     def averaged(self) -> AbstractContextManager[None]:
         """The model with the average of its weights in place of the newest, where there is one."""
-        return nullcontext() if self.ema is None else self.ema.average_parameters(self.model)
+        return nullcontext() if self.ema is None else temporary_weights(self.model, self.ema.weights)
 
     def recalls(self, *, keep: Path | None = None) -> dict[str, float]:
         """Recall of the model as it is now, empty without validation pairs; the places of all answers go to a file."""

@@ -17,7 +17,7 @@ from retrieval.hashing import content_hash
 from retrieval.images import ImageSource, open_image
 from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
-from retrieval.train.data.near_duplicates import PerceptualHashes, hash_image
+from retrieval.train.data.near_duplicates import PERCEPTUAL_HASH, PerceptualHashes, hash_image
 from retrieval.train.run_folder import RECALLS
 from retrieval.train.validation.comparison import Places
 
@@ -109,7 +109,7 @@ class Exam:
             pictures=tuple(prepared for *_, prepared in found.values()),
             sources=tuple(source for _, source, *_ in found.values()),
             contents=tuple(found),
-            prints=PerceptualHashes.concatenate([printed for _, _, printed, _ in found.values()]),
+            prints=np.array([printed for _, _, printed, _ in found.values()], PERCEPTUAL_HASH),
             collection=build_collection(pairs, np.array(shown, np.int64), images=len(found)),
             skipped=tuple(skipped),
         )

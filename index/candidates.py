@@ -5,10 +5,9 @@ kind returns exact cosines.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from index.device import Device
 from index.vectors import Ids, Rows
@@ -22,7 +21,7 @@ class CandidateIndex(Protocol):
 
     Attributes:
         slots: (m,), ascending, the numbers of the indexed rows.
-        trained: how many rows it was trained for.
+        trained: number of rows that it was trained for.
     """
 
     slots: Ids
@@ -42,7 +41,7 @@ class CandidateIndex(Protocol):
         ...
 
     def needs_rebuild(self, count: int, *, growth: float) -> bool:
-        """Whether it must be built again to hold `count` rows, `growth` being how far the trained rows may grow."""
+        """Whether `count` rows are more than `growth` times those that it was trained for, or it is inconsistent."""
         ...
 
     def save(self, path: Path) -> None:
@@ -54,25 +53,20 @@ class CandidateIndex(Protocol):
 class IndexKind(ABC):
     """A way to index rows. A subclass is a frozen dataclass of the sizes that it uses, each a field of `IndexSpec`.
 
-    To add a kind: a file in `index/kinds`, its name in `index.kinds.KINDS`, a field of `IndexSpec` for a size that no
-    other kind has. `retrieval.testing.kinds` tests it.
+    To add a kind: a file in `index/kinds`, a line in `index.kinds.KINDS`, and a field of `IndexSpec` for a size that
+    no other kind has. `retrieval.testing.kinds.check_index_kind` tests it.
     """
 
-    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
-        """Return the kind with its open sizes (0) chosen for `count` rows.
+    description: ClassVar[str] = ""
+    """The sizes that matter, in words, as a format string of their names."""
 
-        Raises:
-            SpecError: sizes that do not fit the dimension.
-        """
-        return self
-
-    def sizes(self) -> Mapping[str, Any]:
+    def sizes(self) -> dict[str, Any]:
         """Return the sizes by their names in `IndexSpec`."""
         return asdict(self)
 
-    def describe_sizes(self) -> str:
-        """Return the sizes that matter, in words."""
-        return ""
+    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
+        """Return the kind with its open sizes (0) chosen for `count` rows; a SpecError if sizes do not fit them."""
+        return self
 
     @abstractmethod
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
@@ -83,7 +77,7 @@ class IndexKind(ABC):
         return ""
 
     def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:  # noqa: ARG002 - for subclasses
-        """Return why `auto` would take this kind, continuing "reading all rows", or an empty string if it would not."""
+        """Return why `auto` would choose this kind, continuing "reading all rows", or "" if it would not."""
         return "" if device == "cuda" and self.gpu_problem() else "for each query is slow"
 
     def min_rows(self) -> int:
@@ -100,7 +94,7 @@ class IndexKind(ABC):
 
     @abstractmethod
     def build(self, rows: Rows, slots: Ids, *, device: Device) -> CandidateIndex | None:
-        """Return an index of rows[slots] of these sizes, or None where exact search needs none or rows are too few.
+        """Return an index of rows[slots], or None where exact search needs none or the rows are too few.
 
         Raises:
             DeviceError: the engine is missing, or the device cannot hold the index.
@@ -108,7 +102,7 @@ class IndexKind(ABC):
 
     @abstractmethod
     def load(self, path: Path, slots: Ids, *, trained: int, device: Device) -> CandidateIndex:
-        """Return the index that `CandidateIndex.save` wrote, of these slots.
+        """Return the index of these slots that `CandidateIndex.save` wrote.
 
         Raises:
             StoredIndexError: the file cannot be read, or holds another number of rows.

@@ -50,21 +50,21 @@ def exact_search(queries: Rows, rows: Rows, k: int, *, allowed: Ids | None = Non
     queries = check_matrix(queries, dimension=rows.shape[1])
     check_k(k)
     if allowed is None:
-        return masked_search(queries, rows, k, mask=None)
+        return search_blocks(queries, rows, k)
     allowed = _check_allowed(allowed, len(rows))
     if is_gathering_cheaper(len(queries), len(rows), len(allowed)):
-        return gathered_search(queries, rows, k, ids=allowed)
-    return masked_search(queries, rows, k, mask=make_mask(allowed, len(rows)))
+        return search_blocks(queries, rows, k, ids=allowed)
+    return search_blocks(queries, rows, k, mask=make_mask(allowed, len(rows)))
 
 
 def filtered_search(queries: Rows, rows: Rows, k: int, *, mask: Mask) -> Neighbors:
     """Return what `exact_search` does for the rows of `mask` (n,), by the cheaper way."""
     allowed = int(np.count_nonzero(mask))
     if allowed == len(rows):
-        return masked_search(queries, rows, k, mask=None)
+        return search_blocks(queries, rows, k)
     if is_gathering_cheaper(len(queries), len(rows), allowed):
-        return gathered_search(queries, rows, k, ids=np.flatnonzero(mask))
-    return masked_search(queries, rows, k, mask=mask)
+        return search_blocks(queries, rows, k, ids=np.flatnonzero(mask))
+    return search_blocks(queries, rows, k, mask=mask)
 
 
 def make_mask(ids: Ids, count: int) -> Mask:
@@ -72,17 +72,6 @@ def make_mask(ids: Ids, count: int) -> Mask:
     mask = np.zeros(count, np.bool_)
     mask[ids] = True
     return mask
-
-
-def masked_search(queries: Rows, rows: Rows, k: int, *, mask: Mask | None) -> Neighbors:
-    """Score every row, and skip the scores of those outside `mask` (n,)."""
-    count = len(rows) if mask is None else int(np.count_nonzero(mask))
-    return _search_blocks(queries, rows, min(k, count), ids=None, mask=mask)
-
-
-def gathered_search(queries: Rows, rows: Rows, k: int, *, ids: Ids) -> Neighbors:
-    """Copy the rows `ids` (sorted) together and score only them."""
-    return _search_blocks(queries, rows, min(k, len(ids)), ids=ids, mask=None)
 
 
 def is_gathering_cheaper(queries: int, rows: int, allowed: int) -> bool:
@@ -157,7 +146,9 @@ def check_k(k: int) -> None:
         raise SpecError(f"k is {k}. Ask for at least one result.")
 
 
-def _search_blocks(queries: Rows, rows: Rows, k: int, *, ids: Ids | None, mask: Mask | None) -> Neighbors:
+def search_blocks(queries: Rows, rows: Rows, k: int, *, ids: Ids | None = None, mask: Mask | None = None) -> Neighbors:
+    """Search the rows `ids` (sorted), copied together; or score every row and skip those outside `mask` (n,)."""
+    k = min(k, len(rows) if ids is None else len(ids), len(rows) if mask is None else int(np.count_nonzero(mask)))
     neighbors = Neighbors(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
     for start in range(0, len(queries) if k else 0, QUERY_BLOCK):
         block = queries[start : start + QUERY_BLOCK]
@@ -254,7 +245,8 @@ class _TopK:
         maxima = groups.max(axis=1)
         query, group = _find_nonzero(maxima >= self.floor[:, None])
         if len(query) > MAX_GROUPS * self.k * len(scores) and maxima.shape[1] > self.k:
-            self._raise_floor(np.partition(maxima, -self.k, axis=1)[:, -self.k])  # k rows reach the k-th maximum
+            kth = np.partition(maxima, -self.k, axis=1)[:, -self.k]  # k rows reach it
+            np.maximum(self.floor, kth - self.margin, out=self.floor)
             query, group = _find_nonzero(maxima >= self.floor[:, None])
         members = groups[query, :, group]  # (hits, members)
         hit, member = np.nonzero(members >= self.floor[query, None])
@@ -276,7 +268,7 @@ class _TopK:
         kth = order[_rank_within_query(pairs.query[order]) == self.k - 1]
         lowest = np.full(len(self.queries), BELOW_COSINES, np.float32)
         lowest[pairs.query[kth]] = pairs.score[kth]
-        self._raise_floor(lowest)
+        np.maximum(self.floor, lowest - self.margin, out=self.floor)
         pairs = pairs.take(pairs.score >= self.floor[pairs.query])
         if len(pairs.query) > MAX_GROUPS * self.k * len(self.queries):  # many equal rows: only exact scores decide
             pairs = self._rescore(pairs)
@@ -285,9 +277,6 @@ class _TopK:
     def _rescore(self, pairs: ScoredPairs) -> ScoredPairs:
         scores = score_pairs(self.queries, self.rows, query=pairs.query, row=pairs.row)
         return ScoredPairs(pairs.query, pairs.row, scores).top(self.k)
-
-    def _raise_floor(self, kth: Scores) -> None:
-        np.maximum(self.floor, kth - self.margin, out=self.floor)
 
 
 def _find_nonzero(matrix: Mask) -> tuple[Ids, Ids]:

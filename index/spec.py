@@ -58,7 +58,9 @@ class IndexSpec:
 
     def describe(self) -> str:
         """Return the kind and its sizes, and why it was chosen, in words."""
-        return self.kind + self.create_kind().describe_sizes() + (f": {self.reason}" if self.reason else "")
+        kind = self.create_kind()
+        sizes = {name: size or "open" for name, size in kind.sizes().items()}
+        return self.kind + kind.description.format(**sizes) + (f": {self.reason}" if self.reason else "")
 
 
 def choose_spec(count: int, dimension: int, *, memory: int | None = None, device: Device = "cpu") -> IndexSpec:

@@ -62,8 +62,8 @@ def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Calla
         new.unlink(missing_ok=True)
         if save is not None:
             save(new)
-        with new.open("ab") as file:
-            _append(file, _make_footer(new, stored, rows), stored)
+        with new.open("a+b") as file:
+            file.write(_make_trailer(file, stored, rows))
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -83,19 +83,21 @@ def read_index_file(path: Path, rows: Rows) -> StoredIndex:
     """
     try:
         with path.open("rb") as file:
-            footer, live, indexed = _read(file)
+            footer, masks = _read(file)
     except OSError as error:
         raise StoredIndexError(f"No index can be read from {path} ({error}). Build it again.") from error
-    except (_DamageError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, struct.error) as error:
         raise StoredIndexError(f"{path} is damaged ({error}). Delete it and build it again.") from error
-    if rows.shape[1] != footer["dimension"] or len(rows) < len(live):
+    slots = footer["slots"]
+    if rows.shape[1] != footer["dimension"] or len(rows) < slots:
         raise StoredIndexError(
-            f"{path} indexes {len(live):,} rows of dimension {footer['dimension']}, not {len(rows):,} of "
-            f"{rows.shape[1]}. Build it again."
+            f"{path} indexes {slots:,} rows of dimension {footer['dimension']}, not {len(rows):,} of {rows.shape[1]}. "
+            "Build it again."
         )
-    if footer["rows"] != checksum_rows(rows[: len(live)]):
+    if footer["rows"] != checksum_rows(rows[:slots]):
         raise StoredIndexError(f"{path} was made of other vectors. Delete it and build it again.")
-    built_spec = None if footer["structured"] is None else _parse_spec(footer["structured"], path)
+    live, indexed = np.unpackbits(np.frombuffer(masks, np.uint8).reshape(2, -1), axis=1, count=slots).astype(np.bool_)
+    built_spec = footer["structured"] and _parse_spec(footer["structured"], path)
     return StoredIndex(
         _parse_spec(footer["spec"], path), live, indexed, built_spec, footer["trained"], footer["covered"]
     )
@@ -110,17 +112,11 @@ def checksum_rows(rows: Rows) -> int:
     return checksum
 
 
-class _DamageError(Exception):
-    """A checksum or a length differs from the written one."""
-
-
-def _make_footer(new: Path, stored: StoredIndex, rows: Rows) -> dict[str, Any]:
-    size = new.stat().st_size if new.exists() else 0
-    checksum = 0
-    if size:
-        with new.open("rb") as file:
-            checksum = _checksum_engine(file, size)
-    return {
+def _make_trailer(file: BinaryIO, stored: StoredIndex, rows: Rows) -> bytes:
+    """Return what comes after the engine's bytes, which the file holds; the keys are those of version 0.1.0."""
+    masks = np.packbits([stored.live, stored.indexed], axis=1).tobytes()
+    size = file.seek(0, os.SEEK_END)
+    footer = {
         "format": FORMAT,
         "spec": asdict(stored.spec),
         "structured": None if stored.built_spec is None else asdict(stored.built_spec),
@@ -130,21 +126,15 @@ def _make_footer(new: Path, stored: StoredIndex, rows: Rows) -> dict[str, Any]:
         "covered": stored.covered,
         "rows": checksum_rows(rows[: len(stored.live)]),
         "structure_bytes": size,
-        "structure": checksum,
-        "masks": zlib.crc32(_pack_masks(stored)),
+        "structure": _checksum_engine(file, size),
+        "masks": zlib.crc32(masks),
     }
-
-
-def _append(file: BinaryIO, footer: dict[str, Any], stored: StoredIndex) -> None:
     text = json.dumps(footer).encode()
-    file.write(_pack_masks(stored) + text + TRAILER.pack(len(text), zlib.crc32(text), MAGIC))
+    return masks + text + TRAILER.pack(len(text), zlib.crc32(text), MAGIC)
 
 
-def _pack_masks(stored: StoredIndex) -> bytes:
-    return np.packbits(stored.live).tobytes() + np.packbits(stored.indexed).tobytes()
-
-
-def _read(file: BinaryIO) -> tuple[dict[str, Any], Mask, Mask]:
+def _read(file: BinaryIO) -> tuple[dict[str, Any], bytes]:
+    """Return the footer and the masks, all of the file being checked; a ValueError where it is not as written."""
     size = file.seek(0, os.SEEK_END)
     _check(size >= TRAILER.size, "too short")
     file.seek(size - TRAILER.size)
@@ -155,19 +145,19 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], Mask, Mask]:
     _check(zlib.crc32(text) == checksum, "its footer does not match its checksum")
     footer: dict[str, Any] = json.loads(text)
     _check(footer["format"] == FORMAT, f"its format is {footer['format']}, and this version reads {FORMAT}")
-    mask_bytes = -(-footer["slots"] // 8)
-    expected = footer["structure_bytes"] + 2 * mask_bytes + length + TRAILER.size
+    engine_bytes, mask_bytes = footer["structure_bytes"], 2 * -(-footer["slots"] // 8)
+    expected = engine_bytes + mask_bytes + length + TRAILER.size
     _check(expected == size, f"it has {size:,} bytes, and {expected:,} were written")
-    file.seek(footer["structure_bytes"])
-    bits = file.read(2 * mask_bytes)
-    _check(zlib.crc32(bits) == footer["masks"], "its masks do not match their checksum")
-    checksum = _checksum_engine(file, footer["structure_bytes"])
-    _check(checksum == footer["structure"], "the engine's part does not match its checksum")
-    return footer, _unpack_mask(bits[:mask_bytes], footer["slots"]), _unpack_mask(bits[mask_bytes:], footer["slots"])
+    file.seek(engine_bytes)
+    masks = file.read(mask_bytes)
+    _check(zlib.crc32(masks) == footer["masks"], "its masks do not match their checksum")
+    _check(_checksum_engine(file, engine_bytes) == footer["structure"], "the index does not match its checksum")
+    return footer, masks
 
 
-def _unpack_mask(bits: bytes, count: int) -> Mask:
-    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(np.bool_)
+def _check(condition: bool, damage: str) -> None:  # noqa: FBT001 - it reads as a sentence
+    if not condition:
+        raise ValueError(damage)
 
 
 def _checksum_engine(file: BinaryIO, size: int) -> int:
@@ -196,11 +186,6 @@ def _parse_spec(values: dict[str, Any], path: Path) -> IndexSpec:
         return IndexSpec(**{name: value for name, value in values.items() if name in names})
     except (SpecError, TypeError) as error:
         raise StoredIndexError(f"{path} names an impossible index ({error}). Build it again.") from error
-
-
-def _check(condition: bool, damage: str) -> None:  # noqa: FBT001 - it reads as a sentence
-    if not condition:
-        raise _DamageError(damage)
 
 
 def _sync_folder(folder: Path) -> None:

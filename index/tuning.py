@@ -13,31 +13,14 @@ BISECTIONS = 7  # of the range of efforts: the result is within 1/128
 
 @dataclass(frozen=True, slots=True)
 class TunedEffort:
-    """The result of `tune_effort`.
+    """The result of `tune_effort`: the least effort that reached the target, within 1/128, and its recall.
 
-    Attributes:
-        effort: the least that reached the target, within 1/128; 1 where none did.
-        recall: its recall on the queries.
-        target: the target recall.
+    Where none did (`reached` is False) the effort is 1: build the index with more links or finer codes, or as exact.
     """
 
     effort: float
     recall: float
-    target: float
-
-    @property
-    def reached(self) -> bool:
-        """Whether the recall is at least the target."""
-        return self.recall >= self.target
-
-    def describe(self) -> str:
-        """Return the result in words, with what to do where it falls short."""
-        if self.reached:
-            return f"Effort {self.effort:.2f} reaches recall {self.recall:.3f} (target: {self.target:.3f})."
-        return (
-            f"Recall {self.target:.3f} cannot be reached: full effort gives {self.recall:.3f}. "
-            "Build the index with more links or finer codes, or as kind exact."
-        )
+    reached: bool
 
 
 def recall_at_k(index: VectorIndex, queries: Rows, k: int, *, effort: float | None = None) -> float:
@@ -46,10 +29,10 @@ def recall_at_k(index: VectorIndex, queries: Rows, k: int, *, effort: float | No
     A result that scores as well as the true k-th counts as right, so equal rows may stand for each other.
 
     Args:
-        index: the index to measure.
-        queries: unit rows, (q, d), of the kind that users send and not seen before: texts for an image index.
-        k: number of results.
-        effort: the index's own where None.
+        index: The index to measure.
+        queries: Unit rows, (q, d), of the kind that users send and not seen before: texts for an image index.
+        k: Number of results.
+        effort: The index's own where None.
 
     Raises:
         SpecError: no queries, or an empty index.
@@ -65,12 +48,15 @@ def tune_effort(index: VectorIndex, queries: Rows, k: int, *, recall: float) -> 
     if not 0 <= recall <= 1:
         raise SpecError(f"recall is {recall}. It must be from 0 to 1.")
     true_kth = _find_true_kth(index, queries, k)
-    best = TunedEffort(1.0, _compute_recall(index, queries, true_kth, effort=1.0, k=k), recall)
-    low = 0.0
+
+    def measure(effort: float) -> TunedEffort:
+        measured = _compute_recall(index, queries, true_kth, effort=effort, k=k)
+        return TunedEffort(effort, measured, reached=measured >= recall)
+
+    low, best = 0.0, measure(1.0)
     for _ in range(BISECTIONS if best.reached else 0):
-        middle = (low + best.effort) / 2
-        tried = TunedEffort(middle, _compute_recall(index, queries, true_kth, effort=middle, k=k), recall)
-        low, best = (low, tried) if tried.reached else (middle, best)
+        middle = measure((low + best.effort) / 2)
+        low, best = (low, middle) if middle.reached else (middle.effort, best)
     return best
 
 

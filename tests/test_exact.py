@@ -10,7 +10,7 @@ from oracles import assert_nearest, clustered_rows, plain_search, random_rows
 
 from index import exact
 from index.errors import SpecError, VectorError
-from index.exact import exact_search, filtered_search, gathered_search, is_gathering_cheaper, make_mask, masked_search
+from index.exact import exact_search, filtered_search, is_gathering_cheaper, make_mask, search_blocks
 from index.vectors import unit_rows
 
 
@@ -55,8 +55,8 @@ def test_masking_and_gathering_give_the_same_to_the_last_bit(search):
     queries, rows, k, allowed = search
     allowed = np.arange(len(rows)) if allowed is None else allowed
     mask = make_mask(allowed, len(rows))
-    assert_nearest(masked_search(queries, rows, k, mask=mask), queries, rows, k, allowed)
-    assert_nearest(gathered_search(queries, rows, k, ids=allowed), queries, rows, k, allowed)
+    assert_nearest(search_blocks(queries, rows, k, mask=mask), queries, rows, k, allowed)
+    assert_nearest(search_blocks(queries, rows, k, ids=allowed), queries, rows, k, allowed)
     assert_nearest(filtered_search(queries, rows, k, mask=mask), queries, rows, k, allowed)
 
 

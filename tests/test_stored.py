@@ -164,7 +164,7 @@ def test_a_spec_that_cannot_be_is_refused(saved, tmp_path):
 
 def rewrite(whole, **facts):
     """The file with other facts in its description, and checksums that fit."""
-    length, _, magic = struct.unpack_attributes("<QI8s", whole[-20:])
+    length, _, magic = struct.unpack("<QI8s", whole[-20:])
     text = json.dumps(json.loads(whole[-20 - length : -20]) | facts).encode()
     return whole[: -20 - length] + text + struct.pack("<QI8s", len(text), zlib.crc32(text), magic)
 
@@ -177,7 +177,7 @@ def test_a_save_that_breaks_off_leaves_the_last_file_whole_and_nothing_beside_it
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(stored, "_append", full)
+    monkeypatch.setattr(stored, "_make_trailer", full)
     with pytest.raises(StoredIndexError, match=r"could not be written to .*No space left.*Make room"):
         saved[0].save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["index"]

@@ -93,13 +93,11 @@ def test_tuned_effort_reaches_the_recall_and_a_little_less_does_not(index, rows)
     tuned = tune_effort(index, queries, 10, recall=0.9)
     assert tuned.recall == recall_at_k(index, queries, 10, effort=tuned.effort) >= 0.9
     assert recall_at_k(index, queries, 10, effort=tuned.effort - 1 / 64) < 0.9
-    assert tuned.describe() == f"Effort {tuned.effort:.2f} reaches recall {tuned.recall:.3f} (target: 0.900)."
 
 
 def test_unreachable_recall_is_reported_with_the_recall_of_full_effort():
     tuned = tune_effort(FakeIndex(lambda effort: effort * 0.7), np.zeros((3, 2)), 10, recall=0.95)
     assert (tuned.reached, tuned.effort, tuned.recall) == (False, 1.0, pytest.approx(0.7))
-    assert "Recall 0.950 cannot be reached: full effort gives 0.700" in tuned.describe()
 
 
 @pytest.mark.parametrize("asked", [-0.1, 1.1, float("nan")])

@@ -16,22 +16,20 @@ MAX_NUMBERS = {
 class Exact(FaissKind):
     """Brute force."""
 
-    def factory_string(self) -> str:
-        """Return FAISS's name for it, as every kind does."""
-        return "Flat"
+    factory = "Flat"
 
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
         """Return the bytes of rows and ids on a GPU, and 0 on a CPU."""
         return count * (dimension * 4 + 8) if device == "cuda" else 0
 
     def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:
-        """Take it while reading every row is quick."""
+        """Prefer it while reading every row is quick."""
         return "takes milliseconds and misses none" if count * dimension <= MAX_NUMBERS[device] else ""
 
     def scores_every_row(self, effort: float) -> bool:  # noqa: ARG002
-        """Whatever the effort."""
+        """Return True at any effort."""
         return True
 
     def build(self, rows: Rows, slots: Ids, *, device: Device) -> FaissCandidates | None:
-        """Return None on a CPU."""
+        """Build one on a GPU only."""
         return FaissKind.build(self, rows, slots, device=device) if device == "cuda" else None

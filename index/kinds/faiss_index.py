@@ -1,6 +1,5 @@
 """FAISS as an engine: the base of the kinds that FAISS builds, and their candidate index."""
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +21,9 @@ GPU_CHUNK = 1 << 20  # a GPU copies the whole index at each addition
 class FaissKind(IndexKind):
     """A kind that FAISS builds from a factory string."""
 
+    factory: ClassVar[str]
+    """The argument of FAISS's index_factory, as a format string of the sizes."""
     float16_on_gpu: ClassVar[bool] = False
-
-    @abstractmethod
-    def factory_string(self) -> str:
-        """Return the argument of FAISS's index_factory."""
 
     def configure(self, index: Any) -> None:
         """Set what the factory string cannot say, on the untrained FAISS index."""
@@ -46,7 +43,7 @@ class FaissKind(IndexKind):
             return None
         faiss = load_faiss()
         # The factory alone takes the metric for every kind: a constructor means L2.
-        index = faiss.index_factory(rows.shape[1], self.factory_string(), faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(rows.shape[1], self.factory.format(**self.sizes()), faiss.METRIC_INNER_PRODUCT)
         self.configure(index)
         index = copy_to_gpu(index, float16=self.float16_on_gpu) if device == "cuda" else index
         with translate_gpu_errors(device):

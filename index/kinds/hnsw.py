@@ -15,34 +15,26 @@ class Hnsw(FaissKind):
     links: int
     build_effort: int
 
-    def factory_string(self) -> str:
-        """Return FAISS's name for it."""
-        return f"HNSW{self.links},Flat"
+    factory = "HNSW{links},Flat"
+    description = ", {links} links a row"
 
     def configure(self, index: Any) -> None:
-        """Set the candidates looked at to place a row."""
+        """Set the number of candidates looked at to place a row."""
         index.hnsw.efConstruction = self.build_effort
 
     def search_parameters(self, effort: float, count: int) -> Any:
-        """Return FAISS's efSearch for one search."""
+        """Return efSearch."""
         return load_faiss().SearchParametersHNSW(efSearch=self.ef_search(effort, count))
 
     def ef_search(self, effort: float, k: int) -> int:
         """Return the candidates that a walk keeps: 16 x 256^effort, at least k."""
         return max(k, round(16 * math.pow(256, effort)))
 
-    def describe_sizes(self) -> str:
-        """Return the links."""
-        return f", {self.links} links a row"
-
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:  # noqa: ARG002
-        """Return the bytes of rows and links: 2 x links at the bottom, links on each layer above.
-
-        One row in `links` reaches the layer above its own.
-        """
+        """Count the row, 2 x links at the bottom and links on each layer above, which one row in `links` reaches."""
         upper_layers = self.links / (self.links - 1)
         return round(count * (dimension * 4 + (2 * self.links + upper_layers) * 4 + 28))
 
     def gpu_problem(self) -> str:
-        """FAISS builds no graph there."""
+        """Refuse every GPU."""
         return "FAISS has no hnsw on a GPU. Use exact, ivf or ivfpq, or device='cpu'."

@@ -18,15 +18,14 @@ class Ivf(FaissKind):
 
     lists: int
 
+    factory = "IVF{lists},Flat"
+    description = ", {lists} lists"
+
     def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002
-        """Choose the lists: about 4 sqrt(n), the middle of FAISS's guidelines, if the rows suffice to train them."""
+        """Choose about 4 sqrt(n) lists, the middle of FAISS's guidelines, if the rows suffice to train them."""
         limit = GPU_LIST_LIMIT if device == "cuda" else count
         open_lists = min(round(4 * math.sqrt(count)), count // ROWS_PER_LIST, limit)
         return replace(self, lists=self.lists or max(1, open_lists))
-
-    def factory_string(self) -> str:
-        """Return FAISS's name for it."""
-        return f"IVF{self.lists},Flat"
 
     def configure(self, index: Any) -> None:
         """Have FAISS print no warning where rows are few."""
@@ -37,32 +36,28 @@ class Ivf(FaissKind):
         return TRAINING_ROWS_PER_LIST * self.lists
 
     def search_parameters(self, effort: float, count: int) -> Any:  # noqa: ARG002
-        """Return FAISS's nprobe for one search."""
+        """Return nprobe."""
         return load_faiss().SearchParametersIVF(nprobe=self.nprobe(effort))
 
     def nprobe(self, effort: float) -> int:
         """Return the lists that a search reads: lists^effort, so 1 at effort 0 and all at 1."""
         return max(1, round(math.pow(self.lists, effort)))
 
-    def describe_sizes(self) -> str:
-        """Return the lists."""
-        return f", {self.lists or 'open'} lists"
-
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
-        """Return the bytes of ids, rows and centroids."""
+        """Count ids, rows and centroids."""
         lists = self.sized(count, dimension, device=device).lists
-        return count * (dimension * 4 + 16) + lists * (dimension * 4 + 16)
+        return (count + lists) * (dimension * 4 + 16)
 
     def gpu_problem(self) -> str:
-        """Check the number of lists."""
+        """Limit the lists."""
         if self.lists <= GPU_LIST_LIMIT:
             return ""
         return f"{self.lists} lists are too many: a GPU searches at most {GPU_LIST_LIMIT}. Use fewer lists."
 
     def min_rows(self) -> int:
-        """One for each list."""
+        """Return one for each list."""
         return max(1, self.lists)
 
     def scores_every_row(self, effort: float) -> bool:
-        """Where it reads every list."""
+        """Return whether a search reads every list."""
         return self.nprobe(effort) == self.lists

@@ -1,4 +1,4 @@
-"""ivfpq: lists of rows that are compressed by product quantisation (Jégou et al. 2011); candidates need no rows."""
+"""ivfpq: lists of rows that are compressed by product quantisation (Jégou et al. 2011, TPAMI 33(1))."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,6 +21,8 @@ class IvfPq(Ivf):
     codes: int
     code_bits: int
 
+    factory = "IVF{lists},PQ{codes}x{code_bits}"
+    description = ", {lists} lists, {codes} codes of {code_bits} bits a row"
     float16_on_gpu = True  # lookup tables of 56 codes and more fit no other way
 
     def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:
@@ -30,10 +32,6 @@ class IvfPq(Ivf):
         fitting = (codes for codes in GPU_CODES if dimension % codes == 0 and dimension // codes in GPU_SUBVECTORS)
         codes = self.codes or next(fitting, dimension)
         return replace(Ivf.sized(self, count, dimension, device=device), codes=codes)
-
-    def factory_string(self) -> str:
-        """Return FAISS's name for it."""
-        return f"IVF{self.lists},PQ{self.codes}x{self.code_bits}"
 
     def configure(self, index: Any) -> None:
         """Skip polysemous training: 60 s of training instead of 13, for a way of searching not used here."""
@@ -45,25 +43,20 @@ class IvfPq(Ivf):
         """Return what centroids and codes need."""
         return max(Ivf.training_rows(self), TRAINING_ROWS_PER_CODE << self.code_bits)
 
-    def describe_sizes(self) -> str:
-        """Return lists and codes."""
-        return f"{Ivf.describe_sizes(self)}, {self.codes or 'open'} codes of {self.code_bits} bits a row"
-
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
-        """Return the bytes of ids, codes, centroids and codebooks."""
+        """Count ids, codes, centroids and codebooks."""
         sized = self.sized(count, dimension, device=device)
-        codebooks = (1 << sized.code_bits) * dimension * 4
         code_bytes = math.ceil(sized.codes * sized.code_bits / 8)
-        return count * (code_bytes + 16) + sized.lists * (dimension * 4 + 16) + codebooks
+        return count * (code_bytes + 16) + sized.lists * (dimension * 4 + 16) + (1 << sized.code_bits) * dimension * 4
 
     def gpu_problem(self) -> str:
-        """Check the size of a code too."""
+        """Limit the size of a code too."""
         if self.code_bits == GPU_CODE_BITS:
             return Ivf.gpu_problem(self)
         return f"Codes of {self.code_bits} bits do not fit a GPU, which takes 8 bits only. Leave code_bits 8."
 
     def min_rows(self) -> int:
-        """One for each list, and for each value of a code."""
+        """Return one for each list, and for each value of a code."""
         return max(Ivf.min_rows(self), 1 << self.code_bits)
 
     def depth(self, effort: float, k: int) -> int:
@@ -71,5 +64,5 @@ class IvfPq(Ivf):
         return math.ceil(4 * k * math.pow(16, effort))
 
     def scores_every_row(self, effort: float) -> bool:  # noqa: ARG002
-        """Never: it has codes only."""
+        """Return False: products with codes are rough."""
         return False

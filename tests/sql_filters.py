@@ -16,7 +16,7 @@ def clause(condition, parameters):  # noqa: PLR0911 - one for each class
     """Return an SQL condition on `item`, never NULL; appends its parameters."""
     match condition:
         case Not():
-            return f"NOT {clause(condition.condition, parameters)}"
+            return f"NOT {clause(condition.conditions[0], parameters)}"
         case And():
             return f"({' AND '.join(clause(one, parameters) for one in condition.conditions) or '1'})"
         case Or():

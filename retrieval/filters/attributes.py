@@ -6,7 +6,7 @@ integers from 0 upwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval.errors import ItemError
@@ -44,33 +44,37 @@ def flatten_attributes(attributes: Mapping[str, Any]) -> set[Row]:
         ItemError: A value or a key has a type that JSON does not have.
     """
     rows: set[Row] = set()
-    pending: list[tuple[str, Any]] = [(_checked_key(key), value) for key, value in attributes.items()]
-    while pending:
-        key, value = pending.pop()
-        if isinstance(value, str | int | float):  # first, since nearly all values are: 100,000 items pass here
-            rows |= _scalar_rows(key, value)
-        elif isinstance(value, Mapping):
-            pending += [(f"{key}.{_checked_key(inner)}", element) for inner, element in value.items()]
-        elif isinstance(value, list | tuple):
-            pending += [(key, element) for element in value]
-        else:
-            rows |= _scalar_rows(key, value)
+    for key, value in iter_values(attributes):
+        try:
+            scalar = normalize_value(value)
+        except TypeError:
+            message = f"The attribute {short_repr(key)} is {short_repr(value)}; give text, numbers, booleans or lists."
+            raise ItemError(message) from None
+        if scalar is not None:
+            rows.add((key, kind_of(scalar), scalar))
     return rows
 
 
-def _checked_key(key: object) -> str:
+def iter_values(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of everything in the attributes that is not a list or a mapping, in order."""
+    pending: list[tuple[str, Any]] = [("", attributes)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, str | int | float):  # first, since nearly all values are: 100,000 items pass here
+            yield key, value
+        elif isinstance(value, Mapping):
+            prefix = "" if value is attributes else f"{key}."
+            pending += [(prefix + _check_key(inner), element) for inner, element in reversed([*value.items()])]
+        elif isinstance(value, list | tuple):
+            pending += [(key, element) for element in reversed(value)]
+        else:
+            yield key, value
+
+
+def _check_key(key: object) -> str:
     if isinstance(key, str):
         return escape_text(key)
     raise ItemError(f"Attribute names are text, not {short_repr(key)}.")
-
-
-def _scalar_rows(key: str, value: object) -> set[Row]:
-    try:
-        scalar = normalize_value(value)
-    except TypeError:
-        message = f"The attribute {short_repr(key)} is {short_repr(value)}; give text, numbers, booleans or lists."
-        raise ItemError(message) from None
-    return set() if scalar is None else {(key, kind_of(scalar), scalar)}
 
 
 def store_attributes(connection: sqlite3.Connection, attributes: Iterable[tuple[int, Mapping[str, Any]]]) -> None:

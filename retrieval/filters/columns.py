@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,27 +20,20 @@ _SORT_ORDER = (NUMBER, TEXT, BOOLEAN)
 MISSING = len(_SORT_ORDER)
 """The first sort key of an item without a value; see `Column.sort_keys`."""
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "$lt": operator.lt,
-    "$lte": operator.le,
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-}
+_COMPARE = {"$lt": np.less, "$lte": np.less_equal, "$gt": np.greater, "$gte": np.greater_equal}
 
 
+@dataclass(frozen=True, slots=True)
 class Columns:
     """The attributes of all items in one state of the catalog.
 
     Attributes:
-        live: True at the numbers of the items that exist, (size,).
-        size: The greatest item number ever stored, plus one.
+        live: True at the numbers of the items that exist; its length is the greatest number ever stored, plus one.
         column: Returns the column of a key.
     """
 
-    def __init__(self, live: Mask, column: Callable[[str], Column]) -> None:
-        self.live = live
-        self.size = len(live)
-        self.column = column
+    live: Mask
+    column: Callable[[str], Column]
 
 
 class Column:
@@ -60,58 +53,59 @@ class Column:
 
     # --- filters
 
-    def is_in(
-        self, *, booleans: Collection[bool] = (), numbers: Collection[float] = (), texts: Collection[str] = ()
-    ) -> Mask:
+    def is_in(self, *, booleans: Collection[bool], numbers: Collection[float], texts: Collection[str]) -> Mask:
         """Return True at the items with any of these values."""
-        mask = np.zeros(self.size, np.bool_)
+        tests: dict[int, Test] = {}
         if booleans:
-            mask |= self._match(BOOLEAN, _code_test([int(flag) for flag in booleans], 2))
+            tests[BOOLEAN] = _code_test([int(flag) for flag in booleans], 2)
         if numbers:
-            wanted = list(numbers)
-            mask |= self._match(NUMBER, lambda array: np.isin(array, wanted))
+            tests[NUMBER] = lambda array: np.isin(array, list(numbers))
         if codes := list(self._known_codes(texts).values()):
-            mask |= self._match(TEXT, _code_test(codes, len(self.vocabulary)))
-        return mask
+            tests[TEXT] = _code_test(codes, len(self.vocabulary))
+        return self._match(tests)
 
     def compare(self, name: str, value: float | str) -> Mask:
         """Return True at the items with a value of the same kind that is `$lt`, `$lte`, `$gt` or `$gte` this one."""
         if not isinstance(value, str):
-            return self._match(NUMBER, lambda numbers: np.asarray(_COMPARE[name](numbers, value)))
+            return self._match({NUMBER: lambda numbers: _COMPARE[name](numbers, value)})
         # $lte and $gt cut the vocabulary behind the text, $lt and $gte before it.
         cut = (bisect_right if name in ("$lte", "$gt") else bisect_left)(self.vocabulary, value)
-        return self._match(TEXT, _range_test(cut, None) if name in ("$gt", "$gte") else _range_test(0, cut))
+        return self._match({TEXT: _range_test(cut, None) if name in ("$gt", "$gte") else _range_test(0, cut)})
 
     def matches_text(self, test: Callable[[str], bool]) -> Mask:
         """Return True at the items with a text that passes the test, which sees each distinct text once."""
         codes = [code for code, text in enumerate(self.vocabulary) if test(text)]
-        return self._match(TEXT, _code_test(codes, len(self.vocabulary)))
+        return self._match({TEXT: _code_test(codes, len(self.vocabulary))})
 
     def in_range(self, low: float | str | None, high: float | str | None) -> Mask:
         """Return True at the items with a value v, low <= v < high; None is unbounded, and both are of one kind."""
         if isinstance(low, str) or isinstance(high, str):
             first, end = (None if bound is None else bisect_left(self.vocabulary, str(bound)) for bound in (low, high))
-            return self._match(TEXT, _range_test(first or 0, end))
-        return self._match(NUMBER, _range_test(low, high))
+            return self._match({TEXT: _range_test(first or 0, end)})
+        return self._match({NUMBER: _range_test(low, high)})
 
     def present(self) -> Mask:
         """Return True at the items with any value."""
-        mask = np.zeros(self.size, np.bool_)
-        for values in self._kinds.values():
-            values.set_matches(values.is_present, mask)
-        return mask
+        return self._match({kind: values.is_present for kind, values in self._kinds.items()})
 
-    def _match(self, kind: int, test: Test) -> Mask:
+    def _match(self, tests: Mapping[int, Test]) -> Mask:
+        """Return True at the items with a value that passes the test of its kind."""
         mask = np.zeros(self.size, np.bool_)
-        self._kinds[kind].set_matches(test, mask)
+        for kind, test in tests.items():
+            self._kinds[kind].set_matches(test, mask)
         return mask
 
     # --- facets, sorting and boosts
 
     def value_counts(self, mask: Mask) -> list[tuple[int, Scalar, int, int]]:
         """Return kind, value, the number of items in the mask that have it, and one of these items."""
+        decode: dict[int, Callable[[float], Scalar]] = {
+            BOOLEAN: bool,
+            NUMBER: float,
+            TEXT: lambda code: self.vocabulary[int(code)],
+        }
         return [
-            (kind, self._to_scalar(kind, value), count, item)
+            (kind, decode[kind](value), count, item)
             for kind, values in self._kinds.items()
             for value, count, item in values.value_counts(mask)
         ]
@@ -135,11 +129,6 @@ class Column:
         numbers = self._kinds[NUMBER].extreme(items, greatest=True)
         flags = self._kinds[BOOLEAN].extreme(items, greatest=True).astype(np.float64)
         return np.where(np.isnan(numbers), np.where(flags < 0, np.nan, flags), numbers)
-
-    def _to_scalar(self, kind: int, value: float) -> Scalar:
-        if kind == TEXT:
-            return self.vocabulary[int(value)]
-        return bool(value) if kind == BOOLEAN else float(value)
 
     # --- changes
 

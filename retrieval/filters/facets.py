@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 import numpy as np
 
 from retrieval.errors import QueryError
+from retrieval.filters.attributes import iter_values
 from retrieval.filters.values import NUMBER, TEXT, Scalar, escape_text, normalize_value, short_repr
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _parse_facet(key: object, option: object) -> FacetRequest:
         raise QueryError(f"A facet is the name of an attribute, not {short_repr(key)}.")
     if isinstance(option, int) and not isinstance(option, bool) and 1 <= option <= MAX_LIMIT:
         return FacetRequest(escape_text(key), limit=option)
-    if isinstance(option, Sequence) and not isinstance(option, str) and 1 <= len(option) <= MAX_RANGES:
+    if _is_list(option) and 1 <= len(option) <= MAX_RANGES:
         return FacetRequest(escape_text(key), ranges=tuple(_parse_range(key, bounds) for bounds in option))
     raise QueryError(
         f"The facet {short_repr(key)} takes a number of values from 1 to {MAX_LIMIT}, or ranges such as "
@@ -94,17 +95,18 @@ def _parse_facet(key: object, option: object) -> FacetRequest:
     )
 
 
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _parse_range(key: str, bounds: Any) -> tuple[Bound, Bound]:
-    low, high = [_parse_bound(key, bound) for bound in bounds] if _is_pair(bounds) else (None, None)
-    if (low is None and high is None) or (low is not None and high is not None and type(low) is not type(high)):
+    is_pair = _is_list(bounds) and len(bounds) == _BOUNDS
+    low, high = (_parse_bound(key, bound) for bound in bounds) if is_pair else (None, None)
+    if low is high is None or (low is not None and high is not None and type(low) is not type(high)):
         raise QueryError(
             f"A range of {short_repr(key)} is [from, to], both numbers or both texts, not {short_repr(bounds)}."
         )
     return low, high
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == _BOUNDS
 
 
 def _parse_bound(key: str, bound: object) -> Bound:
@@ -112,11 +114,9 @@ def _parse_bound(key: str, bound: object) -> Bound:
         value = normalize_value(bound)
     except TypeError:
         value = True
-    if isinstance(value, bool):
-        raise QueryError(
-            f"A bound of a range of {short_repr(key)} is a number, a text or null, not {short_repr(bound)}."
-        )
-    return value
+    if not isinstance(value, bool):
+        return value
+    raise QueryError(f"A bound of a range of {short_repr(key)} is a number, a text or null, not {short_repr(bound)}.")
 
 
 def count_facet(
@@ -167,20 +167,5 @@ def _round_up(step: float) -> float:
 
 def find_spelling(attributes: Mapping[str, Any], key: str, value: Scalar) -> Scalar:
     """Return the text under a dotted key that equals the normalized value, as the attributes spell it."""
-    return next((text for text in _texts_under(attributes, key) if normalize_value(text) == value), value)
-
-
-def _texts_under(node: Any, key: str) -> list[str]:
-    if isinstance(node, str):
-        return [] if key else [node]
-    if isinstance(node, list):
-        return [text for element in node for text in _texts_under(element, key)]
-    if not isinstance(node, Mapping) or not key:
-        return []
-    texts = []
-    for name, inner in node.items():
-        if (name := escape_text(name)) == key:
-            texts += _texts_under(inner, "")
-        elif key.startswith(name + "."):
-            texts += _texts_under(inner, key[len(name) + 1 :])
-    return texts
+    spellings = (text for name, text in iter_values(attributes) if name == key and isinstance(text, str))
+    return next((text for text in spellings if normalize_value(text) == value), value)

@@ -16,7 +16,7 @@ from retrieval.errors import QueryError
 from retrieval.filters.values import Scalar, normalize_value, short_repr
 
 if TYPE_CHECKING:
-    from retrieval.filters.columns import Column, Columns, Mask
+    from retrieval.filters.columns import Columns, Mask
 
 
 class Filter(ABC):
@@ -34,21 +34,6 @@ class Filter(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Not(Filter):
-    """Holds exactly where its condition does not."""
-
-    condition: Filter
-
-    def keys(self) -> frozenset[str]:
-        """Return the keys of its condition."""
-        return self.condition.keys()
-
-    def mask(self, columns: Columns) -> Mask:
-        """Invert the mask of its condition."""
-        return ~self.condition.mask(columns)
-
-
-@dataclass(frozen=True, slots=True)
 class _Compound(Filter):
     conditions: tuple[Filter, ...]
 
@@ -63,7 +48,7 @@ class And(_Compound):
 
     def mask(self, columns: Columns) -> Mask:
         """Intersect the masks of the conditions."""
-        mask = np.ones(columns.size, np.bool_)
+        mask = np.ones(len(columns.live), np.bool_)
         for condition in self.conditions:
             mask &= condition.mask(columns)
         return mask
@@ -76,10 +61,23 @@ class Or(_Compound):
 
     def mask(self, columns: Columns) -> Mask:
         """Unite the masks of the conditions."""
-        mask = np.zeros(columns.size, np.bool_)
+        mask = np.zeros(len(columns.live), np.bool_)
         for condition in self.conditions:
             mask |= condition.mask(columns)
         return mask
+
+
+class Not(_Compound):
+    """Holds exactly where its condition does not."""
+
+    __slots__ = ()
+
+    def __init__(self, condition: Filter) -> None:
+        super().__init__((condition,))
+
+    def mask(self, columns: Columns) -> Mask:
+        """Invert the mask of the condition."""
+        return ~self.conditions[0].mask(columns)
 
 
 class Leaf(Filter):
@@ -103,17 +101,9 @@ class Leaf(Filter):
             QueryError: The operand is of the wrong type.
         """
 
-    @abstractmethod
-    def column_mask(self, column: Column) -> Mask:
-        """Return True at the items with a value in the column that satisfies the condition."""
-
     def keys(self) -> frozenset[str]:
         """Return its key."""
         return frozenset((self.key,))
-
-    def mask(self, columns: Columns) -> Mask:
-        """Evaluate the condition on the column of its key."""
-        return self.column_mask(columns.column(self.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +139,9 @@ class In(Leaf):
         )
         return Or((condition, Not(Exists(key)))) if None in values else condition
 
-    def column_mask(self, column: Column) -> Mask:
-        """Look the values up in the column."""
-        return column.is_in(booleans=self.booleans, numbers=self.numbers, texts=self.texts)
+    def mask(self, columns: Columns) -> Mask:
+        """Look the values up."""
+        return columns.column(self.key).is_in(booleans=self.booleans, numbers=self.numbers, texts=self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +158,12 @@ class Comparison(Leaf):
         """Parse a number or a text."""
         value = parse_operand(key, operand)
         if value is None or isinstance(value, bool):
-            raise QueryError(
-                f"{operator} under {short_repr(key)} compares with a number or text, not {short_repr(operand)}."
-            )
+            raise QueryError(f"{operator} under {short_repr(key)} takes a number or text, not {short_repr(operand)}.")
         return cls(key, operator, value)
 
-    def column_mask(self, column: Column) -> Mask:
-        """Compare the numbers, or the texts, of the column with the value."""
-        return column.compare(self.operator, self.value)
+    def mask(self, columns: Columns) -> Mask:
+        """Compare the numbers, or the texts, with the value."""
+        return columns.column(self.key).compare(self.operator, self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +180,9 @@ class Exists(Leaf):
             return cls(key) if operand else Not(cls(key))
         raise QueryError(f"{operator} under {short_repr(key)} is true or false, not {short_repr(operand)}.")
 
-    def column_mask(self, column: Column) -> Mask:
+    def mask(self, columns: Columns) -> Mask:
         """Find the items with a value."""
-        return column.present()
+        return columns.column(self.key).present()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +198,12 @@ class Contains(Leaf):
         """Parse a text; a number or a boolean, which no text contains, is looked for among the elements of a list."""
         value = parse_operand(key, operand)
         if value is None:
-            raise QueryError(f"{operator} under {short_repr(key)} needs a text, a number or a boolean, not None.")
+            raise QueryError(f"{operator} under {short_repr(key)} takes a text, a number or a boolean, not None.")
         return cls(key, value) if isinstance(value, str) else In.any_of(key, [value])
 
-    def column_mask(self, column: Column) -> Mask:
-        """Search each distinct text of the column once."""
-        return column.matches_text(lambda text: self.text in text)
+    def mask(self, columns: Columns) -> Mask:
+        """Search each distinct text once."""
+        return columns.column(self.key).matches_text(lambda text: self.text in text)
 
 
 LEAVES: tuple[type[Leaf], ...] = (In, Comparison, Exists, Contains)
@@ -230,15 +218,12 @@ def parse_operand(key: str, operand: object) -> Scalar | None:
     Raises:
         QueryError: It is NaN, or not a boolean, a number or text.
     """
+    name = short_repr(key)
     try:
         value = normalize_value(operand)
     except TypeError:
         hint = "any of a list is $in" if isinstance(operand, Collection) else "dates are ISO text"
-        raise QueryError(
-            f"{short_repr(key)} can be text, a number or a boolean, not {short_repr(operand)}; {hint}."
-        ) from None
+        raise QueryError(f"{name} can be text, a number or a boolean, not {short_repr(operand)}; {hint}.") from None
     if value is None and operand is not None:
-        raise QueryError(
-            f"{short_repr(key)} is compared with NaN, which equals nothing; missing is {{'$exists': false}}."
-        )
+        raise QueryError(f"{name} is compared with NaN, which equals nothing; missing is {{'$exists': false}}.")
     return value

@@ -46,18 +46,16 @@ def _check_size(where: Mapping[str, Any]) -> None:
     pending: list[tuple[Any, int]] = [(where, 1)]
     while pending:
         node, depth = pending.pop()
-        if isinstance(node, Mapping):
-            children: Iterable[Any] = node.values()
-            terms += max(1, len(node))
-        else:
-            children = node
-            values += len(node)
+        is_mapping = isinstance(node, Mapping)
+        terms += max(1, len(node)) if is_mapping else 0
+        values += 0 if is_mapping else len(node)
         if depth > MAX_DEPTH:
             raise QueryError(f"The filter nests conditions more than {MAX_DEPTH} deep. Write it flatter.")
         if terms > MAX_TERMS:
             raise QueryError(f"The filter has more than {MAX_TERMS} conditions. Use $in for lists of values.")
         if values > MAX_VALUES:
             raise QueryError(f"The filter lists more than {MAX_VALUES:,} values. Split it into several searches.")
+        children = node.values() if is_mapping else node
         pending += [(child, depth + 1) for child in children if isinstance(child, _NESTED)]
 
 

@@ -28,10 +28,10 @@ def normalize_value(value: object) -> Scalar | None:
         value = value.item()
     if isinstance(value, bool):
         return value
+    if isinstance(value, str):  # NFC: a file system or an export may write é as two characters
+        return escape_text(value.lower() if value.isascii() else unicodedata.normalize("NFC", value.casefold()))
     if isinstance(value, int | float):
         return _to_float(value)
-    if isinstance(value, str):
-        return _fold(value)
     if value is None:
         return None
     raise TypeError(type(value).__name__)
@@ -63,8 +63,3 @@ def _to_float(value: float) -> float | None:
     except OverflowError:  # an integer beyond 1.8e308
         return math.copysign(math.inf, value > 0 or -1)
     return None if math.isnan(number) else number
-
-
-def _fold(text: str) -> str:
-    # NFC: a file system or an export may write é as two characters.
-    return escape_text(text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold()))

@@ -18,7 +18,7 @@ from retrieval.filters.column_store import ColumnStore
 from retrieval.records import StoredCaption, StoredImage, StoredItem, schema
 from retrieval.records.database import FILE, Database, create_database, is_blank, is_catalog
 from retrieval.records.locks import writer_lock
-from retrieval.records.slots import VectorRecord
+from retrieval.records.state import SideState
 from retrieval.records.vector_store import append_rows, copy_rows, map_rows, remove_other_generations
 from retrieval.words.search import WordSearch
 
@@ -182,23 +182,24 @@ def test_filters_by_sql_and_by_columns_see_what_the_records_hold(database):
 def test_a_content_is_known_under_its_tower_and_live_while_an_item_has_it(database):
     put(database, stored("a", slots=(0,)))
     with database.writing() as records:
-        records.slots.put_vectors("images", [VectorRecord(0, "x", "tower"), VectorRecord(1, "y", "tower")])
-        known = records.slots.find_vectors("images", ["x", "y", "z"], fingerprint="tower")
-        assert {name: (one.slot, one.live) for name, one in known.items()} == {"x": (0, True), "y": (1, False)}
-        assert records.slots.find_vectors("images", ["x"], fingerprint="another") == {}
-        assert records.slots.find_vectors("captions", ["x"], fingerprint="tower") == {}
+        records.slots.add_vectors("images", SideState(), ["x", "y"], fingerprint="tower")
+        assert records.slots.find_vectors("images", ["x", "y", "z"], fingerprint="tower") == ({"x": 0}, {"y": 1})
+        assert records.slots.side("images").rows == 2
+        assert records.slots.find_vectors("images", ["x"], fingerprint="another") == ({}, {})
+        assert records.slots.find_vectors("captions", ["x"], fingerprint="tower") == ({}, {})
 
 
 def test_renumbering_keeps_each_image_with_its_content(database):
     put(database, stored("a", slots=(5, 2)), stored("b", slots=(9, 2)))
     with database.writing() as records:
-        records.slots.put_vectors("images", [VectorRecord(slot, f"hash{slot}", "tower") for slot in range(10)])
+        contents = [f"hash{slot}" for slot in range(10)]
+        records.slots.add_vectors("images", SideState(), contents, fingerprint="tower")
         records.slots.renumber("images", [2, 5, 9])
     with database.reading() as records:
         items = records.items(["a", "b"])
         assert [image.slot for image in items["a"].images + items["b"].images] == [1, 0, 2, 0]
-        known = records.slots.find_vectors("images", [f"hash{slot}" for slot in range(10)], fingerprint="tower")
-        assert {name: one.slot for name, one in known.items()} == {"hash2": 0, "hash5": 1, "hash9": 2}
+        live, dead = records.slots.find_vectors("images", contents, fingerprint="tower")
+        assert (live, dead) == ({"hash2": 0, "hash5": 1, "hash9": 2}, {})
 
 
 # --- places

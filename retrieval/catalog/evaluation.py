@@ -42,8 +42,7 @@ class ServedSide:
         keys = [text if target == "images" else content_hash(text.encode()) for text in contents]
         with self.database.reading() as records:
             fingerprint = records.state().space.fingerprint("image" if target == "images" else "text")
-            known = records.slots.find_vectors(target, keys, fingerprint=fingerprint)
-        live = {key: vector.slot for key, vector in known.items() if vector.live}
+            live, _ = records.slots.find_vectors(target, keys, fingerprint=fingerprint)
         return np.array([live.get(key, -1) for key in keys], np.int64)
 
 

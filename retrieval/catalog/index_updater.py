@@ -143,6 +143,8 @@ class IndexUpdater:
                     now = self._side.indexed_rows(database)
                     if now.index is not None and now.state.same_slots(before.state):
                         now.index.save(self._path(now.state))
+                    if not self._side.indexed_rows(database).state.same_slots(before.state):
+                        self._path(before.state).unlink(missing_ok=True)  # a compaction has removed its vectors
         except StoredIndexError:
             return  # the disk is full: the next process builds it again
         except (IndexingError, RetrievalError, MemoryError) as error:

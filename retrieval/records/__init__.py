@@ -137,27 +137,30 @@ class Records:
 
     def items(self, ids: Sequence[str]) -> dict[str, StoredItem]:
         """Return the items that have these ids, by id."""
-        wanted = (_names(ids),)
-        found = {
+        return {item.id: item for item in self._read_items("id", _names(ids)).values()}
+
+    def items_by_number(self, numbers: Iterable[int]) -> dict[int, StoredItem]:
+        """Return the items that have these numbers, by number."""
+        return self._read_items("number", json.dumps(list(numbers)))
+
+    def _read_items(self, key: str, values: str) -> dict[int, StoredItem]:
+        """Return the items by number whose column `key` has one of the values, a JSON array."""
+        read = self.connection.execute
+        items = {
             number: StoredItem(name, number, attributes, source, [], [])
-            for number, name, attributes, source in self.connection.execute(
-                "SELECT number, id, attributes, source FROM items WHERE id IN (SELECT value FROM json_each(?))", wanted
+            for number, name, attributes, source in read(
+                f"SELECT number, id, attributes, source FROM items WHERE {key} IN (SELECT value FROM json_each(?))",  # noqa: S608
+                (values,),
             )
         }
-        numbers = (json.dumps(list(found)),)
-        for item, *image in self.connection.execute(
-            "SELECT item, folder, path, member, name, hash, size, modified, slot FROM images "
-            "WHERE item IN (SELECT value FROM json_each(?)) ORDER BY item, position",
-            numbers,
-        ):
-            found[item].images.append(StoredImage(*image))
-        for item, *caption in self.connection.execute(
-            "SELECT item, text, slot FROM captions "
-            "WHERE item IN (SELECT value FROM json_each(?)) ORDER BY item, position",
-            numbers,
-        ):
-            found[item].captions.append(StoredCaption(*caption))
-        return {item.id: item for item in found.values()}
+        numbers = (json.dumps(list(items)),)
+        of_items = "WHERE item IN (SELECT value FROM json_each(?)) ORDER BY item, position"
+        image_columns = "folder, path, member, name, hash, size, modified, slot"
+        for item, *image in read(f"SELECT item, {image_columns} FROM images {of_items}", numbers):  # noqa: S608
+            items[item].images.append(StoredImage(*image))
+        for item, *caption in read(f"SELECT item, text, slot FROM captions {of_items}", numbers):  # noqa: S608
+            items[item].captions.append(StoredCaption(*caption))
+        return items
 
     def ids_after(self, name: str, *, limit: int) -> list[str]:
         """Return the first ids that come after a name, in the order of their characters; after "" come all."""
@@ -176,14 +179,6 @@ class Records:
             )
         )
 
-    def names_of(self, numbers: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """Return id and attributes (JSON) of items by number."""
-        rows = self.connection.execute(
-            "SELECT number, id, attributes FROM items WHERE number IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(numbers)),),
-        )
-        return {number: (name, attributes) for number, name, attributes in rows}
-
     def attributes_of(self, item: int) -> dict[str, Any]:
         """Return the attributes of one item that exists."""
         row = self.connection.execute("SELECT attributes FROM items WHERE number = ?", (item,)).fetchone()
@@ -196,21 +191,6 @@ class Records:
             "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
         )
         return {name for (name,) in rows}
-
-    def image(self, item: int, position: int) -> StoredImage | None:
-        """Return one image of an item, or None where it has no such position."""
-        row = self.connection.execute(
-            "SELECT folder, path, member, name, hash, size, modified, slot FROM images WHERE item = ? AND position = ?",
-            (item, position),
-        ).fetchone()
-        return None if row is None else StoredImage(*row)
-
-    def caption(self, item: int, position: int) -> str | None:
-        """Return one caption of an item, or None where it has no such position."""
-        row = self.connection.execute(
-            "SELECT text FROM captions WHERE item = ? AND position = ?", (item, position)
-        ).fetchone()
-        return None if row is None else str(row[0])
 
     def put_items(self, items: Sequence[StoredItem], attributes: Sequence[Mapping[str, Any]]) -> None:
         """Add the items that have no number yet, replace those that have one; `attributes` go with them one to one."""

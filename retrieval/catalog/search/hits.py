@@ -31,24 +31,24 @@ def read_hits(
 
     Each has the picture, or the caption, that was found, and of the other kind the item's first one.
     """
-    named = records.names_of(sorted(set(page.item.tolist())))
+    items = records.items_by_number(set(page.item.tolist()))
     columns = zip(page.item.tolist(), page.position.tolist(), page.score.tolist(), variants, strict=True)
     hits = []
-    for rank, (item, position, score, group_size) in enumerate(columns, start=offset + 1):
+    for rank, (number, position, score, group_size) in enumerate(columns, start=offset + 1):
+        item = items[number]
         image, caption = (0, position) if target == "captions" else (position, 0)
-        source = _source(records, records.image(item, image))
-        name, attributes = named[item]
+        source = _source(records, item.images[image])
         hits.append(
             Hit(
                 rank=rank,
                 score=score,
-                id=name,
+                id=item.id,
                 image=None if source is None else format_path(source),
-                caption=records.caption(item, caption),
-                attributes=json.loads(attributes),
+                caption=item.captions[caption].text if item.captions else None,
+                attributes=json.loads(item.attributes),
                 target=target,
                 position=image,
-                ranks=ranks.get(item, {}),
+                ranks=ranks.get(number, {}),
                 variants=group_size,
             )
         )

@@ -147,7 +147,8 @@ class Search:
             return np.zeros((1, 1), np.float32)
         if self._exclude is not None:
             # The side's rows: a compaction may have removed the file that the records name.
-            slots = self._records.slots.image_slots(self._exclude)
+            item = self._records.items_by_number([self._exclude])[self._exclude]
+            slots = [image.slot for image in item.images]
             vectors = {**vectors, "like": mean_row(np.array(self._sides["images"].rows[slots]))}
         return mix(query, vectors)
 

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,11 @@ from retrieval.catalog.write.plan import PlannedImage, PlannedItem
 from retrieval.errors import CatalogError
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
 from retrieval.records.database import Database, report_disk_errors
-from retrieval.records.slots import VectorRecord
-from retrieval.records.state import CatalogState, SideState
+from retrieval.records.state import CatalogState
 from retrieval.records.vector_store import append_rows, map_rows, vector_path
 from retrieval.types import SideName
 
 
-@dataclass(slots=True)
 class VectorAppender:
     """Appends the vectors of one commit to a side; reuses those that are stored already.
 
@@ -30,48 +27,41 @@ class VectorAppender:
 
     Attributes:
         slots: Slot of each content, by content hash.
-        vectors: Records of the new slots.
-        rows: Their vectors, in slot order.
     """
 
-    folder: Path
-    side: SideName
-    fingerprint: str
-    state: SideState
-    slots: dict[str, int] = field(default_factory=dict)
-    vectors: list[VectorRecord] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
+    def __init__(self, folder: Path, side: SideName, state: CatalogState) -> None:
+        """Append behind the vectors of this state."""
+        self.slots: dict[str, int] = {}
+        self._side: SideName = side
+        self._state = state.sides[side]
+        self._path = vector_path(folder, side, self._state.generation)
+        self._space = state.space
+        self._fingerprint = state.space.fingerprint("image" if side == "images" else "text")
+        self._rows: dict[str, Rows] = {}  # of the new slots, in their order
 
     def find_new(self, records: Records, contents: Sequence[str]) -> list[str]:
         """Give slots to the contents that were embedded before; return the others, each once."""
-        known = records.slots.find_vectors(self.side, contents, fingerprint=self.fingerprint)
-        self.slots |= {content: vector.slot for content, vector in known.items() if vector.live}
-        dead = {content: vector.slot for content, vector in known.items() if not vector.live}
+        live, dead = records.slots.find_vectors(self._side, contents, fingerprint=self._fingerprint)
+        self.slots |= live
         if dead:
-            path = vector_path(self.folder, self.side, self.state.generation)
-            stored = map_rows(path, count=self.state.rows, dimension=records.meta("dimension"))
+            stored = map_rows(self._path, count=self._state.rows, dimension=self._space.dimension or 1)
             self.add({content: np.array(stored[slot]) for content, slot in dead.items()})
         return [content for content in dict.fromkeys(contents) if content not in self.slots]
 
-    def add(self, vectors: Mapping[str, Rows]) -> None:
+    def add(self, rows: Mapping[str, Rows]) -> None:
         """Give new slots to contents with these vectors, `(d,)` each."""
-        for content, row in vectors.items():
-            slot = self.state.rows + len(self.rows)
-            self.slots[content] = slot
-            self.vectors.append(VectorRecord(slot, content, self.fingerprint))
-            self.rows.append(row)
+        self.slots |= {content: slot for slot, content in enumerate(rows, start=self._state.rows + len(self._rows))}
+        self._rows |= rows
 
     def write(self) -> None:
         """Append the rows to the side's file and sync it; no record names them yet."""
-        if self.rows:
-            path = vector_path(self.folder, self.side, self.state.generation)
-            append_rows(path, np.stack(self.rows), at=self.state.rows)
+        if self._rows:
+            append_rows(self._path, np.stack(list(self._rows.values())), at=self._state.rows)
 
     def record(self, records: Records) -> None:
         """Name the rows in the records, inside the caller's transaction."""
-        if self.rows:
-            records.slots.put_vectors(self.side, self.vectors)
-            records.slots.put_side(self.side, replace(self.state, rows=self.state.rows + len(self.rows)))
+        if self._rows:
+            records.slots.add_vectors(self._side, self._state, list(self._rows), fingerprint=self._fingerprint)
 
 
 class ItemCommitter:
@@ -110,8 +100,7 @@ class ItemCommitter:
 
     def _append_images(self, records: Records, state: CatalogState, items: Sequence[PlannedItem]) -> VectorAppender:
         """Give a slot to every picture that is new to its item."""
-        fingerprint = self._encoder.space.fingerprint("image")
-        appender = VectorAppender(records.folder, "images", fingerprint, state.sides["images"])
+        appender = VectorAppender(records.folder, "images", state)
         for one in items:
             if one.item.image_vectors is not None:
                 self._rows.update(zip(map(_content, one.images), one.item.image_vectors, strict=True))
@@ -121,8 +110,7 @@ class ItemCommitter:
 
     def _append_captions(self, records: Records, state: CatalogState, items: Sequence[PlannedItem]) -> VectorAppender:
         """Give a slot to every caption; those that no item had before are embedded together."""
-        fingerprint = self._encoder.space.fingerprint("text")
-        appender = VectorAppender(records.folder, "captions", fingerprint, state.sides["captions"])
+        appender = VectorAppender(records.folder, "captions", state)
         texts: dict[str, str] = {}
         rows: dict[str, Rows] = {}
         for one in items:

@@ -46,7 +46,7 @@ class ImageEmbedder:
                     return False
                 self._outcomes[content] = None
             with self._database.reading() as records:
-                is_stored = bool(records.slots.find_vectors("images", [content], fingerprint=fingerprint))
+                is_stored = any(records.slots.find_vectors("images", [content], fingerprint=fingerprint))
             if is_stored:
                 self._outcomes[content] = ""
             return not is_stored

@@ -10,7 +10,6 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.hashing import content_hash
 from retrieval.records.database import Database, report_disk_errors
-from retrieval.records.slots import VectorRecord
 from retrieval.records.state import CatalogState, EncoderRecord
 from retrieval.records.vector_store import append_rows, vector_path
 
@@ -54,7 +53,7 @@ def swap_text_tower(
     with database.reading() as records:
         texts = records.slots.caption_texts()
     before = state.sides["captions"]
-    after = replace(before, generation=before.generation + 1, rows=len(texts), saved=-1)
+    after = replace(before, generation=before.generation + 1, rows=0, saved=-1)
     with report_disk_errors(folder):
         path = vector_path(folder, "captions", after.generation)
         path.unlink(missing_ok=True)  # a killed process may have left it
@@ -62,12 +61,9 @@ def swap_text_tower(
             batch = texts[start : start + BATCH_TEXTS]
             append_rows(path, encoder.encode_texts(batch), at=start)
             progress(start + len(batch), len(texts))
-    vectors = [
-        VectorRecord(slot, content_hash(text.encode()), encoder.text_fingerprint) for slot, text in enumerate(texts)
-    ]
+    contents = [content_hash(text.encode()) for text in texts]
     with database.writing() as records:
-        records.slots.replace_captions(texts, vectors)
-        records.slots.put_side("captions", after)
+        records.slots.replace_captions(after, texts, contents, fingerprint=encoder.text_fingerprint)
         records.put_meta(encoder=record)
         return Adoption(records.counts()["images"], len(texts))
 

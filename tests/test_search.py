@@ -61,7 +61,7 @@ requests = st.fixed_dictionaries(
                 weight=st.sampled_from([-1.0, -0.3, 0.2, 1.0]),
                 low=st.sampled_from([None, 2.0]),
                 high=st.sampled_from([None, 5.0]),
-            ).filter(lambda boost: boost.low is None or boost.high is None or boost.low < boost.high),
+            ),
             max_size=2,
         ),
         "facets": st.fixed_dictionaries(
@@ -357,7 +357,7 @@ def test_what_is_no_request_is_told_what_makes_one(shop):
         ({"facets": {"price": [[None, None]]}}, "both numbers or both texts"),
         ({"facets": {"price": 0}}, "from 1 to 1000"),
         ({"floor": 2}, "floor: 2. It must be a number of at least -1 and at most 1"),
-        ({"boosts": [{"attribute": "a", "weight": 3}]}, "from -1 to 1, not 3"),
+        ({"boosts": [{"attribute": "a", "weight": 3}]}, "weight: 3. It must be a number of at least -1 and at most 1"),
         ({"boosts": [{"attribute": "a"}]}, "A boost must be"),
         ({"boosts": [{"attribute": "a", "weight": 0.1, "low": 3, "high": 3}]}, "must be below its high"),
         ({"mode": "magic"}, "mode: 'magic'. It must be one of vectors, words, hybrid"),

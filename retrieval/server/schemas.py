@@ -4,14 +4,15 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
+from dataclasses import MISSING
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 
-from retrieval.catalog.search.request import SearchRequest
-from retrieval.settings import Setting, settings_of
+from retrieval.catalog.search.request import Boost, SearchRequest
+from retrieval.settings import settings_of
 
 _MAX_TEXT = 10_000
 _MAX_ID = 1_000
@@ -48,49 +49,46 @@ Ranges: TypeAlias = Annotated[list[Range], Field(min_length=1, max_length=100)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 
 
-class BoostBody(StrictModel):
-    """A factor of the score that an attribute gives."""
+def _derive_model(name: str, source: type, *, types: Mapping[str, Any], doc: str) -> type[BaseModel]:
+    """Return the model of a JSON object with the settings of a dataclass as fields; null stands for a default.
 
-    attribute: Key
-    weight: Annotated[float, Field(ge=-1, le=1)]
-    low: float | None = Field(None, description="Value that adds nothing; the least in the catalog.")
-    high: float | None = Field(None, description="Value that adds all the weight; the greatest in the catalog.")
-
-
-# Fields of SearchRequest that have another type in JSON, or narrower limits in a service.
-_SEARCH_TYPES: dict[str, Any] = {
-    "text": Text,
-    "image": Base64,
-    "like": Id,
-    "minus": Text,
-    "vector": Vector,
-    "weights": dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight],
-    "k": Annotated[int, Field(ge=1, le=1000)],
-    "offset": Annotated[int, Field(ge=0, le=100_000)],
-    "where": dict[str, Any],
-    "sort": Annotated[list[Key], Field(max_length=8)],
-    "group": Key,
-    "facets": Annotated[list[Key], Field(max_length=50)] | Annotated[dict[Key, Count | Ranges], Field(max_length=50)],
-    "boosts": Annotated[list[BoostBody], Field(max_length=8)],
-}
+    `types` are those that differ in JSON, or that a service limits more.
+    """
+    hints = get_type_hints(source)
+    derived: dict[str, Any] = {}
+    for setting in settings_of(source).values():
+        default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+        low, high = (bound if math.isfinite(bound) else None for bound in (setting.low, setting.high))
+        kind = types.get(setting.name, Annotated[hints[setting.name], Field(ge=low, le=high)])
+        nullable = default is None or (setting.name not in types and default is not MISSING)
+        field = Field(... if default is MISSING else default, description=f"{setting.help} {setting.details}".strip())
+        derived[setting.name] = (kind | None if nullable else kind, field)
+    return create_model(name, __base__=StrictModel, __doc__=doc, **derived)
 
 
-def _json_field(declared: Setting, kind: Any) -> Any:
-    """A field of SearchRequest as a field of a JSON body."""
-    default = list(declared.default) if isinstance(declared.default, tuple) else declared.default
-    low, high = (bound if math.isfinite(bound) else None for bound in (declared.low, declared.high))
-    if declared.name in _SEARCH_TYPES:
-        kind = _SEARCH_TYPES[declared.name] if default is not None else _SEARCH_TYPES[declared.name] | None
-        return kind, Field(default, description=declared.help)
-    return kind | None, Field(default, description=declared.help, ge=low, le=high)  # null stands for the default
-
-
-_HINTS = get_type_hints(SearchRequest)
-SearchBody = create_model(
+BoostBody: Any = _derive_model(
+    "BoostBody", Boost, types={"attribute": Key}, doc="A factor of the score that an attribute gives."
+)
+SearchBody = _derive_model(
     "SearchBody",
-    __base__=StrictModel,
-    __doc__="A search: parts to look for, which items may be found, and how the answer is arranged.",
-    **{name: _json_field(one, _HINTS[name]) for name, one in settings_of(SearchRequest).items()},
+    SearchRequest,
+    types={
+        "text": Text,
+        "image": Base64,
+        "like": Id,
+        "minus": Text,
+        "vector": Vector,
+        "weights": dict[Literal["text", "image", "like", "minus", "vector", "words"], Weight],
+        "k": Annotated[int, Field(ge=1, le=1000)],
+        "offset": Annotated[int, Field(ge=0, le=100_000)],
+        "where": dict[str, Any],
+        "sort": Annotated[list[Key], Field(max_length=8)],
+        "group": Key,
+        "facets": Annotated[list[Key], Field(max_length=50)]
+        | Annotated[dict[Key, Count | Ranges], Field(max_length=50)],
+        "boosts": Annotated[list[BoostBody], Field(max_length=8)],
+    },
+    doc="A search: parts to look for, which items may be found, and how the answer is arranged.",
 )
 SearchBody.model_config["json_schema_extra"] = {
     "examples": [

@@ -4,10 +4,8 @@ Each field of `SearchRequest` declares its default, help and range once. `Catalo
 `retrieval search` and the JSON of `POST /search` derive from them: a new search feature is one field here.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from numbers import Real
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -38,42 +36,52 @@ class Boost:
     The score is multiplied by 1 + the sum of weight x clip((value - low) / (high - low), 0, 1) of all boosts, kept
     within 0.5 and 2; divided by it where the score is negative. A missing value counts as `low`.
 
-    Attributes:
-        attribute: A number or a boolean, which is 0 or 1.
-        weight: From -1 to 1.
-        low: Value that adds nothing; the least in the catalog where None.
-        high: Value that adds all the weight; the greatest in the catalog where None.
+    Raises:
+        QueryError: a value is out of its range.
     """
 
-    attribute: str
-    weight: float
-    low: float | None = None
-    high: float | None = None
+    attribute: str = setting(MISSING, "A number or a boolean, which is 0 or 1.")
+    weight: float = setting(MISSING, "Part of the score to add, or to subtract.", low=-1, high=1)
+    low: float | None = setting(None, "Value that adds nothing; by default the least in the catalog.")
+    high: float | None = setting(None, "Value that adds all the weight; by default the greatest in the catalog.")
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+        _set(self, attribute=_attribute_name("The attribute of a boost", self.attribute))
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise QueryError(f"A boost's low, {self.low:g}, must be below its high, {self.high:g}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SearchRequest:
     """One search, checked; its fields are the arguments of `Catalog.search`.
 
-    The fields without an option have a form of their own on the command line, see cli/searching.py.
+    Fields without an option have a form of their own on the command line, in cli/searching.py.
 
     Attributes:
         query: What to look for; None browses all items that pass the filter.
         word_weight: Weight of the ranks by words beside those by vectors, in a hybrid search.
         condition: The filter `where`.
         sort_keys: Attributes to sort by and whether descending, the most significant first.
-        facet_specs: The parsed `facets`.
-        boost_specs: The parsed `boosts`.
+        facet_requests: The parsed `facets`.
+        parsed_boosts: The parsed `boosts`.
 
     Raises:
         QueryError: an argument makes no sense; the message names it and says why.
     """
 
     text: str | None = setting(None, "Words to search for.", option=False)
-    image: ImageInput | None = setting(None, "Picture to search with.", option=False)
-    like: str | None = setting(None, "Search with the pictures of this item.", metavar="ITEM")
+    image: ImageInput | None = setting(
+        None, "Picture to search with.", details="A path, bytes, an ImageSource or a Pillow image.", option=False
+    )
+    like: str | None = setting(
+        None,
+        "Search with the pictures of this item.",
+        details="With the mean of several. The item is not among its own hits.",
+        metavar="ITEM",
+    )
     minus: str | None = setting(None, "Words to search away from.", metavar="TEXT")
-    vector: ArrayLike | None = setting(None, "Row of the encoder's space to search with.", option=False)
+    vector: ArrayLike | None = setting(None, "Row of the encoder's space to search with, (d,).", option=False)
     weights: Mapping[str, float] | None = setting(
         None,
         'Weights of text, image, like, minus and vector, and of "words" in a hybrid search; 1 by default.',
@@ -81,69 +89,89 @@ class SearchRequest:
     )
     mode: Mode | None = setting(
         None,
-        "How a text is searched. Default: hybrid where the catalog has captions or attributes; vectors for captions, "
-        "or in a mix with a picture, an item or a vector.",
+        '"vectors" ranks by cosine, "words" by BM25 of the text in ids, captions and attributes, "hybrid" by both.',
+        details="An item whose id or number is typed comes first in the latter two. By default a text alone is a "
+        "hybrid search where the catalog has captions or attributes, unless captions are ranked.",
         choices=get_args(Mode),
         option=False,
     )
     target: Target | None = setting(
         None,
-        "What is ranked. Default: items for a search by words; captions for a picture alone, where there are any; "
-        "else images.",
+        "What is ranked: images, captions, or items with their pictures and captions fused into one score.",
+        details="By default items where words are searched; captions for an image alone, where there are any; else "
+        "images.",
         choices=get_args(Target),
         option=False,
     )
-    k: int = setting(10, "Number of hits.", low=1, flag="-k")
+    k: int = setting(10, "Maximum number of hits.", low=1, flag="-k")
     offset: int = setting(0, "Number of best hits to skip, for paging.", low=0)
     where: Mapping[str, Any] | None = setting(
-        None, 'Filter: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.', option=False
+        None,
+        'Filter on attributes: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.',
+        details="With a filter ({} is one) and nothing to search for, all items that pass it are hits.",
+        option=False,
     )
-    sort: str | Sequence[str] = setting((), 'Sort by this attribute; "-price" for descending order.', option=False)
+    sort: str | Sequence[str] = setting(
+        (),
+        'Attributes to sort the hits by: "price", or "-price" for descending order.',
+        details="Items without the attribute come last. With a query the best 100, or offset + k, are sorted; with a "
+        "floor all above it.",
+        option=False,
+    )
     group: str | None = setting(None, "Return only the best hit of each value of this attribute.", metavar="NAME")
-    facets: Sequence[str] | Mapping[str, Any] = setting((), "Attributes whose values are counted.", option=False)
-    floor: float | None = setting(None, "Lowest cosine of a hit found by its vector.", low=-1, high=1, metavar="SCORE")
-    boosts: Sequence[Boost | Mapping[str, Any]] = setting((), "Attributes that move scores.", option=False)
+    facets: Sequence[str] | Mapping[str, Any] = setting(
+        (),
+        'Attributes whose values are counted: ["color"], or {"color": 50, "price": [[0, 20], [20, None]]}.',
+        option=False,
+    )
+    floor: float | None = setting(
+        None, "Lowest cosine of a hit that is found by its vector.", low=-1, high=1, metavar="SCORE"
+    )
+    boosts: Sequence[Boost | Mapping[str, Any]] = setting(
+        (), 'Signals that move scores within bounds: {"attribute": "popularity", "weight": 0.2}.', option=False
+    )
     fusion: Fusion = setting(
-        "best",
-        'Score of an item\'s several pictures, or captions, for the target "items".',
-        choices=get_args(Fusion),
+        "best", 'Score of an item\'s several pictures, or captions, for the target "items".', choices=get_args(Fusion)
     )
     caption_weight: float | None = setting(
-        None,
-        'Weight of captions beside pictures for the target "items"; the catalog\'s own by default.',
-        low=0,
-        high=1,
+        None, 'Weight of captions beside pictures for the target "items"; by default the learned one.', low=0, high=1
     )
     effort: float | None = setting(
-        None, "How hard an approximate index searches: 1 is slowest and most exact.", low=0, high=1
+        None, "How hard an approximate index searches; 1 is the slowest and most exact.", low=0, high=1
     )
 
     query: Query | None = field(init=False, repr=False)
     word_weight: float = field(init=False, repr=False)
     condition: Filter | None = field(init=False, repr=False)
     sort_keys: tuple[tuple[str, bool], ...] = field(init=False, repr=False)
-    facet_specs: tuple[FacetRequest, ...] = field(init=False, repr=False)
-    boost_specs: tuple[Boost, ...] = field(init=False, repr=False)
+    facet_requests: tuple[FacetRequest, ...] = field(init=False, repr=False)
+    parsed_boosts: tuple[Boost, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every argument, and parse those that have a form of their own."""
-        for name in settings_of(SearchRequest):
-            if isinstance(value := getattr(self, name), np.generic):
-                self._set(name, value.item())
-        check_settings(self, error=QueryError)
+        _check_values(self)
         weights = dict(self.weights or {})
         word_weight = weights.pop("words", 1.0) if self._may_be_hybrid else 1.0
-        self._set("word_weight", check_weight("words", word_weight))
-        self._set("query", self._parse_query(weights))
-        self._set("condition", None if self.where is None else parse_filter(self.where))
-        self._set("sort_keys", _sort_keys(self.sort))
-        self._set("group", None if self.group is None else _attribute_name("group", self.group))
-        self._set("facet_specs", parse_facets(self.facets))
-        self._set("boost_specs", _boost_specs(self.boosts))
-        self._check_combination()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # the class is frozen for everybody else
+        parts = {kind: getattr(self, kind) for kind in PART_KINDS if getattr(self, kind) is not None}
+        browses = self.where is not None and not weights and not parts
+        _set(
+            self,
+            query=None if browses else make_query(parts, weights),
+            word_weight=check_weight("words", word_weight),
+            condition=None if self.where is None else parse_filter(self.where),
+            sort_keys=_parse_sort(self.sort),
+            group=None if self.group is None else _attribute_name("group", self.group),
+            facet_requests=parse_facets(self.facets),
+            parsed_boosts=_parse_boosts(self.boosts),
+        )
+        if self.offset + self.k > MAX_HITS:
+            raise QueryError(f"offset + k is {self.offset + self.k:,}; it must be at most {MAX_HITS:,}.")
+        if self.mode in {"words", "hybrid"} and self.text is None:
+            raise QueryError(f'A search in the mode "{self.mode}" needs a text.')
+        if self.mode in {"words", "hybrid"} and self.target == "captions":
+            raise QueryError(f'Words rank items, not captions: use the mode "vectors", not "{self.mode}".')
+        if self.mode == "words" and len(parts) > 1:
+            raise QueryError('A search in the mode "words" takes a text alone; "hybrid" takes other parts too.')
 
     def resolve(self, *, has_captions: bool, has_words: bool) -> "ResolvedRequest":
         """Return this request with the mode and the target that it has in a catalog.
@@ -163,23 +191,6 @@ class SearchRequest:
         is_mix = any(part is not None for part in (self.image, self.like, self.vector))
         is_text = self.text is not None and not is_mix and self.target != "captions"
         return self.mode == "hybrid" or (self.mode is None and is_text)
-
-    def _parse_query(self, weights: Mapping[str, float]) -> Query | None:
-        parts = {kind: getattr(self, kind) for kind in PART_KINDS if getattr(self, kind) is not None}
-        if self.where is not None and not weights and not parts:
-            return None
-        return make_query(parts, weights)
-
-    def _check_combination(self) -> None:
-        if self.offset + self.k > MAX_HITS:
-            raise QueryError(f"offset + k is {self.offset + self.k:,}; it must be at most {MAX_HITS:,}.")
-        if self.mode in {"words", "hybrid"}:
-            if self.text is None:
-                raise QueryError(f'A search in the mode "{self.mode}" needs a text.')
-            if self.target == "captions":
-                raise QueryError(f'Words rank items, not captions: use the mode "vectors", not "{self.mode}".')
-        if self.mode == "words" and self.query is not None and len(self.query.parts) > 1:
-            raise QueryError('A search in the mode "words" takes a text alone; "hybrid" takes other parts too.')
 
 
 make_request = SearchRequest
@@ -203,8 +214,18 @@ class ResolvedRequest:
         return (self.target,)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _set(instance: Boost | SearchRequest, **values: Any) -> None:
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)  # the instance is frozen once it is checked
+
+
+def _check_values(instance: Boost | SearchRequest) -> None:
+    """Check the fields against their settings; numpy scalars become Python's."""
+    cls: type = type(instance)
+    for name in settings_of(cls):
+        if isinstance(value := getattr(instance, name), np.generic):
+            _set(instance, **{name: value.item()})
+    check_settings(instance, error=QueryError)
 
 
 def _attribute_name(what: str, value: Any) -> str:
@@ -213,7 +234,7 @@ def _attribute_name(what: str, value: Any) -> str:
     return escape_text(value)
 
 
-def _sort_keys(sort: Any) -> tuple[tuple[str, bool], ...]:
+def _parse_sort(sort: Any) -> tuple[tuple[str, bool], ...]:
     names = [sort] if isinstance(sort, str) else list(sort) if isinstance(sort, Sequence) else None
     if names is None or len(names) > _MAX_SORT_KEYS:
         raise QueryError(
@@ -223,25 +244,16 @@ def _sort_keys(sort: Any) -> tuple[tuple[str, bool], ...]:
     return tuple((_attribute_name("sort", name.removeprefix("-")), name.startswith("-")) for name in checked)
 
 
-def _boost_specs(boosts: Any) -> tuple[Boost, ...]:
+def _parse_boosts(boosts: Any) -> tuple[Boost, ...]:
     if not isinstance(boosts, Sequence) or isinstance(boosts, str) or len(boosts) > _MAX_BOOSTS:
         raise QueryError(f"boosts must be a list of at most {_MAX_BOOSTS}, not {short_repr(boosts)}.")
-    return tuple(_parse_boost(boost) for boost in boosts)
+    return tuple(boost if isinstance(boost, Boost) else _parse_boost(boost) for boost in boosts)
 
 
 def _parse_boost(boost: Any) -> Boost:
-    names = {one.name for one in fields(Boost)}
-    if isinstance(boost, Boost):
-        boost = {name: getattr(boost, name) for name in names}
-    if not isinstance(boost, Mapping) or not {"attribute", "weight"} <= set(boost) <= names:
-        raise QueryError(f'A boost must be {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(boost)}.')
-    low, high, weight = boost.get("low"), boost.get("high"), boost["weight"]
-    for bound in (low, high):
-        if bound is not None and not (_is_number(bound) and math.isfinite(bound)):
-            raise QueryError(f"low and high of a boost must be numbers, not {short_repr(bound)}.")
-    if low is not None and high is not None and low >= high:
-        raise QueryError(f"A boost's low, {low:g}, must be below its high, {high:g}; to reverse it, negate its weight.")
-    if not _is_number(weight) or not -1 <= weight <= 1:
-        raise QueryError(f"The weight of a boost must be a number from -1 to 1, not {short_repr(weight)}.")
-    bounds = (None if bound is None else float(bound) for bound in (low, high))
-    return Boost(_attribute_name("A boost's attribute", boost["attribute"]), float(weight), *bounds)
+    try:
+        return Boost(**boost)
+    except TypeError:
+        raise QueryError(
+            f'A boost must be {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(boost)}.'
+        ) from None

@@ -80,7 +80,7 @@ class Search:
         end = request.offset + request.k
         if self._sorts_best:
             return max(SORT_WINDOW, end)
-        reranks = request.group or request.boost_specs or self._mode != "vectors" or self._target == "items"
+        reranks = request.group or request.parsed_boosts or self._mode != "vectors" or self._target == "items"
         return max(WINDOW, end) if reranks else end
 
     @property
@@ -213,11 +213,11 @@ class Search:
 
     def _rerank(self, found: Ranking) -> Ranking:
         request = self._request
-        if not (request.boost_specs or request.sort_keys or request.group):
+        if not (request.parsed_boosts or request.sort_keys or request.group):
             return found
         with self._columns.snapshot(self._records.connection) as columns:
-            if request.boost_specs:
-                found = apply_boosts(found, request.boost_specs, columns)
+            if request.parsed_boosts:
+                found = apply_boosts(found, request.parsed_boosts, columns)
             if request.sort_keys:
                 found = sort_by_attributes(found, request.sort_keys, columns)
             return found if request.group is None else keep_best_of_groups(found, columns.column(request.group))
@@ -237,13 +237,13 @@ class Search:
         return self._side.count(self._allowed if self._exclude is None else self._passing)
 
     def _count_facets(self, found: Ranking) -> Mapping[str, Facet]:
-        if not self._request.facet_specs:
+        if not self._request.facet_requests:
             return {}
         mask = self._counted(found)
         with self._columns.snapshot(self._records.connection) as columns:
             return {
                 spec.key: count_facet(columns.column(spec.key), mask, spec, spelling=self._spelling(spec.key))
-                for spec in self._request.facet_specs
+                for spec in self._request.facet_requests
             }
 
     def _spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:

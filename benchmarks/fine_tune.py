@@ -27,8 +27,9 @@ from retrieval.encoder import load_encoder
 from retrieval.metrics.intervals import Estimate, paired_difference
 from retrieval.pairs import Pair, Pairs, read_pairs
 from retrieval.train import TrainConfig, train
-from retrieval.train.run_folder import RECALLS
-from retrieval.train.validation.validator import Exam, Marks
+from retrieval.train.run_folder import RECALL_NAMES
+from retrieval.train.validation.comparison import QueryRecalls
+from retrieval.train.validation.validator import ValidationSet
 
 FIFTHS = 5
 ENOUGH = 280
@@ -120,18 +121,18 @@ def pictures(pairs: Pairs) -> int:
 def tuned(splits: Sequence[Split], photos: Pairs, model: str, *, tune: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Tune the model on each split, and grade it before and after on the pairs that were kept and on the photos."""
     told: list[dict[str, Any]] = []
-    own: tuple[list[Marks], list[Marks]] = ([], [])  # before and after
-    elsewhere: tuple[list[Marks], list[Marks]] = ([], [])
+    own: tuple[list[QueryRecalls], list[QueryRecalls]] = ([], [])  # before and after
+    elsewhere: tuple[list[QueryRecalls], list[QueryRecalls]] = ([], [])
     for number, split in enumerate(splits):
         with tempfile.TemporaryDirectory() as folder:
             run, start = Path(folder) / "run", time.perf_counter()
             config = TrainConfig(model=model, tune=tune, **{k: v for k, v in settings.items() if v is not None})
             result = train(split.learned, run, config=config)
-            facts = {"learned": result.pictures, "validated": result.held_out, "steps": result.steps}
+            facts = {"learned": result.images, "validated": result.held_out, "steps": result.steps}
             told.append(facts | {"alpha": result.alpha, "seconds": round(time.perf_counter() - start, 1)})
             for place, name in enumerate((model, str(run))):
-                own[place].append(marks(name, split.graded, settings["device"]))
-                elsewhere[place].append(marks(name, photos, settings["device"]))
+                own[place].append(evaluate_recalls(name, split.graded, settings["device"]))
+                elsewhere[place].append(evaluate_recalls(name, photos, settings["device"]))
             if tune == "text":
                 told[-1] |= adoption(split.graded, model, run, folder=Path(folder), device=settings["device"])
         print(f"{tune}, {number + 1} of {len(splits)}: {told[-1]}", flush=True)
@@ -143,8 +144,8 @@ def tuned(splits: Sequence[Split], photos: Pairs, model: str, *, tune: str, sett
     }
 
 
-def pooled(parts: Sequence[Marks], graded: Sequence[Pairs]) -> Marks:
-    """The marks of several sets of pairs as those of one, in which an item has the same number wherever it is asked."""
+def pooled(parts: Sequence[QueryRecalls], graded: Sequence[Pairs]) -> QueryRecalls:
+    """The recalls of several sets of pairs as those of one, in which an item has the same number everywhere."""
     number_of: dict[str, int] = {}
     numbers = [
         np.array([number_of.setdefault(name, len(number_of)) for name in dict.fromkeys(pair.id for pair in pairs)])
@@ -152,42 +153,45 @@ def pooled(parts: Sequence[Marks], graded: Sequence[Pairs]) -> Marks:
     ]
     ways = [
         (
-            np.concatenate([part.ways[way][0] for part in parts]),
-            np.concatenate([own[part.ways[way][1]] for part, own in zip(parts, numbers, strict=True)]),
+            np.concatenate([part.by_direction[way][0] for part in parts]),
+            np.concatenate([own[part.by_direction[way][1]] for part, own in zip(parts, numbers, strict=True)]),
         )
         for way in range(2)
     ]
-    return Marks(tuple(ways))
+    return QueryRecalls(tuple(ways))
 
 
-def averaged(parts: Sequence[Marks]) -> Marks:
-    """The mean marks of several models on the same queries."""
-    ways = [(np.mean([part.ways[way][0] for part in parts], axis=0), parts[0].ways[way][1]) for way in range(2)]
-    return Marks(tuple(ways))
+def averaged(parts: Sequence[QueryRecalls]) -> QueryRecalls:
+    """The mean recalls of several models on the same queries."""
+    ways = [
+        (np.mean([part.by_direction[way][0] for part in parts], axis=0), parts[0].by_direction[way][1])
+        for way in range(2)
+    ]
+    return QueryRecalls(tuple(ways))
 
 
-def marks(model: str, pairs: Pairs, device: str) -> Marks:
+def evaluate_recalls(model: str, pairs: Pairs, device: str) -> QueryRecalls:
     """How a model does on pairs."""
     encoder: Any = load_encoder(model, device=device)
-    exam = Exam.of(pairs.pairs, encoder, threads=None)
-    places: Any = exam.places()
-    return exam.marked(places)
+    validation_set = ValidationSet.from_pairs(pairs.pairs, encoder, threads=None)
+    ranks: Any = validation_set.rank_answers()
+    return validation_set.query_recalls(ranks)
 
 
-def compared(before: Marks, after: Marks) -> dict[str, Any]:
+def compared(before: QueryRecalls, after: QueryRecalls) -> dict[str, Any]:
     """Each recall before and after, with the paired difference and its interval, resampled by item."""
-    values = before.recalls(), after.recalls()
+    values = before.means(), after.means()
     return {
         name: {"before": values[0][name], "after": values[1][name], "difference": interval(difference)}
-        for name, difference in zip(RECALLS, differences(before, after), strict=True)
+        for name, difference in zip(RECALL_NAMES, differences(before, after), strict=True)
     }
 
 
-def differences(before: Marks, after: Marks) -> list[Estimate]:
-    """The paired difference of each recall, in the order of `RECALLS`."""
+def differences(before: QueryRecalls, after: QueryRecalls) -> list[Estimate]:
+    """The paired difference of each recall, in the order of `RECALL_NAMES`."""
     return [
         paired_difference(old[:, column], new[:, column], items=items)
-        for (old, items), (new, _) in zip(before.ways, after.ways, strict=True)
+        for (old, items), (new, _) in zip(before.by_direction, after.by_direction, strict=True)
         for column in range(old.shape[1])
     ]
 

@@ -116,7 +116,7 @@ def compared(
             before = plain.setdefault((direction, k), recalls)
             change = paired_difference(before, recalls, items=found.items)
             told = {"difference": change.value, "low": change.low, "high": change.high} if way != "own" else {}
-            shape = {"set": name, "pictures": result.pictures, "steps": result.steps, "queries": len(recalls)}
+            shape = {"set": name, "pictures": result.images, "steps": result.steps, "queries": len(recalls)}
             yield {**shape, "way": way, "direction": direction, "k": k, "recall": float(recalls.mean()), **told}
 
 

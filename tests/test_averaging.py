@@ -14,9 +14,9 @@ from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.train import TrainConfig, train
 from retrieval.train.model.averaging import Ema, interpolate_weights, temporary_weights, wise_ft_alphas
-from retrieval.train.run_folder import RECALLS, RunFolder
+from retrieval.train.run_folder import RECALL_NAMES, RunFolder
+from retrieval.train.validation.comparison import QueryRecalls
 from retrieval.train.validation.model_selection import select_last_equal
-from retrieval.train.validation.validator import Marks
 
 
 def test_the_moving_average_is_the_closed_form():
@@ -62,7 +62,7 @@ def test_a_mix_lies_on_the_line_between_start_and_end():
 def marks_of(*found, count=200):
     """A model that finds these items, both ways."""
     right = np.repeat(np.isin(np.arange(count), np.concatenate(found))[:, None], 3, axis=1).astype(float)
-    return Marks(((right, np.arange(count)), (right, np.arange(count))))
+    return QueryRecalls(((right, np.arange(count)), (right, np.arange(count))))
 
 
 def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
@@ -76,18 +76,18 @@ def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
 
 def graded(run, source):
     figures = evaluate(load_encoder(run, device="cpu"), source, resamples=0).metrics
-    return {name: figures[name] for name in RECALLS}
+    return {name: figures[name] for name in RECALL_NAMES}
 
 
 def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, wise_ft=0.25), validation=pairs)
-    end = load_file(RunFolder(tmp_path / "run").state)
+    end = load_file(RunFolder(tmp_path / "run").checkpoint)
     old, kept = weights(start), weights(tmp_path / "run")
     for name, tensor in kept.items():
         assert torch.allclose(tensor, 0.75 * old[name] + 0.25 * end[f"model.{name}"], atol=1e-6), name
     assert result.alpha == 0.25
-    assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALLS})
+    assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALL_NAMES})
     assert "25% of the way from the start, is kept" in result.summary()
 
 
@@ -96,7 +96,7 @@ def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # n
     result = train(pairs, tmp_path / "run", config=config_of(start, epochs=10), validation=pairs)
     assert result.alpha in wise_ft_alphas(TrainConfig(image_blocks=0, tune="both"))
     assert result.best["mean_recall"] > result.before["mean_recall"]
-    assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALLS})
+    assert graded(tmp_path / "run", pairs) == pytest.approx({name: result.best[name] for name in RECALL_NAMES})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F81
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, tune="both"))
     assert (result.held_out, result.alpha) == (0, 0.2)
-    end = load_file(RunFolder(tmp_path / "run").state)
+    end = load_file(RunFolder(tmp_path / "run").checkpoint)
     old, kept = weights(start), weights(tmp_path / "run")
     for name, tensor in kept.items():
         assert torch.allclose(tensor, 0.8 * old[name] + 0.2 * end[f"model.{name}"], atol=1e-6), name
@@ -130,7 +130,7 @@ def test_without_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F81
     start = write_model(tmp_path / "start", TINY)
     fresh = replace(config_of(start), model=TINY)
     assert train(pairs, tmp_path / "fresh", config=fresh, validation=pairs).alpha is None
-    assert not RunFolder(tmp_path / "fresh").start.exists()
+    assert not RunFolder(tmp_path / "fresh").starting_weights.exists()
 
 
 @pytest.mark.parametrize("settings", [{"ema": 0.9}, {"ema": 0.9, "wise_ft": "off"}, {"lora_rank": 2}, {"patience": 1}])
@@ -161,7 +161,7 @@ def test_the_average_is_what_is_graded_and_kept(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     config = config_of(start, ema=0.999, wise_ft="off")
     train(pairs, tmp_path / "run", config=config)
-    state = load_file(RunFolder(tmp_path / "run").state)
+    state = load_file(RunFolder(tmp_path / "run").checkpoint)
     kept = weights(tmp_path / "run")
     assert torch.equal(kept["visual.proj"], state["average.visual.proj"])
     assert not torch.equal(kept["visual.proj"], state["model.visual.proj"])

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retrieval.errors import TrainingError
-from retrieval.train.checkpoints import load_state, save_state
+from retrieval.train.checkpoints import load_checkpoint, save_checkpoint
 
-FACTS = {"step": 3, "best": {"mean_recall": 0.1 + 0.2}, "pairs": ["a", "b"]}
+PROGRESS = {"step": 3, "best": {"mean_recall": 0.1 + 0.2}, "pairs": ["a", "b"]}
 
 
 def network(seed=0):
@@ -34,10 +34,10 @@ def learn(model, optimizer, *, steps):
 def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(3))
-    save_state(tmp_path / "state", model=model, optimizer=optimizer, facts=FACTS)
+    save_checkpoint(tmp_path / "state", model=model, optimizer=optimizer, progress=PROGRESS)
     learn(model, optimizer, steps=range(3, 6))
     other, other_optimizer = network(seed=1)
-    assert load_state(tmp_path / "state", model=other, optimizer=other_optimizer) == FACTS
+    assert load_checkpoint(tmp_path / "state", model=other, optimizer=other_optimizer) == PROGRESS
     learn(other, other_optimizer, steps=range(3, 6))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
@@ -47,14 +47,14 @@ def test_the_same_state_is_the_same_file(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(2))
     for name in ("one", "two"):
-        save_state(tmp_path / name, model=model, optimizer=optimizer, facts=FACTS)
+        save_checkpoint(tmp_path / name, model=model, optimizer=optimizer, progress=PROGRESS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_moments_are_kept_under_the_names_of_their_parameters(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(1))
-    save_state(tmp_path / "state", model=model, optimizer=optimizer, facts=FACTS)
+    save_checkpoint(tmp_path / "state", model=model, optimizer=optimizer, progress=PROGRESS)
     tensors = load_file(tmp_path / "state")
     assert torch.equal(tensors["optimizer.exp_avg.0.weight"], optimizer.state[model[0].weight]["exp_avg"])
     assert "optimizer.exp_avg.unused" not in tensors
@@ -68,22 +68,24 @@ def of_another_model(path):
     save_file({"model.x": torch.ones(1)}, path, metadata={"state": json.dumps({"format": 1, "facts": {}})})
 
 
-def without_facts(path):
+def without_progress(path):
     save_file(load_file(path), path)
 
 
-@pytest.mark.parametrize("spoil", [damaged, of_another_model, without_facts])
+@pytest.mark.parametrize("spoil", [damaged, of_another_model, without_progress])
 def test_a_file_that_is_no_checkpoint_of_this_model_is_refused(tmp_path, spoil):
     model, optimizer = network()
     path = tmp_path / "state"
-    save_state(path, model=model, optimizer=optimizer, facts=FACTS)
+    save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS)
     spoil(path)
-    with pytest.raises(TrainingError, match=r"the checkpoint .*state cannot be read \(.*\); train into another folder"):
-        load_state(path, model=model, optimizer=optimizer)
+    with pytest.raises(
+        TrainingError, match=r"The checkpoint .*state cannot be read \(.*\)\. Train into another folder"
+    ):
+        load_checkpoint(path, model=model, optimizer=optimizer)
 
 
 def test_a_newer_format_is_said_to_be_newer(tmp_path):
     model, optimizer = network()
     save_file({"model.x": torch.ones(1)}, tmp_path / "state", metadata={"state": json.dumps({"format": 2})})
     with pytest.raises(TrainingError, match="was written by a newer version"):
-        load_state(tmp_path / "state", model=model, optimizer=optimizer)
+        load_checkpoint(tmp_path / "state", model=model, optimizer=optimizer)

@@ -316,7 +316,7 @@ def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_pa
     (folder / "training" / "state.safetensors").unlink()  # as a kill before the first checkpoint leaves it
     code, lines, _ = run("train", shop, folder, "--resume")
     assert code == 0
-    assert "4 steps on 6 pictures" in lines[0]
+    assert "4 steps on 6 images" in lines[0]
     config = json.loads((folder / "training" / "config.json").read_text(encoding="utf-8"))
     assert [config[name] for name in ("epochs", "loss", "seed")] == [2, "sigmoid", 5]
     code, _, err = run("train", shop, folder, "--resume", "--epochs", "3")
@@ -327,7 +327,7 @@ def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_pa
 def test_resuming_where_nothing_was_begun_says_that_a_run_is_begun(run, shop, model, tmp_path):
     """So torchrun may name --resume from the start, and a mistyped folder is seen before hours of training."""
     settings = ["--model", model, "--epochs", "1", "--batch-size", "3", "--resume"]
-    told = f"{tmp_path / 'run'} holds no run to go on with: one is begun"
+    told = f"{tmp_path / 'run'} holds no run to resume, so a new one starts."
     for begins in (True, False):
         code, _, err = run("train", shop, tmp_path / "run", *settings)
         assert (code, told in err) == (0, begins)
@@ -366,7 +366,7 @@ def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_p
     graded = ["--validation", asked, flag, shop.parent]
     code, lines, err = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *graded)
     assert code == 0
-    assert "on 2 held-out pictures" in lines[0]
+    assert "on 2 held-out images" in lines[0]
     assert "skipped x.png: " in err
 
 

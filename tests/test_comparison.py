@@ -5,7 +5,7 @@ import pytest
 
 from retrieval.metrics import Ranks, Relevance
 from retrieval.metrics.intervals import Estimate, paired_difference
-from retrieval.train.validation.comparison import Change, Places, changes, verdict
+from retrieval.train.validation.comparison import AnswerRanks, Comparison, compare_recalls, conclude
 
 
 def ranks(better, *, targets=100):
@@ -23,22 +23,22 @@ class FakeCollection:
 
 
 def test_places_come_back_from_their_file_and_damage_is_nothing(tmp_path):
-    places = Places(ranks([0, 3, 7]), ranks([2, 2, 50], targets=80))
-    places.write(tmp_path / "start.npz")
-    again = Places.read(tmp_path / "start.npz")
+    places = AnswerRanks(ranks([0, 3, 7]), ranks([2, 2, 50], targets=80))
+    places.save(tmp_path / "start.npz")
+    again = AnswerRanks.load(tmp_path / "start.npz")
     assert again is not None
     assert again.text_to_image.first_rank().tolist() == [1, 4, 8]
     assert again.image_to_text.better.tolist() == [2, 2, 50]
     assert again.image_to_text.targets == 80
-    assert Places.read(tmp_path / "none.npz") is None
+    assert AnswerRanks.load(tmp_path / "none.npz") is None
     (tmp_path / "start.npz").write_bytes((tmp_path / "start.npz").read_bytes()[:100])
-    assert Places.read(tmp_path / "start.npz") is None
+    assert AnswerRanks.load(tmp_path / "start.npz") is None
 
 
 def test_changes_are_paired_differences_with_their_intervals():
     """60 of 100 queries right before, the same and 15 more after: +15.0, and an interval without zero."""
     before, after = ranks([0] * 60 + [40] * 40), ranks([0] * 75 + [40] * 25)
-    changed = changes(Places(before, before), Places(after, before), FakeCollection(100))
+    changed = compare_recalls(AnswerRanks(before, before), AnswerRanks(after, before), FakeCollection(100))
     one = changed["text_to_image_recall@1"]
     expected = paired_difference(before.recall(1), after.recall(1), items=np.arange(100))
     assert one.difference == expected
@@ -50,7 +50,7 @@ def test_changes_are_paired_differences_with_their_intervals():
 
 
 def one_change(value, low, high):
-    return Change(Estimate(0.412, 0, 1), Estimate(0.412 + value, 0, 1), Estimate(value, low, high))
+    return Comparison(Estimate(0.412, 0, 1), Estimate(0.412 + value, 0, 1), Estimate(value, low, high))
 
 
 def change(*there, back=(0.0, -0.1, 0.1)):
@@ -60,20 +60,20 @@ def change(*there, back=(0.0, -0.1, 0.1)):
 HELPED = "Training helped: text→image R@1 41.2 → 46.8, +5.6 (95 % interval +3.9 to +7.4)"
 HARMED = "Training did harm: text→image R@1 41.2 → 31.2, -10.0 (95 % interval -15.0 to -5.0)"
 UNTOLD = (
-    "It cannot be told whether training helped: text→image R@1 41.2 → 41.6, +0.4 (95 % interval -0.2 to +1.0): "
-    "the interval holds zero"
+    "It is unknown whether training helped: text→image R@1 41.2 → 41.6, +0.4 (95 % interval -0.2 to +1.0): "
+    "the interval contains zero"
 )
 LOSS = (-0.08, -0.12, -0.04)
 LOST = "image→text R@1 41.2 → 33.2, -8.0 (95 % interval -12.0 to -4.0)"
 ALONE = (
-    "It cannot be told whether training helped: text→image R@1 41.2 → 100.0, +58.8 (no interval): "
-    "one item alone validates"
+    "It is unknown whether training helped: text→image R@1 41.2 → 100.0, +58.8 (no interval): "
+    "all validation pairs are of one item"
 )
 KEPT = (
-    "Training did not help: no model on the way was better than the start, which is kept: "
+    "Training did not help: no model was better than the start, which is kept: "
     "text→image R@1 41.2 → 41.2, +0.0 (95 % interval +0.0 to +0.0)"
 )
-UNMEASURED = "It cannot be told whether training helped: nothing was held out"
+UNMEASURED = "It is unknown whether training helped: nothing was held out"
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ UNMEASURED = "It cannot be told whether training helped: nothing was held out"
     ],
 )
 def test_the_verdict_is_in_the_words_that_the_interval_allows(changed, best_step, told):
-    assert verdict(changed, best_step=best_step, why_not="nothing was held out") == told
+    assert conclude(changed, best_step=best_step, why_unknown="nothing was held out") == f"{told}."

@@ -109,7 +109,7 @@ def test_a_run_on_other_products_is_made_anew(folder, tmp_path):
     config = TrainConfig(model=tiny_config(), epochs=1, threads=1)
     summary = run_demo(copy, say=told.append, count=48, held_out=12, config=config)
     assert summary["held_out"] == 12
-    assert any("1 steps on 36 pictures" in piece for piece in told)
+    assert any("1 steps on 36 images" in piece for piece in told)
 
 
 @pytest.mark.usefixtures("first")

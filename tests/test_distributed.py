@@ -101,8 +101,8 @@ def test_two_processes_learn_what_one_does(tmp_path, vision, micro_batch):
     options += ["--device", "cpu", "--precision", "float32", "--micro-batch", "3"]
     told = launched(tmp_path, ["-m", "retrieval", "train", str(pairs), str(tmp_path / "two"), *options], processes=2)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count("9 steps on 26 pictures") == 1  # one process reports
-    one, two = (RunFolder(tmp_path / name).logged() for name in ("one", "two"))
+    assert told.stdout.count("9 steps on 26 images") == 1  # one process reports
+    one, two = (RunFolder(tmp_path / name).read_log() for name in ("one", "two"))
     assert [row["step"] for row in two] == [row["step"] for row in one]
     losses, expected = ([float(row["loss"]) for row in rows] for rows in (two, one))
     assert losses == pytest.approx(expected, rel=1e-4)
@@ -141,5 +141,5 @@ def test_a_killed_process_is_taken_up_again_and_the_same_is_learned(tmp_path):
     assert "exitcode: -9) local_rank: 0" in told.stderr, told.stderr
     mine, theirs = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(mine[name], tensor) for name, tensor in theirs.items())
-    resumed, undisturbed = ([row["step"] for row in RunFolder(tmp_path / name).logged()] for name in ("run", "whole"))
+    resumed, undisturbed = ([row["step"] for row in RunFolder(tmp_path / name).read_log()] for name in ("run", "whole"))
     assert resumed == undisturbed

@@ -11,7 +11,7 @@ from retrieval.train.config import TrainConfig
 from retrieval.train.data.loader import Batch
 from retrieval.train.distributed import ProcessGroup
 from retrieval.train.loop import gradcache, precision
-from retrieval.train.loop.gradcache import Gradients
+from retrieval.train.loop.gradcache import GradCache
 from retrieval.train.losses import Positives, chunked
 from retrieval.train.model.item_dropout import ItemDropout, has_dropout, item_keys
 from retrieval.train.model.param_groups import set_train_mode
@@ -75,7 +75,7 @@ def gradients_of(model, batch, **settings):
     set_train_mode(model)
     towers = DoubleTowers(model, device="cpu", mean=(0.5,) * 3, std=(0.3,) * 3)
     config = TrainConfig(seed=11, precision="float32", **settings)
-    loss = Gradients(towers, config, process_group=ProcessGroup()).of(batch)
+    loss = GradCache(towers, config, process_group=ProcessGroup()).accumulate(batch)
     found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     return loss.item(), found
 
@@ -136,7 +136,9 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
         parts = {name: getattr(batch, name)[own] for name in ("images", "texts", "pixels", "tokens")}
         monkeypatch.setattr(Shard, "rows", iter(rows))
         config = TrainConfig(seed=11, precision="float32", micro_batch=size)
-        loss = Gradients(towers, config, process_group=process_group).of(replace(batch, offset=share.start, **parts))
+        loss = GradCache(towers, config, process_group=process_group).accumulate(
+            replace(batch, offset=share.start, **parts)
+        )
         assert loss.item() == pytest.approx(whole[0], rel=1e-12)
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
@@ -160,8 +162,8 @@ def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
         model.to(device).zero_grad()
         set_train_mode(model)
         towers = Towers(model, device=device, mean=(0.5,) * 3, std=(0.3,) * 3)
-        gradients = Gradients(towers, TrainConfig(precision=kind, micro_batch=7), process_group=ProcessGroup())
-        results.append(gradients.clipped(batch, torch.optim.AdamW(model.parameters()))[0])
+        gradients = GradCache(towers, TrainConfig(precision=kind, micro_batch=7), process_group=ProcessGroup())
+        results.append(gradients.accumulate_and_clip(batch, torch.optim.AdamW(model.parameters()))[0])
     assert results[1] == pytest.approx(results[0], rel=0.05)
 
 
@@ -240,7 +242,7 @@ def test_half_precision_leaves_the_loss_near_and_in_single_precision():
     for kind in ("float32", "bfloat16"):
         set_train_mode(model)
         towers = Towers(model, device="cpu", mean=(0.5,) * 3, std=(0.3,) * 3)
-        results.append(Gradients(towers, TrainConfig(precision=kind), process_group=ProcessGroup()).of(batch))
+        results.append(GradCache(towers, TrainConfig(precision=kind), process_group=ProcessGroup()).accumulate(batch))
     assert results[0].dtype == results[1].dtype == torch.float32
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.03)
     assert results[1].item() != results[0].item()
@@ -262,5 +264,5 @@ def test_all_processes_try_both_kinds_of_number_or_none_does(monkeypatch, said):
     monkeypatch.setattr(precision, "fastest_dtype", lambda _: torch.float32 if said else torch.bfloat16)
     monkeypatch.setattr(Follower, "said", float(said))
     tried = []
-    precision.fitting_kind("cpu", weights=10**8, try_step=tried.append, process_group=Follower(1, 2))
+    precision.choose_dtype("cpu", weights=10**8, try_step=tried.append, process_group=Follower(1, 2))
     assert sorted(set(tried)) == (["bfloat16", "float32"] if said else [])

@@ -23,7 +23,7 @@ HEAVY_MODULES = {
     "retrieval.encoder.text_towers",
     "retrieval.train",
 }
-LIGHT_MODULES = {"retrieval.train", "retrieval.train.config"}  # the command line needs the settings of a training run
+LIGHT_MODULES = {"retrieval.train.config", "retrieval.train.defaults", "retrieval.train.run_folder"}
 
 
 def module_names() -> dict[str, Path]:
@@ -39,7 +39,7 @@ MODULES = module_names()
 
 
 def is_heavy(name: str) -> bool:
-    if any(name == light or name.startswith(f"{light}.T") for light in LIGHT_MODULES):  # with its classes
+    if name == "retrieval.train" or {name, name.rpartition(".")[0]} & LIGHT_MODULES:
         return False
     return name in HEAVY_PACKAGES or any(name == heavy or name.startswith(f"{heavy}.") for heavy in HEAVY_MODULES)
 

@@ -127,5 +127,5 @@ def test_a_run_with_lora_learns_and_is_loaded_by_plain_open_clip(pairs: Pairs, t
     assert np.allclose(ours, theirs.detach().numpy(), atol=1e-5)
     assert any(
         name.startswith("model.") and "parametrizations" in name
-        for name in load_file(RunFolder(tmp_path / "run").state)
+        for name in load_file(RunFolder(tmp_path / "run").checkpoint)
     )

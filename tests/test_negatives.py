@@ -15,17 +15,17 @@ from retrieval.train.data.negatives import (
     place_hard_negatives,
 )
 from retrieval.train.data.sampler import BatchSampler
-from retrieval.train.loop.hard_negatives import depth_of
+from retrieval.train.loop.hard_negatives import prefetch_depth
 
 
 def test_batches_are_prepared_ahead_as_far_as_memory_allows_and_two_in_any_case():
     """Of 512 pictures of 224 by 224 a batch takes 77 MB: 18 of them 1.4 GB. One of 4,096 takes 617 MB."""
     small, large = 512 * 224 * 224 * 3, 4096 * 224 * 224 * 3
-    assert depth_of(16, batch_bytes=small, room=2**32) == 18
-    assert depth_of(64, batch_bytes=small, room=2**32) == 55
-    assert depth_of(16, batch_bytes=large, room=2**32) == 6
-    assert depth_of(16, batch_bytes=large, room=2**29) == 2
-    assert depth_of(1, batch_bytes=0, room=0) == 3
+    assert prefetch_depth(16, batch_bytes=small, memory=2**32) == 18
+    assert prefetch_depth(64, batch_bytes=small, memory=2**32) == 55
+    assert prefetch_depth(16, batch_bytes=large, memory=2**32) == 6
+    assert prefetch_depth(16, batch_bytes=large, memory=2**29) == 2
+    assert prefetch_depth(1, batch_bytes=0, memory=0) == 3
 
 
 def dataset_of(captions, right):

@@ -16,7 +16,7 @@ from tiny_models import tiny_config, write_model
 from retrieval.encoder import load_encoder
 from retrieval.evaluate import evaluate
 from retrieval.pairs import read_pairs
-from retrieval.train import TrainConfig, Watch, train
+from retrieval.train import Callbacks, TrainConfig, train
 
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
 
@@ -84,12 +84,12 @@ def test_the_page_says_what_the_command_says_and_shows_examples(sets, config, tm
         tmp_path / "run",
         config=replace(config, wise_ft="off"),
         validation=ask,
-        watch=Watch(graded=graded.append),
+        callbacks=Callbacks(on_validation=graded.append),
     )
     html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     page = Page(html)
-    assert result.summary().splitlines()[-1] == result.verdict
-    assert result.verdict in page.texts
+    assert result.summary().splitlines()[-1] == result.conclusion
+    assert result.conclusion in page.texts
     assert "<square>" not in html
     assert any(re.fullmatch(r"a \w+ <square> 1\d\d", text) for text in page.texts)
     assert any("optimistic" in text or "too good" in text for text in page.texts)
@@ -109,7 +109,7 @@ def test_the_kept_model_is_graded_on_the_very_same_exam(sets, config, tmp_path):
         evaluate(load_encoder(folder, device="cpu"), ask, resamples=0).metrics
         for folder in (config.model, tmp_path / "run")
     )
-    for name, change in result.changes.items():
+    for name, change in result.comparisons.items():
         assert change.before.value == pytest.approx(before[name])
         assert change.after.value == pytest.approx(after[name])
         assert change.difference.value == pytest.approx(after[name] - before[name])
@@ -131,16 +131,16 @@ def test_the_verdict_survives_a_kill(sets, config, tmp_path):
     with pytest.raises(KilledError):
         train(learn, tmp_path / "killed", config=config, validation=ask, progress=killed)
     resumed = train(learn, tmp_path / "killed", config=config, validation=ask, resume=True)
-    assert resumed.verdict == whole.verdict
-    assert resumed.changes == whole.changes
+    assert resumed.conclusion == whole.conclusion
+    assert resumed.comparisons == whole.comparisons
     again = train(learn, tmp_path / "killed", config=config, validation=ask, resume=True)
-    assert again.changes == whole.changes
+    assert again.comparisons == whole.comparisons
 
 
 def test_without_validation_it_cannot_be_told(sets, config, tmp_path):
     result = train(sets[0], tmp_path / "run", config=replace(config, epochs=1))
-    assert result.verdict.startswith("It cannot be told whether training helped: nothing was held out")
-    assert result.verdict in Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8")).texts
+    assert result.conclusion.startswith("It is unknown whether training helped: nothing was held out")
+    assert result.conclusion in Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8")).texts
 
 
 def test_leakage_is_counted_and_told(sets, config, tmp_path):
@@ -156,14 +156,14 @@ def test_leakage_is_counted_and_told(sets, config, tmp_path):
     ]
     validation = replace(fresh, pairs=tuple(told))
     result = train(learn, tmp_path / "run", config=replace(config, epochs=1), validation=validation)
-    assert (result.leakage.pictures, result.leakage.twins, result.leakage.texts) == (4, 4, 3)
-    line = "validation shares 4 pictures, 4 near-duplicates of pictures and 3 texts with training"
+    assert (result.leakage.images, result.leakage.near_duplicates, result.leakage.texts) == (4, 4, 3)
+    line = "Validation shares 4 images, 4 near-duplicates of images and 3 texts with training"
     assert line in result.summary()
-    assert result.summary().splitlines()[-1] == result.verdict
+    assert result.summary().splitlines()[-1] == result.conclusion
 
 
 def test_pictures_are_told_while_they_are_opened(sets, config, tmp_path):
     told = []
-    watch = Watch(opened=lambda done, total: told.append((done, total)))
-    train(sets[0], tmp_path / "run", config=replace(config, epochs=1), validation=sets[1], watch=watch)
+    callbacks = Callbacks(on_images_read=lambda done, total: told.append((done, total)))
+    train(sets[0], tmp_path / "run", config=replace(config, epochs=1), validation=sets[1], callbacks=callbacks)
     assert told == [(done, 48) for done in range(1, 49)] * 2

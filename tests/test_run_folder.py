@@ -25,18 +25,20 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("mine")
     for resume in (False, True):
-        with pytest.raises(TrainingError, match="holds something else than a training run; name a new or an empty"):
+        with pytest.raises(
+            TrainingError, match=r"holds something other than a training run\. Choose a new or an empty"
+        ):
             RunFolder(tmp_path).check(CONFIG, resume=resume)
-    with pytest.raises(TrainingError, match="something else"):
+    with pytest.raises(TrainingError, match="something other"):
         RunFolder(tmp_path / "photos" / "a.jpg").check(CONFIG, resume=False)
 
 
 def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.begin(CONFIG, step=0)
-    with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
+    with pytest.raises(TrainingError, match=r"run already holds a training run\. Resume it, or choose another"):
         run.check(CONFIG, resume=False)
-    with pytest.raises(TrainingError, match="was begun with epochs 2, now 3; resume with the old settings"):
+    with pytest.raises(TrainingError, match=r"was begun with epochs 2, now 3\. Resume with the old settings"):
         run.check(with_defaults(TrainConfig(epochs=3)), resume=True)
     run.check(with_defaults(TrainConfig(epochs=2, device="cpu", threads=4)), resume=True)
 
@@ -50,14 +52,14 @@ def test_what_a_kill_left_before_the_first_file_was_whole_is_no_obstacle(tmp_pat
 def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     run = RunFolder(tmp_path)
     run.begin(CONFIG, step=0)
-    run.append([row(1), row(2)])
-    run.append([row(3)])
+    run.append_log([row(1), row(2)])
+    run.append_log([row(3)])
     with run.log.open("a") as log:
         log.write("4,1,0.")  # killed in the middle of a line
     run.begin(CONFIG, step=2)
-    run.append([row(3)])
-    assert [line["step"] for line in run.logged()] == ["1", "2", "3"]
-    assert tuple(run.logged()[0]) == LOG_COLUMNS
+    run.append_log([row(3)])
+    assert [line["step"] for line in run.read_log()] == ["1", "2", "3"]
+    assert tuple(run.read_log()[0]) == LOG_COLUMNS
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -5,14 +5,14 @@ import importlib.util
 import pytest
 
 from retrieval.errors import TrainingError
-from retrieval.train.loop import events
-from retrieval.train.loop.events import Events, check_events
+from retrieval.train.loop import callbacks
+from retrieval.train.loop.callbacks import TensorBoardWriter, require_tensorboard
 
 
 def test_without_the_package_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(events, "find_spec", lambda _name: None)
-    with pytest.raises(TrainingError, match=r"need its package: pip install tensorboard, or train without"):
-        check_events()
+    monkeypatch.setattr(callbacks, "find_spec", lambda _name: None)
+    with pytest.raises(TrainingError, match=r"needs its package. Run `pip install tensorboard`, or train without"):
+        require_tensorboard()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the package tensorboard")
@@ -20,9 +20,9 @@ def test_without_the_package_the_error_says_what_to_do(monkeypatch):
 def test_rows_come_back_and_those_after_the_checkpoint_do_not_count(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    check_events()
+    require_tensorboard()
     for first, last, loss in ((0, 4, 1.0), (2, 4, 2.0)):  # the second process goes on from step 2
-        log = Events(tmp_path, step=first)
+        log = TensorBoardWriter(tmp_path, step=first)
         log.write([{"step": step, "epoch": 1, "loss": loss} for step in range(first + 1, last + 1)])
         log.write([{"step": last, "epoch": 1, "mean_recall": 0.5}])
         log.close()

@@ -14,7 +14,7 @@ from tiny_models import random_model, tiny_config, write_model
 
 from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
-from retrieval.train import TrainConfig, Watch, train, training
+from retrieval.train import Callbacks, TrainConfig, train, training
 from retrieval.train.data.image_cache import build_image_cache
 from retrieval.train.defaults import with_defaults
 from retrieval.train.model import towers as towers_file
@@ -116,7 +116,7 @@ def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(p
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(pairs, tmp_path / "run", config=config_of(start, tune=tune), watch=Watch(kept=kept))
+        train(pairs, tmp_path / "run", config=config_of(start, tune=tune), callbacks=Callbacks(on_precomputed=kept))
     assert told == [(5, 24), (10, 24)]
     result = train(pairs, tmp_path / "run", config=config_of(start, tune=tune), resume=True)
     assert result.steps == 9

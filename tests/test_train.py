@@ -26,7 +26,7 @@ from retrieval.train.loop import trainer
 from retrieval.train.loop.trainer import learning_rate
 from retrieval.train.model.create import create_model
 from retrieval.train.model.towers import encode_tokens
-from retrieval.train.run_folder import RECALLS, RunFolder
+from retrieval.train.run_folder import RECALL_NAMES, RunFolder
 
 COLORS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "black", "white")
 MODEL = {  # a convolutional image tower, so that batch normalisation and channels last take part
@@ -91,8 +91,8 @@ def test_colours_are_learned_both_ways(squares, tmp_path):
     report = evaluate(load_encoder(tmp_path / "run", device="cpu"), pairs, resamples=0)
     assert report.metrics["text_to_image_recall@1"] == 1
     assert report.metrics["image_to_text_recall@1"] == 1
-    assert (result.steps, result.pictures, result.held_out) == (60, 32, 0)
-    assert result.summary().startswith(f"{tmp_path / 'run'}: 60 steps on 32 pictures, loss ")
+    assert (result.steps, result.images, result.held_out) == (60, 32, 0)
+    assert result.summary().startswith(f"{tmp_path / 'run'}: 60 steps on 32 images, loss ")
     assert "not validated" in result.summary()
 
 
@@ -120,8 +120,10 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_same_bits(squares, tmp
             train(squares, tmp_path / "killed", config=QUICK, resume=True, progress=kill_at(step))
     train(squares, tmp_path / "killed", config=QUICK, resume=True)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
-    steps = [[row["step"] for row in RunFolder(tmp_path / name).logged()] for name in ("whole", "killed")]
+    assert (
+        RunFolder(tmp_path / "killed").checkpoint.read_bytes() == RunFolder(tmp_path / "whole").checkpoint.read_bytes()
+    )
+    steps = [[row["step"] for row in RunFolder(tmp_path / name).read_log()] for name in ("whole", "killed")]
     assert steps == [["1", "2", "3", "4"]] * 2
 
 
@@ -149,20 +151,22 @@ def test_pictures_are_told_apart_from_the_start_where_batches_come_in_parts(squa
 def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(squares, tmp_path, monkeypatch):
     """The model of the first epoch is kept already, the checkpoint still that of the step before."""
     train(squares, tmp_path / "whole", config=QUICK, validation=squares)
-    save = trainer.save_state
+    save = trainer.save_checkpoint
 
-    def killed(path, *, facts, **parts):
-        if facts["step"] == 2:
+    def killed(path, *, progress, **parts):
+        if progress["step"] == 2:
             raise KilledError
-        save(path, facts=facts, **parts)
+        save(path, progress=progress, **parts)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "save_state", killed)
+        patched.setattr(trainer, "save_checkpoint", killed)
         with pytest.raises(KilledError):
             train(squares, tmp_path / "killed", config=QUICK, validation=squares)
     train(squares, tmp_path / "killed", config=QUICK, validation=squares, resume=True)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
+    assert (
+        RunFolder(tmp_path / "killed").checkpoint.read_bytes() == RunFolder(tmp_path / "whole").checkpoint.read_bytes()
+    )
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -178,7 +182,7 @@ def test_ctrl_c_and_sigterm_end_after_the_step_in_hand_with_a_checkpoint(squares
     with pytest.raises(KeyboardInterrupt):
         train(squares, tmp_path / "run", config=config, progress=press)
     assert signal.getsignal(kind) is handler
-    assert [row["step"] for row in RunFolder(tmp_path / "run").logged()] == ["1", "2"]
+    assert [row["step"] for row in RunFolder(tmp_path / "run").read_log()] == ["1", "2"]
     later = []
     train(squares, tmp_path / "run", config=config, resume=True, progress=lambda step, *_: later.append(step))
     assert later == [3, 4]
@@ -210,9 +214,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(s
 
     with monkeypatch.context() as patched:
         patched.setattr(step_file, "compute_loss", broken)
-        with pytest.raises(TrainingError, match=r"the loss is no longer finite at step 3 of 4; .* below 0\.001"):
+        with pytest.raises(TrainingError, match=r"The loss is no longer finite at step 3 of 4\. .* below 0\.001"):
             train(squares, tmp_path / "run", config=QUICK)
-    kept = load_file(RunFolder(tmp_path / "run").state)
+    kept = load_file(RunFolder(tmp_path / "run").checkpoint)
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
     train(squares, tmp_path / "run", config=QUICK, resume=True)
     train(squares, tmp_path / "whole", config=QUICK)
@@ -221,12 +225,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(s
 
 def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
     train(squares, tmp_path / "run", config=QUICK)
-    with pytest.raises(TrainingError, match="run holds a training run; resume it, or name another folder"):
+    with pytest.raises(TrainingError, match=r"run already holds a training run\. Resume it, or choose another"):
         train(squares, tmp_path / "run", config=QUICK)
-    with pytest.raises(TrainingError, match="was begun with seed 1, now 2; resume"):
+    with pytest.raises(TrainingError, match=r"was begun with seed 1, now 2\. Resume"):
         train(squares, tmp_path / "run", config=replace(QUICK, seed=2), resume=True)
     fewer = replace(squares, pairs=squares.pairs[:-1])
-    with pytest.raises(TrainingError, match="was begun with other pictures or texts"):
+    with pytest.raises(TrainingError, match="was begun with other images or texts"):
         train(fewer, tmp_path / "run", config=QUICK, resume=True)
 
 
@@ -235,7 +239,7 @@ def test_two_trainings_in_one_folder_are_locked_out(squares, tmp_path):
 
     def meanwhile(step, *_):
         if step == 1:
-            with pytest.raises(TrainingError, match=r"another training is under way in .*run .process [0-9]+.; wait"):
+            with pytest.raises(TrainingError, match=r"Another training is running in .*run .process [0-9]+.\. Wait"):
                 train(squares, tmp_path / "run", config=QUICK, resume=True)
             refused.append(step)
 
@@ -271,7 +275,7 @@ def test_bad_pictures_are_named_and_left_out(tmp_path):
     missing, other = (Skipped(name, "there is no such file") for name in ("gone.png", "lost.png"))
     asked = replace(pairs, skipped=(other,))
     result = train(replace(pairs, skipped=(missing,)), tmp_path / "run", config=QUICK, validation=asked)
-    assert result.pictures == 8
+    assert result.images == 8
     names = [skipped.name for skipped in result.skipped]
     assert names == ["gone.png", "lost.png", "broken.png", "silent.png", "broken.png"]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -281,19 +285,19 @@ def test_bad_pictures_are_named_and_left_out(tmp_path):
 def test_validation_pairs_that_cannot_validate_are_an_error(squares, tmp_path):
     """They would turn validation off otherwise, and with it the choice of the model that is kept."""
     missing = replace(squares, pairs=(), skipped=(Skipped("7.png", "there is no such file"),))
-    with pytest.raises(TrainingError, match=r"to validate on; .* left out, 7\.png, there is no such file"):
+    with pytest.raises(TrainingError, match=r"to validate on\. .* skipped one, 7\.png, there is no such file"):
         train(squares, tmp_path / "run", config=QUICK, validation=missing)
     silent = replace(squares, pairs=tuple(replace(pair, captions=()) for pair in squares))
-    with pytest.raises(TrainingError, match="has no readable pictures with a caption to validate on"):
+    with pytest.raises(TrainingError, match="has no readable images with a caption to validate on"):
         train(squares, tmp_path / "run", config=QUICK, validation=silent)
 
 
 def test_without_anything_to_tell_apart_there_is_no_training(squares, tmp_path):
     one = replace(squares, pairs=squares.pairs[:1])
-    with pytest.raises(TrainingError, match="has 1 readable pictures with a caption, and training needs two at least"):
+    with pytest.raises(TrainingError, match="has 1 readable images with a caption, but training needs at least two"):
         train(one, tmp_path / "run", config=QUICK)
     silent = replace(squares, pairs=tuple(replace(pair, captions=()) for pair in squares))
-    with pytest.raises(TrainingError, match=r"has 0 readable .* left out, 0\.png, has no caption to learn from"):
+    with pytest.raises(TrainingError, match=r"has 0 readable .* skipped one, 0\.png, has no caption to learn from"):
         train(silent, tmp_path / "run", config=QUICK)
     assert not (tmp_path / "run").exists()
 
@@ -308,12 +312,16 @@ def test_one_text_for_all_pictures_does_no_harm(squares, tmp_path):
 def test_the_best_of_all_validated_models_is_kept(squares, tmp_path):
     config = replace(QUICK, epochs=6, learning_rate=3e-3)
     result = train(squares, tmp_path, config=config, validation=squares)
-    graded = {int(row["step"]): float(row["mean_recall"]) for row in RunFolder(tmp_path).logged() if row["mean_recall"]}
+    graded = {
+        int(row["step"]): float(row["mean_recall"]) for row in RunFolder(tmp_path).read_log() if row["mean_recall"]
+    }
     assert list(graded) == [2, 4, 6, 8, 10, 12]
     assert result.best["mean_recall"] == max(*graded.values(), result.before["mean_recall"])
     assert graded[result.best_step] == result.best["mean_recall"]
     figures = evaluate(load_encoder(tmp_path, device="cpu"), squares, resamples=0).metrics
-    assert {name: figures[name] for name in RECALLS} == pytest.approx({name: result.best[name] for name in RECALLS})
+    assert {name: figures[name] for name in RECALL_NAMES} == pytest.approx(
+        {name: result.best[name] for name in RECALL_NAMES}
+    )
     assert f"→ {100 * result.best['text_to_image_recall@10']:.1f}" in result.summary()
 
 
@@ -366,7 +374,7 @@ def test_the_temperature_never_passes_100(squares, tmp_path):
     save_file({**load_file(path), "logit_scale": torch.tensor(9.0)}, path)
     config = TrainConfig(model=str(tmp_path / "start"), epochs=1, batch_size=16, device="cpu")
     train(squares, tmp_path / "run", config=config)
-    assert float(RunFolder(tmp_path / "run").logged()[-1]["scale"]) == pytest.approx(100, rel=1e-4)
+    assert float(RunFolder(tmp_path / "run").read_log()[-1]["scale"]) == pytest.approx(100, rel=1e-4)
 
 
 def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_path):
@@ -489,6 +497,6 @@ def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begu
 def test_a_ruined_model_is_not_kept_whether_or_not_pairs_validate(tmp_path, squares, validates):
     """The last step alone ruins it: its loss was still finite."""
     config = replace(QUICK, epochs=1, batch_size=32, learning_rate=1e38, warmup=0.0, validation_share=0.0)
-    with pytest.raises(TrainingError, match=r"no longer finite at step 1 of 1; .* a learning rate below"):
+    with pytest.raises(TrainingError, match=r"no longer finite at step 1 of 1\. .* a learning rate below"):
         train(squares, tmp_path / "run", config=config, validation=squares if validates else None)
     assert np.isfinite(load_encoder(tmp_path / "run", device="cpu").encode_texts(["a"])).all()

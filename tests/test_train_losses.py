@@ -91,8 +91,10 @@ def test_a_run_learns_and_resumes_to_the_same_bits(pairs, tmp_path, settings):
             train(pairs, tmp_path / "killed", config=config, resume=True, progress=kill_at(step))
     train(pairs, tmp_path / "killed", config=config, resume=True)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert RunFolder(tmp_path / "killed").state.read_bytes() == RunFolder(tmp_path / "whole").state.read_bytes()
-    losses = [float(row["loss"]) for row in RunFolder(tmp_path / "whole").logged()]
+    assert (
+        RunFolder(tmp_path / "killed").checkpoint.read_bytes() == RunFolder(tmp_path / "whole").checkpoint.read_bytes()
+    )
+    losses = [float(row["loss"]) for row in RunFolder(tmp_path / "whole").read_log()]
     assert losses[-1] < losses[0]
 
 

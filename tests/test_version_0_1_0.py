@@ -61,14 +61,14 @@ def test_the_saved_index_is_used_and_a_build_finds_nothing_to_do(expected, monke
 
 def test_the_run_resumes_with_the_settings_it_was_begun_with_and_ends_as_version_0_1_0_ended_it(old, expected):
     """Losses and the final text rows are those of the run that nobody killed, but for the rounding of other kernels."""
-    config = RunFolder(old / "run").begun()
+    config = RunFolder(old / "run").read_config()
     train(read_pairs("photos"), "run", config=config, resume=True)
     with (old / "run" / "training" / "log.csv").open(newline="") as log:
         losses = [float(row["loss"]) for row in csv.DictReader(log)]
     assert losses == pytest.approx(expected["losses"], abs=2e-3)
     rows = load_encoder("run", device="cpu").encode_texts(["a red square", "blue, number 8", "yellow"])
     np.testing.assert_allclose(rows, expected["rows"], atol=5e-3)
-    assert len(RunFolder(old / "run").held_out_ids()) == 24
+    assert len(RunFolder(old / "run").read_held_out()) == 24
 
 
 def test_the_command_line_resumes_the_run(old, runner):

@@ -1,4 +1,4 @@
-"""`retrieval train`, `adopt`, `evaluate` and `demo`: encoders made, taken over and measured."""
+"""`retrieval train`, `adopt`, `evaluate` and `demo`: train encoders, adopt them in catalogs, and evaluate them."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,20 +27,22 @@ from retrieval.cli.shared import (
 from retrieval.errors import TrainingError
 from retrieval.settings import check_names, flag_of, settings_of, settings_options, with_current_names
 from retrieval.train.config import TrainConfig
+from retrieval.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from retrieval.pairs import Pairs
+    from retrieval.train import Callbacks
 
 
-def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
-    return dict(_setting(word) for word in words)
+def _parse_settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    return dict(map(_parse_setting, words))
 
 
-def _setting(word: str) -> tuple[str, Any]:
-    """A name and its value: what JSON can read as JSON says, everything else as the text that it is."""
+def _parse_setting(word: str) -> tuple[str, Any]:
+    """A name and its value, which is JSON where it can be read as JSON, and text otherwise."""
     name, equals, text = word.partition("=")
     if not (name and equals):
-        raise click.BadParameter(f"{word!r} is not NAME=VALUE")
+        raise click.BadParameter(f"{word!r} is not NAME=VALUE.")
     try:
         return name, json.loads(text)
     except json.JSONDecodeError:
@@ -60,10 +63,10 @@ def _setting(word: str) -> tuple[str, Any]:
     "others",
     metavar="NAME=VALUE",
     multiple=True,
-    callback=_settings,
-    help="Any other setting of TrainConfig: weight_decay=0.2, say, or crop=1.",
+    callback=_parse_settings,
+    help="Any other setting of TrainConfig, such as weight_decay=0.2 or crop=1.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN, as it was set.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in RUN, with its settings.")
 def train(
     pairs: Path,
     run: Path,
@@ -76,32 +79,30 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a dual encoder on PAIRS, into the folder RUN."""
-    with interruptible("To go on, run it again with --resume."), TrainingBar() as bar:
+    with interruptible("To continue, run it again with --resume."), TrainingBar() as bar:
         from retrieval.pairs import read_pairs
-        from retrieval.train import Watch
         from retrieval.train import train as train_encoder
-        from retrieval.train.run_folder import RunFolder
 
         named = _with_notices({name: value for name, value in settings.items() if _is_named(name)} | others)
         folder = RunFolder(run)
-        goes_on = resume and folder.config.is_file()
-        begun = folder.begun() if goes_on else TrainConfig()
+        continues = resume and folder.config.is_file()
         try:
             check_names(named, TrainConfig, error=TrainingError)
-            config = replace(begun, **named)
+            config = replace(folder.read_config() if continues else TrainConfig(), **named)
         except TrainingError as error:
             raise click.UsageError(str(error)) from error
         source = read_pairs(pairs, images=images)
         held_out = None if validation is None else read_pairs(validation, images=validation_images or images)
-        if resume and not goes_on and _is_main_process():
-            notice(f"{run} holds no run to go on with: one is begun")
-        if "model" not in named and not goes_on and _is_main_process():
+        if resume and not continues and _is_main_process():
+            notice(f"{run} holds no run to resume, so a new one starts.")
+        if "model" not in named and not continues and _is_main_process():
             notice(STARTER_NOTICE + "; --model small learns from scratch")
-        watch = Watch(progress=bar.progress, opened=bar.opened, kept=bar.kept, graded=bar.graded)
-        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, watch=watch)
+        result = train_encoder(
+            source, run, config=config, validation=held_out, resume=resume, callbacks=bar.callbacks()
+        )
     if _is_main_process():
         notice_skipped(result.skipped)
-        notice(f"wrote {run / 'report.html'}")
+        notice(f"Wrote {run / 'report.html'}.")
         click.echo(result.summary())
 
 
@@ -164,9 +165,7 @@ def evaluate(
 
 def _unlearned(pairs: "Pairs", model: str, *, alone: bool) -> "Pairs":
     """What a run held out of its training, if that is asked for; else all, with a word where some was learned."""
-    from retrieval.train.run_folder import RunFolder
-
-    kept = RunFolder(Path(model)).held_out_ids()
+    kept = RunFolder(Path(model)).read_held_out()
     found = tuple(pair for pair in pairs if pair.id in kept)
     if alone and not found:
         reason = "it held out none of these" if kept else "it holds out nothing, or is no run"
@@ -203,18 +202,18 @@ def _is_main_process() -> bool:
 
 
 def _is_named(name: str) -> bool:
-    """Whether an option stands on the command line; what does not is as the run was begun."""
+    """Whether an option was given on the command line; the others are those that the run was begun with."""
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 class TrainingBar:
-    """A progress bar on stderr from the first second on: of pictures opened, perhaps of inputs encoded, then steps."""
+    """A progress bar on stderr from the first second on: of images read, of inputs precomputed, then of steps."""
 
     def __init__(self) -> None:
-        self._bar, self._unit, self._recall = self._of(" pictures"), " pictures", ""
+        self._bar, self._unit, self._recall = self._make_bar(" images"), " images", ""
 
     @staticmethod
-    def _of(unit: str) -> Any:
+    def _make_bar(unit: str) -> Any:
         from tqdm import tqdm
 
         return tqdm(unit=unit, file=sys.stderr, disable=None if _is_main_process() else True, leave=False)
@@ -225,28 +224,29 @@ class TrainingBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def opened(self, done: int, total: int) -> None:
-        """So many of the pictures are opened."""
-        self._move(" pictures", done, total)
+    def callbacks(self) -> "Callbacks":
+        """Callbacks of a training run that move the bar."""
+        from retrieval.train import Callbacks
 
-    def kept(self, done: int, total: int) -> None:
-        """So many inputs of a frozen tower are encoded."""
-        self._move(" encoded", done, total)
+        return Callbacks(
+            on_step=self._show_step,
+            on_images_read=partial(self._move, " images"),
+            on_precomputed=partial(self._move, " encoded"),
+            on_validation=self._show_recall,
+        )
 
-    def graded(self, recalls: Mapping[str, float]) -> None:
-        """The validation pairs were ranked, where there are any."""
+    def _show_recall(self, recalls: Mapping[str, float]) -> None:
         if recalls:
             self._recall = f", text→image R@1 {100 * recalls['text_to_image_recall@1']:.1f}"
 
-    def progress(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- as `train` calls it
-        """A step was taken."""
-        self._move(" steps", step, total, told=f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}")
+    def _show_step(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- a callback
+        self._move(" steps", step, total, postfix=f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}")
 
-    def _move(self, unit: str, done: int, total: int, *, told: str = "") -> None:
+    def _move(self, unit: str, done: int, total: int, *, postfix: str = "") -> None:
         if self._unit != unit:
             self._bar.close()
-            self._bar, self._unit = self._of(unit), unit
-        self._bar.set_postfix_str(told, refresh=False)
+            self._bar, self._unit = self._make_bar(unit), unit
+        self._bar.set_postfix_str(postfix, refresh=False)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval.train.config import TrainConfig
-    from retrieval.train.loop.callbacks import Watch
+    from retrieval.train.loop.callbacks import Callbacks
     from retrieval.train.result import TrainResult
     from retrieval.train.training import train
 
-__all__ = ["TrainConfig", "TrainResult", "Watch", "train"]
+__all__ = ["Callbacks", "TrainConfig", "TrainResult", "train"]
 
-_HOME = {"TrainConfig": "config", "TrainResult": "result", "Watch": "loop.callbacks", "train": "training"}
+_HOME = {"TrainConfig": "config", "TrainResult": "result", "Callbacks": "loop.callbacks", "train": "training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,75 +14,75 @@ from retrieval.errors import TrainingError
 Tensors = Mapping[str, torch.Tensor]
 
 _FORMAT: Final = 1
-_MODEL, _OPTIMIZER, _AVERAGE, _MORE = "model.", "optimizer.", "average.", "more."
+_MODEL, _OPTIMIZER, _EMA, _EXTRA = "model.", "optimizer.", "average.", "more."
 
 
-def save_state(
+def save_checkpoint(
     path: Path,
     *,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    facts: Mapping[str, Any],
-    average: Tensors | None = None,
-    more: Tensors | None = None,
+    progress: Mapping[str, Any],
+    ema: Tensors | None = None,
+    extra: Tensors | None = None,
 ) -> None:
-    """Write the model's tensors, the optimizer's by the names of their parameters, and `facts`, which are JSON.
+    """Write the model's tensors, the optimizer's by the names of their parameters, and `progress`, which is JSON.
 
-    An `average` of the model's weights is written beside them, and `more` tensors, which `load_more` reads.
+    The moving average of the weights is written beside them, and `extra` tensors, which `load_extra` reads.
     """
-    tensors = {f"{_MODEL}{name}": _plain(tensor) for name, tensor in model.state_dict().items()}
+    tensors = {f"{_MODEL}{name}": _copy_to_cpu(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{_OPTIMIZER}{key}.{name}"] = _plain(value)
-    tensors |= {f"{_AVERAGE}{name}": _plain(tensor) for name, tensor in (average or {}).items()}
-    tensors |= {f"{_MORE}{name}": _plain(tensor) for name, tensor in (more or {}).items()}
-    told = json.dumps({"format": _FORMAT, "facts": dict(facts)})  # one entry: safetensors writes several in any order
-    write_tensors(path, tensors, metadata={"state": told})
+            tensors[f"{_OPTIMIZER}{key}.{name}"] = _copy_to_cpu(value)
+    tensors |= {f"{_EMA}{name}": _copy_to_cpu(tensor) for name, tensor in (ema or {}).items()}
+    tensors |= {f"{_EXTRA}{name}": _copy_to_cpu(tensor) for name, tensor in (extra or {}).items()}
+    # One entry of metadata, since safetensors writes several in any order. Its keys are those of version 0.1.0.
+    write_tensors(path, tensors, metadata={"state": json.dumps({"format": _FORMAT, "facts": dict(progress)})})
 
 
 def save_weights(path: Path, weights: Tensors) -> None:
     """Write tensors by their names; a kill leaves the old file or the new."""
-    write_tensors(path, {name: _plain(tensor) for name, tensor in weights.items()})
+    write_tensors(path, {name: _copy_to_cpu(tensor) for name, tensor in weights.items()})
 
 
-def load_state(
-    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Tensors | None = None
+def load_checkpoint(
+    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, ema: Tensors | None = None
 ) -> dict[str, Any]:
-    """Put model, optimizer and average back into the state that was saved; what comes back is `facts`.
+    """Put model, optimizer and moving average back into the saved state; return `progress`.
 
     Raises:
-        TrainingError: the file is damaged or belongs to another model.
+        TrainingError: The file is damaged or belongs to another model.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["state"])
-            if told["format"] != _FORMAT:
-                raise TrainingError(f"{path} was written by a newer version; resume with that")
+            state = json.loads(file.metadata()["state"])
+            if state["format"] != _FORMAT:
+                raise TrainingError(f"{path} was written by a newer version. Resume with that version.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
         model.load_state_dict(weights)
-        for name, tensor in (average or {}).items():
-            tensor.copy_(tensors[f"{_AVERAGE}{name}"])
+        for name, tensor in (ema or {}).items():
+            tensor.copy_(tensors[f"{_EMA}{name}"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise TrainingError(f"the checkpoint {path} cannot be read ({reason}); train into another folder") from error
+        raise TrainingError(f"The checkpoint {path} cannot be read ({reason}). Train into another folder.") from error
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = dict(_optimizer_state(name, parameter, tensors))
-    facts: dict[str, Any] = told["facts"]
-    return facts
+    progress: dict[str, Any] = state["facts"]
+    return progress
 
 
-def load_more(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors that were saved as `more`."""
+def load_extra(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors that were saved as `extra`."""
     with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(_MORE)]  # noqa: SIM118 (it is no mapping)
-        return {name.removeprefix(_MORE): file.get_tensor(name) for name in names}
+        names = [name for name in file.keys() if name.startswith(_EXTRA)]  # noqa: SIM118 (it is no mapping)
+        return {name.removeprefix(_EXTRA): file.get_tensor(name) for name in names}
 
 
 def _optimizer_state(
     name: str, parameter: torch.Tensor, tensors: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """A parameter's moments, laid out in memory as it is: the fused optimizer goes through both side by side."""
+    """A parameter's moments, in the parameter's memory layout: the fused optimizer walks through both in parallel."""
     for key in ("step", "exp_avg", "exp_avg_sq"):
         saved = tensors.get(f"{_OPTIMIZER}{key}.{name}")
         if saved is not None:
@@ -90,6 +90,6 @@ def _optimizer_state(
             yield key, torch.empty_like(like, dtype=saved.dtype, device=parameter.device).copy_(saved)
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the CPU of its own: safetensors refuses tensors that share memory, as tied weights do."""
+def _copy_to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU: safetensors refuses tensors that share memory, as tied weights do."""
     return tensor.detach().to("cpu", copy=True).contiguous()

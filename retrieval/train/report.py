@@ -1,4 +1,4 @@
-"""RUN/report.html: did training help, how did it go, and what does the model get right and wrong, as one page."""
+"""RUN/report.html: did training help, how did it go, and what does the model get right and wrong, on one page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,38 +14,41 @@ from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
 from retrieval.train.data.dataset import MIN_HELD_OUT
-from retrieval.train.validation.comparison import WAYS, Change
+from retrieval.train.validation.comparison import DIRECTIONS, Comparison
 
 if TYPE_CHECKING:
     from retrieval.train.loop.trainer import Trainer
-    from retrieval.train.result import Exams, TrainResult
+    from retrieval.train.result import Evaluations, TrainResult
 
 Ids = NDArray[np.int64]
 
 _EXAMPLES: Final = 6
 _POINTS: Final = 400  # of a curve: more cannot be seen
 _OPTIMISTIC: Final = (
-    "The kept model was chosen by how it does on these very pairs: from the start, one after each epoch and, when"
-    " fine-tuning, mixes of both. That makes its figures, and so the differences, a little too good; pairs that played"
-    " no part in the choice would tell exactly."
+    "The saved model was chosen by its recall on these very pairs, among the start, the model after each epoch and,"
+    " when fine-tuning, interpolations of both. That makes its figures, and the differences, a little too good; pairs"
+    " that played no part in the choice would tell exactly."
 )
-_UNKNOWN: Final = "Nothing was held out to validate on, so whether training helped cannot be told. Name pairs with"
+_UNKNOWN: Final = (
+    "Nothing was held out to validate on, so it is unknown whether training helped. Name pairs with --validation, or"
+    f" use more images: a tenth, but at least {MIN_HELD_OUT}, is then held out."
+)
 _READING: Final = (
-    "By how many times nearer to the top, or farther from it, the best right answer came; ranks are among all"
-    " validation pictures, or all their texts."
+    "Sorted by how many times nearer to the top, or farther from it, the best right answer came; ranks are among all"
+    " validation images, or all their texts."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query of the exam, with the right answer that came first, and what came before it.
+    """A validation query with its best right answer, and the wrong answer above that.
 
     Attributes:
-        text: what was asked, or the right answer.
-        picture: the right answer, or what was asked.
-        before: the right answer's rank at the start.
-        after: its rank by the kept model.
-        instead: what the kept model puts first, where that is wrong: a picture, or a text.
+        text: The query, or the right answer.
+        picture: The right answer, or the query.
+        before: The right answer's rank at the start.
+        after: Its rank by the saved model.
+        instead: What the saved model ranks first, where that is wrong: an image or a text.
     """
 
     text: str
@@ -64,15 +67,15 @@ class Gallery:
     examples: Sequence[Example]
 
 
-def write_report(trainer: "Trainer", result: "TrainResult", exams: "Exams | None") -> None:
-    """Write the page into the run's folder, whole or not at all."""
+def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evaluations | None") -> None:
+    """Write the page into the run's folder; a kill leaves the old page or the new."""
     page = ReportPage(
         title=f"Training of {result.run.resolve().name}",
-        verdict=result.verdict,
+        verdict=result.conclusion,
         notes=_notes(result),
-        recalls=_recall_table(result.changes) if result.changes else None,
-        panels=_panels(trainer.folder.logged(), trainer.before),
-        galleries=[] if exams is None else _galleries(trainer, exams),
+        recalls=_recall_table(result.comparisons) if result.comparisons else None,
+        panels=_panels(trainer.folder.read_log(), trainer.before),
+        galleries=[] if evaluations is None else _galleries(trainer, evaluations),
         reading=_READING,
         facts=_facts(trainer, result),
         settings=_settings(trainer),
@@ -83,20 +86,15 @@ def write_report(trainer: "Trainer", result: "TrainResult", exams: "Exams | None
 
 
 def _notes(result: "TrainResult") -> list[str]:
-    leaked = [f"Validation shares {result.leakage} with training: its figures are too good."] if result.leakage else []
-    if not result.changes:
-        return [
-            f"{_UNKNOWN} --validation, or have more pictures: a tenth, {MIN_HELD_OUT} at least, is held out then.",
-            *leaked,
-        ]
-    return [_OPTIMISTIC, *leaked]
+    leaked = f"Validation shares {result.leakage} with training, so its figures are too good."
+    return [_OPTIMISTIC if result.comparisons else _UNKNOWN, *([leaked] if result.leakage else [])]
 
 
-def _recall_table(changed: Mapping[str, Change]) -> Table:
+def _recall_table(comparisons: Mapping[str, Comparison]) -> Table:
     rows = []
-    for way, name in WAYS.items():
+    for way, name in DIRECTIONS.items():
         for k in KS:
-            one = changed[f"{way}_recall@{k}"]
+            one = comparisons[f"{way}_recall@{k}"]
             cells = (_cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
             rows.append((f"{name} R@{k}", *cells))
     return Table(header=("recall in %, with 95 % intervals", "before", "after", "difference"), rows=tuple(rows))
@@ -112,94 +110,98 @@ def _panels(rows: Sequence[Mapping[str, str]], before: Mapping[str, float]) -> l
     steps = np.array([int(row["step"]) for row in rows])
     if not len(steps):
         return []
-    curves = {name: _thinned(steps, np.array([float(row[name]) for row in rows])) for name in ("loss", "learning_rate")}
+    curves = {
+        name: _thin_out(steps, np.array([float(row[name]) for row in rows])) for name in ("loss", "learning_rate")
+    }
     panels = [
         Panel("Loss", step_plot({"loss": curves["loss"]}, label="loss")),
         Panel("Learning rate", step_plot({"learning rate": curves["learning_rate"]}, label="learning rate")),
     ]
-    graded = [row for row in rows if row["mean_recall"]]
-    if graded:
+    validated = [row for row in rows if row["mean_recall"]]
+    if validated:
         recalls = {
             f"{name} R@{k}": {0: before[f"{way}_recall@{k}"]}
-            | {int(row["step"]): float(row[f"{way}_recall@{k}"]) for row in graded}
-            for way, name in WAYS.items()
+            | {int(row["step"]): float(row[f"{way}_recall@{k}"]) for row in validated}
+            for way, name in DIRECTIONS.items()
             for k in (1, 10)
         }
         panels.append(Panel("Recall on the validation pairs", step_plot(recalls, label="recall", least=0.0, most=1.0)))
     return panels
 
 
-def _thinned(steps: Ids, values: NDArray[np.float64]) -> dict[int, float]:
-    """At most `_POINTS` means of neighbours, by the last step of each."""
+def _thin_out(steps: Ids, values: NDArray[np.float64]) -> dict[int, float]:
+    """At most `_POINTS` means of neighbors, by the last step of each."""
     parts = np.array_split(np.arange(len(steps)), min(_POINTS, len(steps)))
     return {int(steps[part[-1]]): float(values[part].mean()) for part in parts}
 
 
-def _galleries(trainer: "Trainer", exams: "Exams") -> list[Gallery]:
+def _galleries(trainer: "Trainer", evaluations: "Evaluations") -> list[Gallery]:
     galleries = []
-    for way, name in WAYS.items():
-        before, after = (getattr(places, way).first_rank() for places in (exams.before, exams.after))
-        factor = np.log(before) - np.log(after)
-        best, worst = np.argsort(-factor, kind="stable"), np.argsort(factor, kind="stable")
+    for way, name in DIRECTIONS.items():
+        before, after = (getattr(ranks, way).first_rank() for ranks in (evaluations.before, evaluations.after))
+        gain = np.log(before) - np.log(after)
+        best, worst = np.argsort(-gain, kind="stable"), np.argsort(gain, kind="stable")
         chosen = {
-            "Gained most": best[factor[best] > 0],
-            "Lost most": worst[factor[worst] < 0],
+            "Gained most": best[gain[best] > 0],
+            "Lost most": worst[gain[worst] < 0],
             "Worst after training": np.argsort(-after, kind="stable")[: int((after > 1).sum())],
         }
         galleries += [
-            Gallery(f"{heading}, {name}", way, _examples(trainer, exams, way, queries=queries))
+            Gallery(f"{heading}, {name}", way, _examples(trainer, evaluations, way, queries=queries))
             for heading, queries in chosen.items()
             if len(queries)
         ]
     return galleries
 
 
-def _examples(trainer: "Trainer", exams: "Exams", way: str, *, queries: Ids) -> list[Example]:
-    """The first few of these queries that show different things."""
-    collection = trainer.exam.collection
+def _examples(trainer: "Trainer", evaluations: "Evaluations", way: str, *, queries: Ids) -> list[Example]:
+    """The first few of these queries that are about different things."""
+    collection = trainer.validation_set.collection
     asked = (collection.item_texts if way == "text_to_image" else collection.item_images).ids
     _, first = np.unique(asked[queries], return_index=True)
-    return [_example(trainer, exams, way, int(queries[place])) for place in sorted(first)[:_EXAMPLES]]
+    return [_example(trainer, evaluations, way, query=int(queries[place])) for place in sorted(first)[:_EXAMPLES]]
 
 
-def _example(trainer: "Trainer", exams: "Exams", way: str, query: int) -> Example:  # noqa: PLR0917 (all its own)
-    collection, sources = trainer.exam.collection, trainer.exam.sources
+def _example(trainer: "Trainer", evaluations: "Evaluations", way: str, *, query: int) -> Example:
+    collection, sources = trainer.validation_set.collection, trainer.validation_set.sources
     right = collection.relevant_images()
     if way == "text_to_image":
         asked, answers = int(collection.item_texts.ids[query]), right
-        scores = exams.pictures @ exams.texts[asked]
+        scores = evaluations.images @ evaluations.texts[asked]
     else:
         asked, answers = int(collection.item_images.ids[query]), right.transpose()
-        scores = exams.texts @ exams.pictures[asked]
+        scores = evaluations.texts @ evaluations.images[asked]
     own = answers.ids[answers.offsets[asked] : answers.offsets[asked + 1]]
     found, top = int(own[np.argmax(scores[own])]), int(np.argmax(scores))
     text, picture = (asked, found) if way == "text_to_image" else (found, asked)
     wrong: Picture | str | None = None
     if top not in own:
         wrong = sources[top] if way == "text_to_image" else collection.texts[top]
-    before, after = (float(getattr(places, way).first_rank()[query]) for places in (exams.before, exams.after))
+    before, after = (
+        float(getattr(ranks, way).first_rank()[query]) for ranks in (evaluations.before, evaluations.after)
+    )
     return Example(collection.texts[text], sources[picture], before, after, wrong)
 
 
 def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
-    image_cache, dataset, exam = trainer.image_cache, trainer.dataset, trainer.exam
-    learned = np.array(dataset.images, np.int64)
-    twins = len(learned) - len(np.unique(image_cache.duplicate_groups[learned]))
+    dataset, validation_set = trainer.dataset, trainer.validation_set
+    groups = trainer.image_cache.duplicate_groups[np.array(dataset.images, np.int64)]
+    near_duplicates = len(groups) - len(np.unique(groups))
     return [
-        ("pictures learned from", f"{len(learned):,}"),
+        ("images trained on", f"{len(groups):,}"),
         ("their texts", f"{len(dataset.texts):,}"),
-        ("near-duplicates among them", f"{twins:,} (never taken for wrong answers of each other)"),
-        ("pictures that validate", f"{len(exam.pictures):,}"),
-        ("their items", f"{exam.collection.items:,}"),
-        ("their texts, distinct", f"{len(exam.collection.texts):,}"),
+        ("near-duplicates among them", f"{near_duplicates:,} (never negatives of each other)"),
+        ("images validated on", f"{len(validation_set.images):,}"),
+        ("their items", f"{validation_set.collection.items:,}"),
+        ("their distinct texts", f"{len(validation_set.collection.texts):,}"),
         ("shared with training", str(result.leakage)),
         ("skipped", f"{len(result.skipped):,}"),
         ("steps", f"{result.steps:,}"),
-        ("kept", _kept(result)),
+        ("saved", _describe_saved_model(result)),
     ]
 
 
-def _kept(result: "TrainResult") -> str:
+def _describe_saved_model(result: "TrainResult") -> str:
     if result.held_out and result.best_step == 0:
         return "the start"
     mix = f", {result.alpha:.0%} of the way from the start" if result.alpha else ""

@@ -2,62 +2,73 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock, Timeout
 
 from retrieval.errors import OtherRunError, TrainingError
 from retrieval.files import write_atomically
 from retrieval.metrics import KS
 from retrieval.train.config import TrainConfig
 from retrieval.train.defaults import differences, with_defaults
-from retrieval.train.run_lock import LOCK_FILE
 
-RECALLS: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in KS)
-LOG_COLUMNS: Final = ("step", "epoch", "loss", "learning_rate", "scale", "pairs_per_second", *RECALLS, "mean_recall")
+RECALL_NAMES: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in KS)
+LOG_COLUMNS: Final = (
+    *("step", "epoch", "loss", "learning_rate", "scale", "pairs_per_second"),
+    *(*RECALL_NAMES, "mean_recall"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`path` holds the model; `path/training` holds config.json, state.safetensors, start_places.npz and log.csv."""
+    """`path` holds the model and report.html, `path/training` everything else."""
 
     path: Path
 
     @property
+    def training(self) -> Path:
+        """The folder of the training's own files."""
+        return self.path / "training"
+
+    @property
     def config(self) -> Path:
-        """How the run is set up."""
-        return self.path / "training" / "config.json"
+        """The settings, as JSON."""
+        return self.training / "config.json"
 
     @property
-    def state(self) -> Path:
-        """The last checkpoint: model, optimizer, and how far it came."""
-        return self.path / "training" / "state.safetensors"
+    def checkpoint(self) -> Path:
+        """The last checkpoint: model, optimizer and progress."""
+        return self.training / "state.safetensors"
 
     @property
-    def start(self) -> Path:
-        """The weights that the run started from, where its result is mixed with them."""
-        return self.path / "training" / "start.safetensors"
+    def starting_weights(self) -> Path:
+        """The weights that the run started from, where its result is interpolated with them."""
+        return self.training / "start.safetensors"
 
     @property
     def log(self) -> Path:
-        """A line for each step, those of finished epochs with recall on the validation pairs."""
-        return self.path / "training" / "log.csv"
+        """A row for each step; those that end an epoch have the recall on the validation pairs."""
+        return self.training / "log.csv"
 
     @property
-    def events(self) -> Path:
-        """The log as TensorBoard reads it."""
-        return self.path / "training" / "tensorboard"
+    def tensorboard(self) -> Path:
+        """The folder of the log as TensorBoard reads it."""
+        return self.training / "tensorboard"
 
     @property
-    def places(self) -> Path:
-        """Where the right answers to the validation pairs came before the first step: `verdict.Places`."""
-        return self.path / "training" / "start_places.npz"
+    def starting_ranks(self) -> Path:
+        """The ranks of the answers to the validation queries before the first step: `comparison.AnswerRanks`."""
+        return self.training / "start_places.npz"
 
     @property
     def held_out(self) -> Path:
-        """The ids of the pairs that were kept out of training to validate on, where training drew them itself."""
-        return self.path / "training" / "held_out.json"
+        """The ids of the pairs that were held out for validation, where training drew them itself."""
+        return self.training / "held_out.json"
 
     @property
     def report(self) -> Path:
@@ -65,83 +76,124 @@ class RunFolder:
         return self.path / "report.html"
 
     def check(self, config: TrainConfig, *, resume: bool) -> None:
-        """Pass where the folder is new or empty or, on resuming, holds a run of the same config.
+        """Pass where the folder is new or empty or, when resuming, holds a run with the same config.
 
         Raises:
-            OtherRunError: it holds a run of another config.
-            TrainingError: anything else; the message says what to do.
+            OtherRunError: It holds a run with another config.
+            TrainingError: It holds a run that is not to be resumed, or something else.
         """
         if self.config.is_file():
             self._check_run(config, resume=resume)
-        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_file, self.path.rglob("*")))):
-            raise TrainingError(f"{self.path} holds something else than a training run; name a new or an empty folder")
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.rglob("*")))):
+            raise TrainingError(
+                f"{self.path} holds something other than a training run. Choose a new or an empty folder."
+            )
 
     def _check_run(self, config: TrainConfig, *, resume: bool) -> None:
         if not resume:
-            raise TrainingError(f"{self.path} holds a training run; resume it, or name another folder")
-        changed = differences(config, with_defaults(self.begun()))
+            raise TrainingError(f"{self.path} already holds a training run. Resume it, or choose another folder.")
+        changed = differences(config, with_defaults(self.read_config()))
         if changed:
             raise OtherRunError(
-                f"{self.path} was begun with {'; with '.join(changed)}; resume with the old settings, which need not be"
-                " named, or name another folder"
+                f"{self.path} was begun with {'; with '.join(changed)}. Resume with the old settings, which need not be"
+                " repeated, or choose another folder."
             )
 
-    def begun(self) -> TrainConfig:
+    def read_config(self) -> TrainConfig:
         """The config that the run was begun with.
 
         Raises:
-            TrainingError: it cannot be read.
+            TrainingError: It cannot be read.
         """
         try:
             return TrainConfig.from_json(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise TrainingError(f"the settings in {self.config} cannot be read: {error}") from error
+            raise TrainingError(f"The settings in {self.config} cannot be read: {error}.") from error
 
     def begin(self, config: TrainConfig, *, step: int) -> None:
-        """Write the config, and leave of the log what came up to this step, so that what follows is not there twice."""
-        self.config.parent.mkdir(parents=True, exist_ok=True)
+        """Write the config, and cut the log back to this step, so that no step is logged twice."""
+        self.training.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
-        rows = [row for row in self.logged() if int(row["step"]) <= step]
-        write_atomically(self.log, lambda path: _write_rows(path, rows))
+        rows = [row for row in self.read_log() if int(row["step"]) <= step]
+        write_atomically(self.log, lambda path: _write_log(path, rows))
 
-    def keep_held_out(self, ids: Iterable[str]) -> None:
-        """Write which pairs were kept out, for `held_out_ids`."""
+    def write_held_out(self, ids: Iterable[str]) -> None:
+        """Write the ids of the pairs that were held out, for `read_held_out`."""
         text = json.dumps(sorted(set(ids)), ensure_ascii=False, indent=0)
         write_atomically(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
-    def held_out_ids(self) -> frozenset[str]:
-        """The ids of the pairs that were kept out of training; empty where none were, or where pairs were handed in.
+    def read_held_out(self) -> frozenset[str]:
+        """The ids of the pairs that were held out; empty where none were, or where validation pairs were passed in.
 
         Raises:
-            TrainingError: what the run wrote of them is damaged.
+            TrainingError: The file is damaged.
         """
         if not self.held_out.is_file():
             return frozenset()
         try:
             return frozenset(json.loads(self.held_out.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise TrainingError(f"{self.held_out} is damaged ({error}); without it all pairs are measured") from error
+            raise TrainingError(
+                f"{self.held_out} is damaged ({error}). Delete it to evaluate on all of the pairs."
+            ) from error
 
-    def logged(self) -> list[dict[str, str]]:
-        """The log's rows; empty strings where a step has no recall. A last line that a kill cut short is left out."""
+    def read_log(self) -> list[dict[str, str]]:
+        """The rows of the log; recalls are empty within an epoch. A last line cut short by a kill is left out."""
         if not self.log.is_file():
             return []
-        whole = self.log.read_text(encoding="utf-8").rpartition("\n")[0]
-        return list(csv.DictReader(whole.splitlines()))
+        complete = self.log.read_text(encoding="utf-8").rpartition("\n")[0]
+        return list(csv.DictReader(complete.splitlines()))
 
-    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+    def append_log(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Add rows to the log."""
         with self.log.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerows(rows)
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only process that trains in the folder, which is created; one that stays empty is removed again.
 
-def _is_file(path: Path) -> bool:
-    """Whether there is a file that is none of ours which a kill leaves."""
+        The lock ends with the process, however that ends.
+
+        Raises:
+            TrainingError: Another process trains there, or the folder cannot be written.
+        """
+        path = self.training / "lock"
+        created = [folder for folder in (self.training, self.path) if not folder.exists()]
+        lock = self._acquire(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+            for folder in created:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+
+    def _acquire(self, path: Path) -> FileLock:
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+            path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        except Timeout as error:
+            process = path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
+            raise TrainingError(
+                f"Another training is running in {self.path} (process {process}). Wait until it ends, or choose another"
+                " folder."
+            ) from error
+        except OSError as error:
+            raise TrainingError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
+        return lock
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether this is a file, and none that a kill leaves of a run without a config."""
     unfinished = path.name.startswith(".") and path.suffix == ".tmp"
-    return path.is_file() and not unfinished and (path.parent.name, path.name) != ("training", LOCK_FILE)
+    return path.is_file() and not unfinished and (path.parent.name, path.name) != ("training", "lock")
 
 
-def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+def _write_log(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
         table.writeheader()

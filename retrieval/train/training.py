@@ -18,20 +18,18 @@ from retrieval.errors import EncoderError, TrainingError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.train.config import TrainConfig
 from retrieval.train.data.dataset import PairDataset, hold_out_pairs
-from retrieval.train.data.image_cache import DiskCache, ImageCache, build_image_cache
+from retrieval.train.data.image_cache import DiskCache, build_image_cache
 from retrieval.train.data.transforms import TrainTransform
 from retrieval.train.defaults import resolve, with_defaults, with_resolved
 from retrieval.train.distributed import ProcessGroup, join_process_group, local_world_size
-from retrieval.train.loop.callbacks import Progress, Watch
-from retrieval.train.loop.events import Events, check_events
+from retrieval.train.loop.callbacks import Callbacks, StepCallback, TensorBoardWriter, require_tensorboard
 from retrieval.train.loop.trainer import Trainer
 from retrieval.train.model.create import add_logit_bias, create_model
 from retrieval.train.model.param_groups import find_head
 from retrieval.train.report import write_report
-from retrieval.train.result import Exams, TrainResult, result_of
+from retrieval.train.result import TrainResult, evaluate_saved_model, make_result
 from retrieval.train.run_folder import RunFolder
-from retrieval.train.run_lock import run_lock
-from retrieval.train.validation.validator import Exam
+from retrieval.train.validation.validator import ValidationSet
 
 _deterministic: Any = torch.utils.deterministic  # torch does not annotate it
 
@@ -43,81 +41,86 @@ def train(
     config: TrainConfig | None = None,
     validation: Pairs | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
-    watch: Watch | None = None,
+    progress: StepCallback | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TrainResult:
     """Train on `pairs` into the folder `run`, which then holds the best model, report.html and what resuming needs.
 
-    From random weights, of the models after each epoch and the one at the start that with the highest mean recall on
-    the validation pairs is kept (R@1, R@5 and R@10, both ways). From trained weights it is a mix of the last model and
-    the start, or the start where that does better: `TrainConfig.wise_ft` says which. Without validation pairs the last
-    model is kept, or a careful mix. A run on the CPU that was killed at any moment and resumed on the same machine ends
-    in the same weights, bit for bit, as one that was not; on a GPU the two differ by rounding.
+    From random weights, the saved model is the one with the highest mean recall on the validation pairs (R@1, R@5 and
+    R@10, both ways), of the start and the models after each epoch. From trained weights it is an interpolation of the
+    last model and the start, or the start where that does better: see `TrainConfig.wise_ft`. Without validation pairs
+    it is the last model, or an interpolation near the start. A run on the CPU that was killed at any moment and resumed
+    on the same machine ends in the same weights, bit for bit, as one that was not; on a GPU the two differ by rounding.
 
     Args:
-        pairs: what to learn from. Pictures that cannot be read, and those without a caption, are left out and named.
-        run: a new or empty folder; or with `resume`, one that an earlier call left.
-        config: defaults to `TrainConfig()`; with `resume` to the one that the run was begun with.
-        validation: pairs to validate on; defaults to a share of `pairs`, held out by item where there are enough.
-        resume: go on from the last checkpoint in `run`; from the start where there is none yet.
-        progress: called after each step with (step, steps, loss, pairs per second).
-        watch: further calls, while pictures are opened and after each validation.
+        pairs: What to train on. Images that cannot be read, and those without a caption, are skipped and named.
+        run: A new or empty folder; or with `resume`, one that an earlier call left.
+        config: Defaults to `TrainConfig()`; with `resume` to the one that the run was begun with.
+        validation: Pairs to validate on; by default a fraction of `pairs`, held out by item where there are enough.
+        resume: Continue from the last checkpoint in `run`; from the start where there is none yet.
+        progress: Called after each step with (step, steps, loss, pairs per second).
+        callbacks: Further functions to call, while images are read and after each validation.
 
     Raises:
-        TrainingError: the folder holds something else or a run of other settings or pairs; there is nothing to learn
-            from, or in `validation` nothing to validate on; or the loss is no longer finite. The last checkpoint and
-            the best model stay.
-        EncoderError: there is no such model.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in hand and a checkpoint. A second one does not wait.
+        TrainingError: The folder holds something else or a run with other settings or pairs; there is nothing to train
+            on, or nothing in `validation` to validate on; or the loss is no longer finite. The last checkpoint and the
+            best model stay.
+        EncoderError: There is no such model.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after the current step and a checkpoint. A second one does not wait.
     """
     started, folder = time.perf_counter(), RunFolder(Path(run))
-    watch = watch or Watch()
-    watch = watch if progress is None else replace(watch, progress=progress)
+    callbacks = callbacks or Callbacks()
+    callbacks = callbacks if progress is None else replace(callbacks, on_step=progress)
     resumes = resume and folder.config.is_file()
-    config = with_defaults(config or (folder.begun() if resumes else TrainConfig()))
-    cache = Path(config.cache_folder or folder.config.parent)
+    config = with_defaults(config or (folder.read_config() if resumes else TrainConfig()))
     if config.tensorboard:
-        check_events()
-    with join_process_group(config.device) as process_group, ExitStack() as during:
+        require_tensorboard()
+    with join_process_group(config.device) as process_group, ExitStack() as stack:
         folder.check(config, resume=resume)
         if process_group.is_main:
-            during.enter_context(run_lock(folder.path))
-        disk = during.enter_context(closing(DiskCache(cache, config.disk_cache_bytes, processes=local_world_size())))
-        during.enter_context(_own_chance())
-        folder.check(config, resume=resume)  # once more: another process may have begun it before it was locked
+            stack.enter_context(folder.lock())
+        stack.enter_context(_forked_rng())
+        folder.check(config, resume=resume)  # again: another process may have begun it before it was locked
         if resume and folder.config.is_file():
-            config = with_resolved(config, folder.begun())
-        begun = resume and folder.state.is_file()
-        # A run has the whole of its model: where that came from may be gone or out of reach by now.
-        checkpoint = open_checkpoint(str(folder.path)) if begun else create_model(config)
-        if config.loss == "sigmoid":
-            checkpoint = add_logit_bias(checkpoint, from_random=config.from_random)
-        trainer = _prepared(
+            config = with_resolved(config, folder.read_config())
+        has_checkpoint = resume and folder.checkpoint.is_file()
+        trainer = _make_trainer(
             pairs,
             folder,
             config=config,
-            checkpoint=checkpoint,
+            checkpoint=_load_model(config, folder if has_checkpoint else None),
             validation=validation,
-            disk=disk,
+            disk=stack.enter_context(closing(_open_disk_cache(config, folder))),
             process_group=process_group,
-            watch=watch,
+            callbacks=callbacks,
         )
-        if begun:
+        if has_checkpoint:
             trainer.restore()
         trainer.begin()
         if config.tensorboard and process_group.is_main:
-            trainer.events = during.enter_context(closing(Events(folder.events, step=trainer.step)))
-        with _stop_request() as stop, _repeatable(trainer.device):
-            trainer.go_on(stop)
-        exams = Exams.of(trainer) if process_group.is_main else None
-        refused = pairs.skipped if validation is None else (*pairs.skipped, *validation.skipped)
-        result = result_of(trainer, exams, refused=refused, seconds=time.perf_counter() - started)
+            trainer.tensorboard = stack.enter_context(closing(TensorBoardWriter(folder.tensorboard, step=trainer.step)))
+        with _stop_event() as stop, _deterministic_algorithms(trainer.device):
+            trainer.fit(stop)
+        evaluations = evaluate_saved_model(trainer) if process_group.is_main else None
+        skipped = pairs.skipped if validation is None else (*pairs.skipped, *validation.skipped)
+        result = make_result(trainer, evaluations, skipped=skipped, seconds=time.perf_counter() - started)
         if process_group.is_main:
-            write_report(trainer, result, exams)
+            write_report(trainer, result, evaluations)
     return result
 
 
-def _prepared(
+def _load_model(config: TrainConfig, folder: RunFolder | None) -> Checkpoint:
+    """The model of a run with a checkpoint, whose origin may be out of reach by now; else the one to start from."""
+    checkpoint = create_model(config) if folder is None else open_checkpoint(str(folder.path))
+    return add_logit_bias(checkpoint, from_random=config.from_random) if config.loss == "sigmoid" else checkpoint
+
+
+def _open_disk_cache(config: TrainConfig, folder: RunFolder) -> DiskCache:
+    cache_folder = Path(config.cache_folder or folder.training)
+    return DiskCache(cache_folder, config.disk_cache_bytes, processes=local_world_size())
+
+
+def _make_trainer(
     pairs: Pairs,
     folder: RunFolder,
     *,
@@ -126,108 +129,101 @@ def _prepared(
     validation: Pairs | None,
     disk: DiskCache,
     process_group: ProcessGroup,
-    watch: Watch,
+    callbacks: Callbacks,
 ) -> Trainer:
-    """Everything that a run needs, before its first step."""
+    """Read the images, split the pairs, and resolve the config."""
     try:
         encoder = OpenClipEncoder(checkpoint, device=config.device)
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     transform = TrainTransform.from_preprocess(checkpoint.preprocess, min_scale=cast("float", config.crop))
-    cache_bytes, kept = (
-        (0, None) if _shows_nothing(config, checkpoint) else (config.cache_bytes // local_world_size(), disk)
-    )
+    caches = not _reads_images_once(config, checkpoint)
     image_cache = build_image_cache(
-        pairs.pairs, transform, cache_bytes=cache_bytes, disk=kept, threads=config.threads, progress=watch.opened
+        pairs.pairs,
+        transform,
+        cache_bytes=config.cache_bytes // local_world_size() if caches else 0,
+        disk=disk if caches else None,
+        threads=config.threads,
+        progress=callbacks.on_images_read,
     )
-    held = np.zeros(len(pairs), np.bool_)
+    held_out = np.zeros(len(pairs), np.bool_)
     if validation is None:
-        held = hold_out_pairs(pairs.pairs, image_cache, fraction=config.validation_share, seed=config.seed)
-        validation_pairs = [pair for pair, out in zip(pairs, held, strict=True) if out]
-    else:
-        validation_pairs = list(validation)
-    learned = np.where(held, -1, image_cache.image_of_pair)
+        held_out = hold_out_pairs(pairs.pairs, image_cache, fraction=config.validation_share, seed=config.seed)
+    held_out_pairs = [pair for pair, out in zip(pairs, held_out, strict=True) if out]
     dataset = PairDataset.from_pairs(
         pairs.pairs,
-        learned,
+        np.where(held_out, -1, image_cache.image_of_pair),
         duplicate_groups=image_cache.duplicate_groups,
         balance=config.balance,
         weight=config.weight_attribute,
     )
-    _check_enough(dataset, pairs, image_cache)
-    exam = Exam.of(validation_pairs, encoder, threads=config.threads, opened=watch.opened)
-    if validation is not None:
-        _check_exam(exam, validation)
+    if len(dataset.images) < 2:  # noqa: PLR2004 (one alone has no negatives)
+        raise TrainingError(
+            f"{pairs.source} has {len(dataset.images)} readable images with a caption, but training needs at least two."
+            f"{_first_skipped((*pairs.skipped, *image_cache.skipped))}"
+        )
+    validation_set = ValidationSet.from_pairs(
+        held_out_pairs if validation is None else validation.pairs,
+        encoder,
+        threads=config.threads,
+        progress=callbacks.on_images_read,
+    )
+    if validation is not None and not validation_set.images:
+        raise TrainingError(
+            f"{validation.source} has no readable images with a caption to validate on. Name other pairs, or none to"
+            f" hold a fraction out.{_first_skipped((*validation.skipped, *validation_set.skipped))}"
+        )
     weights = sum(weight.numel() for weight in checkpoint.model.parameters())
-    resolved = resolve(config, weights=weights, images=len(dataset.images))
     return Trainer(
         folder=folder,
-        config=resolved,
+        config=resolve(config, weights=weights, images=len(dataset.images)),
         checkpoint=checkpoint,
         image_cache=image_cache,
         dataset=dataset,
         transform=transform,
-        held_out=[pair.id for pair, out in zip(pairs, held, strict=True) if out],
+        held_out=[pair.id for pair in held_out_pairs],
         process_group=process_group,
-        exam=exam,
-        watch=watch,
+        validation_set=validation_set,
+        callbacks=callbacks,
     )
 
 
-def _shows_nothing(config: TrainConfig, checkpoint: Checkpoint) -> bool:
-    """Whether each picture is looked at twice in all, once to see it and once to encode it: none is worth keeping."""
+def _reads_images_once(config: TrainConfig, checkpoint: Checkpoint) -> bool:
+    """Whether training itself never shows an image: decoded ones are then not worth keeping."""
     return config.tune == "text" or (config.tune == "heads" and find_head(checkpoint.model.visual) is not None)
 
 
-def _check_enough(dataset: PairDataset, pairs: Pairs, image_cache: ImageCache) -> None:
-    """Two pictures at least: one alone has nothing to be told apart from."""
-    if len(dataset.images) < 2:  # noqa: PLR2004 (see above)
-        raise TrainingError(
-            f"{pairs.source} has {len(dataset.images)} readable pictures with a caption, and training needs two"
-            f" at least{_first((*pairs.skipped, *image_cache.skipped))}"
-        )
-
-
-def _check_exam(exam: Exam, validation: Pairs) -> None:
-    """Who hands in validation pairs would not have none of them validate."""
-    if not exam.pictures:
-        raise TrainingError(
-            f"{validation.source} has no readable pictures with a caption to validate on; name other pairs, or none to"
-            f" hold a share out{_first((*validation.skipped, *exam.skipped))}"
-        )
-
-
-def _first(skipped: Sequence[Skipped]) -> str:
-    return f"; the first left out, {skipped[0].name}, {skipped[0].reason}" if skipped else ""
+def _first_skipped(skipped: Sequence[Skipped]) -> str:
+    return f" The first skipped one, {skipped[0].name}, {skipped[0].reason}." if skipped else ""
 
 
 @contextmanager
-def _own_chance() -> Iterator[None]:
-    """Leave the caller's random numbers as they were."""
+def _forked_rng() -> Iterator[None]:
+    """Leave the caller's random state as it was."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
 
 
 @contextmanager
-def _repeatable(device: str) -> Iterator[None]:
-    """On a CPU, take only algorithms that give the same bits each time. On a GPU some steps have none."""
-    before, safeguard = torch.are_deterministic_algorithms_enabled(), _deterministic.fill_uninitialized_memory
+def _deterministic_algorithms(device: str) -> Iterator[None]:
+    """On a CPU, use only algorithms that give the same bits each time. On a GPU some steps have none."""
+    before, fill = torch.are_deterministic_algorithms_enabled(), _deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(before or device == "cpu")
     _deterministic.fill_uninitialized_memory = False  # costs time, and only helps to find bugs
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        _deterministic.fill_uninitialized_memory = safeguard
+        _deterministic.fill_uninitialized_memory = fill
 
 
 @contextmanager
-def _stop_request() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once. Only the main thread hears."""
+def _stop_event() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second interrupts at once. Only the main thread gets them."""
     stop = threading.Event()
 
-    def request(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
@@ -235,7 +231,7 @@ def _stop_request() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {one: signal.signal(one, request) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.signal(one, request_stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""In what kind of number the towers run: float32, or a half one where that is worth it."""
+"""The data type in which the towers run: float32, or a half-precision type where that is faster."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,87 +12,86 @@ from retrieval.encoder.open_clip_encoder import fastest_dtype
 from retrieval.train.distributed import ProcessGroup
 
 _LARGE: Final = 10_000_000  # weights of a model worth half precision on a CPU; smaller ones lose by conversions
-_WORTHWHILE: Final = 2.0  # times that a step in bfloat16 has to be the faster on a CPU: few have instructions for it
+_MIN_SPEEDUP: Final = 2.0  # of a step in bfloat16 on a CPU: few have instructions for it
 
 
 class Precision:
-    """A kind of number, and what gradients in it need.
+    """A data type, and the loss scaling that gradients in it need.
 
-    In float16 small gradients would vanish, so the loss is scaled up, by a factor that finds itself (Micikevicius et
-    al. 2018, "Mixed Precision Training", arXiv 1710.03740): a step whose gradients overflow is left out.
+    In float16 small gradients would vanish, so the loss is scaled up by a factor that adapts (Micikevicius et al.
+    2018, "Mixed Precision Training", arXiv 1710.03740): a step whose gradients overflow is skipped.
 
     Args:
-        kind: "float32", "bfloat16" or "float16"; "auto" for one that is still to be found.
+        dtype: "float32", "bfloat16" or "float16"; "auto" for one that is still to be chosen.
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, kind: str, device: str) -> None:
-        self.kind, self.device = kind, device
-        self._scaler = torch.amp.GradScaler(device, enabled=kind == "float16")
+    def __init__(self, dtype: str, device: str) -> None:
+        self.dtype, self.device = dtype, device
+        self._scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
 
     @property
     def may_skip(self) -> bool:
-        """Whether gradients that are not finite are nothing to worry about."""
+        """Whether a step with non-finite gradients is skipped rather than an error."""
         return self._scaler.is_enabled()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """While the towers run."""
-        half = self.kind in {"bfloat16", "float16"}
-        kind = getattr(torch, self.kind if half else "bfloat16")
-        return torch.autocast(self.device, dtype=kind, enabled=half)
+        """Context in which the towers run."""
+        half = self.dtype in {"bfloat16", "float16"}
+        return torch.autocast(self.device, dtype=getattr(torch, self.dtype if half else "bfloat16"), enabled=half)
 
-    def scaled(self, loss: Tensor) -> Tensor:
+    def scale(self, loss: Tensor) -> Tensor:
         """The loss to compute gradients of."""
         return self._scaler.scale(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the gradients back to their size."""
+        """Divide the gradients by the factor that the loss was scaled by."""
         self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer move, if all gradients are finite."""
+        """Take an optimizer step if all gradients are finite."""
         self._scaler.step(optimizer)
         self._scaler.update()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
-        return self._scaler.state_dict() | {"kind": self.kind}
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON; the key "kind" is that of version 0.1.0."""
+        return self._scaler.state_dict() | {"kind": self.dtype}
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any], device: str) -> "Precision":
-        """As a checkpoint has it, in the kind that the run was begun in: a probe may say another each time."""
-        found = cls(state["kind"], device)
-        if found.may_skip:
-            found._scaler.load_state_dict({name: value for name, value in state.items() if name != "kind"})
-        return found
+    def from_state_dict(cls, state: Mapping[str, Any], device: str) -> "Precision":
+        """The precision of a checkpoint, in the data type that the run was begun in: `choose_dtype` may vary."""
+        precision = cls(state["kind"], device)
+        if precision.may_skip:
+            precision._scaler.load_state_dict({name: value for name, value in state.items() if name != "kind"})
+        return precision
 
 
-def fitting_kind(device: str, *, weights: int, try_step: Callable[[str], object], process_group: ProcessGroup) -> str:
-    """The kind that "auto" stands for: bfloat16 on GPUs that have it, float16 on others, and on CPUs float32.
+def choose_dtype(device: str, *, weights: int, try_step: Callable[[str], object], process_group: ProcessGroup) -> str:
+    """The data type that "auto" stands for: bfloat16 on GPUs that have it, float16 on others, and on CPUs float32.
 
-    On a CPU whose matrix products are at least twice as fast in bfloat16 a step of a large model is tried in both:
-    `try_step` takes one in the given kind. Without instructions for it bfloat16 is up to eight times slower.
+    On a CPU whose matrix products are at least twice as fast in bfloat16, a step of a large model is timed in both.
+    Without instructions for it bfloat16 is up to eight times slower.
 
     Args:
         device: "cpu" or "cuda".
-        weights: how many the model has.
-        try_step: computes the gradients of a step in a kind, together with the other processes.
-        process_group: the processes that train together; all try steps or none does, as the main one decides.
+        weights: Number of weights of the model.
+        try_step: Computes the gradients of a step in a data type, together with the other processes.
+        process_group: All processes try steps or none does, as the main one decides.
     """
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     worth_a_try = process_group.is_main and weights >= _LARGE and fastest_dtype(device) != torch.float32
     if not process_group.broadcast_values([worth_a_try])[0]:
         return "float32"
-    gain = _seconds(lambda: try_step("float32")) / _seconds(lambda: try_step("bfloat16"))
-    return "bfloat16" if gain >= _WORTHWHILE else "float32"
+    speedup = _time_step(lambda: try_step("float32")) / _time_step(lambda: try_step("bfloat16"))
+    return "bfloat16" if speedup >= _MIN_SPEEDUP else "float32"
 
 
-def _seconds(step: Callable[[], object]) -> float:
-    """The least seconds of two tries; the first of three warms up."""
-    taken = []
+def _time_step(step: Callable[[], object]) -> float:
+    """The fewer seconds of two runs, after one that warms up."""
+    seconds = []
     for _ in range(3):
         start = time.perf_counter()
         step()
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

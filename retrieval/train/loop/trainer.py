@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from retrieval.concurrency import available_cores
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import EvaluationError, OtherRunError, TrainingError
-from retrieval.train.checkpoints import load_more, load_state, save_state, save_weights
+from retrieval.train.checkpoints import load_checkpoint, load_extra, save_checkpoint, save_weights
 from retrieval.train.data.dataset import PairDataset
 from retrieval.train.data.image_cache import ImageCache
 from retrieval.train.data.loader import Batch, BatchLoader
@@ -23,25 +23,32 @@ from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.data.transforms import Augmentation, TrainTransform
 from retrieval.train.defaults import ResolvedConfig
 from retrieval.train.distributed import ProcessGroup
-from retrieval.train.loop.callbacks import Watch
-from retrieval.train.loop.events import Events
-from retrieval.train.loop.gradcache import Gradients
-from retrieval.train.loop.hard_negatives import Drill
+from retrieval.train.loop.callbacks import Callbacks, TensorBoardWriter
+from retrieval.train.loop.gradcache import GradCache
+from retrieval.train.loop.hard_negatives import HardNegativeMiner
 from retrieval.train.loop.precision import Precision
 from retrieval.train.model.averaging import Ema, Weights, wise_ft_alphas
 from retrieval.train.model.lora import merged_state_dict
 from retrieval.train.model.param_groups import create_optimizer, freeze, set_train_mode
 from retrieval.train.model.towers import Towers
 from retrieval.train.run_folder import RunFolder
-from retrieval.train.validation.model_selection import Judge
-from retrieval.train.validation.validator import Exam
+from retrieval.train.validation.validator import ValidationSet, Validator
 
-_SMOOTHING: Final = 0.9  # of the speed that is shown
+_PROGRESS: Final = ("step", "loss", "before", "best", "best_step", "alpha")  # what a checkpoint keeps of the trainer
+_SPEED_DECAY: Final = 0.9  # of the moving average of the speed that callbacks get
 
 
 @dataclass(slots=True)
 class Trainer:
-    """A run under way."""
+    """A run in progress.
+
+    Attributes:
+        held_out: The ids of the pairs that were split off for validation.
+        before: Recall on the validation pairs before the first step; empty without such pairs.
+        best: Recall of the saved model.
+        best_step: The step after which that model was reached.
+        alpha: Its WiSE-FT weight; None while the run has not ended, or where nothing is interpolated.
+    """
 
     folder: RunFolder
     config: ResolvedConfig
@@ -49,10 +56,10 @@ class Trainer:
     image_cache: ImageCache
     dataset: PairDataset
     transform: TrainTransform
-    exam: Exam
-    held_out: Sequence[str] = ()  # the ids of the pairs that were split off for the exam
+    validation_set: ValidationSet
+    held_out: Sequence[str] = ()
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
-    watch: Watch = field(default_factory=Watch)
+    callbacks: Callbacks = field(default_factory=Callbacks)
     step: int = 0
     loss: float = math.nan
     before: dict[str, float] = field(default_factory=dict)
@@ -62,130 +69,128 @@ class Trainer:
     sampler: BatchSampler = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     towers: Towers = field(init=False)
-    gradients: Gradients = field(init=False)
-    drill: Drill = field(init=False)
-    judge: Judge = field(init=False)
+    grad_cache: GradCache = field(init=False)
+    miner: HardNegativeMiner = field(init=False)
+    validator: Validator = field(init=False)
     ema: Ema | None = None
-    events: Events | None = None
+    tensorboard: TensorBoardWriter | None = None
     _rows: list[dict[str, object]] = field(default_factory=list)
     _speed: float = 0.0
     _saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        config, model, preprocess = self.config, self.model, self.checkpoint.preprocess
         counts = [len(captions) for captions in self.dataset.captions]
-        self.sampler = BatchSampler(counts, self.config.batch_size, self.config.seed, self.dataset.classes)
-        freeze(self.model, self.config)
-        self.optimizer = create_optimizer(self.model, self.config)
-        self.ema = Ema(self.model, decay=self.config.ema) if self.config.ema else None
-        self.judge = Judge(self.model, self.exam, self.process_group, self.ema)
-        preprocess = self.checkpoint.preprocess
-        self.towers = Towers(self.model, device=self.device, mean=preprocess["mean"], std=preprocess["std"])
-        self.gradients = Gradients(self.towers, self.config, process_group=self.process_group)
-        self.drill = Drill(
-            self.config,
-            self.dataset,
-            self.image_cache,
-            self.transform,
-            self.exam.encoder,
-            self.towers,
-            self.process_group,
+        self.sampler = BatchSampler(counts, config.batch_size, config.seed, self.dataset.classes)
+        freeze(model, config)
+        self.optimizer = create_optimizer(model, config)
+        self.ema = Ema(model, decay=config.ema) if config.ema else None
+        self.validator = Validator(model, self.validation_set, self.process_group, self.ema)
+        self.towers = Towers(model, device=self.device, mean=preprocess["mean"], std=preprocess["std"])
+        self.grad_cache = GradCache(self.towers, config, process_group=self.process_group)
+        self.miner = HardNegativeMiner(
+            config=config,
+            dataset=self.dataset,
+            image_cache=self.image_cache,
+            transform=self.transform,
+            encoder=self.validation_set.encoder,
+            towers=self.towers,
+            process_group=self.process_group,
         )
         self.process_group.check_batch_size(self.sampler.batch_sizes[-1])
 
     @property
     def model(self) -> Any:
-        """The model, which the exam's encoder shares."""
+        """The model, which the encoder of the validation set shares."""
         return self.checkpoint.model
 
     @property
     def device(self) -> str:
         """Where the model is."""
-        return self.exam.encoder.device
+        return self.validation_set.encoder.device
 
     @property
     def steps(self) -> int:
-        """How many the whole run has."""
+        """Number of steps of the whole run."""
         return self.config.epochs * self.sampler.steps_per_epoch
 
     def restore(self) -> None:
         """Go back to the last checkpoint.
 
         Raises:
-            OtherRunError: it was made on other pairs.
-            TrainingError: it cannot be read.
+            OtherRunError: It was made on other pairs.
+            TrainingError: It cannot be read.
         """
-        average = self.ema.weights if self.ema else None
-        facts = load_state(self.folder.state, model=self.model, optimizer=self.optimizer, average=average)
-        if facts["pairs"] != self._digests():
+        ema = self.ema.weights if self.ema else None
+        saved = load_checkpoint(self.folder.checkpoint, model=self.model, optimizer=self.optimizer, ema=ema)
+        if saved["pairs"] != self._digests():
             raise OtherRunError(
-                f"{self.folder.path} was begun with other pictures or texts; resume with those, or name another folder"
+                f"{self.folder.path} was begun with other images or texts. Resume with those, or choose another folder."
             )
-        self.step, self.loss, self.best_step = facts["step"], facts["loss"], facts["best_step"]
-        self.gradients.precision = Precision.restored(facts["precision"], self.device)
-        self.drill.restore(load_more(self.folder.state))
-        self.before, self.best, self.alpha = facts["before"], facts["best"], facts["alpha"]
+        for name in _PROGRESS:
+            setattr(self, name, saved[name])
+        self.grad_cache.precision = Precision.from_state_dict(saved["precision"], self.device)
+        self.miner.restore(load_extra(self.folder.checkpoint))
         set_train_mode(self.model)
 
     def begin(self) -> None:
-        """Write what the folder holds from the first step on, the starting model included."""
-        if self.step == 0 and self.process_group.is_main and self.gradients.measures:
-            self._measure()
+        """Write what the folder holds from the first step on, including the starting model."""
+        if self.step == 0 and self.process_group.is_main and self.grad_cache.needs_bn_stats:
+            self._initialize_bn_stats()
         self.process_group.broadcast(self.model.state_dict().values())
-        self.process_group.barrier()  # whoever leads may change the folder from here on
+        self.process_group.barrier()  # from here on the main process may change the folder
         if self.process_group.is_main:
             self.folder.begin(self.config, step=self.step)
             if self.held_out:
-                self.folder.keep_held_out(self.held_out)
+                self.folder.write_held_out(self.held_out)
         if self.step == 0:
-            self.before = self.best = self.judge.recalls(keep=self.folder.places)
-            self.watch.graded(self.before)
+            self.before = self.best = self.validator.evaluate(save_ranks_to=self.folder.starting_ranks)
+            self.callbacks.on_validation(self.before)
             if self.config.wise_ft != "off" and self.process_group.is_main:
-                save_weights(self.folder.start, merged_state_dict(self.model))
-            self._keep_model()
+                save_weights(self.folder.starting_weights, merged_state_dict(self.model))
+            self._save_model()
 
-    def _measure(self) -> None:
-        """Give batch normalisation its statistics; the other processes get them with the rest of the model."""
-        self.gradients.measure(self._loader(ProcessGroup()).load(0))
+    def _initialize_bn_stats(self) -> None:
+        """In the main process alone: the others get the statistics with the rest of the model."""
+        self.grad_cache.initialize_bn_stats(self._make_loader(ProcessGroup()).load(0))
         if self.ema is not None:
-            self.ema = self.judge.ema = Ema(self.model, decay=self.ema.decay)
+            self.ema = self.validator.ema = Ema(self.model, decay=self.ema.decay)
 
-    def go_on(self, stop: threading.Event) -> None:
-        """Take the steps that are left.
+    def fit(self, stop: threading.Event) -> None:
+        """Take the remaining steps.
 
         Raises:
-            TrainingError: the loss is no longer finite, or a picture is gone.
+            TrainingError: The loss is no longer finite, or an image can no longer be read.
             KeyboardInterrupt: `stop` was set; a checkpoint was made.
         """
-        if not self._is_over():
-            self._take_steps(stop)
-        self._mix()
-        self._save()
+        if not self._is_finished():
+            self._train_epochs(stop)
+        self._interpolate()
+        self._save_checkpoint()
 
-    def _is_over(self) -> bool:
-        """Whether all steps were taken, or the last epochs brought nothing any more."""
+    def _is_finished(self) -> bool:
+        """Whether all steps were taken, or patience has run out."""
         if self.alpha is not None:
             return True
-        idle = self.step - self.best_step if self.exam.pictures else 0
+        idle = self.step - self.best_step if self.validation_set.images else 0
         patient = self.config.patience is None or idle < self.config.patience * self.sampler.steps_per_epoch
         return self.step == self.steps or not patient
 
-    def _take_steps(self, stop: threading.Event) -> None:
-        loader = self._loader(self.process_group)
-        self._keep_frozen(loader, stop)
-        batches = self.drill.batches(loader, self.sampler, range(self.step, self.steps), threads=self._threads())
-        with closing(batches):
+    def _train_epochs(self, stop: threading.Event) -> None:
+        loader, steps = self._make_loader(self.process_group), range(self.step, self.steps)
+        self._precompute_frozen(loader, stop)
+        with closing(self.miner.load_batches(loader, self.sampler, steps, threads=self._loader_threads())) as batches:
             since = time.perf_counter()
             for batch in batches:
-                self._learn(batch)
-                self._note(batch, seconds=time.perf_counter() - since)
-                self.watch.progress(self.step, self.steps, self.loss, self._speed)
+                self._train_step(batch)
+                self._log_step(batch, seconds=time.perf_counter() - since)
+                self.callbacks.on_step(self.step, self.steps, self.loss, self._speed)
                 self._after_step(stop)
-                if self._is_over():
+                if self._is_finished():
                     break
                 since = time.perf_counter()
 
-    def _loader(self, process_group: ProcessGroup) -> BatchLoader:
-        flip, jitter = self.config.flip, self.config.color_jitter
+    def _make_loader(self, process_group: ProcessGroup) -> BatchLoader:
         return BatchLoader(
             self.dataset,
             self.image_cache,
@@ -193,58 +198,62 @@ class Trainer:
             transform=None if self.towers.can_precompute("image") else self.transform,
             tokenizer=self.checkpoint.tokenizer,
             augmentation=Augmentation.from_captions(
-                self.dataset.texts, self.dataset.positives, flip=flip, color_jitter=jitter
+                self.dataset.texts,
+                self.dataset.positives,
+                flip=self.config.flip,
+                color_jitter=self.config.color_jitter,
             ),
             word_dropout=0.0 if self.towers.can_precompute("text") else self.config.word_dropout,
             process_group=process_group,
         )
 
-    def _keep_frozen(self, loader: BatchLoader, stop: threading.Event) -> None:
-        """Compute what does not change once, instead of at every step; no step is lost when that is stopped."""
+    def _precompute_frozen(self, loader: BatchLoader, stop: threading.Event) -> None:
+        """Compute the outputs of frozen towers once rather than at every step. Stopping that loses no step."""
 
-        def kept(done: int, total: int) -> None:
-            self.watch.kept(done, total)
+        def report(done: int, total: int) -> None:
+            self.callbacks.on_precomputed(done, total)
             if self.process_group.any(flag=stop.is_set()):
                 raise KeyboardInterrupt
 
         if self.towers.can_precompute("image"):
             sources = [self.image_cache.sources[number] for number in self.dataset.images]
-            told = partial(kept, total=len(sources))
-            self.towers.precompute_images(sources, self.exam.encoder, threads=self.config.threads, progress=told)
+            self.towers.precompute_images(
+                sources,
+                self.validation_set.encoder,
+                threads=self.config.threads,
+                progress=partial(report, total=len(sources)),
+            )
         if self.towers.can_precompute("text"):
             texts = range(len(self.dataset.texts))
-            self.towers.precompute("text", map(loader.tokenize_text, texts), progress=partial(kept, total=len(texts)))
+            self.towers.precompute("text", map(loader.tokenize_text, texts), progress=partial(report, total=len(texts)))
 
-    def _threads(self) -> int:
-        """On a CPU the model needs the cores itself, unless pictures have to be decoded again."""
+    def _loader_threads(self) -> int:
+        """On a CPU the model needs the cores itself, unless images have to be decoded again."""
         nothing_to_decode = self.image_cache.is_complete or self.towers.can_precompute("image")
         return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else available_cores())
 
-    def _learn(self, batch: Batch) -> None:
-        """Take one step; what chance there is in it depends on the seed and the step alone."""
-        loss, sound = self.gradients.clipped(batch, self.optimizer)
-        if not sound:
-            raise self._ruined(batch.step + 1)
-        self._move(batch.step)
+    def _train_step(self, batch: Batch) -> None:
+        """Take one step; its randomness depends on the seed and the step alone."""
+        loss, is_finite = self.grad_cache.accumulate_and_clip(batch, self.optimizer)
+        if not is_finite:
+            raise self._non_finite_error(batch.step + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr_scale"] * learning_rate(batch.step, config=self.config, steps=self.steps)
+        self.grad_cache.optimizer_step(self.optimizer)
         self.step, self.loss = batch.step + 1, loss
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.step)
 
-    def _ruined(self, step: int) -> TrainingError:
+    def _non_finite_error(self, step: int) -> TrainingError:
         return TrainingError(
-            f"the loss is no longer finite at step {step} of {self.steps}; {self.folder.path} keeps the best model so"
-            f" far; train into another folder with a learning rate below {self.config.learning_rate:g}"
+            f"The loss is no longer finite at step {step} of {self.steps}. Train into another folder with a learning"
+            f" rate below {self.config.learning_rate:g}; {self.folder.path} keeps the best model so far."
         )
 
-    def _move(self, step: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr_scale"] * learning_rate(step, config=self.config, steps=self.steps)
-        self.gradients.spend(self.optimizer)
-        if self.ema is not None:
-            self.ema.update(self.model, step=step + 1)
-
-    def _note(self, batch: Batch, *, seconds: float) -> None:
-        """Put a row into the log, which is written at the next checkpoint."""
+    def _log_step(self, batch: Batch, *, seconds: float) -> None:
+        """Add a row to the log, which is written at the next checkpoint."""
         speed = batch.total / max(seconds, 1e-9)
-        self._speed = _SMOOTHING * self._speed + (1 - _SMOOTHING) * speed if self._speed else speed
+        self._speed = _SPEED_DECAY * self._speed + (1 - _SPEED_DECAY) * speed if self._speed else speed
         self._rows.append(
             {
                 "step": self.step,
@@ -262,48 +271,48 @@ class Trainer:
         due = time.monotonic() - self._saved_at >= self.config.checkpoint_seconds
         stopped = self.process_group.any(flag=stop.is_set())
         if (due and self.step < self.steps) or stopped:
-            self._save()
+            self._save_checkpoint()
         if stopped:
             raise KeyboardInterrupt
 
     def _after_epoch(self) -> None:
-        """Validate, and keep the model if it is the best so far; without validation the newest counts as that."""
-        with self.judge.averaged():
+        """Validate, and save the model if it is the best so far; without validation pairs the newest is the best."""
+        with self.validator.averaged_weights():
             try:
-                recalls = self.judge.recalls()
-            except EvaluationError as error:  # rows that are not finite
-                raise self._ruined(self.step) from error
-            self.watch.graded(recalls)
+                recalls = self.validator.evaluate()
+            except EvaluationError as error:  # embeddings that are not finite
+                raise self._non_finite_error(self.step) from error
+            self.callbacks.on_validation(recalls)
             self._rows[-1].update(recalls)
             if not recalls or recalls["mean_recall"] > self.best["mean_recall"]:
                 self.best, self.best_step = recalls, self.step
-                self._keep_model()
+                self._save_model()
 
-    def _mix(self) -> None:
-        """Keep a mix of the start and the end, unless the start is better; once, at the end of a run."""
-        asked = self.config.wise_ft
-        if self.alpha is not None or asked == "off":
+    def _interpolate(self) -> None:
+        """Save an interpolation of the starting and the final weights, unless the start is better; once, at the end."""
+        wise_ft = self.config.wise_ft
+        if self.alpha is not None or wise_ft == "off":
             return
-        start = load_file(self.folder.start, device=self.device)
+        start = load_file(self.folder.starting_weights, device=self.device)
         try:
-            mix, recalls = self.judge.best_mix(start, self._alphas(asked))
+            chosen, recalls = self.validator.interpolate(start, self._alphas())
         except EvaluationError as error:
-            raise self._ruined(self.step) from error
-        if asked == "auto" and recalls and recalls["mean_recall"] < self.before["mean_recall"]:
+            raise self._non_finite_error(self.step) from error
+        if wise_ft == "auto" and recalls and recalls["mean_recall"] < self.before["mean_recall"]:
             self.alpha, self.best, self.best_step = 0.0, self.before, 0
-            self._keep_model(start)
+            self._save_model(start)
         else:
-            self.alpha, self.best, self.best_step = mix.alpha, recalls, self.step
-            self._keep_model(mix.weights)
+            self.alpha, self.best, self.best_step = chosen.alpha, recalls, self.step
+            self._save_model(chosen.weights)
 
-    def _alphas(self, asked: str | float) -> tuple[float, ...]:
-        """The shares of the tuned weights to choose from; a careful one where nothing can be told of them."""
-        if asked != "auto":
-            return (float(asked),)
-        found = wise_ft_alphas(self.config)
-        return found if self.exam.pictures else found[1:2]
+    def _alphas(self) -> tuple[float, ...]:
+        """The WiSE-FT weights to choose from; a small one where there is nothing to choose by."""
+        if self.config.wise_ft != "auto":
+            return (float(self.config.wise_ft),)
+        alphas = wise_ft_alphas(self.config)
+        return alphas if self.validation_set.images else alphas[1:2]
 
-    def _keep_model(self, weights: Weights | None = None) -> None:
+    def _save_model(self, weights: Weights | None = None) -> None:
         if not self.process_group.is_main:
             return
         checkpoint = self.checkpoint
@@ -316,26 +325,31 @@ class Trainer:
             weights=merged_state_dict(self.model) if weights is None else weights,
         )
 
-    def _save(self) -> None:
-        """Make a checkpoint. The log comes first: rows after the checkpoint's step are dropped on resuming."""
+    def _save_checkpoint(self) -> None:
+        """Write the log, then a checkpoint: rows after the checkpoint's step are dropped when resuming."""
         if not self.process_group.is_main:
             return
-        self.folder.append(self._rows)
-        if self.events is not None:
-            self.events.write(self._rows)
+        self.folder.append_log(self._rows)
+        if self.tensorboard is not None:
+            self.tensorboard.write(self._rows)
         self._rows.clear()
-        facts = {name: getattr(self, name) for name in ("step", "loss", "before", "best", "best_step", "alpha")}
-        facts |= {"pairs": self._digests(), "precision": self.gradients.precision.state()}
-        tensors = {"average": self.ema.weights if self.ema else None, "more": self.drill.tensors()}
-        save_state(self.folder.state, model=self.model, optimizer=self.optimizer, facts=facts, **tensors)
+        progress = {name: getattr(self, name) for name in _PROGRESS}
+        save_checkpoint(
+            self.folder.checkpoint,
+            model=self.model,
+            optimizer=self.optimizer,
+            progress=progress | {"pairs": self._digests(), "precision": self.grad_cache.precision.state_dict()},
+            ema=self.ema.weights if self.ema else None,
+            extra=self.miner.tensors(),
+        )
         self._saved_at = time.monotonic()
 
     def _digests(self) -> list[str]:
-        return [self.dataset.digest(self.image_cache), self.exam.digest()]
+        return [self.dataset.digest(self.image_cache), self.validation_set.digest()]
 
 
 def learning_rate(step: int, *, config: ResolvedConfig, steps: int) -> float:
-    """The learning rate of a step, counted from 0: a straight rise, then half a cosine down to 0 at the end."""
+    """The learning rate of a step, counted from 0: a linear warm-up, then half a cosine down to 0 at the end."""
     peak, warm = config.learning_rate, max(1, round(config.warmup * steps))
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,4 +1,4 @@
-"""What validation shares with training, where it should share nothing."""
+"""What validation pairs share with training pairs, which should be nothing."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,45 +11,47 @@ from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_du
 if TYPE_CHECKING:
     from retrieval.train.data.dataset import PairDataset
     from retrieval.train.data.image_cache import ImageCache
-    from retrieval.train.validation.validator import Exam
+    from retrieval.train.validation.validator import ValidationSet
 
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """What of the validation pairs was learned from too.
+    """How much of the validation set was trained on.
 
     Attributes:
-        pictures: validation pictures that are one learned from, byte for byte.
-        twins: further ones that are near-duplicates of one learned from.
-        texts: validation texts that are learned from, but for case and spacing. Short ones recur of themselves.
+        images: Validation images that are a training image, byte for byte.
+        near_duplicates: Further ones that are near-duplicates of a training image.
+        texts: Validation texts that are training texts, except for case and spacing. Short ones recur naturally.
     """
 
-    pictures: int
-    twins: int
+    images: int
+    near_duplicates: int
     texts: int
 
     @classmethod
-    def of(cls, exam: "Exam", dataset: "PairDataset", image_cache: "ImageCache") -> "Leakage":
-        """What this exam shares with these dataset."""
-        learned = np.array(dataset.images, np.int64)
-        contents = {image_cache.content_hashes[number] for number in dataset.images}
-        same = np.array([content in contents for content in exam.contents], np.bool_)
+    def measure(cls, validation_set: "ValidationSet", dataset: "PairDataset", image_cache: "ImageCache") -> "Leakage":
+        """Count what the validation set shares with the dataset."""
+        content_hashes = {image_cache.content_hashes[number] for number in dataset.images}
+        equal = np.array([content in content_hashes for content in validation_set.content_hashes], np.bool_)
+        trained = image_cache.perceptual_hashes[np.array(dataset.images, np.int64)]
         texts = {caption_key(text) for text in dataset.texts}
         return cls(
-            pictures=int(same.sum()),
-            twins=int((_have_twins(exam.prints, image_cache.perceptual_hashes[learned]) & ~same).sum()),
-            texts=sum(caption_key(text) in texts for text in exam.collection.texts),
+            images=int(equal.sum()),
+            near_duplicates=int((_have_near_duplicate(validation_set.perceptual_hashes, trained) & ~equal).sum()),
+            texts=sum(caption_key(text) in texts for text in validation_set.collection.texts),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.pictures or self.twins)
+        return bool(self.images or self.near_duplicates)
 
     def __str__(self) -> str:
-        return f"{self.pictures} pictures, {self.twins} near-duplicates of pictures and {self.texts} texts"
+        return f"{self.images} images, {self.near_duplicates} near-duplicates of images and {self.texts} texts"
 
 
-def _have_twins(prints: PerceptualHashes, known: PerceptualHashes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Which pictures (n,) have a near-duplicate among those known."""
-    groups = group_near_duplicates(np.concatenate([known, prints]))
+def _have_near_duplicate(
+    hashes: PerceptualHashes, known: PerceptualHashes
+) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which images (n,) have a near-duplicate among the known ones."""
+    groups = group_near_duplicates(np.concatenate([known, hashes]))
     count = len(known)
     return np.isin(groups[count:], groups[:count])

@@ -2,191 +2,223 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from retrieval.concurrency import prefetch_map
-from retrieval.errors import EncoderError, EvaluationError, RetrievalError
+from retrieval.errors import EncoderError, EvaluationError
 from retrieval.evaluate.collection import Collection, build_collection
-from retrieval.hashing import content_hash
-from retrieval.images import ImageSource, open_image
+from retrieval.images import ImageSource
+from retrieval.images.pipeline import read_distinct_images
 from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import PERCEPTUAL_HASH, PerceptualHashes, hash_image
-from retrieval.train.run_folder import RECALLS
-from retrieval.train.validation.comparison import Places
+from retrieval.train.distributed import ProcessGroup
+from retrieval.train.model.averaging import Ema, Weights, temporary_weights
+from retrieval.train.model.lora import merged_state_dict, unmerged_state_dict
+from retrieval.train.model.param_groups import is_frozen, set_train_mode
+from retrieval.train.run_folder import RECALL_NAMES
+from retrieval.train.validation.comparison import AnswerRanks, QueryRecalls
+from retrieval.train.validation.model_selection import Interpolation, select_interpolation
 
 if TYPE_CHECKING:
-    from index.vectors import Ids, Rows
+    from index.vectors import Rows
     from retrieval.encoder.open_clip_encoder import OpenClipEncoder
-    from retrieval.metrics import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """How a model did in an exam.
+class ValidationSet:
+    """Images and texts that are never trained on.
 
     Attributes:
-        ways: from texts to pictures, and from pictures to texts: recall of each query (q, 3), one column for each of
-            `metrics.KS`; and (q,) the number of the item that the query belongs to.
-    """
-
-    ways: "tuple[tuple[Floats, Ids], ...]"
-
-    @property
-    def mean(self) -> float:
-        """Mean recall: over all K, both ways."""
-        return float(np.mean([found.mean(axis=0) for found, _ in self.ways]))
-
-    def recalls(self) -> dict[str, float]:
-        """Recall by the names of `metrics.recall_both_ways`, and the mean of all."""
-        values = (float(value) for found, _ in self.ways for value in found.mean(axis=0))
-        recalls = dict(zip(RECALLS, values, strict=True))
-        return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """Pictures and texts that are never learned from.
-
-    Attributes:
-        encoder: shares its model with the training.
-        pictures: as the encoder's `prepare` returns them.
-        sources: where each of them is.
-        contents: the hash of each picture's bytes.
-        prints: of each picture, by which near-duplicates are known.
-        collection: which pictures and texts belong together, and who is asked.
-        skipped: pictures that cannot be read.
+        encoder: Shares its model with the training.
+        images: The distinct images, as the encoder's `prepare` returns them.
+        sources: Where each of them is.
+        content_hashes: Of each image's bytes.
+        perceptual_hashes: Of each image, for near-duplicates.
+        collection: Which images and texts belong together, and which of them are queries.
+        skipped: Images that cannot be read.
     """
 
     encoder: "OpenClipEncoder"
-    pictures: tuple[Any, ...]
+    images: tuple[Any, ...]
     sources: tuple[ImageSource, ...]
-    contents: tuple[str, ...]
-    prints: PerceptualHashes
+    content_hashes: tuple[str, ...]
+    perceptual_hashes: PerceptualHashes
     collection: Collection
     skipped: tuple[Skipped, ...]
 
     @classmethod
-    def of(
+    def from_pairs(
         cls,
         pairs: Sequence[Pair],
         encoder: "OpenClipEncoder",
         *,
         threads: int | None,
-        opened: Callable[[int, int], None] | None = None,
-    ) -> "Exam":
-        """The exam that these pairs make; an empty one where no readable picture has a caption.
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "ValidationSet":
+        """Read the pairs; the set is empty where no readable image has a caption.
 
         Args:
-            pairs: what is asked and found.
-            encoder: shares its model with the training.
-            threads: that open pictures; one a core where it is None.
-            opened: called with (done, total) after each file.
+            pairs: What is searched for and found.
+            encoder: Shares its model with the training.
+            threads: That read images; one a core where it is None.
+            progress: Called with (done, total) after each file.
         """
-        files = {(pair.image.path, pair.image.member): pair.image for pair in pairs if pair.captions}
-        number_of_file: dict[tuple[object, ...], int] = {}
-        found: dict[str, tuple[int, ImageSource, PerceptualHashes, Any]] = {}
-        skipped: list[Skipped] = []
-        outcomes = prefetch_map(partial(_opened, encoder=encoder), files.values(), threads=threads)
-        with closing(outcomes):
-            for done, ((file, source), outcome) in enumerate(zip(files.items(), outcomes, strict=True), start=1):
-                if isinstance(outcome, RetrievalError):
-                    skipped.append(Skipped(source.name, str(outcome)))
-                else:
-                    content, printed, prepared = outcome
-                    number_of_file[file], *_ = found.setdefault(content, (len(found), source, printed, prepared))
-                if opened is not None:
-                    opened(done, len(files))
-        shown = [number_of_file.get((pair.image.path, pair.image.member), -1) for pair in pairs]
+        prepared: dict[str, tuple[PerceptualHashes, Any]] = {}
+        captioned = [place for place, pair in enumerate(pairs) if pair.captions]
+        distinct = read_distinct_images(
+            [pairs[place].image for place in captioned],
+            lambda image: (hash_image(image), encoder.prepare(image)),
+            size=encoder.image_size,
+            receive=prepared.__setitem__,
+            threads=threads,
+            progress=progress,
+        )
+        image_of_pair = np.full(len(pairs), -1)
+        image_of_pair[captioned] = distinct.numbers
+        images = [prepared[content] for content in distinct.contents]
         return cls(
             encoder,
-            pictures=tuple(prepared for *_, prepared in found.values()),
-            sources=tuple(source for _, source, *_ in found.values()),
-            contents=tuple(found),
-            prints=np.array([printed for _, _, printed, _ in found.values()], PERCEPTUAL_HASH),
-            collection=build_collection(pairs, np.array(shown, np.int64), images=len(found)),
-            skipped=tuple(skipped),
+            images=tuple(image for _, image in images),
+            sources=distinct.sources,
+            content_hashes=distinct.contents,
+            perceptual_hashes=np.array([hashes for hashes, _ in images], PERCEPTUAL_HASH),
+            collection=build_collection(pairs, image_of_pair, images=len(images)),
+            skipped=tuple(Skipped(source.name, reason) for source, reason in distinct.failures),
         )
 
-    def places(self, *, pictures: "Rows | None" = None, texts: "Rows | None" = None) -> Places | None:
-        """How the model as it is now does; None without pairs.
+    def rank_answers(self, *, images: "Rows | None" = None, texts: "Rows | None" = None) -> AnswerRanks | None:
+        """Rank the answers to every query by the model as it is, which is to be in eval mode; None without pairs.
 
-        It is counted as `evaluate` counts it, but that pictures without a caption are not ranked among the others.
-
-        The model is to be in eval mode. Rows that are handed in are not computed again.
+        Ranks are those of `evaluate`, except that images without a caption are not among the answers. Rows that are
+        passed in are not computed again.
 
         Raises:
-            EvaluationError: it gives no direction for something, as one does whose weights have overflowed.
+            EvaluationError: An embedding is not finite, because the weights have diverged.
         """
-        if not self.pictures:
+        if not self.images:
             return None
-        right, asked = (
-            self.collection.relevant_images(),
-            (self.collection.item_texts.ids, self.collection.item_images.ids),
+        right = self.collection.relevant_images()
+        images = self.embed_images() if images is None else images
+        texts = self.embed_texts() if texts is None else texts
+        return AnswerRanks(
+            text_to_image=rank(texts, images, right).take(self.collection.item_texts.ids),
+            image_to_text=rank(images, texts, right.transpose()).take(self.collection.item_images.ids),
         )
-        pictures = self.picture_rows() if pictures is None else pictures
-        texts = self.text_rows() if texts is None else texts
-        back = rank(pictures, texts, right.transpose())
-        return Places(rank(texts, pictures, right).take(asked[0]), back.take(asked[1]))
 
-    def probe(self, *, images: bool) -> None:
-        """See that the model still makes something of a text and, if asked, of a picture, where there are no pairs.
+    def sanity_forward(self, *, images: bool) -> None:
+        """Embed one text and, if asked, one image: a check where there are no pairs.
 
         Raises:
-            EvaluationError: it gives no direction, as one does whose weights have overflowed.
+            EvaluationError: An embedding is not finite, because the weights have diverged.
         """
         gray = Image.new("RGB", (self.encoder.image_size, self.encoder.image_size), "gray")
-        with _graded():
+        with _as_evaluation_error():
             self.encoder.encode_texts(["a"])
             self.encoder.encode_images([gray] * images)
 
-    def marked(self, places: Places) -> Marks:
-        """The marks for right answers that came at these places."""
-        asked = self.collection.item_texts, self.collection.item_images
-        ways = zip((places.text_to_image, places.image_to_text), asked, strict=True)
-        return Marks(
-            tuple((np.stack([ranks.recall(k) for k in KS], axis=1), queries.query_of_pair()) for ranks, queries in ways)
+    def query_recalls(self, ranks: AnswerRanks) -> QueryRecalls:
+        """Recall of each query at each K."""
+        queries = self.collection.item_texts, self.collection.item_images
+        directions = zip((ranks.text_to_image, ranks.image_to_text), queries, strict=True)
+        return QueryRecalls(
+            tuple(
+                (np.stack([found.recall(k) for k in KS], axis=1), asked.query_of_pair()) for found, asked in directions
+            )
         )
 
-    def picture_rows(self) -> "Rows":
-        """Rows of the pictures, by the model as it is now."""
-        with _graded():
-            return self.encoder.encode_prepared(self.pictures)
+    def embed_images(self) -> "Rows":
+        """Rows of the images, by the model as it is."""
+        with _as_evaluation_error():
+            return self.encoder.encode_prepared(self.images)
 
-    def text_rows(self) -> "Rows":
-        """Rows of the texts, by the model as it is now."""
-        with _graded():
+    def embed_texts(self) -> "Rows":
+        """Rows of the texts, by the model as it is."""
+        with _as_evaluation_error():
             return self.encoder.encode_texts(self.collection.texts)
 
     def digest(self) -> str:
-        """Hash of what is asked: equal where the same model gets the same grade."""
+        """Hash of queries and answers: equal where the same model gets the same recall."""
         digest = hashlib.blake2b(
             repr((self.collection.texts, self.collection.relevant_images().ids.tolist())).encode(), digest_size=16
         )
-        for picture in self.pictures:
-            digest.update(picture.data)
+        for image in self.images:
+            digest.update(image.data)
         return digest.hexdigest()
 
 
+@dataclass(slots=True)
+class Validator:
+    """Evaluates a model during training: in the main process, which broadcasts the recalls to the others."""
+
+    model: Any
+    validation_set: ValidationSet
+    process_group: ProcessGroup
+    ema: Ema | None
+    _frozen_rows: dict[str, "Rows"] = field(default_factory=dict)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Context in which the model has the moving average of its weights, where there is one."""
+        return nullcontext() if self.ema is None else temporary_weights(self.model, self.ema.weights)
+
+    def evaluate(self, *, save_ranks_to: Path | None = None) -> dict[str, float]:
+        """Recall of the model as it is, empty without validation pairs; the ranks of the answers go to a file."""
+        recalls = self._query_recalls(save_ranks_to) if self.process_group.is_main else None
+        set_train_mode(self.model)
+        return self._broadcast_means(recalls)
+
+    def interpolate(self, start: Weights, alphas: Sequence[float]) -> tuple[Interpolation, dict[str, float]]:
+        """The best interpolation between the start and the model as it is, and its recall; weights in main only."""
+        with self.averaged_weights():
+            tuned = {name: tensor.clone() for name, tensor in merged_state_dict(self.model).items()}
+        if not self.process_group.is_main:
+            alpha, *_ = self.process_group.broadcast_values([0.0])
+            return Interpolation(alpha, {}, None), self._broadcast_means(None)
+        chosen = select_interpolation(start, tuned, alphas=alphas, evaluate=self._evaluate_weights)
+        self.process_group.broadcast_values([chosen.alpha])
+        return chosen, self._broadcast_means(chosen.recalls)
+
+    def _broadcast_means(self, recalls: QueryRecalls | None) -> dict[str, float]:
+        if not self.validation_set.images:
+            return {}
+        names = (*RECALL_NAMES, "mean_recall")
+        means = {} if recalls is None else recalls.means()
+        values = self.process_group.broadcast_values([means.get(name, 0.0) for name in names])
+        return dict(zip(names, values, strict=True))
+
+    def _evaluate_weights(self, weights: Weights) -> QueryRecalls | None:
+        with temporary_weights(self.model, unmerged_state_dict(self.model, weights)):
+            return self._query_recalls()
+
+    def _query_recalls(self, save_ranks_to: Path | None = None) -> QueryRecalls | None:
+        self.model.eval()
+        ranks = self.validation_set.rank_answers(**self._embed_frozen())
+        if ranks is None:
+            self.validation_set.sanity_forward(images=not is_frozen(self.model, "image"))
+        set_train_mode(self.model)
+        if ranks is not None and save_ranks_to is not None:
+            ranks.save(save_ranks_to)
+        return None if ranks is None else self.validation_set.query_recalls(ranks)
+
+    def _embed_frozen(self) -> dict[str, "Rows"]:
+        """Rows of the validation pairs by frozen towers, computed at the first evaluation only."""
+        if not self._frozen_rows and self.validation_set.images:
+            if is_frozen(self.model, "image"):
+                self._frozen_rows["images"] = self.validation_set.embed_images()
+            if is_frozen(self.model, "text"):
+                self._frozen_rows["texts"] = self.validation_set.embed_texts()
+        return self._frozen_rows
+
+
 @contextmanager
-def _graded() -> Iterator[None]:
-    """What an encoder refuses to say is no error of the encoder's but a grade that there is not."""
+def _as_evaluation_error() -> Iterator[None]:
+    """Report non-finite embeddings as an EvaluationError: the weights diverged, the encoder works."""
     try:
         yield
     except EncoderError as error:
         raise EvaluationError(str(error)) from error
-
-
-def _opened(source: ImageSource, *, encoder: "OpenClipEncoder") -> tuple[str, PerceptualHashes, Any] | RetrievalError:
-    try:
-        data = source.read()
-        image = open_image(data, size=encoder.image_size)
-    except RetrievalError as error:
-        return error
-    return content_hash(data), hash_image(image), encoder.prepare(image)

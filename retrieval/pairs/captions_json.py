@@ -15,11 +15,11 @@ def _read_captions(source: Source, collector: Collector) -> tuple[Path, str]:
     path = source.path
     table, layout = _read_rows(path)
     if source.columns and layout:
-        raise source.refuse_map()
+        raise source.unmappable()
     split = path.stem.rpartition("_")[2]  # annotations/captions_val2017.json goes with val2017/
     folders = [folder / inner for folder in (path.parent, path.parent.parent) for inner in ("", "images", split)]
     schema = PLAIN if layout else None
-    folder, kind = collect_table(table, source, collector, path=path, folders=folders, schema=schema)
+    folder, kind = collect_table(table, source, collector, folders=folders, schema=schema)
     return folder.root, layout or kind
 
 

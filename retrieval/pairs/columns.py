@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from retrieval.errors import PairsError
@@ -34,11 +34,11 @@ class Record:
         attributes: The other columns by name.
     """
 
-    place: str
-    images: tuple[str, ...]
-    id: str | None
-    captions: tuple[str, ...]
-    attributes: Row
+    place: str = ""
+    images: tuple[str, ...] = ()
+    id: str | None = None
+    captions: tuple[str, ...] = ()
+    attributes: Row = field(default_factory=dict)
 
 
 def read_plain_records(table: Table) -> Iterator[Record]:
@@ -54,12 +54,9 @@ def read_plain_records(table: Table) -> Iterator[Record]:
     return _read(table, names, image=table.packed or _image_column(names, table)) if table.rows else iter(())
 
 
-def parse_row(row: Row) -> tuple[str | None, tuple[str, ...], Row]:
-    """Return the id, captions and attributes of a row whose image is already known."""
-    if not row:
-        return None, (), {}
-    record = next(_read(Table("", rows=[("", row)]), list(row), image=""))
-    return record.id, record.captions, record.attributes
+def parse_row(row: Row) -> Record:
+    """Return the record of a row whose image is already known."""
+    return next(_read(Table("", rows=[("", row)]), list(row), image="")) if row else Record()
 
 
 def _read(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
@@ -190,7 +187,7 @@ def infer_types(rows: list[Row], table: Table | None = None, places: Sequence[st
         if table is not None and convert is str and (odd := _find_odd_cell(cells)) is not None:
             place = next(place for place, row in zip(places, rows, strict=True) if row.get(name) == odd)
             table.notices.append(
-                f"the column {name} is text, not numbers, since {place} holds {odd[:40]!r}; "
+                f"{table.name}: the column {name} is text, not numbers, since {place} holds {odd[:40]!r}; "
                 f"fix such cells to compare it by <, >"
             )
         for row in rows:
@@ -204,7 +201,7 @@ def _find_odd_cell(cells: list[str]) -> str | None:
 
     Sizes and article numbers are rightly text.
     """
-    present = [cell for cell in cells if not _is_missing(cell)]
+    present = [cell for cell in cells if cell.lower() not in _MISSING]
     odd = [cell for cell in present if not _NUMBER.fullmatch(cell)]
     few = max(1, len(present) // 10)
     if not odd or len(odd) * 2 >= len(present) or len(set(odd)) > few or any(cell.isdecimal() for cell in odd):
@@ -225,11 +222,11 @@ def _choose_converter(cells: list[str]) -> Callable[[str], Value]:
 def _choose_scalar_converter(cells: list[str]) -> Callable[[str], Value]:
     if cells and all(cell.lower() in {"true", "false"} for cell in cells):
         return lambda text: text.lower() == "true"
-    present = [cell for cell in cells if not _is_missing(cell)]
+    present = [cell for cell in cells if cell.lower() not in _MISSING]
     if not present or not all(map(_NUMBER.fullmatch, present)):
         return str
     number = int if all(map(_INTEGER.fullmatch, present)) else float
-    return lambda text: None if _is_missing(text) else number(text)
+    return lambda text: None if text.lower() in _MISSING else number(text)
 
 
 def _is_json(text: str) -> bool:
@@ -238,7 +235,3 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.lower() in _MISSING

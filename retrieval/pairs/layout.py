@@ -1,12 +1,13 @@
 """The interface of a layout: it matches a source of pairs and reads it into a collector."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from retrieval.errors import ColumnError
 from retrieval.images import ImageSource
+from retrieval.pairs.columns import Record
 from retrieval.pairs.image_folder import list_files
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 
@@ -37,12 +38,10 @@ class Source:
         """The files under a folder, and the unusable entries with their reasons; see `list_files`."""
         return list_files(self.path)
 
-    def refuse_map(self) -> ColumnError:
+    def unmappable(self) -> ColumnError:
         """Return the error that columns cannot be mapped."""
-        return ColumnError(
-            f"{self.path.name} is not a table, so its columns cannot be mapped. Map the columns of a CSV, TSV, XML, "
-            f"JSONL or Parquet file."
-        )
+        tables = "Map the columns of a CSV, TSV, XML, JSONL or Parquet file."
+        return ColumnError(f"{self.path.name} is not a table, so its columns cannot be mapped. {tables}")
 
 
 @dataclass(slots=True)
@@ -58,34 +57,19 @@ class Collector:
     _skipped: dict[tuple[str, str, str], Skipped] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def add(
-        self,
-        image: ImageSource,
-        *,
-        captions: Iterable[str] = (),
-        attributes: Mapping[str, AttributeValue] | None = None,
-        id: str | None = None,  # noqa: A002 (what everyone calls it)
-    ) -> None:
+    def add(self, image: ImageSource, record: Record) -> None:
         """Add an image, whose id is its name by default; an attribute keeps its first value."""
-        key = (id or image.name, image.path, image.member)
-        _, texts, values = self._pairs.setdefault(key, (image, {}, {}))
-        texts.update(dict.fromkeys(captions))
-        for name, value in (attributes or {}).items():
-            values.setdefault(name, value)
+        key = (record.id or image.name, image.path, image.member)
+        _, captions, attributes = self._pairs.setdefault(key, (image, {}, {}))
+        captions.update(dict.fromkeys(record.captions))
+        for name, value in record.attributes.items():
+            attributes.setdefault(name, value)
 
-    def skip(
-        self,
-        name: str,
-        reason: str,
-        *,
-        row: str = "",
-        id: str | None = None,  # noqa: A002
-        may_hide_items: bool = False,
-    ) -> None:
-        """Record a file or row that is not a pair, under a printable name; see `Skipped`."""
-        name, id = _escape_name(name), None if id is None else _escape_name(id)  # noqa: A001
-        key = (name, row, reason if row else "")
-        self._skipped.setdefault(key, Skipped(name, reason, row, id, may_hide_items))
+    def skip(self, skipped: Skipped) -> None:
+        """Record a file or row that is not a pair, under a printable name."""
+        name, identity = _escape_name(skipped.name), None if skipped.id is None else _escape_name(skipped.id)
+        key = (name, skipped.row, skipped.reason if skipped.row else "")
+        self._skipped.setdefault(key, replace(skipped, name=name, id=identity))
 
     def to_pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
         """Return everything that was collected."""

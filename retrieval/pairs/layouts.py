@@ -32,7 +32,7 @@ def read_layout(source: Source, collector: Collector) -> tuple[Path, str]:
     """
     layout = next((layout for layout in LAYOUTS if layout.matches(source)), None)
     if source.columns and (layout is None or not layout.has_columns):
-        raise source.refuse_map()
+        raise source.unmappable()
     if layout is None:
         hint = "Unpack it first. " if source.suffix in _ARCHIVES else ""
         raise PairsError(f"{source.path.name} is not a source of pairs. {hint}{ACCEPTED}")

@@ -3,7 +3,6 @@
 import os
 import posixpath
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from retrieval.errors import ImageError
@@ -14,6 +13,7 @@ from retrieval.pairs.image_folder import ImageFolder, has_pictures
 from retrieval.pairs.layout import Collector, Layout, Source
 from retrieval.pairs.table_schemas import GOOGLE, PLAIN, TableSchema, read_records
 from retrieval.pairs.tables import TABLE_SUFFIXES, Table, read_table
+from retrieval.pairs.types import Skipped
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -23,7 +23,6 @@ def collect_table(
     source: Source,
     collector: Collector,
     *,
-    path: Path,
     folders: Sequence[Path],
     schema: TableSchema | None = None,
     folder: ImageFolder | None = None,
@@ -35,22 +34,28 @@ def collect_table(
         table: The rows.
         source: What the table is part of.
         collector: Receives the pairs, the skipped rows and the notices.
-        path: The table's file.
         folders: Where its images may be; the first that holds any of the first images is taken.
         schema: What the columns mean, where that is known.
         folder: Where its images are, where that is known.
         inner: Path of the table's folder below the folder of images.
     """
-    label = posixpath.join(inner, path.name)
     records, layout = read_records(table, source.columns, schema=schema)
+    for record in records:
+        if not record.images:
+            table.skip(record.place, "names no image", id=record.id)
     for skipped in table.skipped:
-        row = f"{label} {skipped.place}"
-        name = row if skipped.id is None else f"{row} ({skipped.id})"
-        collector.skip(name, skipped.reason, row=row, id=skipped.id, may_hide_items=skipped.may_hide_items)
-    collector.notices += [f"{label}: {notice}" for notice in table.notices]
-    records = [replace(record, place=f"{label} {record.place}") for record in records]
+        collector.skip(skipped)
+    collector.notices += table.notices
     folder = folder or _find_image_folder(folders, records, images=source.images, inner=inner)
-    _add_records(records, folder, collector, inner=inner, packed=path if table.packed else None)
+    for record in records:
+        row = f"{table.name} {record.place}"
+        for name in record.images:
+            try:
+                image = _packed_image(table, name) if table.packed else folder.find(name, inner=inner)
+            except ImageError as error:
+                collector.skip(Skipped(name, f"{error} ({row})", row, record.id))
+            else:
+                collector.add(image, record)
     return folder, layout
 
 
@@ -66,27 +71,9 @@ def _find_image_folder(
     return ImageFolder(folders[0])
 
 
-def _add_records(
-    records: list[Record], folder: ImageFolder, collector: Collector, *, inner: str, packed: Path | None
-) -> None:
-    """Add the images of the records; `packed` is the Parquet file that holds them."""
-    for record in records:
-        row, identity = record.place, record.id
-        if not record.images:
-            name = row if identity is None else f"{row} ({identity})"
-            collector.skip(name, "names no image", row=row, id=identity)
-        for name in record.images:
-            try:
-                image = _packed_image(packed, name, inner=inner) if packed else folder.find(name, inner=inner)
-            except ImageError as error:
-                collector.skip(name, f"{error} ({row})", row=row, id=identity)
-            else:
-                collector.add(image, captions=record.captions, attributes=record.attributes, id=identity)
-
-
-def _packed_image(path: Path, member: str, *, inner: str) -> ImageSource:
+def _packed_image(table: Table, member: str) -> ImageSource:
     """Return an image inside a Parquet file, named by the number of its row, from 0."""
-    return ImageSource(path, posixpath.join(inner, path.name, member.rpartition("#")[2]), member)
+    return ImageSource(table.path, f"{table.name}/{member.rpartition('#')[2]}", member)
 
 
 def _read_file(source: Source, collector: Collector) -> tuple[Path, str]:
@@ -94,18 +81,17 @@ def _read_file(source: Source, collector: Collector) -> tuple[Path, str]:
     table = read_xml(path) if source.suffix == ".xml" else read_table(path)
     schema = GOOGLE if source.suffix == ".xml" else PLAIN if table.packed else None
     folders = [path.parent, path.parent / "images"]
-    folder, layout = collect_table(table, source, collector, path=path, folders=folders, schema=schema)
+    folder, layout = collect_table(table, source, collector, folders=folders, schema=schema)
     return folder.root, layout
 
 
-def _read_folder(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
+def _read_files(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
     root, folder = source.path, None
     for path in paths:
-        inner = path.parent.relative_to(root).as_posix() if path.parent != root else ""
+        table = read_table(path, name=path.relative_to(root).as_posix())
+        inner = posixpath.dirname(table.name)
         folders = [root, root / "images"]
-        folder, _ = collect_table(
-            read_table(path), source, collector, path=path, folders=folders, schema=PLAIN, folder=folder, inner=inner
-        )
+        folder, _ = collect_table(table, source, collector, folders=folders, schema=PLAIN, folder=folder, inner=inner)
     return folder.root if folder else root
 
 
@@ -133,10 +119,10 @@ TABLE_FILE = Layout(
 METADATA_FOLDER = Layout(
     "a folder with metadata.jsonl or metadata.csv",
     lambda source: bool(_metadata_files(source)),
-    lambda source, collector: (_read_folder(_metadata_files(source), source, collector), "metadata"),
+    lambda source, collector: (_read_files(_metadata_files(source), source, collector), "metadata"),
 )
 PARQUET_FOLDER = Layout(
     "a folder of Parquet files",
     lambda source: bool(_parquet_files(source)),
-    lambda source, collector: (_read_folder(_parquet_files(source), source, collector), "table"),
+    lambda source, collector: (_read_files(_parquet_files(source), source, collector), "table"),
 )

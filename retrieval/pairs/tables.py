@@ -6,14 +6,15 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from retrieval.errors import PairsError
+from retrieval.pairs.types import Skipped
 
 Value: TypeAlias = Any  # JSON's types: text, numbers, booleans, None, and lists and dicts of them
 Row: TypeAlias = dict[str, Value]
@@ -22,16 +23,8 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 LONGEST_FIELD = 2**24  # Python's csv stops at 131,072 characters, fewer than a page of HTML in a cell has
 
+_MAX_DIGITS = len(str(2**63))
 _PACKED_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "image_bytes")
-
-
-class SkippedRow(NamedTuple):
-    """A skipped row, the reason, its id where that is known, and whether it may hold an item of any id."""
-
-    place: str
-    reason: str
-    id: str | None
-    may_hide_items: bool
 
 
 @dataclass(slots=True)
@@ -40,6 +33,7 @@ class Table:
 
     Attributes:
         name: The file's name, for messages.
+        path: The file.
         rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
         skipped: Rows that are not taken, or only in part.
         notices: Data that is taken, but hardly as meant.
@@ -49,8 +43,9 @@ class Table:
     """
 
     name: str
+    path: Path = Path()
     rows: list[tuple[str, Row]] = field(default_factory=list)
-    skipped: list[SkippedRow] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     typed: bool = True
     packed: str | None = None
@@ -64,30 +59,28 @@ class Table:
         if isinstance(value, dict):
             self.rows.append((place, value))
         else:
-            self.skip_unreadable(place, f"is not a JSON object but {type(value).__name__}")
+            self.skip(place, f"is not a JSON object but {type(value).__name__}", may_hide_items=True)
 
-    def skip(self, place: str, reason: str, *, id: str | None = None) -> None:  # noqa: A002 (what everyone calls it)
-        """Record a row that is not taken, or only in part."""
-        self.skipped.append(SkippedRow(place, reason, id, may_hide_items=False))
-
-    def skip_unreadable(self, place: str, reason: str) -> None:
-        """Record a row that cannot be read, so that it may hold any item."""
-        self.skipped.append(SkippedRow(place, reason, None, may_hide_items=True))
+    def skip(self, place: str, reason: str, *, id: str | None = None, may_hide_items: bool = False) -> None:  # noqa: A002
+        """Record a row that is not taken, or only in part; one that cannot be read may hide items."""
+        row = f"{self.name} {place}"
+        self.skipped.append(Skipped(row if id is None else f"{row} ({id})", reason, row, id, may_hide_items))
 
 
-def read_table(path: Path) -> Table:
-    """Return the rows of a file with one of TABLE_SUFFIXES.
+def read_table(path: Path, *, name: str | None = None) -> Table:
+    """Return the rows of a file with one of TABLE_SUFFIXES; `name` is what messages call it.
 
     Raises:
         PairsError: The file as a whole cannot be read.
     """
     suffix = path.suffix.lower()
+    table = Table(name or path.name, path, typed=suffix not in {".csv", ".tsv"})
+    read = _read_parquet if suffix == ".parquet" else _read_jsonl if table.typed else _read_csv
     try:
-        if suffix == ".parquet":
-            return _read_parquet(path)
-        return _read_jsonl(path) if suffix in {".jsonl", ".ndjson"} else _read_csv(path)
+        read(table)
     except OSError as error:
         raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
+    return table
 
 
 def decode(data: bytes, *, name: str) -> str:
@@ -106,9 +99,6 @@ def decode(data: bytes, *, name: str) -> str:
         ) from error
 
 
-# --- JSON
-
-
 def parse_json(text: str) -> Value:
     """Return the value of a JSON text: lone surrogates are replaced, integers beyond 64 bits are text, NaN is None.
 
@@ -116,7 +106,12 @@ def parse_json(text: str) -> Value:
         ValueError: It is not JSON.
     """
     try:
-        value = json.loads(text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=lambda _: None)
+        value = json.loads(
+            text,
+            parse_int=lambda digits: int(digits) if len(digits) < _MAX_DIGITS else digits,
+            parse_float=lambda digits: number if math.isfinite(number := float(digits)) else None,
+            parse_constant=lambda _: None,
+        )
         if "\\ud" not in text.lower():
             return value
         return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
@@ -124,54 +119,37 @@ def parse_json(text: str) -> Value:
         raise ValueError("nested too deeply") from None
 
 
-def _parse_integer(digits: str) -> int | str:
-    return int(digits) if len(digits) < len(str(2**63)) else digits
-
-
-def _parse_float(digits: str) -> float | None:
-    number = float(digits)
-    return number if math.isfinite(number) else None
-
-
-def _read_jsonl(path: Path) -> Table:
-    table = Table(path.name)
-    with path.open("rb") as file:
+def _read_jsonl(table: Table) -> None:
+    with table.path.open("rb") as file:
         is_utf16 = file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
         file.seek(0)
-        lines: Iterable[bytes] = decode(file.read(), name=path.name).encode().splitlines() if is_utf16 else file
+        lines: Iterable[bytes] = decode(file.read(), name=table.path.name).encode().splitlines() if is_utf16 else file
         for number, line in enumerate(lines, 1):
             if not (line := line.removeprefix(codecs.BOM_UTF8).strip()):
                 continue
             try:
                 table.add(f"line {number}", parse_json(line.decode()))
             except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are subclasses
-                table.skip_unreadable(f"line {number}", f"is not JSON ({error})")
-    return table
+                table.skip(f"line {number}", f"is not JSON ({error})", may_hide_items=True)
 
 
 # --- CSV
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(table: Table) -> None:
+    path = table.path
     text = decode(path.read_bytes(), name=path.name)
-    table = Table(path.name, typed=False)
-    with _raised_field_limit():
-        rows = _read_csv_rows(
-            _Lines(io.StringIO(text, newline="").readlines()), table, delimiter=_delimiter(text, path)
-        )
+    separators = "\t,;|" if path.suffix.lower() == ".tsv" else ",\t;|"
+    with ExitStack() as stack:
+        stack.callback(csv.field_size_limit, csv.field_size_limit(LONGEST_FIELD))  # of the whole process: restored
+        rows = _read_csv_rows(text, table, delimiter=max(separators, key=text.partition("\n")[0].count))
         names = _deduplicate_names(next(rows, ("", []))[1])
         for place, cells in rows:
             if any(cells[len(names) :]):
-                table.skip_unreadable(place, f"has {len(cells)} values where the header has {len(names)}")
+                reason = f"has {len(cells)} values where the header has {len(names)}"
+                table.skip(place, reason, may_hide_items=True)
             elif any(cells):  # a column without a name is a row index
                 table.rows.append((place, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
-    return table
-
-
-def _delimiter(text: str, path: Path) -> str:
-    """Return the most frequent separator in the header; of equally frequent ones that of the suffix."""
-    header = text[: text.find("\n")] if "\n" in text else text
-    return max("\t,;|" if path.suffix.lower() == ".tsv" else ",\t;|", key=header.count)
 
 
 def _deduplicate_names(header: list[str]) -> list[str]:
@@ -182,24 +160,7 @@ def _deduplicate_names(header: list[str]) -> list[str]:
     return names
 
 
-@dataclass(slots=True)
-class _Lines:
-    """An iterator over lines that can be set back."""
-
-    lines: list[str]
-    number: int = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if self.number == len(self.lines):
-            raise StopIteration
-        self.number += 1
-        return self.lines[self.number - 1]
-
-
-def _read_csv_rows(lines: _Lines, table: Table, *, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yield place and cells of each well-formed row; of the others only their first line is skipped.
 
     In tab-separated files, where few programs quote a cell, a line that is not CSV is taken with its quotes as plain
@@ -208,55 +169,48 @@ def _read_csv_rows(lines: _Lines, table: Table, *, delimiter: str) -> Iterator[t
     Raises:
         PairsError: A quote is never closed: all rows after it are inside.
     """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    number = 1
     while True:
-        start = lines.number
-        place = f"line {start + 1}"
+        start, place, lines_before = file.tell(), f"line {number}", reader.line_num
         try:
-            yield place, next(reader)
+            row = next(reader)
+            number += reader.line_num - lines_before
         except StopIteration:
             return
         except csv.Error as error:
-            if delimiter == "\t":
-                lines.number = start + 1
-                yield place, lines.lines[start].rstrip("\r\n").split(delimiter)
-            elif "end of data" in str(error):
-                raise PairsError(
-                    f"{table.name} line {_unclosed_line(lines.lines)} opens a quote that is never closed, with all "
-                    f"rows after it inside. No row of the file is taken; fix that line."
-                ) from error
-            else:
-                lines.number = start + 1  # the lines that a stray quote has swallowed may be good rows
+            file.seek(start)  # the lines that a stray quote has swallowed may be good rows
+            row = file.readline().rstrip("\r\n").split(delimiter)
+            number += 1
+            if delimiter != "\t":
+                if "end of data" in str(error):
+                    raise _unclosed_quote(text, table) from error
                 reason = f"is not CSV ({error}); double a quote inside a cell, and quote the cell"
-                table.skip_unreadable(place, reason)
+                table.skip(place, reason, may_hide_items=True)
+                continue
+        yield place, row
 
 
-def _unclosed_line(lines: list[str]) -> int:
-    """Return the number of the line with the quote that is never closed: inside it, all others are doubled."""
-    return max(number for number, line in enumerate(lines, 1) if '"' in line.replace('""', ""))
-
-
-@contextmanager
-def _raised_field_limit() -> Iterator[None]:
-    """Allow long cells; the limit belongs to the whole process, so it is restored."""
-    before = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+def _unclosed_quote(text: str, table: Table) -> PairsError:
+    lines = enumerate(io.StringIO(text, newline=""), 1)
+    line = max(number for number, line in lines if '"' in line.replace('""', ""))  # after it, all quotes are doubled
+    return PairsError(
+        f"{table.name} line {line} opens a quote that is never closed, with all rows after it inside. "
+        f"No row of the file is taken; fix that line."
+    )
 
 
 # --- Parquet
 
 
-def _read_parquet(path: Path) -> Table:
-    """Return the rows of a Parquet file without the bytes of its images, which ImageSource reads one by one."""
+def _read_parquet(table: Table) -> None:
+    """Read the rows of a Parquet file without the bytes of its images, which ImageSource reads one by one."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    table = Table(path.name)
     try:
-        with ParquetFile(path) as file:
+        with ParquetFile(table.path) as file:
             plain, packed = _split_columns(file)
             table.packed = packed.split(".")[0] if packed else None
             for batch in file.iter_batches(batch_size=4096, columns=plain):
@@ -267,8 +221,7 @@ def _read_parquet(path: Path) -> Table:
                         values[table.packed] = f"{packed}#{number}"
                     table.rows.append((f"row {number + 1}", values))
     except (ArrowException, OSError) as error:
-        raise PairsError(f"{path} is not a Parquet file that can be read ({error}).") from error
-    return table
+        raise PairsError(f"{table.path} is not a Parquet file that can be read ({error}).") from error
 
 
 def _split_columns(file: Any) -> tuple[list[str], str | None]:

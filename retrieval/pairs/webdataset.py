@@ -7,20 +7,18 @@ from pathlib import Path
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.columns import collect_texts, parse_row
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, has_pictures, is_hidden
 from retrieval.pairs.layout import Collector, Layout, Source
-from retrieval.pairs.tables import Row, decode, parse_json
+from retrieval.pairs.sidecars import MAX_BYTES, Sidecars
+from retrieval.pairs.types import Skipped
 
-_MAX_TEXT = 2**20
 _BLOCK = 512
 
 
 @dataclass(slots=True)
 class _Sample:
     images: list[ImageSource] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-    row: Row = field(default_factory=dict)
+    sidecars: Sidecars = field(default_factory=Sidecars)
 
 
 def _read_shards(source: Source, collector: Collector) -> tuple[Path, str]:
@@ -41,8 +39,7 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
     """Add the pairs of one shard; an image stays in it and is read from its position in the file.
 
     Members of one sample share the path up to the first dot of the last part:
-    https://github.com/webdataset/webdataset. Each line of a .txt is a caption, the keys of a .json are those of a
-    table's columns, a .cls is an attribute; other members are ignored.
+    https://github.com/webdataset/webdataset.
     """
     samples: dict[str, _Sample] = {}
     try:
@@ -56,14 +53,13 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
             if tar.fileobj.read(_BLOCK).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        collector.skip(label, f"is a damaged tar file ({error}); what precedes the damage is read", may_hide_items=True)
+        reason = f"is a damaged tar file ({error}); the members before the damage are read"
+        collector.skip(Skipped(label, reason, may_hide_items=True))
     for key, sample in samples.items():
-        identity, captions, attributes = parse_row(sample.row)
         if not sample.images:
-            collector.skip(f"{label}/{key}", "has no image")
-        captions = collect_texts(sample.captions) or captions
+            collector.skip(Skipped(f"{label}/{key}", "has no image"))
         for image in sample.images:
-            collector.add(image, captions=captions, attributes=attributes, id=identity)
+            collector.add(image, sample.sidecars.to_record())
 
 
 def _read_member(
@@ -76,41 +72,24 @@ def _read_member(
     collector: Collector,
 ) -> None:
     name = posixpath.normpath(member.name).lstrip("/")
+    full_name = f"{label}/{name}"
     if member.isdir() or is_hidden(name):
         return
     if not name.isascii() and name != name.encode("utf-8", "replace").decode():
-        collector.skip(f"{label}/{name}", "has a name that is not UTF-8; rename it")
-        return
-    folder, _, last = name.rpartition("/")
-    key = posixpath.join(folder, last.partition(".")[0])
-    suffix = posixpath.splitext(last)[1].lower()
-    if not member.isreg() or member.issparse():
-        collector.skip(f"{label}/{name}", "is a link or another special member, not a file")
-        return
-    sample = samples.setdefault(key, _Sample())
-    if suffix in PICTURE_SUFFIXES:
-        sample.images.append(ImageSource(path, f"{label}/{name}", f"{member.offset_data}:{member.size}"))
-    elif suffix in {".txt", ".json", ".cls"}:
-        try:
-            _add_text(sample, suffix, _read_text(tar, member))
-        except (PairsError, ValueError) as error:
-            collector.skip(f"{label}/{name}", str(error))
-
-
-def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    if member.size > _MAX_TEXT:
-        raise PairsError(f"has {member.size:,} bytes, too many for captions")
-    file = tar.extractfile(member)
-    return decode(file.read() if file else b"", name="the text")
-
-
-def _add_text(sample: _Sample, suffix: str, text: str) -> None:
-    if suffix == ".txt":
-        sample.captions += text.splitlines()
-    elif suffix == ".cls":
-        sample.row["cls"] = int(text) if text.strip().isdecimal() else text.strip()
-    elif isinstance(row := parse_json(text), dict):
-        sample.row |= row
+        collector.skip(Skipped(full_name, "has a name that is not UTF-8; rename it"))
+    elif not member.isreg() or member.issparse():
+        collector.skip(Skipped(full_name, "is a link or another special member, not a file"))
+    else:
+        folder, _, last = name.rpartition("/")
+        sample = samples.setdefault(posixpath.join(folder, last.partition(".")[0]), _Sample())
+        suffix = posixpath.splitext(last)[1].lower()
+        if suffix in PICTURE_SUFFIXES:
+            sample.images.append(ImageSource(path, full_name, f"{member.offset_data}:{member.size}"))
+        elif suffix in {".txt", ".json", ".cls"} and (file := tar.extractfile(member)):
+            try:
+                sample.sidecars.add(suffix, file.read(MAX_BYTES + 1))
+            except (PairsError, ValueError) as error:
+                collector.skip(Skipped(full_name, str(error)))
 
 
 WEBDATASET = Layout("WebDataset .tar shards", lambda source: bool(_shards(source)), _read_shards)

@@ -37,8 +37,8 @@ def is_feed(keys: AbstractSet[str]) -> bool:
     return keys >= {"id", "title", "image_link"} and not keys.isdisjoint({"link", "availability"})
 
 
-def read_products(table: Table) -> list[Record]:
-    """Return each row as an item.
+def read_products(table: Table) -> Iterator[Record]:
+    """Yield each row as an item.
 
     A row without an id, or with one that is taken, is skipped; an invalid price is left out and reported.
     """
@@ -47,34 +47,27 @@ def read_products(table: Table) -> list[Record]:
     others = [{name: cell for name, cell in row.items() if name not in specified} for _, row in rows]
     if not table.typed:
         infer_types(others, table, [place for place, _ in rows])
-    products = zip(_identify(rows, table), others, strict=True)
-    return [
-        _to_record(identity, place, row | more, table=table) for (identity, place, row), more in products if identity
-    ]
+    places: dict[str, str] = {}
+    for (place, row), other in zip(rows, others, strict=True):
+        identity = first_text(row.get("id"))
+        if identity is None:
+            table.skip(place, "has no id")
+        elif places.setdefault(identity, place) != place:
+            table.skip(place, f"repeats the id of {places[identity]}, which is kept", id=identity)
+        else:
+            yield _to_record(identity, place, row | other, table=table)
 
 
 def _key(name: str) -> str:
     return column_key(name).removeprefix("g:")
 
 
-def _identify(rows: list[tuple[str, Row]], table: Table) -> Iterator[tuple[str | None, str, Row]]:
-    """Yield id, place and cells of each row; the id is None where the row is skipped."""
-    places: dict[str, str] = {}
-    for place, row in rows:
-        identity = first_text(row.get("id"))
-        if identity is None:
-            table.skip(place, "has no id")
-        elif places.setdefault(identity, place) != place:
-            table.skip(place, f"repeats the id of {places[identity]}, which is kept", id=identity)
-            identity = None
-        yield identity, place, row
-
-
 def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
     prices, problems = _parse_prices(row)
     for problem in problems:
         table.skip(place, f"{problem}; the item is added without it", id=identity)
-    attributes = {name: _parse_attribute(name, cell) for name, cell in row.items() if name not in _NO_ATTRIBUTES}
+    cells = [(name, cell) for name, cell in row.items() if name not in _NO_ATTRIBUTES]
+    attributes = {name: _PARSERS[name](cell) if name in _PARSERS else cell for name, cell in cells}
     values = attributes | prices | _parse_availability(row)
     images = [*parse_image_names(row.get("image_link")), *_split_links(row.get("additional_image_link"))]
     return Record(
@@ -114,10 +107,6 @@ def _parse_availability(row: Row) -> dict[str, Value]:
     text = (first_text(row.get("availability")) or "").rpartition("/")[2]
     name = column_key(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text))
     return {"availability": name, "in_stock": name in _IN_STOCK} if name else {}
-
-
-def _parse_attribute(name: str, cell: Value) -> Value:
-    return _PARSERS[name](cell) if name in _PARSERS else cell
 
 
 def _parse_texts(cell: Value) -> Value:

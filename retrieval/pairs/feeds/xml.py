@@ -26,7 +26,7 @@ def read_xml(path: Path) -> Table:
     """
     from defusedxml import DefusedXmlException
 
-    table = Table(path.name, typed=False)
+    table = Table(path.name, path, typed=False)
     try:
         with path.open("rb") as file:
             for number, element in enumerate(_iter_items(file, path.name), 1):
@@ -75,7 +75,7 @@ def _local_name(element: "Element") -> str:
 def _add_item(table: Table, place: str, item: "Element") -> None:
     row = _to_row(item)
     if any(isinstance(cell, str) and len(cell) > LONGEST_FIELD for cell in row.values()):
-        table.skip_unreadable(place, f"has a text of more than {LONGEST_FIELD:,} characters")
+        table.skip(place, f"has a text of more than {LONGEST_FIELD:,} characters", may_hide_items=True)
     else:
         table.rows.append((place, row))
 

@@ -195,12 +195,22 @@ def test_a_picture_alone_ranks_captions_and_a_text_ranks_images(run, catalog, sh
     ]
 
 
+def test_text_is_searched_by_words_and_meaning_unless_vectors_or_words_are_named(run, catalog):
+    def search(*options):
+        return [json.loads(line) for line in run("search", catalog, "red square", "--json", *options)[1]]
+
+    assert [(hit["target"], set(hit["ranks"])) for hit in search("-k", "1")] == [("items", {"words", "vectors"})]
+    assert search() == search("--hybrid")
+    assert {hit["target"] for hit in search("--vectors")} == {"images"}
+    assert not any("ranks" in hit for hit in search("--vectors") + search("--words"))
+
+
 def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
     _, lines, _ = run("search", catalog, "square", "--where", "price>=20", "--where", "color!=black")
     assert {line.split("\t")[1] for line in lines} == {"P2", "P3", "P5"}
     code, lines, err = run("search", catalog, "square", "--where", "price>1000")
     assert (code, lines) == (0, [])
-    assert "Nothing found that passes the filter" in err
+    assert err == "Nothing found that passes the filter.\n"
     assert (
         "No item has an attribute 'prise'. The attributes are color, price."
         in run("search", catalog, "x", "--where", "prise<5")[2]

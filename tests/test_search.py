@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from functools import partial
 
+import click
 import numpy as np
 import pytest
 from fake_encoder import FakeEncoder
@@ -16,8 +17,10 @@ from PIL import Image
 
 from index.vectors import unit_rows
 from retrieval.catalog import Boost, Catalog, SearchRequest
+from retrieval.cli.searching import search
 from retrieval.errors import QueryError
 from retrieval.records.database import Database
+from retrieval.server.schemas import SearchBody
 
 DIMENSION = 5
 COLORS = ("red", "Red", "BLUE", "blue", "Grün")
@@ -393,6 +396,14 @@ def test_search_takes_the_fields_of_a_search_request_with_their_defaults():
     parameters = list(inspect.signature(Catalog.search).parameters.values())[1:]
     fields = [field for field in dataclasses.fields(SearchRequest) if field.init]
     assert [(one.name, one.default) for one in parameters] == [(field.name, field.default) for field in fields]
+
+
+def test_http_and_the_command_line_have_every_field_of_a_search_request():
+    fields = {field.name for field in dataclasses.fields(SearchRequest) if field.init}
+    assert set(SearchBody.model_fields) == fields
+    options = {param.name for param in search.get_params(click.Context(search))}
+    assert fields - options == {"where", "vector", "facets", "boosts"}
+    assert "filters" in options  # of `where`, as expressions
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from retrieval.settings import settings_options
 
 if TYPE_CHECKING:
     from retrieval.catalog import Hit
-    from retrieval.images import ImageSource
 
 
 class _SearchCommand(click.Command):
@@ -78,33 +77,41 @@ def search(
     TEXT is searched by its words and its meaning where the catalog has captions or attributes, and by its meaning
     alone with --vectors. An id or a SKU that is typed finds its item.
     """
+    from retrieval.filters import parse_filter
+    from retrieval.filters.expressions import parse_expression
+
     words = " ".join(text) or None
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")
     with usage():
-        where = _parse_filters(filters)
+        where = {"$and": [parse_expression(one) for one in filters]} if filters else None
         parsed_weights = dict(_parse_weight(part) for part in weights)
     with reading(catalog, device=device) as opened, usage():
         hits = opened.search(words, where=where, weights=parsed_weights, **request)
         for hit in hits:
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
-        if not hits:
-            notice(_explain_no_hits(where, opened.info()["attributes"]))
-        names = [name.removeprefix("-") for name in request["sort"]] + [name for name in [request["group"]] if name]
-        unknown = [name for name in dict.fromkeys(names) if not any(name in hit.attributes for hit in hits)]
-        if hits and unknown:
-            _notice_unknown(unknown, opened.info()["attributes"])
+        if hits:
+            names = [name.removeprefix("-") for name in (*request["sort"], *filter(None, [request["group"]]))]
+            names = [name for name in names if not any(name in hit.attributes for hit in hits)]
+        else:
+            notice("Nothing found." if where is None else "Nothing found that passes the filter.")
+            names = sorted(parse_filter(where or {}).keys())
+        attributes = opened.info()["attributes"] if names else []
+        for name in dict.fromkeys(names):  # an unknown name is likely a typing error, which should not look meant
+            if name not in attributes:
+                notice(f"No item has an attribute {name!r}. The attributes are {', '.join(attributes) or 'none'}.")
         if html is not None:
-            parts = {part: request[part] for part in ("image", "like", "minus")}
-            images = [opened.image_source(hit.id, hit.position) for hit in hits]
-            _write_html(html, hits, images=images, query={"text": words, "filters": tuple(filters), **parts})
+            from retrieval.html import Section, contact_sheet
 
-
-def _parse_filters(expressions: Sequence[str]) -> dict[str, Any] | None:
-    from retrieval.filters.expressions import parse_expression
-
-    parsed = [parse_expression(expression) for expression in expressions]
-    return {"$and": parsed} if parsed else None
+            section = Section(
+                hits=tuple(hits),
+                pictures=[opened.image_source(hit.id, hit.position) for hit in hits],
+                text=words,
+                filters=tuple(filters),
+                **{part: request[part] for part in ("image", "like", "minus")},
+            )
+            html.write_text(contact_sheet("Search results", [section]), encoding="utf-8")
+            notice(f"Wrote {html}.")
 
 
 def _parse_weight(text: str) -> tuple[str, float]:
@@ -125,39 +132,7 @@ def _escape(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def _explain_no_hits(where: Mapping[str, Any] | None, attributes: Sequence[str]) -> str:
-    from retrieval.filters import parse_filter
-
-    if where is None:
-        return "Nothing found."
-    unknown = sorted(parse_filter(where).keys() - set(attributes))
-    if not unknown:
-        return "Nothing found that passes the filter."
-    return f"Nothing found: {_unknown_attribute(unknown[0], attributes)}"
-
-
-def _notice_unknown(names: Sequence[str], attributes: Sequence[str]) -> None:
-    """Name the attributes to sort or group by that no item has: otherwise the order would look meant."""
-    for name in names:
-        if name not in attributes:
-            notice(_unknown_attribute(name, attributes))
-
-
-def _unknown_attribute(name: str, attributes: Sequence[str]) -> str:
-    return f"No item has an attribute {name!r}. The attributes are {', '.join(attributes) or 'none'}."
-
-
 def _hit_record(hit: "Hit") -> Mapping[str, Any]:
     record = asdict(hit)
     del record["position"]
     return {name: value for name, value in record.items() if name not in {"ranks", "variants"} or value}
-
-
-def _write_html(
-    path: Path, hits: "Sequence[Hit]", *, images: "Sequence[ImageSource | None]", query: Mapping[str, Any]
-) -> None:
-    from retrieval.html import Section, contact_sheet
-
-    section = Section(hits=tuple(hits), pictures=images, **query)
-    path.write_text(contact_sheet("Search results", [section]), encoding="utf-8")
-    notice(f"Wrote {path}.")

@@ -1,8 +1,8 @@
 """Many requests answered together, in one read transaction; texts share a forward pass, requests an index search."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from retrieval.records.database import Database
 from retrieval.records.state import VectorSpace
 from retrieval.types import Hits, SideName
 from retrieval.words.search import WordSearch
+
+_Result = TypeVar("_Result")
 
 
 class Searcher:
@@ -55,10 +57,7 @@ class Searcher:
     def _search_snapshot(
         self, requests: Sequence[SearchRequest], vectors: Sequence[QueryVectors | Failure], *, space: VectorSpace
     ) -> list[Hits | Failure] | None:
-        """Return the hits, or errors; None where the vectors were encoded for another vector space than the catalog's.
-
-        `space` is what they were encoded for.
-        """
+        """Return the hits, or errors; None where the catalog is not of the space that the vectors were encoded for."""
 
         def sides_needed(records: Records) -> set[SideName]:
             return {side for one in _resolve(requests, records) for side in one.sides}
@@ -71,10 +70,12 @@ class Searcher:
             for side in sides_needed(records):
                 self._sides[side].update_index(self._database)
             snapshot = Snapshot(records, self._sides, self._columns, self._words)
-            resolved = zip(_resolve(requests, records), vectors, strict=True)
-            searches = [_prepare(*one, snapshot=snapshot) for one in resolved]
+            searches = [
+                _attempt(Search, snapshot, request, own) if isinstance(own, dict) else own
+                for request, own in zip(_resolve(requests, records), vectors, strict=True)
+            ]
             self._search_together([search for search in searches if isinstance(search, Search)])
-            return [_finish(search) for search in searches]
+            return [_attempt(search.hits) if isinstance(search, Search) else search for search in searches]
 
     def _search_together(self, searches: Sequence[Search]) -> None:
         """Search a side once for all requests that search it in the same way."""
@@ -96,17 +97,9 @@ def _resolve(requests: Sequence[SearchRequest], records: Records) -> list[Resolv
     return [request.resolve(has_captions=has_captions, has_words=has_words) for request in requests]
 
 
-def _prepare(request: ResolvedRequest, vectors: QueryVectors | Failure, *, snapshot: Snapshot) -> Search | Failure:
-    if not isinstance(vectors, dict):
-        return vectors
+def _attempt(function: Callable[..., _Result], *arguments: Any) -> _Result | Failure:
+    """Call the function; return the error that one request fails with, and that the others do not see."""
     try:
-        return Search(request, vectors, snapshot=snapshot)
-    except FAILURES as error:
-        return error
-
-
-def _finish(search: Search | Failure) -> Hits | Failure:
-    try:
-        return search.hits() if isinstance(search, Search) else search
+        return function(*arguments)
     except FAILURES as error:
         return error

@@ -10,20 +10,20 @@ from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.request import Boost
 from retrieval.filters.columns import MISSING, Column, Columns
 
-MOST, LEAST = 2.0, 0.5  # factors that all boosts together stay within
+MIN_FACTOR, MAX_FACTOR = 0.5, 2.0  # of all boosts together
 
 
-def apply_boosts(ranked: Ranking, boosts: Sequence[Boost], columns: Columns) -> Ranking:
+def apply_boosts(ranking: Ranking, boosts: Sequence[Boost], columns: Columns) -> Ranking:
     """Return the entries with scores moved by the signals of their items, best first; equal ones keep their order."""
-    total = 1 + sum((_signal(boost, ranked.item, columns) for boost in boosts), np.zeros(len(ranked)))
-    factor = np.clip(total, LEAST, MOST)
-    score = np.where(ranked.score < 0, ranked.score / factor, ranked.score * factor)
-    moved = Ranking(ranked.item, ranked.position, score)
+    total = 1 + sum((_weigh_values(boost, ranking.item, columns) for boost in boosts), np.zeros(len(ranking)))
+    factor = np.clip(total, MIN_FACTOR, MAX_FACTOR)
+    score = np.where(ranking.score < 0, ranking.score / factor, ranking.score * factor)
+    moved = Ranking(ranking.item, ranking.position, score)
     return moved.take(np.argsort(-score, kind="stable"))
 
 
-def _signal(boost: Boost, items: Ids, columns: Columns) -> NDArray[np.float64]:
-    """What a boost adds to the factor of each item."""
+def _weigh_values(boost: Boost, items: Ids, columns: Columns) -> NDArray[np.float64]:
+    """Return what a boost adds to the factor of each item."""
     column = columns.column(boost.attribute)
     low, high = boost.low, boost.high
     if low is None or high is None:
@@ -37,21 +37,21 @@ def _signal(boost: Boost, items: Ids, columns: Columns) -> NDArray[np.float64]:
     return boost.weight * np.clip((values - low) / (high - low), 0, 1)
 
 
-def sort_by_attributes(ranked: Ranking, sort: Sequence[tuple[str, bool]], columns: Columns) -> Ranking:
+def sort_by_attributes(ranking: Ranking, sort: Sequence[tuple[str, bool]], columns: Columns) -> Ranking:
     """Return the entries by their items' attributes, equal ones in the order of their scores."""
     keys: list[NDArray[np.float64] | NDArray[np.int8]] = []
     for name, descending in reversed(sort):
-        kinds, values = columns.column(name).sort_keys(ranked.item, descending=descending)
+        kinds, values = columns.column(name).sort_keys(ranking.item, descending=descending)
         keys += [values, kinds]
-    return ranked.take(np.lexsort(keys)) if len(ranked) else ranked
+    return ranking.take(np.lexsort(keys)) if len(ranking) else ranking
 
 
-def keep_best_of_groups(ranked: Ranking, column: Column) -> Ranking:
-    """Return the first entry of each group: of the items that share a value, the least of several; others are alone."""
-    kinds, values = column.sort_keys(ranked.item, descending=False)
-    keys = np.stack([kinds.astype(np.float64), values, np.where(kinds == MISSING, ranked.item, 0)], axis=1)
+def collapse_groups(ranking: Ranking, column: Column) -> Ranking:
+    """Return the first entry of each group of items with the same least value; an item without a value is a group."""
+    kinds, values = column.sort_keys(ranking.item, descending=False)
+    keys = np.stack([kinds.astype(np.float64), values, np.where(kinds == MISSING, ranking.item, 0)], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
-    return ranked.take(np.sort(first))
+    return ranking.take(np.sort(first))
 
 
 def group_sizes(items: Ids, column: Column, mask: Mask) -> list[int]:

@@ -15,7 +15,7 @@ from retrieval.catalog.search.item_fusion import DEFAULT_CAPTION_WEIGHT, fuse_si
 from retrieval.catalog.search.query_vectors import QueryVectors
 from retrieval.catalog.search.rank_fusion import FusedRanking, fuse_words_and_vectors, rank_by_words
 from retrieval.catalog.search.request import ResolvedRequest
-from retrieval.catalog.search.reranking import apply_boosts, group_sizes, keep_best_of_groups, sort_by_attributes
+from retrieval.catalog.search.reranking import apply_boosts, collapse_groups, group_sizes, sort_by_attributes
 from retrieval.catalog.side import Sides
 from retrieval.errors import QueryError
 from retrieval.filters.column_store import ColumnStore
@@ -47,7 +47,7 @@ class Snapshot:
 class Search:
     """One request against a catalog of one moment."""
 
-    def __init__(self, resolved: ResolvedRequest, vectors: QueryVectors, *, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, resolved: ResolvedRequest, vectors: QueryVectors) -> None:
         """Look up what has to be known before anything is searched.
 
         Raises:
@@ -220,7 +220,7 @@ class Search:
                 found = apply_boosts(found, request.parsed_boosts, columns)
             if request.sort_keys:
                 found = sort_by_attributes(found, request.sort_keys, columns)
-            return found if request.group is None else keep_best_of_groups(found, columns.column(request.group))
+            return found if request.group is None else collapse_groups(found, columns.column(request.group))
 
     # --- counts
 

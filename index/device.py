@@ -57,8 +57,7 @@ def resolve_device(choice: DeviceChoice) -> Device:
 def copy_to_gpu(index: Any, *, float16: bool) -> Any:
     """Return a copy of a FAISS index on the first GPU, its lookup tables in half precision if `float16`.
 
-    Raises:
-        DeviceError: the GPU cannot hold it; the message has FAISS's reason.
+    A DeviceError with FAISS's reason if the GPU cannot hold it.
     """
     faiss = load_faiss()
     options = faiss.GpuClonerOptions()

@@ -92,11 +92,7 @@ class Snapshot:
 
 
 def check_ids(ids: NDArray[np.generic], slots: int) -> Ids:
-    """Return ids as a sorted set.
-
-    Raises:
-        SpecError: they are not integers from 0 to slots - 1.
-    """
+    """Return ids as a sorted set; a SpecError if they are not integers from 0 to slots - 1."""
     ids = np.asarray(ids)
     if ids.size == 0:
         return np.empty(0, np.int64)

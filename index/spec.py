@@ -1,14 +1,15 @@
 """IndexSpec: the kind and sizes of an index, as data; how one is chosen, and how many bytes it takes."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from importlib import import_module
 from numbers import Real
 from typing import Any
 
 from index.candidates import IndexKind
 from index.device import Device
 from index.errors import SpecError
-from index.kinds import KINDS, create_kind
+from index.kinds import KINDS
 
 _BOUNDS = {
     "links": (2, 512),
@@ -53,8 +54,10 @@ class IndexSpec:
                 raise SpecError(f"{name} is {getattr(self, name)}. It must be from {low} to {high}.")
 
     def create_kind(self) -> IndexKind:
-        """Return the kind with its sizes of this spec."""
-        return create_kind(self.kind, asdict(self))
+        """Return the kind with those sizes of this spec that it uses."""
+        module, _, class_name = KINDS[self.kind].rpartition(".")
+        kind: type[IndexKind] = getattr(import_module(module), class_name)
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
 
     def describe(self) -> str:
         """Return the kind and its sizes, and why it was chosen, in words."""
@@ -67,10 +70,7 @@ def choose_spec(count: int, dimension: int, *, memory: int | None = None, device
     """Return the spec for `count` rows within `memory` bytes (None: no limit), with its reason.
 
     Exact while reading every row is quick; then the kind of best recall that fits; exact again where none does,
-    because on a CPU it needs nothing beside the rows.
-
-    Raises:
-        SpecError: a negative count or memory or a dimension below 1; or nothing fits on the GPU.
+    because on a CPU it needs nothing beside the rows. A SpecError where nothing fits on a GPU, or for a negative size.
     """
     if count < 0 or dimension < 1 or (memory is not None and memory < 0):
         raise SpecError(
@@ -90,11 +90,7 @@ def choose_spec(count: int, dimension: int, *, memory: int | None = None, device
 
 
 def choose_spec_for_machine(count: int, dimension: int, *, device: Device = "cpu") -> IndexSpec:
-    """Return what `choose_spec` chooses within half of this machine's memory; a GPU reports itself what it can hold.
-
-    Raises:
-        SpecError: as in `choose_spec`.
-    """
+    """Return what `choose_spec` chooses within half of this machine's memory; a GPU reports itself what it can hold."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if device == "cpu" else None
     return choose_spec(count, dimension, memory=memory, device=device)
 
@@ -105,11 +101,7 @@ def estimate_bytes(spec: IndexSpec, count: int, dimension: int, *, device: Devic
 
 
 def check_effort(effort: Any) -> float:
-    """Return the effort.
-
-    Raises:
-        SpecError: it is no number in [0, 1].
-    """
+    """Return the effort; a SpecError if it is no number in [0, 1]."""
     if not isinstance(effort, Real) or not 0 <= float(effort) <= 1:
         raise SpecError(f"effort is {effort!r}. It must be from 0 (quick) to 1 (thorough).")
     return float(effort)

@@ -52,11 +52,7 @@ class StoredIndex:
 
 
 def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Callable[[Path], None] | None) -> None:
-    """Write a new file, sync it, and rename it to `path`; `save` writes the engine's bytes to the path it is given.
-
-    Raises:
-        StoredIndexError: the folder cannot be written or the disk is full.
-    """
+    """Write a new file, sync it, and rename it to `path`; `save` writes the engine's bytes to the path it is given."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.unlink(missing_ok=True)

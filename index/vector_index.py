@@ -48,10 +48,10 @@ class VectorIndex:
         device: DeviceChoice = "auto",
         dead: Ids | None = None,
     ) -> "VectorIndex":
-        """Return an index of unit rows, (n, d), without those in `dead`; the matrix or memory map is kept, not copied.
+        """Return an index of unit rows.
 
         Args:
-            rows: the matrix or memory map.
+            rows: matrix or memory map, (n, d); it is kept, not copied.
             spec: kind and sizes, a kind of default sizes, or "auto": chosen by the number of rows and the memory.
             device: "cpu", "cuda", or "auto": the GPU where FAISS can use one that can hold the index.
             dead: ids that no search returns.
@@ -69,10 +69,9 @@ class VectorIndex:
 
     @classmethod
     def load(cls, path: Path, rows: Rows, *, device: DeviceChoice = "auto") -> "VectorIndex":
-        """Return the index that `save` wrote, of the same rows; rows that were appended since are searched too.
+        """Return the index that `save` wrote, of the same rows; rows appended since are searched exactly at first.
 
-        Those are searched exactly until the next change, or `maintain`, indexes them. On a CPU the file is
-        memory-mapped: a search reads what it needs of it and of the rows.
+        On a CPU the file is memory-mapped: a search reads what it needs of it and of the rows.
 
         Raises:
             StoredIndexError: the file is missing, damaged, or was made of other rows.
@@ -150,11 +149,7 @@ class VectorIndex:
         return self.search(queries, k, allowed=self._snapshot.live)
 
     def add(self, rows: Rows) -> Ids:
-        """Append unit rows, (m, d), and return their ids, (m,). The first call copies the caller's matrix.
-
-        Raises:
-            VectorError: rows that are not unit rows of the index's dimension.
-        """
+        """Append unit rows, (m, d), and return their ids, (m,). The first call copies the matrix."""
         rows = check_rows(rows, dimension=self.dimension)
         with self._snapshot_lock:
             first = self.slots
@@ -163,31 +158,37 @@ class VectorIndex:
         return np.arange(first, first + len(rows))
 
     def extend(self, rows: Rows) -> None:
-        """Replace the matrix by a longer one or memory map, (n, d), that starts with the same rows; it is not copied.
-
-        Raises:
-            VectorError: it is shorter, starts with other rows, or its new rows are not unit rows.
-        """
-        self._replace_rows(rows)
+        """Do what `update` does, without a dead row, and `maintain`."""
+        self.update(rows)
         self.maintain()
 
     def remove(self, ids: Ids) -> None:
-        """Return these ids from no search again; ids may be removed twice. Above a fifth dead the index is rebuilt.
-
-        Raises:
-            SpecError: ids that are no slots.
-        """
+        """Return these ids from no search again, and `maintain`; ids may be removed twice, others are a SpecError."""
         self._mark_dead(ids)
         self.maintain()
 
-    def update(self, rows: Rows, *, dead: Ids) -> None:
-        """Do what `extend` and `remove` do but leave the candidate index to `maintain`: quick.
+    def update(self, rows: Rows, *, dead: Ids | None = None) -> None:
+        """Replace the matrix by a longer one, and remove rows; quick, since the index itself is left to `maintain`.
+
+        Args:
+            rows: matrix or memory map, (n, d), that starts with the same rows; it is not copied.
+            dead: ids to remove.
 
         Raises:
-            VectorError, SpecError: as in `extend` and `remove`.
+            VectorError: the matrix is shorter, starts with other rows, or its new rows are not unit rows.
+            SpecError: ids that are no slots.
         """
-        self._replace_rows(rows)
-        self._mark_dead(dead)
+        rows = check_matrix(rows, dimension=self.dimension)
+        with self._snapshot_lock:
+            known = self._snapshot.rows
+            if len(rows) < len(known) or checksum_rows(rows[: len(known)]) != checksum_rows(known):
+                raise VectorError(
+                    f"{len(rows):,} rows do not start with the {len(known):,} of the index. Build it again."
+                )
+            check_rows(rows[len(known) :])
+            self._publish(rows)
+        if dead is not None:
+            self._mark_dead(dead)
 
     @property
     def needs_maintenance(self) -> bool:
@@ -197,10 +198,7 @@ class VectorIndex:
     def maintain(self) -> None:
         """Index the new rows, or rebuild the candidate index where it has outgrown its training or a fifth is dead.
 
-        Searches and changes go on meanwhile, and searches return what they would without.
-
-        Raises:
-            DeviceError: as in `build`.
+        Searches and changes go on meanwhile, and searches return what they would without. Errors as in `build`.
         """
         with self._build_lock:
             snapshot = self._snapshot
@@ -218,21 +216,15 @@ class VectorIndex:
                 self._snapshot = replace(self._snapshot, candidate_index=candidate_index, covered=len(rows))
 
     def save(self, path: Path) -> None:
-        """Write candidate index, dead ids and spec to one file, whole or not at all; the rows stay the caller's.
-
-        Raises:
-            StoredIndexError: the folder cannot be written or the disk is full.
-        """
+        """Write all but the rows to one file, whole or not at all; a StoredIndexError if there is no room."""
         with self._build_lock:
             snapshot, live = self._snapshot, self._snapshot.live
-            candidate_index = snapshot.candidate_index if self._spec.kind != "exact" else None
-            if candidate_index is None:
-                stored = StoredIndex(self._spec, live, np.zeros_like(live), None, 0, 0)
-                write_index_file(path, stored, snapshot.rows, save=None)
-                return
-            indexed = make_mask(candidate_index.slots, len(live))
-            stored = StoredIndex(self._spec, live, indexed, self.spec, candidate_index.trained, snapshot.covered)
-            write_index_file(path, stored, snapshot.rows, save=candidate_index.save)
+            stored = StoredIndex(self._spec, live, np.zeros_like(live), None, 0, 0)
+            candidates = snapshot.candidate_index if self._spec.kind != "exact" else None
+            if candidates is not None:
+                indexed = make_mask(candidates.slots, len(live))
+                stored = StoredIndex(self._spec, live, indexed, self.spec, candidates.trained, snapshot.covered)
+            write_index_file(path, stored, snapshot.rows, save=None if candidates is None else candidates.save)
 
     @classmethod
     def _build_on(cls, rows: Rows, live: Mask, device: Device, *, spec: IndexSpec | str) -> "VectorIndex":
@@ -262,17 +254,6 @@ class VectorIndex:
             self._buffer[: len(known)] = known
         self._buffer[len(known) : count] = rows
         return self._buffer[:count]
-
-    def _replace_rows(self, rows: Rows) -> None:
-        rows = check_matrix(rows, dimension=self.dimension)
-        with self._snapshot_lock:
-            known = self._snapshot.rows
-            if len(rows) < len(known) or checksum_rows(rows[: len(known)]) != checksum_rows(known):
-                raise VectorError(
-                    f"{len(rows):,} rows do not start with the {len(known):,} of the index. Build it again."
-                )
-            check_rows(rows[len(known) :])
-            self._publish(rows)
 
     def _publish(self, rows: Rows) -> None:
         """Let searches see the longer matrix; its new rows are searched exactly."""

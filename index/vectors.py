@@ -50,11 +50,7 @@ def unit_rows(vectors: ArrayLike, *, dimension: int | None = None) -> Rows:
 
 
 def check_rows(rows: Rows, *, dimension: int | None = None) -> Rows:
-    """Return `rows` unchanged, as a plain array, after checking every row.
-
-    Raises:
-        VectorError: not float32 (n, d) rows of length 1, which `unit_rows` makes.
-    """
+    """Return `rows` as a plain array; a VectorError if they are not float32 (n, d) rows of length 1."""
     matrix = check_matrix(rows, dimension=dimension)
     for start in range(0, len(matrix), CHUNK):
         chunk = matrix[start : start + CHUNK]
@@ -68,11 +64,7 @@ def check_rows(rows: Rows, *, dimension: int | None = None) -> Rows:
 
 
 def check_matrix(rows: Rows, *, dimension: int | None = None) -> Rows:
-    """Return `rows` as a plain array after checking its shape and type only: a memory map is not read.
-
-    Raises:
-        VectorError: not a float32 (n, d) matrix of that dimension.
-    """
+    """Return `rows` as a plain array; a VectorError if they are not float32 (n, d). A memory map is not read."""
     matrix = np.asarray(rows)
     if matrix.dtype != np.float32 or matrix.ndim != 2 or matrix.shape[1] == 0:  # noqa: PLR2004 - rows and columns
         raise VectorError(

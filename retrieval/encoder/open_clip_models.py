@@ -78,19 +78,16 @@ def save_run(
     """Write `model` into `folder` in open_clip's own layout, which `load_encoder(folder)` and plain open_clip load.
 
     The layout is `open_clip_config.json`, an object of `model_cfg` and `preprocess_cfg`, beside
-    `open_clip_model.safetensors`, the state dict. `open_clip.create_model_from_pretrained("local-dir:FOLDER")` reads
-    both, unless the text tower is an LSTM. Other files in the folder, a training state say, are left alone. Each file
-    is written under another name, synced and renamed, the weights first: a kill at any moment leaves the former model
-    whole, or, in a new folder, one without a config, which nothing mistakes for a run.
+    `open_clip_model.safetensors`, the state dict. open_clip reads "local-dir:FOLDER", unless the text tower is an
+    LSTM. Other files in the folder are left alone. Each file is replaced atomically, the weights first: a kill leaves
+    the former model whole, or, in a new folder, one without a config, which nothing mistakes for a run.
 
     Args:
         model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on any device.
         folder: Created if needed.
-        config: What the model was built from, as `open_clip.get_model_config(name)` returns it, with what was forced
-            on it (`quick_gelu`, `image_size`, `context_length`) written in.
-        preprocess: `model.visual.preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
-        tokenizer: Needed only where the config names a `hf_tokenizer_name`: open_clip then looks for the tokenizer's
-            files in the folder, so they are written there too.
+        config: As of `Checkpoint`, with what was forced on it (`quick_gelu`, `image_size`, `context_length`).
+        preprocess: As of `Checkpoint`.
+        tokenizer: Needed where the config names a `hf_tokenizer_name`: open_clip looks for its files in the folder.
         weights: The state dict to write; the model's own where None.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,11 +107,7 @@ def save_run(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Raises:
-        OSError: the disk is full or failing; what was at `path` is untouched.
-    """
+    """Write a safetensors file, whole or not at all; an OSError where the disk is full or failing."""
     try:
         write_atomically(path, lambda aside: save_file(dict(tensors), aside, metadata=metadata))
     except SafetensorError as error:  # how it reports a full disk

@@ -44,12 +44,12 @@ from retrieval.pairs.feeds.cells import (
         ("9" * 400, None),
     ],
 )
-def test_a_price_is_an_amount_and_a_currency_or_nothing(text, found):
+def test_a_price_is_parsed_to_amount_and_currency(text, found):
     assert parse_price(text) == found
 
 
 @given(st.integers(0, 10**9), st.sampled_from(["EUR", "USD", "SEK"]))
-def test_any_price_of_whole_cents_comes_back(cents, currency):
+def test_any_price_of_whole_cents_is_parsed_exactly(cents, currency):
     amount = cents / 100
     assert parse_price(f"{amount:.2f} {currency}") == parse_price(f"{amount:,.2f} {currency}") == (amount, currency)
     swapped = f"{amount:,.2f}".translate(str.maketrans(",.", ".,"))
@@ -57,7 +57,7 @@ def test_any_price_of_whole_cents_comes_back(cents, currency):
 
 
 @given(st.text(max_size=60))
-def test_no_text_breaks_a_reader_of_cells(text):
+def test_no_text_crashes_a_cell_parser(text):
     for read in (parse_price, strip_html, split_categories, split_slashes, parse_boolean):
         read(text)
 
@@ -76,7 +76,7 @@ def test_no_text_breaks_a_reader_of_cells(text):
         ("nul\0 here", "nul here"),
     ],
 )
-def test_what_is_left_of_html_is_its_words(html, text):
+def test_html_is_stripped_to_its_words(html, text):
     assert strip_html(html) == text
 
 
@@ -86,7 +86,7 @@ def test_a_text_without_markup_keeps_every_word(text):
 
 
 @pytest.mark.parametrize("piece", ["<", "<a", "<script", "&", "<!--", "a" * 9, "<" + "b" * 9])
-def test_no_page_takes_longer_than_its_length(piece):
+def test_html_is_stripped_in_linear_time(piece):
     """A regular expression that goes back would take hours for a megabyte."""
     before = time.process_time()
     strip_html(piece * 100_000)
@@ -94,7 +94,7 @@ def test_no_page_takes_longer_than_its_length(piece):
     assert time.process_time() - before < 5
 
 
-def test_levels_lists_and_truths():
+def test_categories_slashes_and_booleans_are_parsed():
     assert split_categories("Apparel &amp; Accessories > Clothing > Dresses") == [
         "Apparel & Accessories",
         "Clothing",

@@ -100,14 +100,14 @@ def test_every_attribute_of_a_google_feed_has_its_type(tmp_path, encoding, suffi
         ("backorder", "backorder", False),
     ],
 )
-def test_availability_is_written_in_one_way(tmp_path, said, kept, in_stock):
+def test_availability_is_normalized(tmp_path, said, kept, in_stock):
     pictures(tmp_path, "a.jpg")
     row = {"id": 1, "title": "A", "image_link": "a.jpg", "availability": said}
     attributes = read_pairs(jsonl(tmp_path / "f.jsonl", row))[0].attributes
     assert attributes == {"availability": kept, "in_stock": in_stock}
 
 
-def test_rows_of_a_google_feed_are_refused_each_with_its_line_id_and_reason(tmp_path):
+def test_skipped_rows_of_a_google_feed_have_line_id_and_reason(tmp_path):
     pictures(tmp_path, "a.jpg", "b.jpg")
     rows = [
         "id,title,image_link,additional_image_link,availability,price,sale_price",
@@ -142,7 +142,7 @@ def test_rows_of_a_google_feed_are_refused_each_with_its_line_id_and_reason(tmp_
     assert (lost.row, lost.id) == ("f.csv line 6", "3")
 
 
-def test_a_table_with_neither_link_nor_availability_stays_a_plain_one(tmp_path):
+def test_a_table_with_neither_link_nor_availability_is_a_plain_table(tmp_path):
     pictures(tmp_path, "a.jpg")
     pairs = read_pairs(written(tmp_path / "t.csv", "id,title,image_link,price\n1,A,a.jpg,5 USD\n"))
     assert (pairs.layout, pairs[0].attributes) == ("table", {"price": "5 USD"})
@@ -181,7 +181,7 @@ def test_mapped_columns_make_a_google_feed(tmp_path):
     assert pairs[0].attributes == {"price": 5.0, "availability": "in_stock", "in_stock": True}
 
 
-def test_a_column_that_is_not_there_is_named_with_what_is_near(tmp_path):
+def test_a_missing_column_is_refused_with_similar_names(tmp_path):
     source = written(tmp_path / "t.csv", "sku,photo,product name\n1,a.jpg,x\n")
     with pytest.raises(ColumnError, match=r"t.csv has no column 'product_nmae'. Similar columns are: product name"):
         read_pairs(source, map={"title": "product_nmae"})
@@ -206,7 +206,7 @@ def test_mapping_an_attribute_moves_its_value_and_leaves_the_others(row, data):
 # --- pictures of URLs
 
 
-def test_a_url_is_a_file_of_the_folder_by_its_path_or_its_name(tmp_path):
+def test_a_url_is_found_in_the_folder_by_its_path_or_its_name(tmp_path):
     folder = pictures(
         tmp_path / "down",
         *("cdn.example/a/1/main.jpg", "2/main.jpg", "main.jpg", "née b.jpg", "no-ending.webp", "%41.jpg", "sku-9.png"),
@@ -245,7 +245,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_name_in_a_feed_reaches_out_of_the_folder(tmp_path, name):
+def test_no_image_name_leads_out_of_the_folder(tmp_path, name):
     pictures(tmp_path, "secret.jpg", "feed/x.jpg", "feed/down/x.jpg")
     (tmp_path / "feed" / "down" / "gate").symlink_to(tmp_path)
     source = jsonl(tmp_path / "feed" / "t.jsonl", {"image": name})
@@ -255,7 +255,7 @@ def test_no_name_in_a_feed_reaches_out_of_the_folder(tmp_path, name):
 
 
 @given(st.text(st.sampled_from("ab./\\%2eEfF0~:?#@")))
-def test_a_url_is_never_a_path_that_climbs(text):
+def test_a_url_never_becomes_a_path_with_parent_folders(text):
     for name in (text, f"https://{text}", f"//x/{text}"):
         try:
             paths = list(_basename_candidates(name))
@@ -267,7 +267,7 @@ def test_a_url_is_never_a_path_that_climbs(text):
 # --- what breaks
 
 
-def test_what_is_wrong_with_a_whole_feed_is_one_line(tmp_path):
+def test_an_unreadable_feed_is_refused_in_one_line(tmp_path):
     header = "id,title,image_link,availability\n"
     assert "not in UTF-8: line 2" in reason(
         written(tmp_path / "f.csv", header + "1,schön,a.jpg,in stock", encoding="cp1252")
@@ -279,7 +279,7 @@ def test_what_is_wrong_with_a_whole_feed_is_one_line(tmp_path):
     assert skipped(nothing) == {"f.csv line 2": "has 1 values where the header has 0"}
 
 
-def test_a_line_too_long_and_a_header_twice_are_named_or_read(tmp_path):
+def test_a_line_too_long_is_skipped_and_repeated_headers_are_numbered(tmp_path):
     pictures(tmp_path, "a.jpg")
     header = "id,title,image_link,availability,color,color\n"
     rows = f"1,{'x' * (2**24 + 1)},a.jpg,in stock,r,g\n2,nul\0ok,a.jpg,in stock,r,g\n"
@@ -292,7 +292,7 @@ def test_a_line_too_long_and_a_header_twice_are_named_or_read(tmp_path):
 # --- from feed to catalog
 
 
-def test_a_feed_that_changes_is_synced(tmp_path):
+def test_a_changed_feed_is_synced(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for color in ("red", "green", "blue", "white", "black"):

@@ -9,7 +9,7 @@ from pair_files import JPEG, by_name, pictures, reason, skipped, written
 from retrieval.pairs import read_pairs
 
 
-def test_coco_captions_with_their_folder_beside_or_above(tmp_path):
+def test_coco_captions_find_their_images_beside_or_above(tmp_path):
     pictures(tmp_path, "val2017/1.jpg", "val2017/2.jpg")
     (tmp_path / "annotations").mkdir()
     value = {
@@ -36,7 +36,7 @@ def test_coco_captions_with_their_folder_beside_or_above(tmp_path):
     assert len(read_pairs(source, images=tmp_path / "val2017")) == 2
 
 
-def test_karpathy_splits(tmp_path):
+def test_karpathy_splits_have_captions_and_attributes(tmp_path):
     pictures(tmp_path, "images/val2014/c.jpg", "images/f.jpg")
     images = [
         {
@@ -55,7 +55,7 @@ def test_karpathy_splits(tmp_path):
     assert pairs[0].attributes == {"split": "test", "imgid": 0}
 
 
-def test_json_lists_of_rows_and_json_of_no_known_layout(tmp_path):
+def test_a_json_list_of_rows_is_a_table_and_other_json_is_refused(tmp_path):
     pictures(tmp_path, "a.jpg")
     assert by_name(read_pairs(written(tmp_path / "rows.json", '[{"image": "a.jpg", "text": "x"}, 3]'))) == {
         "a.jpg": ("x",)
@@ -106,7 +106,7 @@ def test_webdataset_shards_are_read_without_unpacking(tmp_path):
     assert len(pairs.skipped) == 2
 
 
-def test_a_folder_of_shards_and_a_damaged_one(tmp_path):
+def test_a_damaged_shard_is_read_up_to_the_damage(tmp_path):
     for number in range(2):
         shard(tmp_path / f"{number}.tar", {f"{n}.jpg": JPEG for n in range(3)})
     written(tmp_path / "0_stats.json", "{}")
@@ -123,7 +123,7 @@ def test_a_folder_of_shards_and_a_damaged_one(tmp_path):
     assert "is a damaged tar file" in skipped(read_pairs(tmp_path / "1.tar"))["1.tar"]
 
 
-def test_hostile_shards_end_and_their_names_can_be_printed(tmp_path):
+def test_hostile_shards_terminate_and_their_names_are_printable(tmp_path):
     """A member of negative size, after which some versions of Python read the same header for ever; a Latin-1 name."""
     whole = bytearray(shard(tmp_path / "a.tar", {"0.jpg": JPEG, "1.jpg": JPEG}).read_bytes())
     start = whole.find(b"1.jpg")

@@ -28,7 +28,7 @@ def test_captions_are_the_lines_of_the_file_of_the_same_name(tmp_path):
     assert all(open_image(pair.image).size == (96, 64) for pair in pairs)
 
 
-def test_a_json_file_beside_a_picture_gives_captions_and_attributes(tmp_path):
+def test_a_json_file_beside_an_image_has_captions_and_attributes(tmp_path):
     pictures(tmp_path, "0001.jpg")
     written(
         tmp_path / "0001.json", json.dumps({"caption": "a dog", "url": "http://x/y.jpg", "width": 640, "sha": None})
@@ -37,7 +37,7 @@ def test_a_json_file_beside_a_picture_gives_captions_and_attributes(tmp_path):
     assert (pair.captions, pair.attributes) == (("a dog",), {"url": "http://x/y.jpg", "width": 640})
 
 
-def test_everything_visible_is_read_or_named_and_nothing_hidden_is(tmp_path):
+def test_every_visible_file_is_read_or_skipped_and_hidden_ones_are_ignored(tmp_path):
     pictures(tmp_path, "a.jpg", "wrong.dat", "noending", ".hidden.jpg", "._a.jpg", "__MACOSX/b.jpg", ".git/c.jpg")
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
         (tmp_path / name).write_bytes(b"x")
@@ -56,7 +56,7 @@ def test_everything_visible_is_read_or_named_and_nothing_hidden_is(tmp_path):
     }
 
 
-def test_captions_in_another_encoding_are_named_and_the_picture_is_kept(tmp_path):
+def test_captions_in_another_encoding_are_skipped_and_the_image_is_kept(tmp_path):
     pictures(tmp_path, "a.jpg")
     written(tmp_path / "a.txt", "gut\nschön", encoding="latin-1")
     pairs = read_pairs(tmp_path)
@@ -64,7 +64,7 @@ def test_captions_in_another_encoding_are_named_and_the_picture_is_kept(tmp_path
     assert "line 2 holds the byte 0xf6; save it as UTF-8" in skipped(pairs)["a.txt"]
 
 
-def test_links_stay_inside_and_cannot_loop(tmp_path):
+def test_links_stay_inside_the_folder_and_cannot_loop(tmp_path):
     outside, root = tmp_path / "outside", tmp_path / "root"
     pictures(outside, "secret.jpg")
     pictures(root, "real/a.jpg")
@@ -80,13 +80,13 @@ def test_links_stay_inside_and_cannot_loop(tmp_path):
     assert read_pairs(tmp_path / "alias").source == root
 
 
-def test_a_name_that_is_not_utf8_is_named_with_its_bytes(tmp_path):
+def test_a_name_that_is_not_utf8_is_skipped_with_its_bytes_shown(tmp_path):
     pictures(tmp_path, "a.jpg")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(JPEG)
     assert skipped(read_pairs(tmp_path)) == {"\\udcff.jpg": "has a name that is not UTF-8; rename it"}
 
 
-def test_what_is_no_source_is_refused_with_what_is_accepted(tmp_path):
+def test_an_unknown_layout_is_refused_with_the_accepted_ones(tmp_path):
     accepted = "Pairs are read from a CSV, TSV"
     assert f"does not exist. {accepted}" in reason(tmp_path / "nothing")
     assert f"holds no images. {accepted}" in reason(tmp_path)
@@ -148,19 +148,19 @@ def test_a_folder_of_images_maps_urls_and_foreign_paths_by_their_last_part(tmp_p
     assert list(skipped(pairs)) == ["no.jpg"]
 
 
-def test_names_that_a_mac_spells_otherwise_are_found(tmp_path):
+def test_names_in_another_unicode_normal_form_are_found(tmp_path):
     pictures(tmp_path, "cafe\u0301.jpg")
     assert by_name(read_pairs(jsonl(tmp_path / "t.jsonl", {"image": "caf\u00e9.jpg"}))) == {"cafe\u0301.jpg": ()}
 
 
-def test_pictures_in_an_images_folder_beside_the_table_are_found(tmp_path):
+def test_images_in_an_images_folder_beside_the_table_are_found(tmp_path):
     pictures(tmp_path, "images/a.jpg")
     pairs = read_pairs(written(tmp_path / "t.csv", "image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\nb.jpg,four\n"))
     assert (pairs.root, by_name(pairs)) == (tmp_path / "images", {"a.jpg": ("one", "two")})
     assert list(skipped(pairs)) == ["b.jpg"]  # once
 
 
-def test_rows_of_one_id_are_one_item_and_rows_of_one_picture_one_pair(tmp_path):
+def test_rows_of_one_id_are_one_item_and_rows_of_one_image_one_pair(tmp_path):
     pictures(tmp_path, "a.jpg", "b.jpg")
     rows = [
         {"id": 7, "image": "a.jpg", "text": "one", "x": 1},
@@ -193,7 +193,7 @@ def test_rows_of_one_id_are_one_item_and_rows_of_one_picture_one_pair(tmp_path):
         ("illustrations", (106, "metadata")),
     ],
 )
-def test_real_sets_are_read_whole(shared_data, name, count_and_layout):
+def test_real_data_sets_are_read_completely(shared_data, name, count_and_layout):
     pairs = read_pairs(shared_data(name))
     assert (len(pairs), pairs.layout) == count_and_layout
     assert pairs.skipped == ()

@@ -95,6 +95,7 @@ def test_a_search_answers_as_the_catalog_does(client, shop):
         ({"like": "white", "where": {"color": "BLACK"}}, "black"),
         ({"text": "white", "minus": "blue", "weights": {"minus": 0.5}, "mode": "vectors"}, "white"),
         ({"vector": VECTOR, "where": {"price": {"$gte": 40}}}, "black"),
+        ({"vector": VECTOR, "where": {"color": {"$contains": "LAC"}}}, "black"),
     ],
 )
 def test_pictures_items_mixes_and_vectors_are_searched_with(steady, query, first):

@@ -76,7 +76,7 @@ def test_a_product_is_all_rows_of_its_handle(tmp_path, folder):
     assert pairs[4].attributes["in_stock"] is True
 
 
-def test_what_is_refused_of_an_export_is_named_by_line_and_handle(tmp_path, folder):
+def test_skipped_rows_of_an_export_have_line_and_handle(tmp_path, folder):
     pairs = read_pairs(written(tmp_path / "e.csv", EXPORT), images=folder)
     assert skipped(pairs) == {
         "e.csv line 13": "has no handle",
@@ -92,12 +92,12 @@ def test_what_is_refused_of_an_export_is_named_by_line_and_handle(tmp_path, fold
     ]
 
 
-def test_drafts_and_the_unpublished_are_taken_in_when_those_columns_are_dropped(tmp_path, folder):
+def test_drafts_and_unpublished_products_are_added_when_those_columns_are_dropped(tmp_path, folder):
     pairs = read_pairs(written(tmp_path / "e.csv", EXPORT), images=folder, map={"status": "", "published": ""})
     assert {pair.id for pair in pairs} == {"tee", "mug", "made-to-order", "secret", "hidden"}
 
 
-def test_fields_are_mapped_by_the_names_of_what_they_become(tmp_path, folder):
+def test_columns_are_mapped_to_fields_by_name(tmp_path, folder):
     fields = {"id": "Variant SKU", "price": "Cost per item", "brand": "type", "tags": "", "color": ""}
     source = written(tmp_path / "e.csv", EXPORT.partition("\ntee,,")[0] + "\n")
     pair = read_pairs(source, images=folder, map=fields)[0]
@@ -105,7 +105,7 @@ def test_fields_are_mapped_by_the_names_of_what_they_become(tmp_path, folder):
     assert pair.attributes.keys().isdisjoint({"tags", "color", "skus", "type"})
 
 
-def test_the_columns_since_2025(tmp_path, folder):
+def test_column_names_since_2025_are_read_alike(tmp_path, folder):
     source = written(
         tmp_path / "e.csv",
         "Title,URL handle,Description,Vendor,Product category,Type,Tags,Published on online store,Status,SKU,Barcode,"
@@ -127,14 +127,14 @@ def test_the_columns_since_2025(tmp_path, folder):
     }
 
 
-def test_an_export_without_quantities_says_nothing_of_stock(tmp_path, folder):
+def test_an_export_without_quantities_has_no_stock_attribute(tmp_path, folder):
     header = "Handle,Title,Variant SKU,Variant Price,Option1 Name,Option1 Value,Image Src\n"
     pairs = read_pairs(written(tmp_path / "e.csv", header + "mug,Mug,M,3,Price,high,mug.png\n"), images=folder)
     assert pairs[0].attributes == {"price": 3.0, "price_max": 3.0, "skus": ["M"], "option_price": ["high"]}
 
 
 @given(st.permutations([1, 2, 3, 4, 5]), st.lists(st.sampled_from("ab"), min_size=5, max_size=5))
-def test_pictures_come_in_the_order_of_their_positions_whatever_that_of_the_rows(positions, handles):
+def test_images_are_ordered_by_position_whatever_the_order_of_rows(positions, handles):
     rows = [
         (f"line {n}", {"Handle": handle, "Image Src": f"{position}.jpg", "Image Position": str(position)})
         for n, (position, handle) in enumerate(zip(positions, handles, strict=True))
@@ -148,7 +148,7 @@ def test_pictures_come_in_the_order_of_their_positions_whatever_that_of_the_rows
 @given(
     st.lists(st.dictionaries(st.sampled_from(EXPORT.partition("\n")[0].split(",")), st.text(max_size=8)), max_size=4)
 )
-def test_no_cell_of_an_export_is_a_crash(rows):
+def test_no_cell_of_an_export_crashes(rows):
     file = io.StringIO()
     writer = csv.DictWriter(file, EXPORT.partition("\n")[0].split(","))
     writer.writerows(rows)

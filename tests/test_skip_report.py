@@ -4,7 +4,7 @@ from retrieval.pairs import Skipped
 from retrieval.pairs.skip_report import COLUMNS, write_skip_report
 
 
-def test_the_report_has_a_line_for_each_refusal_and_replaces_the_last_one(tmp_path):
+def test_the_report_has_a_line_for_each_skipped_row_and_replaces_the_last_one(tmp_path):
     report = tmp_path / "refused.csv"
     report.write_text("an older one")
     skipped = [

@@ -16,7 +16,7 @@ from retrieval.pairs.columns import collect_texts, infer_types, unpack_attribute
 from retrieval.pairs.tables import parse_json
 
 
-def test_metadata_of_the_image_folder_layout(tmp_path):
+def test_metadata_in_the_image_folder_layout_has_captions_and_attributes(tmp_path):
     pictures(tmp_path, "images/a.jpg", "images/b.jpg")
     jsonl(
         tmp_path / "metadata.jsonl",
@@ -29,7 +29,7 @@ def test_metadata_of_the_image_folder_layout(tmp_path):
     assert [pair.attributes for pair in pairs] == [{"price": 2.5, "tags": ["x"]}, {"title": "B"}]
 
 
-def test_metadata_in_inner_folders_names_the_files_beside_it(tmp_path):
+def test_metadata_in_subfolders_names_the_files_beside_it(tmp_path):
     pictures(tmp_path, "train/a.jpg", "test/a.jpg")
     for split in ("train", "test"):
         written(tmp_path / split / "metadata.csv", f"file_name,text\na.jpg,{split}\n../train/a.jpg,shared\n")
@@ -117,7 +117,7 @@ def test_numbers_written_as_text_come_back_equal(numbers):
 
 
 @pytest.mark.parametrize(("odd", "told"), [(["on request"], True), (["on request"] * 4, True), (["S", "M"], False)])
-def test_one_word_among_a_few_numbers_is_told(tmp_path, odd, told):
+def test_one_word_among_a_few_numbers_is_reported(tmp_path, odd, told):
     """Whatever its share below a half: sizes are of several words."""
     pictures(tmp_path, "a.jpg")
     cells = [*odd, "9.5", "5", "6", "7", "8"]
@@ -126,7 +126,7 @@ def test_one_word_among_a_few_numbers_is_told(tmp_path, odd, told):
     assert [repr(odd[0]) in notice for notice in pairs.notices] == [True] * told
 
 
-def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_them(tmp_path):
+def test_a_mostly_numeric_text_column_is_reported_with_its_first_odd_cell(tmp_path):
     pictures(tmp_path, "a.jpg")
     rows = [f"{n},a.jpg,{n}.5,{n:02d},{n},price=1,{n}" for n in range(1, 19)]
     odd = ["19,a.jpg,about 60,19,XS,price=2,n/a", '20,a.jpg,"7,50",20,XL,price=ten,3']
@@ -141,7 +141,7 @@ def test_a_column_of_numbers_that_few_cells_make_text_is_told_with_the_first_of_
     assert pairs.skipped == ()
 
 
-def test_packed_attributes():
+def test_attributes_packed_in_one_cell_are_unpacked():
     assert unpack_attributes("a=1,b=x, y,c=") == {"a": "1", "b": "x, y", "c": ""}
     assert unpack_attributes('{"a": {"b": 1}}') == {"a": {"b": 1}}
     assert unpack_attributes({"a": 1}) == {"a": 1}
@@ -150,7 +150,7 @@ def test_packed_attributes():
     assert unpack_attributes(None) == unpack_attributes("") == {}
 
 
-def test_captions_of_any_kind_of_value():
+def test_captions_are_collected_from_values_of_any_type():
     assert collect_texts(["a", None, "", "  ", ["b", ["a", 3]], float("nan"), {"en": "c"}]) == ("a", "b", "3", "c")
     assert collect_texts(['["x", "y"]', "['it''s', 'z']", "[sic]", "[1] one"]) == (
         "x",
@@ -165,14 +165,14 @@ def test_captions_of_any_kind_of_value():
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_tables_from_any_office_program(tmp_path, encoding, separator):
+def test_any_separator_and_encoding_of_an_office_program_is_read(tmp_path, encoding, separator):
     pictures(tmp_path, "a.jpg")
     text = f"Image Link{separator}Caption{separator}Year\r\na.jpg{separator}schön{separator}2020\r\n\r\n"
     pair = read_pairs(written(tmp_path / "table.csv", text, encoding=encoding))[0]
     assert (pair.captions, pair.attributes) == (("schön",), {"Year": 2020})
 
 
-def test_a_table_without_types_may_name_a_caption_column_twice_and_number_them(tmp_path):
+def test_repeated_and_numbered_caption_columns_are_all_captions(tmp_path):
     pictures(tmp_path, "a.jpg")
     source = written(
         tmp_path / "t.tsv", "\tfilepath\ttext\ttext\tcaption_1\tcolor\tcolor\n0\ta.jpg\tone\ttwo\tthree\tr\tg\n"
@@ -182,7 +182,7 @@ def test_a_table_without_types_may_name_a_caption_column_twice_and_number_them(t
     assert pair.attributes == {"color": "r", "color_2": "g"}
 
 
-def test_a_stray_quote_takes_no_good_rows_with_it(tmp_path):
+def test_a_stray_quote_skips_one_row_only(tmp_path):
     """The quote of line 3 runs on to that of line 5, and what comes after that is no CSV."""
     pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     rows = 'file_name,text\na.jpg,one\nb.jpg,"broken\nc.jpg,three\nd.jpg,"fine, really"\n'
@@ -191,7 +191,7 @@ def test_a_stray_quote_takes_no_good_rows_with_it(tmp_path):
     assert [one.name for one in pairs.skipped] == ["t.csv line 3"]
 
 
-def test_bad_rows_of_a_csv_are_named_by_their_line_and_the_others_read(tmp_path):
+def test_bad_csv_rows_are_skipped_by_line_number_and_the_others_read(tmp_path):
     pictures(tmp_path, "a.jpg", "b.jpg")
     long = "x" * 200_000
     good = f'file_name,text\na.jpg,"{long}"\n'
@@ -219,7 +219,7 @@ def test_a_quote_that_is_never_closed_refuses_the_file_and_names_its_line(tmp_pa
     )
 
 
-def test_between_tabs_a_line_that_is_no_csv_is_taken_with_its_quotes(tmp_path):
+def test_in_a_tsv_a_line_that_is_not_csv_keeps_its_quotes(tmp_path):
     pictures(tmp_path, "a.jpg")
     lines = [
         *["id\timage\ttitle\tsize", '1\ta.jpg\t"Best" shoe\tS', '2\ta.jpg\t"Open hat\tM', '3\ta.jpg\t"Two\nlines"\tL'],
@@ -236,7 +236,7 @@ def test_between_tabs_a_line_that_is_no_csv_is_taken_with_its_quotes(tmp_path):
     ]
 
 
-def test_bad_lines_of_a_jsonl_are_named_by_their_number_and_the_others_read(tmp_path):
+def test_bad_jsonl_lines_are_skipped_by_number_and_the_others_read(tmp_path):
     pictures(tmp_path, "a.jpg", "b.jpg")
     source = tmp_path / "t.jsonl"
     source.write_bytes(
@@ -253,18 +253,18 @@ def test_bad_lines_of_a_jsonl_are_named_by_their_number_and_the_others_read(tmp_
     assert "0xe9" in skipped(pairs)["t.jsonl line 5"]
 
 
-def test_an_encoding_that_is_not_utf8_is_refused_with_its_line(tmp_path):
+def test_an_encoding_other_than_utf8_is_refused_with_the_line(tmp_path):
     source = written(tmp_path / "t.csv", "file_name,text\na.jpg,ok\nb.jpg,schön\n", encoding="cp1252")
     assert reason(source) == "t.csv is not in UTF-8: line 3 holds the byte 0xf6; save it as UTF-8"
 
 
-def test_a_table_without_an_image_column_says_what_it_may_be_called(tmp_path):
+def test_a_table_without_an_image_column_is_refused_with_the_accepted_names(tmp_path):
     message = reason(written(tmp_path / "t.csv", "picture,text\na.jpg,x\n"))
     assert "no column that names an image, such as file_name, filepath, image, image_link" in message
     assert "Its columns are: picture, text" in message
 
 
-def test_parquet_with_names_and_with_pictures_inside(tmp_path):
+def test_parquet_has_image_names_or_embedded_images(tmp_path):
     pictures(tmp_path, "a.jpg")
     named = pa.table({"file_name": ["a.jpg"], "text": [["x", "y"]], "n": [3], "when": pa.array([0], pa.timestamp("s"))})
     parquet.write_table(named, tmp_path / "named.parquet")
@@ -298,7 +298,7 @@ def test_parquet_with_names_and_with_pictures_inside(tmp_path):
     assert "is not a Parquet file" in reason(written(tmp_path / "broken.parquet", "PAR1 no"))
 
 
-def test_parquet_shards_in_a_folder(tmp_path):
+def test_parquet_shards_in_a_folder_are_read_in_order(tmp_path):
     (tmp_path / "data").mkdir()
     for shard in range(2):
         table = pa.table({"jpg": [JPEG], "text": [f"shard {shard}"]})
@@ -308,13 +308,13 @@ def test_parquet_shards_in_a_folder(tmp_path):
     assert pairs[1].image.read() == JPEG
 
 
-def test_the_separator_is_what_the_header_has_most_of(tmp_path):
+def test_the_separator_is_the_most_frequent_one_of_the_header(tmp_path):
     pictures(tmp_path, "a.jpg")
     pair = read_pairs(written(tmp_path / "t.csv", "image;text;height, cm\na.jpg;x, y;3\n"))[0]
     assert (pair.captions, pair.attributes) == (("x, y",), {"height, cm": 3})
 
 
-def test_json_numbers_that_no_database_holds_stay_text():
+def test_json_integers_beyond_64_bits_are_text_and_nan_is_none():
     assert parse_json("[1, 99999999999999999999, -9223372036854775808, 1.5, NaN, 1e999]") == [
         1,
         "99999999999999999999",

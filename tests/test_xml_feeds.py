@@ -53,7 +53,7 @@ ATOM = f"""<?xml version="1.0" encoding="UTF-8"?>
 </feed>"""
 
 
-def test_a_feed_in_rss_has_lists_dicts_and_words_out_of_html(tmp_path):
+def test_an_rss_feed_has_lists_dicts_and_text_without_html(tmp_path):
     folder = pictures(tmp_path / "p", "TV_123456.png", "back.png", "side.png", "two.png")
     pairs = read_pairs(written(tmp_path / "feed.xml", RSS), images=folder)
     assert pairs.layout == "google merchant"
@@ -84,7 +84,7 @@ def test_a_feed_in_rss_has_lists_dicts_and_words_out_of_html(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
-def test_a_feed_in_atom_in_the_encoding_that_it_declares(tmp_path, encoding):
+def test_an_atom_feed_is_read_in_its_declared_encoding(tmp_path, encoding):
     folder = pictures(tmp_path / "p", "fleece.jpg")
     source = written(tmp_path / "feed.xml", ATOM.replace("UTF-8", encoding), encoding=encoding)
     pair = read_pairs(source, images=folder)[0]
@@ -100,7 +100,7 @@ def test_a_feed_in_atom_in_the_encoding_that_it_declares(tmp_path, encoding):
     }
 
 
-def test_tags_are_mapped_as_columns_are(tmp_path):
+def test_tags_are_mapped_like_columns(tmp_path):
     folder = pictures(tmp_path / "p", "fleece.jpg")
     source = written(tmp_path / "feed.xml", ATOM)
     pair = read_pairs(source, images=folder, map={"description": "summary", "link": "", "in_stock": ""})[0]
@@ -134,20 +134,20 @@ LAUGHS = (
         ("<rss/>", "holds no images"),
     ],
 )
-def test_what_is_wrong_with_a_feed_is_one_line(tmp_path, text, said):
+def test_an_unreadable_feed_is_refused_in_one_line(tmp_path, text, said):
     message = reason(written(tmp_path / "feed.xml", text))
     assert said in message
     assert "feed.xml" in message
     assert "\n" not in message
 
 
-def test_bytes_that_are_no_xml_are_refused(tmp_path):
+def test_bytes_that_are_not_xml_are_refused(tmp_path):
     for data in (b"\xff\xfe\x00", RSS.encode("cp1252").replace(b"fine", b"f\xefne"), gzip.compress(RSS.encode())):
         (tmp_path / "feed.xml").write_bytes(data)
         assert "feed.xml is not complete XML" in reason(tmp_path / "feed.xml")
 
 
-def test_deep_nesting_and_long_texts_harm_nobody(tmp_path):
+def test_deep_nesting_and_long_texts_are_skipped_or_refused(tmp_path):
     deep = "<g:x>" * 50_000 + "</g:x>" * 50_000
     long = "y" * (2**24 + 1)
     items = (

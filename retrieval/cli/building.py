@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Column of PAIRS for id, image, title, description or any attribute; FIELD= drops one. Repeat it.",
 )
-@click.option("--report", type=FILE, help="Write every row and picture that was refused into a CSV, with the reason.")
+@click.option("--report", type=FILE, help="Write every skipped row and picture to a CSV, with the reason.")
 @click.option(
     "--index", type=INDEX_KINDS, help="Kind of index; auto picks by count and memory, and says what it picked."
 )

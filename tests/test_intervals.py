@@ -12,7 +12,7 @@ from retrieval.metrics.intervals import bootstrap_means, bootstrap_medians, esti
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_means_and_medians_are_those_of_the_drawn_items_with_all_their_queries(data):
+def test_means_and_medians_are_over_all_queries_of_the_drawn_items(data):
     """Each sample written out: the queries of each drawn item, as often as it was drawn."""
     count = data.draw(st.integers(1, 5))
     items = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=12)))
@@ -25,7 +25,7 @@ def test_means_and_medians_are_those_of_the_drawn_items_with_all_their_queries(d
     assert np.stack([means, medians], axis=1) == pytest.approx(np.array(expected), nan_ok=True)
 
 
-def test_the_block_size_changes_no_mean_and_columns_are_drawn_together(monkeypatch):
+def test_block_size_changes_no_mean_and_columns_share_their_draws(monkeypatch):
     random = np.random.default_rng(0)
     values, items = random.random((50, 3)), random.integers(0, 20, 50)
     draw = {"count": 20, "resamples": 30, "seed": 4}
@@ -36,7 +36,7 @@ def test_the_block_size_changes_no_mean_and_columns_are_drawn_together(monkeypat
     assert bootstrap_means(values, items, **draw) == pytest.approx(whole)
 
 
-def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
+def test_95_percent_of_intervals_contain_the_true_mean():
     """200 sets of 80 items with five captions that rise and fall together; resampling captions would cover far less."""
     random = np.random.default_rng(0)
     covered = 0
@@ -50,14 +50,14 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
     assert 180 <= covered <= 198
 
 
-def test_intervals_of_single_captions_are_as_wide_as_their_standard_error():
+def test_intervals_of_single_query_items_match_the_standard_error():
     values = np.repeat([0.0, 1.0], 500)
     means = bootstrap_means(values, np.arange(1000), count=1000, resamples=2000, seed=0)
     one = estimate(0.5, means, items=np.arange(1000))
     assert one.high - one.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
 
 
-def test_a_paired_difference_sees_what_two_intervals_cannot():
+def test_a_paired_difference_is_significant_where_two_intervals_overlap():
     """Two of a hundred queries gained and none lost is sure, though the recalls' own intervals overlap widely."""
     before = np.repeat([0.0, 1.0], 500)
     after = before.copy()
@@ -70,13 +70,13 @@ def test_a_paired_difference_sees_what_two_intervals_cannot():
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-def test_the_seed_decides_the_draws():
+def test_the_seed_determines_the_samples():
     values, items = np.random.default_rng(0).random(30), np.arange(30)
     draws = [bootstrap_means(values, items, count=30, resamples=10, seed=seed).tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 
-def test_a_sample_without_any_query_counts_for_nothing():
+def test_samples_without_a_query_are_ignored():
     """Two items of three have queries: samples that miss both are NaN and the interval comes from the others."""
     items = np.array([1, 2])
     means = bootstrap_means(np.array([0.5, 0.5]), items, count=3, resamples=50, seed=0)
@@ -85,15 +85,15 @@ def test_a_sample_without_any_query_counts_for_nothing():
     assert (one.value, one.low, one.high) == (0.5, 0.5, 0.5)
 
 
-def test_one_item_alone_has_no_interval_however_many_queries_it_has():
+def test_a_single_item_has_no_interval_however_many_queries_it_has():
     """Every sample is that item again, so a width of zero would say that any other item does the same."""
     difference = paired_difference(np.zeros(3), np.ones(3), items=np.array([4, 4, 4]))
     assert difference.value == 1
     assert np.isnan([difference.low, difference.high]).all()
 
 
-def test_a_paired_difference_of_different_queries_is_refused():
-    with pytest.raises(EvaluationError, match="got 2, 3 and 2 of them"):
+def test_a_paired_difference_of_different_queries_is_an_error():
+    with pytest.raises(EvaluationError, match="not 2, 3 and 2 of them"):
         paired_difference(np.zeros(2), np.zeros(3), items=np.arange(2))
-    with pytest.raises(EvaluationError, match="got 0, 0 and 0"):
+    with pytest.raises(EvaluationError, match="not 0, 0 and 0"):
         paired_difference(np.zeros(0), np.zeros(0), items=np.zeros(0, np.int64))

@@ -57,7 +57,7 @@ def queries(draw):
 
 @settings(max_examples=150, deadline=None)
 @given(queries())
-def test_every_metric_is_its_mean_over_all_orders_of_the_tied(query):
+def test_every_metric_is_its_mean_over_all_orders_of_tied_targets(query):
     scores, right, k = query
     ranks = rank(*rows_of_scores([scores]), relevance([right], len(scores)))
     measured = (ranks.recall(k), ranks.first_rank(), ranks.reciprocal_rank(), ranks.average_precision)
@@ -67,7 +67,7 @@ def test_every_metric_is_its_mean_over_all_orders_of_the_tied(query):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_blocks_and_many_queries_change_nothing(data):
+def test_block_size_and_number_of_queries_change_no_metric(data):
     """Queries ranked together, a row at a time, equal each query ranked alone."""
     targets = data.draw(st.integers(1, 6))
     count = data.draw(st.integers(1, 7))
@@ -90,7 +90,7 @@ def their_recall(scores, positive, k):
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
-def test_recall_is_clip_benchmarks_where_no_scores_are_tied(k):
+def test_recall_without_ties_is_that_of_clip_benchmark(k):
     images, texts = random_rows(40), random_rows(200, seed=1)
     image_of_text = np.random.default_rng(2).permutation(np.repeat(np.arange(40), 5))
     positive = image_of_text[:, None] == np.arange(40)
@@ -100,7 +100,7 @@ def test_recall_is_clip_benchmarks_where_no_scores_are_tied(k):
     assert measured[f"image_to_text_recall@{k}"] == pytest.approx(their_recall(scores.T, positive.T, k))
 
 
-def test_a_collapsed_encoder_scores_exactly_chance():
+def test_a_collapsed_encoder_scores_exactly_the_random_baseline():
     """Every image and text at one vector: the rows' own order, in which all pairs match, gains nothing."""
     images, texts = np.repeat(random_rows(1, 37), 30, axis=0), np.repeat(random_rows(1, 37, seed=1), 90, axis=0)
     right = Relevance.from_pairs(np.arange(90), np.arange(90) // 3, queries=90, targets=30)
@@ -113,7 +113,7 @@ def test_a_collapsed_encoder_scores_exactly_chance():
         assert ranks.average_precision.tolist() == chance.average_precision.tolist()
 
 
-def test_chance_is_what_random_orders_give():
+def test_the_random_baseline_is_the_mean_over_random_orders():
     """Five right among 40: 20,000 random orders agree with the closed forms within four standard errors."""
     random = np.random.default_rng(0)
     hits = random.permuted(np.tile(np.arange(40) < 5, (20_000, 1)), axis=1)
@@ -130,14 +130,14 @@ def test_chance_is_what_random_orders_give():
         assert abs(drawn.mean() - exact[0]) < 4 * drawn.std() / np.sqrt(len(drawn))
 
 
-def test_chance_of_one_right_answer_is_k_of_n():
+def test_the_random_baseline_of_one_relevant_target_is_k_of_n():
     chance = Ranks.from_random_order(np.array([1]), 300)
     assert [chance.recall(k)[0] for k in (1, 10, 300)] == pytest.approx([1 / 300, 10 / 300, 1])
     assert chance.first_rank()[0] == 150.5
     assert chance.average_precision[0] == pytest.approx(1 / 300)
 
 
-def test_recall_keeps_its_digits_with_many_tied():
+def test_recall_is_accurate_with_many_ties():
     """100,000 tied, 1,000 right, 10 taken: against the product of exact integer ratios."""
     chance = Ranks.from_random_order(np.array([1000]), 100_000)
     miss = np.prod([(99_000 - i) / (100_000 - i) for i in range(10)])
@@ -145,7 +145,7 @@ def test_recall_keeps_its_digits_with_many_tied():
     assert chance.recall(99_001)[0] == 1.0
 
 
-def test_the_reciprocal_rank_behind_many_better_ones_keeps_its_digits():
+def test_reciprocal_rank_is_accurate_behind_many_better_targets():
     """A tied group behind 10,000 better targets, all but two of it right: against the sum by definition."""
     ranks = Ranks(*(np.array([x]) for x in (10_000, 50, 48, 48)), np.zeros(1), 20_000)
     chances = {1: 48 / 50, 2: 2 / 50 * 48 / 49, 3: 2 / 50 * 1 / 49}
@@ -154,7 +154,7 @@ def test_the_reciprocal_rank_behind_many_better_ones_keeps_its_digits():
 
 @pytest.mark.parametrize("dimension", [3, 37, 512])
 @pytest.mark.parametrize("count", [2, 15, 130])
-def test_equal_targets_tie_wherever_they_stand(dimension, count):
+def test_equal_targets_tie_at_any_position(dimension, count):
     """A matrix product may round the same pair differently in its last columns; copies still tie."""
     distinct = random_rows(count, dimension)
     copies = np.random.default_rng(1).permutation(np.repeat(np.arange(count), 7))
@@ -167,13 +167,13 @@ def test_equal_targets_tie_wherever_they_stand(dimension, count):
     assert ranks.recall(1) == pytest.approx(np.full(count, 1 / 7))
 
 
-def test_equal_rows_finds_the_first_of_each_and_takes_minus_zero_for_zero():
+def test_find_duplicate_rows_returns_the_first_original_and_treats_minus_zero_as_zero():
     rows = np.array([[1, 0], [0, 1], [1, -0.0], [0, 1], [1, 1e-7]], np.float32)
     copies, originals = find_duplicate_rows(rows)
     assert (copies.tolist(), originals.tolist()) == ([2, 3], [0, 1])
 
 
-def test_equal_rows_survives_keys_that_collide(monkeypatch):
+def test_find_duplicate_rows_is_right_when_keys_collide(monkeypatch):
     """With every key the same, rows are still told apart by what they hold."""
 
     class Zeros:
@@ -185,7 +185,7 @@ def test_equal_rows_survives_keys_that_collide(monkeypatch):
     assert (copies.tolist(), originals.tolist()) == ([2], [0])
 
 
-def test_a_pair_said_twice_counts_once_and_swapping_twice_gives_the_relevance_back():
+def test_repeated_pairs_count_once_and_transposing_twice_is_the_identity():
     right = Relevance.from_pairs([0, 1, 1, 0], [2, 0, 1, 2], queries=2, targets=4)
     assert right.answers.tolist() == [1, 2]
     assert right.transpose().answers.tolist() == [1, 1, 1, 0]
@@ -195,7 +195,7 @@ def test_a_pair_said_twice_counts_once_and_swapping_twice_gives_the_relevance_ba
 
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_then_reaches_what_a_product_of_matrices_reaches(data):
+def test_compose_is_a_product_of_boolean_matrices(data):
     first = data.draw(st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=4))
     second = data.draw(st.lists(st.sets(st.integers(0, 4)), min_size=4, max_size=4))
     reached = relevance(first, 4).compose(relevance(second, 5))
@@ -203,28 +203,28 @@ def test_then_reaches_what_a_product_of_matrices_reaches(data):
     assert [part.tolist() for part in np.split(reached.ids, reached.offsets[1:-1])] == expected
 
 
-def test_a_single_image_with_its_text_is_always_found():
+def test_a_single_pair_has_full_recall():
     row = random_rows(1)
     assert set(recall_from_rows(row, row, [0]).values()) == {1.0}
 
 
-def test_images_without_a_text_are_ranked_but_never_asked():
+def test_images_without_a_text_are_ranked_but_are_no_queries():
     images = np.eye(4, dtype=np.float32)
     figures = recall_from_rows(images, images[:2], [0, 3], ks=(1,))
     assert figures == {"text_to_image_recall@1": 0.5, "image_to_text_recall@1": 0.75, "mean_recall": 0.625}
 
 
-def test_a_shared_text_is_right_for_each_of_its_images():
+def test_a_shared_text_is_relevant_to_each_of_its_images():
     images, texts = np.eye(3, dtype=np.float32), np.array([[0, 1, 0], [0, 0, 1]], np.float32)
     right = Relevance.from_pairs([0, 0, 1], [0, 1, 2], queries=2, targets=3)
     assert recall_both_ways(images, texts, right, ks=(1,))["text_to_image_recall@1"] == 1.0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_vector_that_is_no_number_is_refused(bad):
+def test_a_nan_vector_is_an_error(bad):
     rows = random_rows(3)
     rows[1, 2] = bad
-    with pytest.raises(EvaluationError, match="NaN or an infinity"):
+    with pytest.raises(EvaluationError, match="contains NaN or infinity"):
         recall_from_rows(rows, random_rows(3), [0, 1, 2])
 
 
@@ -234,18 +234,18 @@ def test_a_vector_that_is_no_number_is_refused(bad):
         (random_rows(3), random_rows(3, 8), [0, 1, 2], "dimension 8, targets 16"),
         (random_rows(3), random_rows(3), [0, 1, 3], "outside 0 to 2"),
         (random_rows(3), random_rows(3), [0, 1, -1], "outside 0 to 2"),
-        (random_rows(3), random_rows(0), [], "needs a right answer"),
+        (random_rows(3), random_rows(0), [], "needs a relevant target"),
         (random_rows(3)[0], random_rows(3), [0, 0, 0], "a matrix"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_with_the_reason(*, images, texts, image_of_text, message):
+def test_mismatched_inputs_are_an_error_with_the_reason(*, images, texts, image_of_text, message):
     with pytest.raises(EvaluationError, match=message):
         recall_from_rows(images, texts, image_of_text)
 
 
-def test_a_query_without_a_right_answer_and_a_relevance_of_other_rows_are_refused():
+def test_a_query_without_relevant_targets_and_a_mismatched_relevance_are_errors():
     rows = random_rows(3)
-    with pytest.raises(EvaluationError, match="Every query needs a right answer"):
+    with pytest.raises(EvaluationError, match="Every query needs a relevant target"):
         rank(rows, rows, Relevance.from_pairs([0, 1], [0, 1], queries=3, targets=3))
     with pytest.raises(EvaluationError, match="relevance is of 2 queries and 3 targets"):
         rank(rows, rows, Relevance.from_pairs([0, 1], [0, 1], queries=2, targets=3))

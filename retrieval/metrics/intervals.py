@@ -1,7 +1,7 @@
-"""How sure a measured figure is: bootstrap intervals over items, as pure functions of per-query values.
+"""Bootstrap intervals over items, as pure functions of per-query values.
 
-Items are resampled with replacement, each with all of its queries: captions of one picture rise and fall together, so
-resampling captions one by one would make intervals too narrow. The targets stay as they are.
+Items are resampled with replacement, each with all of its queries: the captions of one picture are correlated, so
+resampling single captions would make intervals too narrow. The targets stay fixed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from retrieval.metrics import Floats, Ids
 
 CONFIDENCE = 0.95
-DRAW_BLOCK = 1 << 19  # draws held at once: 4 MB of counts
+DRAW_BLOCK = 1 << 19  # draws in memory at once: 4 MB of counts
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured value with the interval that holds the true one in 95 of 100 samples of items; NaN for none."""
+    """A value with its 95 % confidence interval; NaN for no interval."""
 
     value: float
     low: float
@@ -32,24 +32,24 @@ class Estimate:
 
 
 def paired_difference(before: Floats, after: Floats, *, items: Ids, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of `after - before` over the same queries, with its interval; an improvement when `low` is above 0.
+    """Return the mean of `after - before` over the same queries; an improvement where `low` is above 0.
 
-    Both are compared within each query, so what makes a query hard for both cancels out: the interval is far narrower
-    than those of the two means.
+    The comparison is paired, so what makes a query hard for both cancels out: the interval is far narrower than those
+    of the two means.
 
     Args:
         before: (q,) the value of each query, such as `Ranks.recall(10)`.
-        after: (q,) the same queries, in the same order, with the other encoder.
-        items: (q,) the number of the item that each query belongs to.
-        resamples: how many samples of the items to draw.
-        seed: of the draws.
+        after: (q,) the values of the same queries with the other encoder.
+        items: (q,) the item that each query belongs to.
+        resamples: The number of bootstrap samples.
+        seed: Seed of the samples.
 
     Raises:
-        EvaluationError: when the three do not have one length, or there are no queries.
+        EvaluationError: The three have different lengths, or there are no queries.
     """
     if not len(before) == len(after) == len(items) or not len(items):
         lengths = f"{len(before)}, {len(after)} and {len(items)}"
-        raise EvaluationError(f"A paired difference needs values and items of the same queries, got {lengths} of them.")
+        raise EvaluationError(f"A paired difference needs values and items of the same queries, not {lengths} of them.")
     values = after - before
     count = int(items.max()) + 1
     sample = bootstrap_means(values, items, count=count, resamples=resamples, seed=seed)
@@ -57,17 +57,17 @@ def paired_difference(before: Floats, after: Floats, *, items: Ids, resamples: i
 
 
 def bootstrap_means(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
-    """Means of the values on samples of the items: (resamples,), or (resamples, m) for values (q, m).
+    """Return the means of the values on samples of the items: (resamples,), or (resamples, m) for values (q, m).
 
     Calls with the same `count`, `resamples` and `seed` draw the same items, so sums over several calls are samples too.
-    A sample that holds no query at all gives NaN.
+    A sample without a query gives NaN.
 
     Args:
         values: (q,) or (q, m), one or several values of each query.
-        items: (q,) the number of the item that each query belongs to.
-        count: how many items there are; those without a query are drawn all the same.
-        resamples: how many samples to draw.
-        seed: of the draws.
+        items: (q,) the item that each query belongs to.
+        count: The number of items, those without a query included.
+        resamples: The number of samples.
+        seed: Seed of the samples.
     """
     columns = [*values.reshape(len(values), -1).T, np.ones(len(values))]
     sums = np.stack([np.bincount(items, column, minlength=count) for column in columns], axis=1)  # (count, m + 1)
@@ -78,7 +78,7 @@ def bootstrap_means(values: Floats, items: Ids, *, count: int, resamples: int, s
 
 
 def bootstrap_medians(values: Floats, items: Ids, *, count: int, resamples: int, seed: int) -> Floats:
-    """Medians of the values (q,) on the samples that `bootstrap_means` takes with the same arguments: (resamples,)."""
+    """Return the medians of the values (q,) on the samples that `bootstrap_means` draws: (resamples,)."""
     order = np.argsort(values, kind="stable")
     ordered, item_of = values[order], items[order]
     medians = [_weighted_median(ordered, drawn[:, item_of]) for drawn in _draws(count, resamples, seed)]
@@ -86,9 +86,9 @@ def bootstrap_medians(values: Floats, items: Ids, *, count: int, resamples: int,
 
 
 def estimate(value: float, sample: Floats, *, items: Ids) -> Estimate:
-    """The value with the percentile interval of its resampled values; NaN where there are none.
+    """Return the value with the percentile interval of its bootstrap sample.
 
-    Nor is there one where all queries belong to one item (q,): each sample is that item, whatever others would do.
+    There is none (NaN) where the sample is empty, or all queries belong to one item: every sample is that item.
     """
     known = sample[~np.isnan(sample)]
     if not len(known) or (items == items[0]).all():
@@ -98,7 +98,7 @@ def estimate(value: float, sample: Floats, *, items: Ids) -> Estimate:
 
 
 def _draws(count: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Blocks (b, count) of how often each item was drawn, `resamples` rows in all."""
+    """Yield blocks (b, count) of how often each item was drawn, `resamples` rows in all."""
     random = np.random.default_rng(seed)
     step = max(1, DRAW_BLOCK // count)
     for start in range(0, resamples, step):
@@ -108,7 +108,7 @@ def _draws(count: int, resamples: int, seed: int) -> Iterator[Floats]:
 
 
 def _weighted_median(ordered: Floats, weights: Floats) -> Floats:
-    """Median of the ascending values (q,) when each is there `weights` (b, q) times: (b,)."""
+    """Return the medians (b,) of the ascending values (q,), each repeated `weights` (b, q) times."""
     upto = np.cumsum(weights, axis=1)
     half = upto[:, -1:] / 2
     last = len(ordered) - 1

@@ -1,8 +1,8 @@
-"""Expectations over a random order of targets that share one score, in closed form where there is one.
+"""Expectations over a random order of targets of equal score, in closed form where there is one.
 
-All arrays are of one shape, an entry for each case: `better` targets score higher, `tied` share the score, and `right`
-of those are right. The positions of the right ones among the tied are a random draw without replacement, so these are
-hypergeometric probabilities.
+All arrays have one shape, an entry for each case: `better` targets score higher, `tied` have the same score, and
+`right` of those are relevant. The positions of the relevant ones among the tied are drawn without replacement, so these
+are hypergeometric probabilities.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def precision_sum(better: Ids, tied: Ids, right: Ids, *, before: Ids, answers: Ids) -> Floats:
-    """The expected sum of precision at i over the right targets at ranks i <= answers within one group of ties.
+    """Return the expected sum of precision at i over the relevant targets at ranks i <= answers of one group of ties.
 
-    Position j of the group (rank i = better + j) holds a right target with probability right / tied; given that, the
-    expected number of right targets up to it is before + 1 + (j - 1) (right - 1) / (tied - 1). Summed over j.
+    Position j of the group (rank i = better + j) is relevant with probability right / tied; given that, the expected
+    number of relevant targets up to it is before + 1 + (j - 1) (right - 1) / (tied - 1). Summed over j.
     """
     harmonic = _harmonic(int(answers.max(initial=0)))
     first, last = np.minimum(better, answers), np.minimum(better + tied, answers)
@@ -30,7 +30,7 @@ def precision_sum(better: Ids, tied: Ids, right: Ids, *, before: Ids, answers: I
 
 
 def miss_probability(tied: Ids, right: Ids, taken: Ids) -> Floats:
-    """C(tied - right, taken) / C(tied, taken): the chance that `taken` of `tied` in random order miss all `right`."""
+    """C(tied - right, taken) / C(tied, taken): the probability that `taken` of `tied` contain no relevant one."""
     fewer, more = np.minimum(right, taken), np.maximum(right, taken)  # the ratio is symmetric in the two
     result = np.ones(len(tied))
     for step in range(int(fewer.max(initial=0))):
@@ -49,20 +49,20 @@ def reciprocal_rank(better: Ids, tied: Ids, right: Ids) -> Floats:
 
 
 def _late_reciprocal_rank(better: Ids, tied: Ids, right: Ids) -> Floats:
-    """The same by summing over J, for any `better`: the closed form loses its digits where better is large."""
+    """Sum over J, for any `better`: the closed form loses its digits where better is large."""
     result = np.zeros(len(better))
-    chance = right / tied  # P(J = 1)
+    probability = right / tied  # P(J = 1)
     alive = np.arange(len(better))
     position = 1
     while len(alive):
-        result[alive] += chance[alive] / (better[alive] + position)
+        result[alive] += probability[alive] / (better[alive] + position)
         alive = alive[position <= tied[alive] - right[alive]]
         # P(J = j + 1) / P(J = j) = (tied - right - j + 1) / (tied - j)
-        chance[alive] *= (tied[alive] - right[alive] - position + 1) / (tied[alive] - position)
+        probability[alive] *= (tied[alive] - right[alive] - position + 1) / (tied[alive] - position)
         position += 1
     return result
 
 
 def _harmonic(count: int) -> Floats:
-    """The harmonic numbers H(0) to H(count)."""
+    """Return the harmonic numbers H(0) to H(count)."""
     return np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count + 1))])

@@ -1,22 +1,24 @@
-"""Figures as SVG text, readable on light and on dark ground."""
+"""Figures as SVG text, readable on light and dark backgrounds."""
 
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_INK: Final = "#717273"  # stands for the reader's text colour until the SVG is written
+_INK: Final = "#717273"  # placeholder of the reader's text color
 _STYLE: Final = "<style>svg{color:#585a64}@media(prefers-color-scheme:dark){svg{color:#b6b8c2}}</style>"
 _COLORS: Final = ("#4c78d6", "#d9822b", "#3fa27c", "#b45fc0")
-_FEW: Final = 8
+_FEW_TICKS: Final = 8
 _MARKERS: Final = ("o", "s", "^", "D")
 
 
-def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[int, float] | None = None) -> str:
-    """SVG of recall@K over K, a curve for each named direction.
+def recall_plot(
+    curves: Mapping[str, Mapping[int, float]], *, random_baseline: Mapping[int, float] | None = None
+) -> str:
+    """Return an SVG of recall@K over K, a curve for each named direction.
 
     Args:
-        curves: for each name, the recall in [0, 1] at each K.
-        chance: recall at each K of a random order, drawn dashed.
+        curves: For each name, the recall in [0, 1] at each K.
+        random_baseline: Recall at each K of a random order, drawn dashed.
     """
     from matplotlib.figure import Figure
 
@@ -24,9 +26,14 @@ def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[in
     axes = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):
         _draw(axes, curve, label=name, color=_COLORS[number % len(_COLORS)], marker=_MARKERS[number % len(_MARKERS)])
-    if chance:
-        _draw(axes, chance, label="chance", color=_INK, linestyle="--", linewidth=1.2)
-    _dress(axes, ks=sorted({k for curve in (*curves.values(), chance or {}) for k in curve}))
+    if random_baseline:
+        _draw(axes, random_baseline, label="random", color=_INK, linestyle="--", linewidth=1.2)
+    ticks = _ticks(sorted({k for curve in (*curves.values(), random_baseline or {}) for k in curve}))
+    axes.set(xscale="log", ylim=(-0.02, 1.03), xlabel="K", ylabel="recall@K")
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.minorticks_off()
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
+    _apply_theme(axes)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=_INK)
     return _as_svg(figure)
 
@@ -34,13 +41,13 @@ def recall_plot(curves: Mapping[str, Mapping[int, float]], *, chance: Mapping[in
 def step_plot(
     curves: Mapping[str, Mapping[int, float]], *, label: str, least: float | None = None, most: float | None = None
 ) -> str:
-    """SVG of what happened step by step, a curve for each name.
+    """Return an SVG of values over steps, a curve for each name.
 
     Args:
-        curves: for each name, the value at each step.
-        label: of the vertical axis.
-        least: where that begins; None for what the values need.
-        most: where it ends.
+        curves: For each name, the value at each step.
+        label: Label of the vertical axis.
+        least: Lower end of the axis; None for automatic.
+        most: Upper end of the axis; None for automatic.
     """
     from matplotlib.figure import Figure
 
@@ -53,7 +60,7 @@ def step_plot(
     axes.set(xlabel="step", ylabel=label)
     if least is not None or most is not None:
         axes.set_ylim(least, most)
-    _ink(axes)
+    _apply_theme(axes)
     if len(curves) > 1:
         figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=_INK, fontsize="small")
     return _as_svg(figure)
@@ -66,20 +73,12 @@ def _draw(axes: Any, curve: Mapping[int, float], *, label: str, color: str, **st
 
 
 def _ticks(ks: Sequence[int]) -> list[int]:
-    """Every K where they are few, else 1, 2, 5, 10, 20, 50 and so on."""
-    return list(ks) if len(ks) <= _FEW else [k for k in ks if str(k).rstrip("0") in {"1", "2", "5"}]
+    """Return every K where they are few, else 1, 2, 5, 10, 20, 50 and so on."""
+    return list(ks) if len(ks) <= _FEW_TICKS else [k for k in ks if str(k).rstrip("0") in {"1", "2", "5"}]
 
 
-def _dress(axes: Any, *, ks: Sequence[int]) -> None:
-    axes.set(xscale="log", ylim=(-0.02, 1.03), xlabel="K", ylabel="recall@K")
-    axes.set_xticks(_ticks(ks), [str(k) for k in _ticks(ks)])
-    axes.minorticks_off()
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
-    _ink(axes)
-
-
-def _ink(axes: Any) -> None:
-    """Lines and letters in the reader's own colours."""
+def _apply_theme(axes: Any) -> None:
+    """Draw lines and labels in the reader's text color."""
     axes.grid(color=_INK, alpha=0.25, linewidth=0.8)
     axes.patch.set_alpha(0)
     axes.tick_params(colors=_INK, length=0)
@@ -91,7 +90,7 @@ def _ink(axes: Any) -> None:
 
 
 def _as_svg(figure: Any) -> str:
-    """The same figure gives the same text; letters stay letters, in the reader's own typeface."""
+    """Return the SVG text, equal for equal figures; text stays text, in the reader's own typeface."""
     from matplotlib import rc_context
 
     file = io.StringIO()

@@ -71,7 +71,7 @@ def test_a_hit_shows_its_picture_caption_score_rank_and_attributes(photo):
     assert {"1 · MH01", "0.123", "a red mug", "52", "black, gray", "red mug"} <= set(page.texts)
 
 
-def test_hits_stand_in_the_order_given():
+def test_hits_keep_their_order():
     hits = [Found(id=f"p{number}", score=1 - number / 10) for number in range(5)]
     page = Page(contact_sheet("Shop", [Section(text="mug", hits=hits)]))
     assert [text for text in page.texts if "·" in text] == [f"{rank} · p{rank - 1}" for rank in range(1, 6)]
@@ -119,7 +119,7 @@ def test_a_damaged_picture_is_a_placeholder(tmp_path):
     assert "damaged" in thumbnail(path).problem
 
 
-def test_ranked_captions_stand_in_a_list_beside_the_query_picture(photo):
+def test_caption_hits_are_a_list_beside_the_query_picture(photo):
     hits = [Found(caption="a blue hat", target="captions"), Found(caption="a red hat", target="captions")]
     page = Page(contact_sheet("Shop", [Section(image=photo, hits=hits)]))
     assert [attributes["class"] for attributes in page.all("ol")] == ["list"]
@@ -127,18 +127,18 @@ def test_ranked_captions_stand_in_a_list_beside_the_query_picture(photo):
     assert [attributes["alt"] for attributes in page.all("img")] == ["The picture that was asked"]
 
 
-def test_a_mix_shows_each_of_its_parts(photo):
+def test_a_mixed_query_shows_each_of_its_parts(photo):
     section = Section(text="in blue", image=photo, like="p7", minus="stripes", filters=("price<30",), hits=[Found()])
     page = Page(contact_sheet("Shop", [section]))
     assert {"in blue", "like p7", "− stripes", "price<30"} <= set(page.texts)
 
 
-def test_a_query_picture_may_be_open_already():
+def test_a_query_picture_may_be_an_open_image():
     page = Page(contact_sheet("Shop", [Section(image=Image.new("RGBA", (10, 10)), hits=[Found()])]))
     assert page.all("img")[0]["width"] == "10"
 
 
-def test_a_query_without_hits_says_so():
+def test_a_query_without_hits_shows_that_nothing_was_found():
     assert "Nothing found." in Page(contact_sheet("Shop", [Section(text="unicorn")])).texts
 
 
@@ -149,21 +149,21 @@ def test_a_table_has_headers_for_its_rows_and_columns():
     assert "Nothing found." not in page.texts
 
 
-def test_a_figure_is_an_image_in_which_nothing_runs():
+def test_a_figure_is_an_image_in_which_no_script_runs():
     svg = "<svg xmlns='http://www.w3.org/2000/svg'><text>ä</text></svg>"
     (shown,) = Page(contact_sheet("Shop", [Section(heading="Recall", svg=svg)])).all("img")
     assert inline(shown["src"]) == ("data:image/svg+xml", svg.encode())
     assert shown["alt"] == "Recall"
 
 
-def test_every_picture_has_an_alternative_and_the_headings_are_in_order(photo):
+def test_every_picture_has_alternative_text_and_headings_are_in_order(photo):
     page = Page(contact_sheet("Shop", [Section(text="mug", hits=[Found(caption=None, image=str(photo))])]))
     assert [tag for tag, _ in page.elements if re.fullmatch(r"h\d", tag)] == ["h1", "h2"]
     assert [image["alt"] for image in page.all("img")] == ["p1"]
     assert page.all("html") == [{"lang": "en"}]
 
 
-def test_it_follows_the_readers_light_or_dark_and_fits_a_phone():
+def test_the_page_follows_the_color_scheme_and_fits_a_phone():
     text = contact_sheet("Shop", [])
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
@@ -182,7 +182,7 @@ def luminance(color):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_colour_has_the_contrast_that_wcag_asks(scheme):
+def test_every_text_color_has_the_contrast_that_wcag_requires(scheme):
     """4.5 to 1, level AA for text of usual size."""
     named = colors(contact_sheet("Shop", []), scheme)
     pairs = [(ink, ground) for ink in ("ink", "soft") for ground in ("page", "card", "tile")]
@@ -191,7 +191,7 @@ def test_every_text_colour_has_the_contrast_that_wcag_asks(scheme):
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
 
 
-def test_long_texts_are_cut_and_few_attributes_are_shown():
+def test_long_texts_are_shortened_and_few_attributes_are_shown():
     attributes = {f"a{number}": "x" * 5000 for number in range(50)} | {"empty": None}
     text = contact_sheet("Shop", [Section(text="y" * 5000, hits=[Found(caption="z" * 5000, attributes=attributes)])])
     assert text.count("<dt>") == 6

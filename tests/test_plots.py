@@ -12,17 +12,17 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def svg():
-    return recall_plot(CURVES, chance={1: 0.01, 5: 0.05, 10: 0.1})
+    return recall_plot(CURVES, random_baseline={1: 0.01, 5: 0.05, 10: 0.1})
 
 
-def test_it_is_well_formed_and_names_curves_chance_and_ks(svg):
+def test_the_svg_is_well_formed_and_labels_curves_baseline_and_ks(svg):
     root = ET.fromstring(svg)  # noqa: S314 - our own text
     texts = {"".join(element.itertext()).strip() for element in root.iter(f"{SVG}text")}
     assert root.tag == f"{SVG}svg"
-    assert {"text → image", "image → text", "chance", "1", "5", "10", "K", "recall@K"} <= texts
+    assert {"text → image", "image → text", "random", "1", "5", "10", "K", "recall@K"} <= texts
 
 
-def test_a_curve_rises_as_its_figures_do(svg):
+def test_a_curve_rises_with_its_values(svg):
     """SVG's y grows downwards; the first three points of each line are its own."""
     root = ET.fromstring(svg)  # noqa: S314 - our own text
     lines = [path for path in root.iter(f"{SVG}path") if "stroke: #4c78d6" in path.get("style", "")]
@@ -33,21 +33,21 @@ def test_a_curve_rises_as_its_figures_do(svg):
     assert (heights[0] - heights[1]) / (heights[1] - heights[2]) == pytest.approx(3, rel=1e-3)  # .3 and .1 of recall
 
 
-def test_it_takes_the_readers_text_colour_in_light_and_dark(svg):
+def test_the_plot_uses_the_readers_text_color_in_light_and_dark(svg):
     assert "currentColor" in svg
     assert "prefers-color-scheme:dark" in svg
     assert "#717273" not in svg
 
 
-def test_the_same_curves_give_the_same_text(svg):
-    assert recall_plot(CURVES, chance={1: 0.01, 5: 0.05, 10: 0.1}) == svg
+def test_equal_curves_give_equal_svg(svg):
+    assert recall_plot(CURVES, random_baseline={1: 0.01, 5: 0.05, 10: 0.1}) == svg
 
 
-def test_one_curve_without_chance_is_enough():
-    assert "chance" not in recall_plot({"text → image": {1: 1.0}})
+def test_the_random_baseline_is_optional():
+    assert "random" not in recall_plot({"text → image": {1: 1.0}})
 
 
-def test_a_curve_of_many_ks_is_labelled_at_a_few():
+def test_an_axis_of_many_ks_has_few_labels():
     root = ET.fromstring(recall_plot({"text → image": {k: 1 - 1 / k for k in range(1, 51)}}))  # noqa: S314 - our own
     texts = {"".join(element.itertext()).strip() for element in root.iter(f"{SVG}text")}
     assert {text for text in texts if text.isdigit()} - {"0"} == {"1", "2", "5", "10", "20", "50"}

@@ -185,7 +185,7 @@ def demo(folder: Path) -> None:
     """Draw a sample shop, train on it, index it, search it and measure it, all in FOLDER."""
     from retrieval.demo import run_demo
 
-    run_demo(folder, say=click.echo)
+    run_demo(folder, echo=click.echo)
 
 
 def _with_notices(named: Mapping[str, Any]) -> dict[str, Any]:

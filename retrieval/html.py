@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -88,44 +88,32 @@ class Panel:
     svg: str
 
 
-class ShownExample(Protocol):
-    """A query of a training's validation, with where its right answer came before and after."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A validation query with its best right answer, and the wrong answer above that.
 
-    @property
-    def text(self) -> str:
-        """What was asked, or the right answer."""
+    Attributes:
+        text: The query, or the right answer.
+        picture: The right answer, or the query.
+        before: The right answer's rank before training, from 1.
+        after: Its rank by the saved model.
+        instead: What the saved model ranks first, where that is wrong: a picture for a text, a text for a picture.
+    """
 
-    @property
-    def picture(self) -> Picture:
-        """The right answer, or what was asked."""
-
-    @property
-    def before(self) -> float:
-        """Rank of the right answer, from 1."""
-
-    @property
-    def after(self) -> float:
-        """Rank of the right answer, from 1."""
-
-    @property
-    def instead(self) -> Picture | str | None:
-        """What is ranked first, where that is wrong: a picture for a text, a text for a picture."""
+    text: str
+    picture: Picture
+    before: float
+    after: float
+    instead: Picture | str | None
 
 
-class ShownExamples(Protocol):
-    """Examples under a heading."""
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Examples of one direction, "text_to_image" or "image_to_text", under a heading."""
 
-    @property
-    def heading(self) -> str:
-        """What they have in common."""
-
-    @property
-    def way(self) -> str:
-        """Which way was asked, "text_to_image" or "image_to_text"."""
-
-    @property
-    def examples(self) -> Sequence[ShownExample]:
-        """In order."""
+    heading: str
+    way: str
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +138,7 @@ class ReportPage:
     notes: Sequence[str]
     recalls: Table | None
     panels: Sequence[Panel]
-    galleries: Sequence[ShownExamples]
+    galleries: Sequence[Gallery]
     reading: str
     facts: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.files import write_atomically
-from retrieval.html import Panel, Picture, ReportPage, Table, training_report
+from retrieval.html import Example, Gallery, Panel, Picture, ReportPage, Table, training_report
 from retrieval.metrics import KS
 from retrieval.metrics.intervals import Estimate
 from retrieval.plots import step_plot
@@ -37,34 +37,6 @@ _READING: Final = (
     "Sorted by how many times nearer to the top, or farther from it, the best right answer came; ranks are among all"
     " validation images, or all their texts."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A validation query with its best right answer, and the wrong answer above that.
-
-    Attributes:
-        text: The query, or the right answer.
-        picture: The right answer, or the query.
-        before: The right answer's rank at the start.
-        after: Its rank by the saved model.
-        instead: What the saved model ranks first, where that is wrong: an image or a text.
-    """
-
-    text: str
-    picture: Picture
-    before: float
-    after: float
-    instead: Picture | str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """Examples under a heading."""
-
-    heading: str
-    way: str
-    examples: Sequence[Example]
 
 
 def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evaluations | None") -> None:

@@ -72,7 +72,7 @@ def rows_of(run):
     return encoder.encode_prepared(list(pictures)), encoder.encode_texts(["picture 3", "the 4 of all"])
 
 
-def test_a_cnn_of_timm_and_a_bert_are_trained_and_loaded_by_plain_open_clip(pairs, bert, tmp_path):  # noqa: F811
+def test_a_timm_cnn_and_a_bert_are_trained_and_loaded_by_open_clip(pairs, bert, tmp_path):  # noqa: F811
     (tmp_path / "model.json").write_text(json.dumps(with_bert(bert)))
     result = train(pairs, tmp_path / "run", config=fresh(str(tmp_path / "model.json")))
     assert result.steps == 9
@@ -85,7 +85,7 @@ def test_a_cnn_of_timm_and_a_bert_are_trained_and_loaded_by_plain_open_clip(pair
     assert preprocess.transforms[0].size in {32, (32, 32)}
 
 
-def test_a_run_with_a_text_model_of_its_own_may_be_moved(pairs, bert, tmp_path):  # noqa: F811
+def test_a_run_with_a_local_text_model_can_be_moved(pairs, bert, tmp_path):  # noqa: F811
     source = shutil.copytree(bert, tmp_path / "bert")
     train(pairs, tmp_path / "run", config=fresh(with_bert(source)))
     before, fingerprint = rows_of(tmp_path / "run"), load_encoder(tmp_path / "run", device="cpu").text_fingerprint
@@ -99,13 +99,13 @@ def test_a_run_with_a_text_model_of_its_own_may_be_moved(pairs, bert, tmp_path):
     assert load_encoder(tmp_path / "tuned", device="cpu").text_fingerprint != fingerprint
 
 
-def test_a_text_model_on_the_hub_is_not_waited_for(monkeypatch):
+def test_a_text_model_on_the_hub_is_refused_at_once(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(EncoderError, match="hub cannot be reached for someone/bert"):
         create_model(fresh(with_bert("someone/bert")))
 
 
-def test_layers_of_a_bert_are_blocks(bert):
+def test_bert_layers_have_layer_ids(bert):
     model = build_model(with_bert(bert))
     rungs = {name: place.layer_id for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.transformer.embeddings.word_embeddings.weight"] == 0
@@ -113,7 +113,7 @@ def test_layers_of_a_bert_are_blocks(bert):
     assert rungs["text.proj.weight"] == 3
 
 
-def test_both_towers_start_from_the_weights_of_local_files_and_heads_at_random(bert, tmp_path):
+def test_towers_load_local_weights_and_heads_stay_random(bert, tmp_path):
     torch.manual_seed(9)
     cnn = timm.create_model("test_efficientnet", num_classes=1000)
     save_file(cnn.state_dict(), tmp_path / "cnn.safetensors")
@@ -128,7 +128,7 @@ def test_both_towers_start_from_the_weights_of_local_files_and_heads_at_random(b
     assert all(torch.equal(tensor, given[name]) for name, tensor in trunk.items())
 
 
-def test_a_text_model_with_a_head_gives_its_body(bert, tmp_path):
+def test_the_body_of_a_text_model_with_a_head_is_loaded(bert, tmp_path):
     given = load_file(bert / "model.safetensors")
     save_file(
         {f"bert.{name}": tensor for name, tensor in given.items()} | {"cls.bias": torch.ones(2)},
@@ -175,7 +175,7 @@ def test_the_row_of_an_lstm_is_its_state_at_the_end_token():
     assert torch.allclose(tower(tokens), torch.stack(alone), atol=1e-6)
 
 
-def test_an_lstm_s_layers_are_blocks_and_its_embedding_lies_below():
+def test_lstm_layers_have_layer_ids_above_the_embedding():
     model = build_model(with_lstm(lstm={"width": 8, "embedding": 4, "layers": 2}))
     rungs = {name: place.layer_id for name, place in locate_parameters(model).items() if place.side == "text"}
     assert rungs["text.token_embedding.weight"] == 0
@@ -184,7 +184,7 @@ def test_an_lstm_s_layers_are_blocks_and_its_embedding_lies_below():
     assert rungs["text.proj.weight"] == 3
 
 
-def test_an_lstm_is_tuned_alone_and_its_run_resumes(pairs, tmp_path):  # noqa: F811
+def test_an_lstm_can_be_tuned_alone_and_resumed(pairs, tmp_path):  # noqa: F811
     start = config_of(".", epochs=1)
     train(pairs, tmp_path / "start", config=replace(start, model=with_lstm()))
     config = config_of(tmp_path / "start", tune="text", checkpoint_seconds=0)

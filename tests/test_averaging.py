@@ -19,7 +19,7 @@ from retrieval.train.validation.comparison import QueryRecalls
 from retrieval.train.validation.model_selection import select_last_equal
 
 
-def test_the_moving_average_is_the_closed_form():
+def test_ema_is_the_closed_form():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 3.0)
     ema, values = Ema(model, decay=0.5), []
@@ -36,7 +36,7 @@ def test_the_moving_average_is_the_closed_form():
     assert model.weight.item() == 4.0
 
 
-def test_what_does_not_move_is_the_same_bits_in_every_average():
+def test_frozen_weights_are_the_same_bits_in_every_interpolation():
     """Frozen weights in a mix, and in a model that had others for a while."""
     model = random_model(CONVOLUTIONAL)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -51,7 +51,7 @@ def test_what_does_not_move_is_the_same_bits_in_every_average():
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_mix_lies_on_the_line_between_start_and_end():
+def test_interpolated_weights_lie_between_start_and_end():
     start = {"weight": torch.tensor([1.0, 2.0]), "count": torch.tensor(3)}
     tuned = {"weight": torch.tensor([3.0, 0.0]), "count": torch.tensor(9)}
     assert interpolate_weights(start, tuned, 0.25)["weight"].tolist() == [1.5, 1.5]
@@ -65,7 +65,7 @@ def marks_of(*found, count=200):
     return QueryRecalls(((right, np.arange(count)), (right, np.arange(count))))
 
 
-def test_the_boldest_mix_that_is_as_good_as_the_best_is_chosen():
+def test_the_greatest_alpha_that_is_as_good_as_the_best_is_selected():
     """Of 200 items two more, of which five went and seven came, are noise; twenty more, none of which went, are not."""
     low, noise, best = marks_of(range(100)), marks_of(range(118)), marks_of(range(5, 120), range(120, 125))
     assert select_last_equal([best, noise, low, low]) == 1
@@ -79,7 +79,7 @@ def graded(run, source):
     return {name: figures[name] for name in RECALL_NAMES}
 
 
-def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # noqa: F811
+def test_wise_ft_keeps_the_interpolation_of_start_and_end(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, wise_ft=0.25), validation=pairs)
     end = load_file(RunFolder(tmp_path / "run").checkpoint)
@@ -91,7 +91,7 @@ def test_the_kept_model_is_a_mix_of_the_start_and_the_end(pairs, tmp_path):  # n
     assert "25% of the way from the start, is kept" in result.summary()
 
 
-def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # noqa: F811
+def test_auto_keeps_an_interpolation_that_is_no_worse_than_the_start(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, epochs=10), validation=pairs)
     assert result.alpha in wise_ft_alphas(TrainConfig(image_blocks=0, tune="both"))
@@ -110,11 +110,11 @@ def test_auto_keeps_a_mix_that_is_no_worse_than_the_start(pairs, tmp_path):  # n
         ({"tune": "text"}, 0.4),
     ],
 )
-def test_the_more_is_learned_the_more_careful_are_the_mixes(settings, boldest):
+def test_alphas_are_smaller_where_more_is_tuned(settings, boldest):
     assert max(wise_ft_alphas(TrainConfig(**settings))) == boldest
 
 
-def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F811
+def test_without_validation_a_small_alpha_is_kept(pairs, tmp_path):  # noqa: F811
     """Of few pictures nothing is held out, and few pictures make a model forget most."""
     start = write_model(tmp_path / "start", TINY)
     result = train(pairs, tmp_path / "run", config=config_of(start, tune="both"))
@@ -126,7 +126,7 @@ def test_without_validation_a_careful_mix_is_kept(pairs, tmp_path):  # noqa: F81
     assert "not validated: the last model, 20% of the way from the start, is kept" in result.summary()
 
 
-def test_without_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F811
+def test_runs_from_random_weights_interpolate_nothing(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     fresh = replace(config_of(start), model=TINY)
     assert train(pairs, tmp_path / "fresh", config=fresh, validation=pairs).alpha is None
@@ -134,7 +134,7 @@ def test_without_a_trained_start_nothing_is_mixed(pairs, tmp_path):  # noqa: F81
 
 
 @pytest.mark.parametrize("settings", [{"ema": 0.9}, {"ema": 0.9, "wise_ft": "off"}, {"lora_rank": 2}, {"patience": 1}])
-def test_a_run_with_averages_resumes_to_the_same_bits(pairs, tmp_path, settings):  # noqa: F811
+def test_a_run_with_averaging_resumes_to_the_same_bits(pairs, tmp_path, settings):  # noqa: F811
     start = write_model(tmp_path / "start", CONVOLUTIONAL)
     config = config_of(start, checkpoint_seconds=0, **settings)
 
@@ -157,7 +157,7 @@ def test_a_run_with_averages_resumes_to_the_same_bits(pairs, tmp_path, settings)
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_the_average_is_what_is_graded_and_kept(pairs, tmp_path):  # noqa: F811
+def test_the_ema_weights_are_evaluated_and_kept(pairs, tmp_path):  # noqa: F811
     start = write_model(tmp_path / "start", TINY)
     config = config_of(start, ema=0.999, wise_ft="off")
     train(pairs, tmp_path / "run", config=config)
@@ -167,7 +167,7 @@ def test_the_average_is_what_is_graded_and_kept(pairs, tmp_path):  # noqa: F811
     assert not torch.equal(kept["visual.proj"], state["model.visual.proj"])
 
 
-def test_training_stops_after_epochs_that_brought_nothing(pairs, tmp_path):  # noqa: F811
+def test_training_stops_early_after_epochs_without_improvement(pairs, tmp_path):  # noqa: F811
     """A rate so low that no recall changes: after two epochs of that it is over, and stays so."""
     start = write_model(tmp_path / "start", TINY)
     config = config_of(start, epochs=9, patience=2, learning_rate=1e-12, wise_ft="off")

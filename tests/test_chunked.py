@@ -54,19 +54,19 @@ def options_of(kind, *, smoothing, dtype=torch.float64):
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=120, deadline=None)
 @given(cases(), st.sampled_from(EXTRA_POSITIVES), st.sampled_from([0.0, 0.15]), st.booleans())
-def test_any_chunk_size_gives_the_value_and_the_gradients_of_the_whole(kind, case, extra, smoothing, weighted):
+def test_any_chunk_size_gives_the_value_and_gradients_of_the_plain_loss(kind, case, extra, smoothing, weighted):
     positives, chunk, seed = case
     images, texts, weights = batch(len(positives), seed)
     options = options_of(kind, smoothing=smoothing) | {"extra": extra, "weights": weights if weighted else None}
     plain, ours = getattr(plain_losses, kind), getattr(losses, kind)
-    whole = value_and_gradients(plain, (images, texts), positives=positives.matrix(), **options)
+    whole = value_and_gradients(plain, (images, texts), positives=positives.rows(0, len(positives)), **options)
     parts = value_and_gradients(ours, (images, texts), positives=positives, chunk=chunk, **options)
     for mine, theirs in zip(parts, whole, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_positives_and_in_single_precision_the_two_agree_as_well(kind):
+def test_chunked_and_plain_losses_agree_without_positives_in_single_precision(kind):
     images, texts, _ = batch(40, 3, torch.float32)
     options = options_of(kind, smoothing=0.0, dtype=torch.float32)
     whole = value_and_gradients(getattr(losses, kind), (images, texts), **options)
@@ -76,7 +76,7 @@ def test_without_positives_and_in_single_precision_the_two_agree_as_well(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_that_are_all_alike_have_one_hardest_each_both_ways(kind):
+def test_equal_rows_have_one_hardest_negative_each_way(kind):
     """Ties: the first of equals is the hardest, in chunks as in the whole."""
     images, texts = (torch.ones(6, 4, dtype=torch.float64).div(2).requires_grad_() for _ in range(2))
     options = options_of(kind, smoothing=0.0)
@@ -96,19 +96,19 @@ def batches_of_texts(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(batches_of_texts())
-def test_positives_are_the_texts_that_each_picture_may_have(case):
+def test_the_positives_matrix_marks_each_image_s_right_texts(case):
     texts, right = case
     expected = [[text in allowed for text in texts] for allowed in right]
-    assert Positives.from_texts(texts, right).matrix().tolist() == expected
+    assert Positives.from_texts(texts, right).rows(0, len(texts)).tolist() == expected
 
 
 @settings(deadline=None)
 @given(cases())
-def test_rows_of_the_short_form_are_those_of_the_matrix(case):
+def test_rows_of_positives_equal_those_of_the_matrix(case):
     positives, chunk, _ = case
     parts = [positives.rows(start, min(start + chunk, len(positives))) for start in range(0, len(positives), chunk)]
-    assert torch.equal(torch.cat(parts), positives.matrix())
-    assert positives.matrix().diagonal().all()
+    assert torch.equal(torch.cat(parts), positives.rows(0, len(positives)))
+    assert positives.rows(0, len(positives)).diagonal().all()
 
 
 def test_a_loss_without_gradients_is_only_a_value():
@@ -143,7 +143,7 @@ print(learn(4096))
 """
 
 
-def test_a_large_batch_takes_a_fraction_of_the_memory_of_its_scores():
+def test_a_large_batch_takes_a_fraction_of_the_memory_of_its_logits():
     """All its scores are 67 MB, and a plain loss holds several such matrices; a chunk of 128 is 2 MB."""
     told = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
     assert int(told.stdout) < 4096**2 * 4 / 2

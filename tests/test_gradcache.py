@@ -88,7 +88,7 @@ def assert_equal(first, second):
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "sigmoid", "triplet"])
-def test_any_size_of_parts_gives_the_whole_batch_s_gradients_with_dropout_on(loss):
+def test_any_micro_batch_gives_the_gradients_of_the_whole_batch_with_dropout(loss):
     model, batch = model_of(), batch_of()
     if loss == "sigmoid":
         model.logit_bias = torch.nn.Parameter(torch.tensor(-4.0, dtype=torch.float64))
@@ -116,7 +116,7 @@ class Shard(ProcessGroup):
 
 
 @pytest.mark.parametrize("size", [None, 4])
-def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(monkeypatch, size):
+def test_gradients_of_several_processes_add_up_to_the_whole_with_dropout(monkeypatch, size):
     model, batch = model_of(), batch_of(size=22)
     seen = []
     plain = gradcache.compute_loss
@@ -147,7 +147,7 @@ def test_the_gradients_of_several_processes_add_up_to_the_whole_with_dropout_on(
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])
-def test_a_large_batch_takes_its_loss_in_chunks_and_nothing_changes(monkeypatch, loss):
+def test_a_chunked_loss_gives_the_same_gradients(monkeypatch, loss):
     model, batch = model_of(), batch_of(size=12)
     whole = gradients_of(model, batch, loss=loss)
     monkeypatch.setattr(chunked, "_LOGITS_PER_CHUNK", 40)
@@ -155,7 +155,7 @@ def test_a_large_batch_takes_its_loss_in_chunks_and_nothing_changes(monkeypatch,
 
 
 @pytest.mark.gpu
-def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
+def test_half_precision_on_a_gpu_is_near_single_precision_on_the_cpu():
     model, batch = model_of(dropout=False).float(), batch_of(size=24)
     results = []
     for device, kind in (("cpu", "float32"), ("cuda", "auto")):
@@ -167,7 +167,7 @@ def test_a_gpu_in_half_precision_comes_near_the_cpu_in_single():
     assert results[1] == pytest.approx(results[0], rel=0.05)
 
 
-def test_dropout_is_on_and_another_seed_drops_something_else():
+def test_dropout_depends_on_the_step():
     model, batch = model_of(), batch_of(size=12)
     first = gradients_of(model, batch)
     assert gradients_of(model, batch)[0] == first[0]
@@ -181,7 +181,7 @@ def test_dropout_is_on_and_another_seed_drops_something_else():
     assert gradients_of(model, batch)[0] != first[0]
 
 
-def test_batch_normalisation_keeps_its_statistics_in_parts_only():
+def test_batch_norm_statistics_stay_fixed_with_micro_batches_only():
     """In parts the statistics that are there are used and stay, so that every size of parts gives the same."""
     model, batch = model_of(dropout=False, vision=CONVOLUTIONS | {"patch_size": None}), batch_of(size=12, side=32)
     before = model.visual.bn1.running_mean.clone()
@@ -192,7 +192,7 @@ def test_batch_normalisation_keeps_its_statistics_in_parts_only():
     assert not torch.equal(model.visual.bn1.running_mean, before)
 
 
-def test_an_item_loses_the_same_whatever_it_is_batched_with():
+def test_an_item_s_dropout_does_not_depend_on_its_batch():
     keys = item_keys(1, step=2, side=0, items=range(6))
     values = torch.ones(6, 5, 8)
     with ItemDropout(keys):
@@ -203,7 +203,7 @@ def test_an_item_loses_the_same_whatever_it_is_batched_with():
     assert len({tuple(item.flatten().tolist()) for item in together}) == 6
 
 
-def test_what_is_dropped_is_the_asked_share_evenly():
+def test_dropout_has_the_given_probability_everywhere():
     with ItemDropout(item_keys(0, step=0, side=1, items=range(64))):
         kept = torch.nn.functional.dropout(torch.ones(64, 100, 32), 0.3) > 0
     deviation = (0.3 * 0.7 / kept.numel()) ** 0.5
@@ -227,7 +227,7 @@ def test_keys_differ_by_seed_step_side_and_item():
     )
 
 
-def test_a_frozen_tower_gets_no_gradient_in_parts():
+def test_a_frozen_tower_gets_no_gradient_with_micro_batches():
     model, batch = model_of(), batch_of(size=12)
     model.visual.requires_grad_(False)  # noqa: FBT003 (torch's own signature)
     whole, parts = (gradients_of(model, batch, micro_batch=size) for size in (None, 5))
@@ -235,7 +235,7 @@ def test_a_frozen_tower_gets_no_gradient_in_parts():
     assert not any(name.startswith("visual.") for name in parts[1])
 
 
-def test_half_precision_leaves_the_loss_near_and_in_single_precision():
+def test_half_precision_leaves_the_loss_close_and_in_single_precision():
     """bfloat16 has three digits; the loss is taken in float32 whatever the towers run in."""
     model, batch = model_of(dropout=False).float(), batch_of(size=24)
     results = []
@@ -259,7 +259,7 @@ class Follower(ProcessGroup):
 
 
 @pytest.mark.parametrize("said", [True, False])
-def test_all_processes_try_both_kinds_of_number_or_none_does(monkeypatch, said):
+def test_all_processes_time_both_dtypes_or_none_does(monkeypatch, said):
     """A try waits for all processes, and each may find its products otherwise: the leading one decides."""
     monkeypatch.setattr(precision, "fastest_dtype", lambda _: torch.float32 if said else torch.bfloat16)
     monkeypatch.setattr(Follower, "said", float(said))

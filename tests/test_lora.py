@@ -43,7 +43,7 @@ def adapted(config, **settings):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_nothing_changes_before_the_first_step(kind):
+def test_adding_lora_does_not_change_the_rows(kind):
     model = random_model(MODELS[kind])
     before = rows(model)
     freeze(model, CONFIG)
@@ -51,7 +51,7 @@ def test_nothing_changes_before_the_first_step(kind):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_is_saved_is_a_plain_model_with_the_same_rows(kind, tmp_path):
+def test_merged_weights_are_a_plain_model_with_the_same_rows(kind, tmp_path):
     model = adapted(MODELS[kind])
     assert merged_state_dict(model).keys() == random_model(MODELS[kind]).state_dict().keys()
     preprocess = model.visual.preprocess_cfg if hasattr(model.visual, "preprocess_cfg") else {"size": 32}
@@ -64,7 +64,7 @@ def test_what_is_saved_is_a_plain_model_with_the_same_rows(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_plain_weights_go_into_a_model_with_lora_for_a_while(kind):
+def test_plain_weights_can_replace_those_of_a_model_with_lora_temporarily(kind):
     model, other = adapted(MODELS[kind]), random_model(MODELS[kind], seed=7)
     before, wanted = rows(model), rows(other)
     with temporary_weights(model, unmerged_state_dict(model, other.state_dict())):
@@ -72,7 +72,7 @@ def test_plain_weights_go_into_a_model_with_lora_for_a_while(kind):
     assert all(torch.equal(now, then) for now, then in zip(rows(model), before, strict=True))
 
 
-def test_attention_and_mlp_layers_of_every_block_have_thin_matrices_and_gradients():
+def test_attention_and_mlp_layers_of_every_block_have_low_rank_updates_and_gradients():
     model = adapted(TINY)
     set_train_mode(model)
     (model.encode_image(PICTURES).sum() + model.encode_text(TOKENS).sum()).backward()
@@ -90,7 +90,7 @@ def test_attention_and_mlp_layers_of_every_block_have_thin_matrices_and_gradient
     assert all(parameter.requires_grad == (name not in resting) for name, parameter in model.named_parameters())
 
 
-def test_locks_hold_with_lora():
+def test_frozen_towers_and_blocks_get_no_lora():
     assert is_frozen(adapted(TINY, tune="text"), "image")
     blocks = {
         name.split(".")[3]
@@ -105,7 +105,7 @@ def test_locks_hold_with_lora():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_run_with_lora_learns_and_is_loaded_by_plain_open_clip(pairs: Pairs, tmp_path, kind):  # noqa: F811
+def test_a_run_with_lora_learns_and_is_loaded_by_open_clip(pairs: Pairs, tmp_path, kind):  # noqa: F811
     start = write_model(tmp_path / "start", MODELS[kind])
     config = config_of(start, lora_rank=4, epochs=25, wise_ft="off", weight_decay=0.0)
     result = train(pairs, tmp_path / "run", config=config)

@@ -32,26 +32,26 @@ def by_hand(images: torch.Tensor, texts: torch.Tensor, *, scale: float, positive
     return (sum(there) + sum(back)) / (2 * count)
 
 
-def test_rows_that_are_all_alike_cost_the_logarithm_of_the_batch():
+def test_equal_rows_have_a_loss_of_the_logarithm_of_the_batch_size():
     same = rows(1).expand(8, -1)
     assert contrastive(same, same, scale=torch.tensor(17.0)).item() == pytest.approx(math.log(8))
 
 
-def test_orthogonal_pairs_cost_what_the_temperature_leaves():
+def test_orthogonal_pairs_have_the_closed_form_loss():
     """With s_ii = scale and all extra 0 each term is log(1 + (b - 1) exp(-scale))."""
     eye = torch.eye(5, dtype=torch.float64)
     expected = math.log(1 + 4 * math.exp(-3.0))
     assert contrastive(eye, eye, scale=torch.tensor(3.0)).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_shared_texts_it_is_the_loss_of_open_clip():
+def test_without_extra_positives_contrastive_equals_open_clip_s_clip_loss():
     images, texts, scale = rows(9), rows(9, seed=1), torch.tensor(14.0, dtype=torch.float64)
     assert contrastive(images, texts, scale=scale).item() == pytest.approx(
         ClipLoss()(images, texts, scale).item(), rel=1e-12
     )
 
 
-def test_other_right_texts_are_left_out_of_the_sums():
+def test_masked_positives_are_left_out_of_the_sums():
     images, texts = rows(6), rows(6, seed=1)
     positives = torch.eye(6, dtype=torch.bool)
     positives[0, 3] = positives[2, 4] = positives[4, 2] = True  # one of them holds in one direction only
@@ -59,7 +59,7 @@ def test_other_right_texts_are_left_out_of_the_sums():
     assert result.item() == pytest.approx(by_hand(images, texts, scale=8.0, positives=positives), rel=1e-12)
 
 
-def test_the_diagonal_is_right_whatever_the_matrix_says():
+def test_the_diagonal_is_positive_whatever_the_matrix_says():
     images, texts = rows(4), rows(4, seed=1)
     nothing = torch.zeros(4, 4, dtype=torch.bool)
     assert contrastive(images, texts, scale=torch.tensor(5.0), positives=nothing) == contrastive(
@@ -67,7 +67,7 @@ def test_the_diagonal_is_right_whatever_the_matrix_says():
     )
 
 
-def test_pictures_with_one_text_are_not_pushed_away_from_it():
+def test_masked_positives_have_no_gradient():
     """The gradient of the first picture has no part of the second's text where that is right for it too."""
     images, texts = rows(2).requires_grad_(), rows(2, seed=1)
     positives = torch.ones(2, 2, dtype=torch.bool)
@@ -77,12 +77,12 @@ def test_pictures_with_one_text_are_not_pushed_away_from_it():
     assert torch.equal(images.grad, torch.zeros_like(images))
 
 
-def test_one_pair_alone_costs_nothing():
+def test_a_batch_of_one_pair_has_no_loss():
     assert contrastive(rows(1), rows(1, seed=1), scale=torch.tensor(100.0)).item() == 0
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_gradient_is_the_numeric_one(shared):
+def test_the_contrastive_gradient_is_the_numeric_one(shared):
     positives = torch.eye(5, dtype=torch.bool)
     positives[1, 2] = positives[3, 0] = shared
     inputs = (
@@ -93,7 +93,7 @@ def test_the_gradient_is_the_numeric_one(shared):
     assert torch.autograd.gradcheck(lambda i, t, s: contrastive(i, t, scale=s, positives=positives), inputs)
 
 
-def test_the_largest_temperature_stays_finite_in_single_precision():
+def test_the_largest_scale_stays_finite_in_single_precision():
     images, texts = rows(64).float(), -rows(64).float()
     loss = contrastive(images, texts, scale=torch.tensor(100.0))
     assert torch.isfinite(loss)
@@ -108,7 +108,7 @@ def shared(count: int, *pairs: tuple[int, int]) -> torch.Tensor:
     return matrix
 
 
-def test_a_shared_target_is_the_mean_of_the_right_ones():
+def test_a_shared_target_is_spread_evenly_over_the_positives():
     """Each direction is a cross-entropy against targets that lie evenly on what is right."""
     images, texts, positives = rows(6), rows(6, seed=1), shared(6, (0, 3), (2, 4), (2, 5))
     scores = 8.0 * images @ texts.T
@@ -120,7 +120,7 @@ def test_a_shared_target_is_the_mean_of_the_right_ones():
     assert result.item() == pytest.approx(((there + back) / 2).item(), rel=1e-12)
 
 
-def test_of_equal_texts_a_shared_target_is_as_good_as_ones_own():
+def test_for_equal_texts_share_equals_own():
     """The pulls of two pictures on one text add up to the same, shared out or not: only leaving out differs."""
     images, texts = rows(6), rows(6, seed=1)
     texts[3], texts[5] = texts[0], texts[0]
@@ -133,7 +133,7 @@ def test_of_equal_texts_a_shared_target_is_as_good_as_ones_own():
     assert ways[2] < ways[1]
 
 
-def test_what_is_taken_as_its_own_only_is_the_plain_loss():
+def test_own_ignores_extra_positives():
     images, texts, positives = rows(5), rows(5, seed=1), shared(5, (0, 1), (4, 2))
     scale, bias = torch.tensor(6.0), torch.tensor(-3.0)
     for loss, settings in (
@@ -144,7 +144,7 @@ def test_what_is_taken_as_its_own_only_is_the_plain_loss():
         assert loss(images, texts, positives=positives, extra="own", **settings) == loss(images, texts, **settings)
 
 
-def test_smoothing_is_that_of_cross_entropy():
+def test_label_smoothing_is_that_of_cross_entropy():
     images, texts = rows(7), rows(7, seed=1)
     scores = 9.0 * images @ texts.T
     own = torch.arange(7)
@@ -153,7 +153,7 @@ def test_smoothing_is_that_of_cross_entropy():
     assert result.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_smoothing_spreads_nothing_over_what_is_left_out():
+def test_label_smoothing_skips_masked_positives():
     """Two pictures with one text: whatever the smoothing, there is nothing to tell apart."""
     images, texts = rows(2), rows(2, seed=1)
     positives = torch.ones(2, 2, dtype=torch.bool)
@@ -162,14 +162,14 @@ def test_smoothing_spreads_nothing_over_what_is_left_out():
     ).item() == pytest.approx(0, abs=1e-12)
 
 
-def test_without_shared_texts_the_sigmoid_loss_is_that_of_open_clip():
+def test_without_extra_positives_sigmoid_equals_open_clip_s_siglip_loss():
     images, texts = rows(9), rows(9, seed=1)
     scale, bias = torch.tensor(11.0, dtype=torch.float64), torch.tensor(-6.0, dtype=torch.float64)
     expected = SigLipLoss(rank=0, world_size=1)(images, texts, scale, bias)
     assert sigmoid(images, texts, scale=scale, bias=bias).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_orthogonal_pairs_cost_the_sigmoid_loss_what_scale_and_bias_leave():
+def test_orthogonal_pairs_have_the_closed_form_sigmoid_loss():
     """A right pair costs log(1 + exp(-(scale + bias))), each of the b - 1 wrong ones log(1 + exp(bias))."""
     eye = torch.eye(5, dtype=torch.float64)
     loss = sigmoid(eye, eye, scale=torch.tensor(4.0), bias=torch.tensor(-1.0))
@@ -177,7 +177,7 @@ def test_orthogonal_pairs_cost_the_sigmoid_loss_what_scale_and_bias_leave():
 
 
 @pytest.mark.parametrize(("extra", "sign"), [("share", -1), ("own", 1)])
-def test_a_right_pair_besides_its_own_is_left_out_of_the_sigmoid_loss_or_taken_for_right_or_wrong(extra, sign):
+def test_an_extra_positive_is_masked_in_the_sigmoid_loss_or_counts_as_right_or_wrong(extra, sign):
     images, texts, positives = rows(4), rows(4, seed=1), shared(4, (1, 3))
     settings = {"scale": torch.tensor(5.0), "bias": torch.tensor(-2.0), "positives": positives}
     score = 5.0 * float(images[1] @ texts[3]) - 2.0
@@ -186,7 +186,7 @@ def test_a_right_pair_besides_its_own_is_left_out_of_the_sigmoid_loss_or_taken_f
     assert sigmoid(images, texts, extra=extra, **settings).item() == pytest.approx(left_out + term, rel=1e-12)
 
 
-def test_the_hardest_wrong_one_of_each_row_and_column_costs_what_it_reaches_into_the_margin():
+def test_triplet_takes_the_hardest_negative_of_each_row_and_column():
     """Scores by hand: pictures are unit vectors, so the scores are the texts' own numbers."""
     texts = torch.tensor(
         [[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64
@@ -197,7 +197,7 @@ def test_the_hardest_wrong_one_of_each_row_and_column_costs_what_it_reaches_into
     assert triplet(images, texts, margin=0.25).item() == pytest.approx((sum(there) + sum(back)) / 3, rel=1e-12)
 
 
-def test_what_is_right_is_never_the_hardest_wrong_one():
+def test_positives_are_never_the_hardest_negative():
     texts = torch.tensor([[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64).T
     images, positives = torch.eye(3, dtype=torch.float64), shared(3, (0, 1), (2, 1))
     there = [max(0, 0.25 + 0.1 - 0.9), max(0, 0.25 + 0.2 - 0.7), max(0, 0.25 + 0.3 - 0.5)]
@@ -207,7 +207,7 @@ def test_what_is_right_is_never_the_hardest_wrong_one():
     )
 
 
-def test_nothing_wrong_means_no_hinge_at_all():
+def test_without_negatives_triplet_has_no_loss_and_no_gradient():
     images, texts = rows(3).requires_grad_(), rows(3, seed=1)
     loss = triplet(images, texts, margin=0.2, positives=torch.ones(3, 3, dtype=torch.bool))
     loss.backward()
@@ -227,7 +227,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("extra", ["mask", "share", "own"])
-def test_weights_that_are_all_alike_change_nothing(name, extra):
+def test_equal_weights_change_nothing(name, extra):
     loss, settings = LOSSES[name]
     images, texts, positives = rows(6), rows(6, seed=1), shared(6, (0, 1), (3, 5))
     plain = loss(images, texts, positives=positives, extra=extra, **settings)
@@ -236,7 +236,7 @@ def test_weights_that_are_all_alike_change_nothing(name, extra):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_weighted_loss_is_a_mean_of_what_each_pair_costs(name):
+def test_the_weighted_loss_is_the_weighted_mean_over_pairs(name):
     """With all weight on one pair after the other, and their mean: the loss is linear in the shares of the weight."""
     loss, settings = LOSSES[name]
     images, texts = rows(5), rows(5, seed=1)
@@ -245,7 +245,7 @@ def test_the_weighted_loss_is_a_mean_of_what_each_pair_costs(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_weights_of_nothing_cost_nothing(name):
+def test_zero_weights_give_zero_loss(name):
     loss, settings = LOSSES[name]
     assert loss(rows(3), rows(3, seed=1), weights=torch.zeros(3, dtype=torch.float64), **settings).item() == 0
 

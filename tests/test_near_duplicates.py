@@ -41,25 +41,25 @@ def groups_of(*images):
 
 
 @pytest.mark.parametrize(("scale", "quality"), [(1.0, 60), (0.6, 75), (2.0, 90)])
-def test_a_picture_saved_again_is_a_twin_and_other_pictures_are_not(scale, quality):
+def test_an_image_saved_again_is_a_near_duplicate_and_other_images_are_not(scale, quality):
     images = [drawn(seed).filter(ImageFilter.GaussianBlur(1)) for seed in range(20)]
     again = [saved_again(image, scale=scale, quality=quality) for image in images]
     assert groups_of(*images, *again) == [*range(20), *range(20)]
 
 
-def test_another_colour_makes_another_picture_though_the_hash_is_nearly_the_same():
+def test_images_in_another_colour_are_no_near_duplicates_though_their_hashes_are_close():
     one, other = drawn(3, color="#b02020"), drawn(3, color="#3060a0")
     hashes = [int(hash_image(image)["bits"]) for image in (one, other)]
     assert (hashes[0] ^ hashes[1]).bit_count() <= 16
     assert groups_of(one, other) == [0, 1]
 
 
-def test_flat_pictures_are_twins_only_in_one_colour():
+def test_flat_images_are_near_duplicates_only_in_one_colour():
     flat = [Image.new("RGB", (size, 40), color) for color, size in (("red", 40), ("black", 40), ("red", 50))]
     assert groups_of(*flat) == [0, 1, 0]
 
 
-def test_twins_of_twins_are_one_group():
+def test_near_duplicates_of_near_duplicates_are_one_group():
     """Each picture is a little brighter than the one before: neighbours are twins, the ends are not."""
     base = np.asarray(drawn(5), np.float64)
     images = [Image.fromarray((base * (1 - 0.04 * number)).astype(np.uint8)) for number in range(5)]
@@ -67,7 +67,7 @@ def test_twins_of_twins_are_one_group():
     assert groups_of(*images) == [0] * 5
 
 
-def test_all_pairs_within_the_allowed_bits_are_found_and_no_others():
+def test_all_pairs_within_the_hamming_distance_are_found_and_no_others():
     """Against comparing each with each, over hashes of which many are close; parts that cross bytes included."""
     generator = np.random.default_rng(0)
     base = generator.integers(0, 2**63, 40, dtype=np.uint64)
@@ -87,11 +87,11 @@ def test_all_pairs_within_the_allowed_bits_are_found_and_no_others():
     assert len(oracle) > 200
 
 
-def test_no_pictures_have_no_twins():
+def test_no_images_have_no_groups():
     assert group_near_duplicates(np.array([], PERCEPTUAL_HASH)).tolist() == []
 
 
-def test_pictures_with_near_duplicates_among_those_learned_from_are_found():
+def test_validation_images_with_near_duplicates_in_training_are_found():
     known = np.array([hash_image(drawn(seed)) for seed in range(3)])
     asked = np.array([hash_image(image) for image in (drawn(1), saved_again(drawn(2), scale=1, quality=80), drawn(9))])
     assert _have_twins(asked, known).tolist() == [True, True, False]

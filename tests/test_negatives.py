@@ -18,7 +18,7 @@ from retrieval.train.data.sampler import BatchSampler
 from retrieval.train.loop.hard_negatives import prefetch_depth
 
 
-def test_batches_are_prepared_ahead_as_far_as_memory_allows_and_two_in_any_case():
+def test_prefetching_is_bounded_by_memory_and_holds_two_batches_at_least():
     """Of 512 pictures of 224 by 224 a batch takes 77 MB: 18 of them 1.4 GB. One of 4,096 takes 617 MB."""
     small, large = 512 * 224 * 224 * 3, 4096 * 224 * 224 * 3
     assert prefetch_depth(16, batch_bytes=small, memory=2**32) == 18
@@ -50,7 +50,7 @@ def cases(draw):
 
 @settings(deadline=None)
 @given(cases())
-def test_hard_ones_are_the_nearest_wrong_ones_below_the_cap(case):
+def test_mined_negatives_are_the_nearest_wrong_texts_below_the_relative_score(case):
     """Against a loop over all texts."""
     captions, right, seed = case
     pictures, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
@@ -80,7 +80,7 @@ def tables(draw):
 
 @settings(deadline=None)
 @given(tables())
-def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
+def test_an_epoch_with_hard_negatives_shows_every_image_once(case):
     order, captions, hard, sizes, share = case
     shown, drawn = place_hard_negatives(order, captions, negatives=hard, sizes=sizes, fraction=share)
     assert sorted(shown.tolist()) == list(range(len(order)))
@@ -89,7 +89,7 @@ def test_an_epoch_with_hard_ones_shows_every_picture_once(case):
     assert all((place, int(drawn[place])) in known for place in changed.tolist())
 
 
-def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
+def test_a_fraction_of_each_batch_is_hard_negatives_of_the_rest():
     """Forty pictures in ten families of four: a batch of eight is four anchors and what is hard for them."""
     count = 40
     pictures = np.full((count, NEGATIVES_PER_IMAGE), -1)
@@ -110,7 +110,7 @@ def test_the_share_of_a_batch_is_made_of_neighbours_of_the_rest():
     assert sum(map(met, batches.tolist())) > 3 * sum(map(met, plain.tolist()))
 
 
-def test_without_a_share_or_without_neighbours_the_order_stays():
+def test_without_a_fraction_or_negatives_the_order_stays():
     order, captions = np.random.default_rng(0).permutation(10), np.arange(10) % 2
     none = HardNegatives(np.full((10, NEGATIVES_PER_IMAGE), -1), np.full((10, NEGATIVES_PER_IMAGE), -1))
     all_of_them = HardNegatives(
@@ -122,7 +122,7 @@ def test_without_a_share_or_without_neighbours_the_order_stays():
         assert np.array_equal(drawn, captions)
 
 
-def test_a_schedule_with_hard_ones_is_a_function_of_seed_step_and_table():
+def test_batches_with_hard_negatives_depend_on_seed_step_and_table_alone():
     hard = HardNegatives(np.tile(np.arange(NEGATIVES_PER_IMAGE), (30, 1)), np.ones((30, NEGATIVES_PER_IMAGE), np.int64))
     samplers = [BatchSampler((2,) * 30, 8, 4, negatives=hard, negative_fraction=0.5) for _ in range(2)]
     for step in (5, 0, 5, 3):
@@ -133,7 +133,7 @@ def test_a_schedule_with_hard_ones_is_a_function_of_seed_step_and_table():
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_in_a_batch_a_neighbour_s_hard_text_is_the_one_that_is_drawn(share):
+def test_a_hard_negative_comes_with_the_caption_that_was_mined(share):
     random = np.random.default_rng(2)
     hard = HardNegatives(
         (np.arange(24)[:, None] + 1 + np.arange(NEGATIVES_PER_IMAGE)) % 24,

@@ -46,7 +46,7 @@ TOWERS = {
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_every_kind_of_image_tower_has_its_blocks_in_order_and_its_head(kind):
+def test_every_kind_of_image_tower_has_layer_ids_in_order_and_a_head(kind):
     config, blocks, head = TOWERS[kind]
     found = {name: place for name, place in locate_parameters(random_model(config)).items() if place.side == "image"}
     assert {place.last_layer_id for place in found.values()} == {blocks + 1}
@@ -69,7 +69,7 @@ def moved_by(settings, config=RESNET):
     return trainable_parameters(random_model(config), replace(CONFIG, **settings))
 
 
-def test_tune_names_the_towers_that_move_and_the_temperature_always_does():
+def test_tune_selects_the_trained_towers_and_always_the_temperature():
     every = set(dict(random_model(RESNET).named_parameters()))
     image = {name for name in every if name.startswith("visual.")}
     heads = {"visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias", "text_projection"}
@@ -79,7 +79,7 @@ def test_tune_names_the_towers_that_move_and_the_temperature_always_does():
     assert moved_by({"tune": "heads"}) == heads | {"logit_scale"}
 
 
-def test_the_last_blocks_move_with_all_that_is_above_them():
+def test_the_last_blocks_are_trained_with_everything_above_them():
     names = moved_by({"image_blocks": 1, "text_blocks": 0})
     image = {name.split(".")[1] for name in names if name.startswith("visual.")}
     assert image == {"layer4", "attnpool"}
@@ -91,13 +91,13 @@ def test_the_last_blocks_move_with_all_that_is_above_them():
     }
 
 
-def test_more_blocks_than_there_are_is_an_error():
+def test_more_blocks_than_a_tower_has_are_an_error():
     assert "visual.conv1.weight" not in moved_by({"image_blocks": 4})
     with pytest.raises(TrainingError, match="image_blocks is 5, but the image tower of this model has 4 blocks"):
         moved_by({"image_blocks": 5})
 
 
-def test_frozen_parts_have_no_gradient_no_dropout_and_keep_their_statistics():
+def test_frozen_modules_have_no_gradient_no_dropout_and_fixed_batch_statistics():
     config = timm("test_efficientnet", timm_drop=0.5)
     model = random_model(config)
     freeze(model, replace(CONFIG, tune="both", image_blocks=1))
@@ -128,7 +128,7 @@ def groups_of(settings, config=RESNET):
     return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
 
 
-def test_norms_biases_and_the_temperature_do_not_decay():
+def test_norms_biases_and_the_temperature_have_no_weight_decay():
     groups = groups_of({"weight_decay": 0.3})
     decay = {name: group["weight_decay"] for name, group in groups.items()}
     assert decay.keys() == set(dict(random_model(RESNET).named_parameters()))
@@ -136,7 +136,7 @@ def test_norms_biases_and_the_temperature_do_not_decay():
     assert decay["visual.bn1.weight"] == decay["ln_final.bias"] == decay["logit_scale"] == 0
 
 
-def test_the_learning_rate_falls_by_the_layer_decay_a_block_and_heads_have_their_own():
+def test_layer_decay_scales_the_learning_rate_and_heads_have_their_own():
     shares = {
         name: group["lr_scale"]
         for name, group in groups_of(
@@ -151,5 +151,5 @@ def test_the_learning_rate_falls_by_the_layer_decay_a_block_and_heads_have_their
     assert shares["visual.attnpool.c_proj.weight"] == shares["text_projection"] == pytest.approx(10)
 
 
-def test_what_is_frozen_is_not_in_the_optimizer():
+def test_frozen_parameters_are_not_in_the_optimizer():
     assert groups_of({"tune": "heads"}).keys() == moved_by({"tune": "heads"})

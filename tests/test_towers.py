@@ -62,9 +62,7 @@ def weights(folder):
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize(("tune", "kept", "moved"), [("text", "image", "text"), ("image", "text", "image")])
-def test_a_tower_that_is_not_tuned_keeps_its_weights_statistics_and_fingerprint(
-    pairs, tmp_path, kind, tune, kept, moved
-):
+def test_a_frozen_tower_keeps_its_weights_statistics_and_fingerprint(pairs, tmp_path, kind, tune, kept, moved):
     start = write_model(tmp_path / "start", MODELS[kind])
     result = train(pairs, tmp_path / "run", config=config_of(start, tune=tune))
     assert result.steps == 9
@@ -78,7 +76,7 @@ def test_a_tower_that_is_not_tuned_keeps_its_weights_statistics_and_fingerprint(
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_tuning_the_heads_moves_nothing_else(pairs, tmp_path, kind):
+def test_tuning_the_heads_changes_nothing_else(pairs, tmp_path, kind):
     start = write_model(tmp_path / "start", MODELS[kind])
     train(pairs, tmp_path / "run", config=config_of(start, tune="heads"))
     old, new = weights(start), weights(tmp_path / "run")
@@ -87,7 +85,7 @@ def test_tuning_the_heads_moves_nothing_else(pairs, tmp_path, kind):
 
 
 @pytest.mark.parametrize("tune", ["text", "heads"])
-def test_frozen_pictures_are_encoded_once(pairs, tmp_path, monkeypatch, tune):
+def test_features_of_a_frozen_tower_are_computed_once(pairs, tmp_path, monkeypatch, tune):
     start = write_model(tmp_path / "start", TINY)
     counted = []
     encode = torch.nn.Module.__call__
@@ -104,7 +102,7 @@ def test_frozen_pictures_are_encoded_once(pairs, tmp_path, monkeypatch, tune):
 
 
 @pytest.mark.parametrize("tune", ["text", "heads"])
-def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(pairs, tmp_path, monkeypatch, tune):
+def test_ctrl_c_stops_the_precomputation_after_the_batch_in_hand(pairs, tmp_path, monkeypatch, tune):
     """24 pictures in batches of 5: after the second one nothing more is encoded, and the run can go on."""
     start = write_model(tmp_path / "start", TINY)
     monkeypatch.setattr(towers_file, "_PRECOMPUTE_BATCH", 5)
@@ -123,7 +121,7 @@ def test_ctrl_c_while_frozen_pictures_are_encoded_is_heard_after_a_few_of_them(p
 
 
 @pytest.mark.parametrize(("tune", "memory"), [("text", 0), ("heads", 0), ("image", 24), ("both", 24)])
-def test_pictures_that_are_shown_once_take_no_memory(pairs, tmp_path, monkeypatch, tune, memory):
+def test_images_that_are_shown_once_are_not_cached(pairs, tmp_path, monkeypatch, tune, memory):
     start = write_model(tmp_path / "start", TINY)
     caches = []
 
@@ -137,7 +135,7 @@ def test_pictures_that_are_shown_once_take_no_memory(pairs, tmp_path, monkeypatc
     assert (caches[0].disk is None) == (memory == 0)
 
 
-def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path, monkeypatch):
+def test_processes_of_one_machine_share_the_memory_budget(pairs, tmp_path, monkeypatch):
     start = write_model(tmp_path / "start", TINY)
     budgets = []
 
@@ -153,7 +151,7 @@ def test_processes_of_one_machine_share_the_memory_for_pictures(pairs, tmp_path,
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("tune", ["text", "image", "heads"])
-def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
+def test_precomputed_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     model = random_model(MODELS[kind])
     freeze(model, with_defaults(TrainConfig(model="a/b", tune=tune)))
     towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -181,7 +179,7 @@ def test_kept_features_give_the_rows_and_gradients_of_the_model(kind, tune):
 
 
 @pytest.mark.parametrize("tune", ["text", "image", "heads"])
-def test_a_run_with_frozen_parts_resumes_to_the_same_bits(pairs, tmp_path, tune):
+def test_a_run_with_a_frozen_tower_resumes_to_the_same_bits(pairs, tmp_path, tune):
     start = write_model(tmp_path / "start", CONVOLUTIONAL)
     config = config_of(start, tune=tune, checkpoint_seconds=0)
 
@@ -197,7 +195,7 @@ def test_a_run_with_frozen_parts_resumes_to_the_same_bits(pairs, tmp_path, tune)
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_text_tower_learns_against_frozen_pictures(pairs, tmp_path):
+def test_a_text_tower_learns_against_a_frozen_image_tower(pairs, tmp_path):
     start = write_model(tmp_path / "start", tiny_config(width=32, image_size=32, context_length=12))
     config = replace(config_of(start, tune="text", epochs=60, batch_size=24), weight_decay=0.0)
     result = train(pairs, tmp_path / "run", config=config, validation=pairs)
@@ -206,7 +204,7 @@ def test_a_text_tower_learns_against_frozen_pictures(pairs, tmp_path):
 
 
 @pytest.mark.parametrize(("keep", "moved"), [(None, False), (False, True)])
-def test_a_trained_model_keeps_its_batch_statistics_unless_told_otherwise(pairs, tmp_path, keep, moved):
+def test_a_pretrained_model_keeps_its_batch_statistics_by_default(pairs, tmp_path, keep, moved):
     start = write_model(tmp_path / "start", CONVOLUTIONAL)
     train(pairs, tmp_path / "run", config=config_of(start, tune="both", freeze_bn_stats=keep))
     old, new = weights(start), weights(tmp_path / "run")

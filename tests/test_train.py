@@ -397,7 +397,7 @@ def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_pat
         ("gone.json", "gone.json cannot be read as an open_clip config"),
         ({"embed_dim": 8}, "it lacks vision_cfg, text_cfg"),
         ({**MODEL, "vision_cfg": {"layer": 3}}, "open_clip cannot build the model"),
-        ("ViT-B-32/no-such-tag", "ViT-B-32/no-such-tag is no trained model"),
+        ("ViT-B-32/no-such-tag", "ViT-B-32/no-such-tag names no trained weights"),
     ],
 )
 def test_a_model_that_there_is_not_is_said_to_be_missing(squares, tmp_path, *, model, message):

@@ -98,7 +98,7 @@ def test_a_run_learns_and_resumes_to_the_same_bits(pairs, tmp_path, settings):
     assert losses[-1] < losses[0]
 
 
-def test_a_sigmoid_run_has_a_bias_that_plain_open_clip_loads(pairs, tmp_path):
+def test_a_sigmoid_run_has_a_logit_bias_that_open_clip_loads(pairs, tmp_path):
     train(pairs, tmp_path / "run", config=replace(CONFIG, loss="sigmoid"))
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'run'}")
     assert model.logit_bias.item() == load_file(tmp_path / "run" / "open_clip_model.safetensors")["logit_bias"].item()
@@ -106,14 +106,14 @@ def test_a_sigmoid_run_has_a_bias_that_plain_open_clip_loads(pairs, tmp_path):
     assert model.logit_scale.exp().item() == pytest.approx(10, rel=0.2)
 
 
-def test_the_fitting_bias_says_as_many_right_as_there_are():
+def test_the_fitted_logit_bias_predicts_as_many_matches_as_pairs():
     """Orthogonal pairs at temperature 1: b σ(1 + x) + b (b - 1) σ(x) = b."""
     bias = fit_logit_bias((torch.eye(6), torch.eye(6)), torch.tensor(1.0))
     right, wrong = (1 / (1 + np.exp(-score - bias)) for score in (1.0, 0.0))
     assert 6 * right + 30 * wrong == pytest.approx(6, abs=1e-6)
 
 
-def test_no_other_bias_has_a_lower_loss():
+def test_the_fitted_logit_bias_minimises_the_loss():
     random = torch.Generator().manual_seed(3)
     rows = [torch.nn.functional.normalize(torch.randn(20, 6, generator=random), dim=1) for _ in range(2)]
     scale = torch.tensor(12.0)
@@ -122,7 +122,7 @@ def test_no_other_bias_has_a_lower_loss():
     assert losses[1] < min(losses[0], losses[2])
 
 
-def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp_path):
+def test_a_pretrained_model_without_a_logit_bias_starts_from_the_fitted_one(pairs, tmp_path):
     start = write_model(tmp_path / "start", tiny_config(width=16, image_size=16, context_length=10))
     config = replace(CONFIG, model=str(start), loss="sigmoid", epochs=1, learning_rate=1e-6, wise_ft="off")
     train(pairs, tmp_path / "run", config=config)
@@ -131,7 +131,7 @@ def test_a_model_that_came_without_a_bias_begins_with_the_fitting_one(pairs, tmp
     assert abs(bias - INIT_LOGIT_BIAS) > 1e-3
 
 
-def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_path, monkeypatch):
+def test_mined_negatives_meet_in_the_next_batches_and_are_never_positives(pairs, tmp_path, monkeypatch):
     """Of every batch but the last of each epoch, pictures beyond the anchors are hard for one of these."""
     tables, met = [], []
     mine, teach = hard_negatives.mine_hard_negatives, hard_negatives.prefetch_map
@@ -161,7 +161,7 @@ def test_what_is_mined_meets_in_the_next_batches_and_is_never_right(pairs, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # while torch compiles
-def test_compiled_towers_learn_the_same(pairs, tmp_path, monkeypatch):
+def test_compiled_towers_give_the_same_training(pairs, tmp_path, monkeypatch):
     """Traced as for the compiler, with gradients, but run by torch: the compiler itself takes 40 s even for these."""
     compiles = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(compiles, backend="aot_eager"))
@@ -177,8 +177,8 @@ def test_compiled_towers_learn_the_same(pairs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "much", -1])
-def test_a_weight_that_is_none_is_named(pairs, tmp_path, value):
+def test_a_missing_or_invalid_weight_is_named(pairs, tmp_path, value):
     first = replace(pairs[0], attributes={"fame": value})
     broken = replace(pairs, pairs=(first, *pairs.pairs[1:]))
-    with pytest.raises(TrainingError, match=r"the weight_attribute 'fame' of 0\.png is .*; every pair needs a number"):
+    with pytest.raises(TrainingError, match=r"The weight_attribute 'fame' of 0\.png is .*\. Give every pair a number"):
         train(broken, tmp_path / "run", config=replace(CONFIG, weight_attribute="fame"))

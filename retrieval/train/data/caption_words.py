@@ -19,6 +19,7 @@ _COLOR_SIGNS: Final = re.compile(
     "[色黑黒白灰银銀金红紅赤粉橙黄黃棕褐绿綠緑青蓝藍紫]|검은|검정|하얀|흰|회색|빨간|빨강|분홍|주황|노란|노랑|갈색|초록|녹색|파란|파랑|보라"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_ENDINGS: Final = ("", "s", "e", "n", "es", "er", "en", "em")
 # What stands between spaces or, in scripts without spaces, a single sign.
 _PIECE: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
@@ -43,8 +44,5 @@ def split_words(text: str) -> list[str]:
 
 def _contains_word(text: str, words: frozenset[str]) -> bool:
     """Return whether one of the words is in a text, also inflected as in "grünes" and "rojos"."""
-    return any(stem in words for word in _WORD.findall(text.casefold()) for stem in _stems(word))
-
-
-def _stems(word: str) -> tuple[str, ...]:
-    return (word, *(word.removesuffix(ending) for ending in ("s", "e", "n", "es", "er", "en", "em")))
+    found = _WORD.findall(text.casefold())
+    return any(word.removesuffix(ending) in words for word in found for ending in _ENDINGS)

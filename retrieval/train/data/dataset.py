@@ -16,6 +16,7 @@ from retrieval.evaluate.collection import Collection, build_collection, caption_
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
 from retrieval.train.data.image_cache import ImageCache
+from retrieval.train.data.near_duplicates import connect_pairs
 
 Ids = NDArray[np.int64]
 
@@ -71,7 +72,7 @@ class PairDataset:
         images, compact = np.unique(image_of_pair[image_of_pair >= 0], return_inverse=True)
         image_of_pair = image_of_pair.copy()
         image_of_pair[image_of_pair >= 0] = compact
-        captioned = [_drop_blank_captions(pair) for pair in pairs]
+        captioned = [Pair(pair.id, pair.image, tuple(filter(str.strip, pair.captions))) for pair in pairs]
         collection = build_collection(captioned, image_of_pair, images=len(images))
         text_numbers = {text: number for number, text in enumerate(collection.texts)}
         captions: list[dict[int, None]] = [{} for _ in images]
@@ -80,7 +81,11 @@ class PairDataset:
                 captions[image].update(dict.fromkeys(text_numbers[text] for text in pair.captions))
         positives = collection.relevant_images().transpose()
         if duplicate_groups is not None and len(images):
-            positives = _share_among_duplicates(positives, duplicate_groups[images])
+            groups, group_of_image = np.unique(duplicate_groups[images], return_inverse=True)
+            members = Relevance.from_pairs(
+                np.arange(len(images)), group_of_image, queries=len(images), targets=len(groups)
+            )
+            positives = members.compose(members.transpose()).compose(positives)
         return cls(
             images=tuple(images.tolist()),
             texts=collection.texts,
@@ -98,27 +103,11 @@ class PairDataset:
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def _drop_blank_captions(pair: Pair) -> Pair:
-    return Pair(pair.id, pair.image, tuple(caption for caption in pair.captions if caption.strip()))
-
-
-def _share_among_duplicates(positives: Relevance, duplicate_groups: Ids) -> Relevance:
-    """Add to each image what is right for the others of its group of near-duplicates (n,)."""
-    _, group = np.unique(duplicate_groups, return_inverse=True)
-    members = Relevance.from_pairs(
-        np.arange(len(group)), group, queries=len(group), targets=int(group.max(initial=-1)) + 1
-    )
-    return members.compose(members.transpose()).compose(positives)
-
-
 def read_classes(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int, by: str) -> tuple[int, ...]:
     """Return the class of each image, numbered from 0; images without a value are one class of their own.
 
-    Args:
-        pairs: Images with attributes; of several pairs of one image the first that has a value counts.
-        image_of_pair: Each pair's image, -1 for none.
-        images: Number of images.
-        by: Name of an attribute, or "text": images with the same first caption are one class.
+    Classes are `by` the values of an attribute, or by the first caption where it is "text". Of several pairs of one
+    image the first that has a value counts; -1 is no image.
 
     Raises:
         TrainingError: no image has that attribute.
@@ -126,53 +115,42 @@ def read_classes(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int, by: 
     values: dict[int, str | None] = {}
     for pair, image in zip(pairs, image_of_pair.tolist(), strict=True):
         if image >= 0 and values.get(image) is None:
-            values[image] = _class_name(pair, by)
+            own = pair.attributes.get(by)
+            if by == CLASS_BY_TEXT:
+                own = next(filter(str.strip, pair.captions), None)
+            values[image] = None if own is None else caption_key(str(own))
     if not any(value is not None for value in values.values()):
         names = sorted({name for pair in pairs for name in pair.attributes})
-        known = f"there are {', '.join(names[:_LISTED_NAMES])}" if names else "there are none"
-        raise TrainingError(f"no image has an attribute {by!r} to balance by; {known}, and {CLASS_BY_TEXT!r}")
+        known = ", ".join(repr(name) for name in [*names[:_LISTED_NAMES], CLASS_BY_TEXT])
+        raise TrainingError(f"No image has an attribute {by!r} to balance by. Take one of {known}.")
     numbers: dict[str | None, int] = {}
     return tuple(numbers.setdefault(values.get(image), len(numbers)) for image in range(images))
 
 
-def _class_name(pair: Pair, by: str) -> str | None:
-    if by == CLASS_BY_TEXT:
-        return next((caption_key(caption) for caption in pair.captions if caption.strip()), None)
-    value = pair.attributes.get(by)
-    return None if value is None else caption_key(str(value))
-
-
 def read_weights(pairs: Sequence[Pair], image_of_pair: Ids, *, images: int, attribute: str) -> NDArray[np.float64]:
-    """Return the weight of each image, (n,): the mean of its pairs' values.
-
-    Args:
-        pairs: Images with attributes.
-        image_of_pair: Each pair's image, -1 for none.
-        images: Number of images.
-        attribute: Name of the attribute that holds the weights.
+    """Return the weight of each image, (n,): the mean of its pairs' values of the attribute; -1 is no image.
 
     Raises:
         TrainingError: a value is missing or no number of at least 0, or all are 0.
     """
-    used = np.flatnonzero(image_of_pair >= 0)
-    values = np.array([_weight(pairs[place], attribute) for place in used.tolist()], np.float64)
-    if len(used) and not values.any():
-        raise TrainingError(f"the weight_attribute {attribute!r} is 0 for every pair: there is nothing to learn from")
-    sums, counts = (np.bincount(image_of_pair[used], weights, minlength=images) for weights in (values, None))
+    sums, counts = np.zeros(images), np.zeros(images)
+    for pair, image in zip(pairs, image_of_pair.tolist(), strict=True):
+        if image >= 0:
+            value = pair.attributes.get(attribute)
+            try:
+                weight = float(value) if isinstance(value, str | int | float) else math.nan
+            except ValueError:
+                weight = math.nan
+            if not (math.isfinite(weight) and weight >= 0):
+                raise TrainingError(
+                    f"The weight_attribute {attribute!r} of {pair.id} is {value!r}. Give every pair a number of at"
+                    " least 0."
+                )
+            sums[image] += weight
+            counts[image] += 1
+    if images and not sums.any():
+        raise TrainingError(f"The weight_attribute {attribute!r} is 0 for every pair. Give some a larger one.")
     return np.asarray(sums / counts)
-
-
-def _weight(pair: Pair, attribute: str) -> float:
-    value = pair.attributes.get(attribute)
-    try:
-        weight = float(value) if isinstance(value, str | int | float) else math.nan
-    except ValueError:
-        weight = math.nan
-    if not (math.isfinite(weight) and weight >= 0):
-        raise TrainingError(
-            f"the weight_attribute {attribute!r} of {pair.id} is {value!r}; every pair needs a number of at least 0"
-        )
-    return weight
 
 
 def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -183,14 +161,16 @@ def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float,
     side, and a model fine-tuned from an earlier run is not evaluated on what that run learned from. Nothing is held out
     where that would be fewer than `MIN_HELD_OUT` images: too few to tell one model from another.
     """
-    groups = _connected_images(
+    groups = _connect_images(
         build_collection(pairs, cache.image_of_pair, images=len(cache.sources)), cache.duplicate_groups
     )
     wanted = min(round(fraction * len(groups)), MAX_HELD_OUT)
     names, sizes = np.unique(groups, return_counts=True)
     keys = dict.fromkeys(names.tolist(), "~")  # sorts after every hash
     for group, content_hash in zip(groups.tolist(), cache.content_hashes, strict=True):
-        keys[group] = min(keys[group], _split_key(content_hash, seed))
+        # As good as random, but the same each time for the same bytes.
+        key = hashlib.blake2b(f"{seed} {content_hash}".encode(), digest_size=16).hexdigest()
+        keys[group] = min(keys[group], key)
     held, room = [], wanted
     for place in sorted(range(len(names)), key=lambda place: keys[int(names[place])]):
         if sizes[place] <= room:
@@ -201,23 +181,10 @@ def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float,
     return (cache.image_of_pair >= 0) & np.isin(groups[cache.image_of_pair], held)
 
 
-def _split_key(content_hash: str, seed: int) -> str:
-    """Return what an image's side is drawn by: as good as random, but the same each time for the same bytes."""
-    return hashlib.blake2b(f"{seed} {content_hash}".encode(), digest_size=16).hexdigest()
-
-
-def _connected_images(collection: Collection, duplicate_groups: Ids) -> Ids:
-    """Return for each image (n,) the smallest image number it is connected with through items and near-duplicates."""
-    items = collection.item_images
-    smallest = np.arange(items.targets)
-    item_of_pair = items.query_of_pair()
-    while True:
-        of_item = np.full(items.queries, len(smallest))
-        np.minimum.at(of_item, item_of_pair, smallest[items.ids])
-        closer = smallest.copy()
-        np.minimum.at(closer, items.ids, of_item[item_of_pair])
-        np.minimum.at(closer, duplicate_groups, closer.copy())
-        closer = np.minimum(closer, closer[duplicate_groups])
-        if np.array_equal(closer, smallest):
-            return smallest
-        smallest = closer
+def _connect_images(collection: Collection, duplicate_groups: Ids) -> Ids:
+    """Return for each image (n,) the smallest one that it is connected with through items and near-duplicates."""
+    items, images = collection.item_images, np.arange(collection.item_images.targets)
+    first_of_item = items.ids[items.offsets[:-1]][items.query_of_pair()]
+    return connect_pairs(
+        len(images), np.concatenate([items.ids, images]), np.concatenate([first_of_item, duplicate_groups])
+    )

@@ -40,10 +40,7 @@ class DiskCache:
     def __init__(self, folder: Path, budget: int, *, processes: int = 1) -> None:
         """Open an empty cache in a folder, which is created, for at most `budget` bytes and half of the free space.
 
-        Args:
-            folder: Where the file is.
-            budget: Bytes, of all processes together; 0 for no cache.
-            processes: Number of processes of this machine that have a cache each.
+        Both are for all `processes` of this machine together; a budget of 0 opens no file.
 
         Raises:
             TrainingError: there can be no file in the folder.
@@ -136,15 +133,12 @@ class ImageCache:
         if resized is None and self.disk is not None:
             resized = self.disk.get(key)
         if resized is None:
-            resized = self._decode(self.sources[image], transform)
+            source, size = self.sources[image], max(transform.height, transform.width)
+            try:
+                resized = transform.resize(open_image(source.read(), size=size))
+            except RetrievalError as error:
+                raise lost_image_error(source, error) from error
         return transform.random_resized_crop(resized, draws)
-
-    @staticmethod
-    def _decode(source: ImageSource, transform: "TrainTransform") -> Image.Image:
-        try:
-            return transform.resize(open_image(source.read(), size=max(transform.height, transform.width)))
-        except RetrievalError as error:
-            raise lost_image_error(source, error) from error
 
 
 def lost_image_error(source: ImageSource, error: RetrievalError) -> TrainingError:

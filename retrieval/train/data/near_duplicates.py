@@ -50,8 +50,13 @@ def group_near_duplicates(hashes: PerceptualHashes) -> Ids:
 
     Work grows with n and the number of similar hashes, not with n²: 100,000 images take seconds.
     """
-    groups = np.arange(len(hashes))
     first, second = np.concatenate([np.empty((2, 0), np.int64), *_near_duplicate_pairs(hashes)], axis=1)
+    return connect_pairs(len(hashes), first, second)
+
+
+def connect_pairs(count: int, first: Ids, second: Ids) -> Ids:
+    """Return for each of `count` numbers the smallest one that it is connected with by pairs, or itself."""
+    groups = np.arange(count)
     while True:
         closer = groups.copy()
         np.minimum.at(closer, second, groups[first])
@@ -67,17 +72,14 @@ def _near_duplicate_pairs(hashes: PerceptualHashes) -> Iterator[Ids]:
     for pairs in _similar_hashes(hashes["bits"]):
         for start in range(0, pairs.shape[1], _COMPARED_AT_ONCE):
             first, second = pairs[:, start : start + _COMPARED_AT_ONCE]
-            same = _thumbnails_match(hashes["thumbnail"][first], hashes["thumbnail"][second])
+            one, other = (
+                hashes["thumbnail"][side].reshape(len(side), -1).astype(np.float32) for side in (first, second)
+            )
+            contrast = np.maximum(np.minimum(one.std(axis=1), other.std(axis=1)), _MIN_CONTRAST)
+            difference = np.abs(one - other)
+            same = np.sqrt(np.square(difference).mean(axis=1)) <= MAX_RMS_DIFFERENCE * contrast
+            same &= difference.max(axis=1) <= MAX_LEVEL_DIFFERENCE
             yield np.stack([first[same], second[same]])
-
-
-def _thumbnails_match(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which thumbnails (p, 16, 16, 3) match those of the other images (p,)."""
-    one, other = (thumbnails.reshape(len(thumbnails), -1).astype(np.float32) for thumbnails in (first, second))
-    difference = np.abs(one - other)
-    contrast = np.maximum(np.minimum(one.std(axis=1), other.std(axis=1)), _MIN_CONTRAST)
-    similar = np.sqrt(np.square(difference).mean(axis=1)) <= MAX_RMS_DIFFERENCE * contrast
-    return np.asarray(similar & (difference.max(axis=1) <= MAX_LEVEL_DIFFERENCE))
 
 
 def _similar_hashes(bits: NDArray[np.uint64]) -> Iterator[Ids]:
@@ -96,10 +98,6 @@ def _similar_hashes(bits: NDArray[np.uint64]) -> Iterator[Ids]:
             places = places[places + distance < len(order)]
             places = places[part[places] == part[places + distance]]
             first, second = order[places], order[places + distance]
-            similar = _count_bits(bits[first] ^ bits[second]) <= MAX_HAMMING_DISTANCE
+            different = (bits[first] ^ bits[second]).view(np.uint16).reshape(-1, 4)
+            similar = _BITS_OF_16[different].sum(axis=1, dtype=np.uint8) <= MAX_HAMMING_DISTANCE
             yield np.stack([first[similar], second[similar]])
-
-
-def _count_bits(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Return how many bits of each number are 1."""
-    return np.asarray(_BITS_OF_16[numbers.view(np.uint16).reshape(-1, 4)].sum(axis=1, dtype=np.uint8))

@@ -5,6 +5,7 @@ taken, nor is one nearly as near to it as its own: that is more likely right tha
 "NV-Retriever", arXiv 2407.15831, section 4: positive-aware mining).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -48,35 +49,25 @@ def mine_hard_negatives(images: "Rows", texts: "Rows", *, captions: Numbers, pos
         positives: Numbers of all texts that are right for each image.
     """
     found = exact_search(images, texts, min(_CANDIDATES, len(texts)))
-    own = _own_scores(images, texts, captions)
-    limits = own - (1 - MAX_RELATIVE_SCORE) * np.abs(own)
-    owners = _owners_of_texts(captions, len(texts))
+    counts = [len(own) for own in captions]
+    queries = np.repeat(np.arange(len(captions)), counts)
+    scores = score_pairs(images, texts, query=queries, row=np.concatenate([np.asarray(own) for own in captions]))
+    # (n,): the score of each image's nearest own text.
+    own_scores = np.maximum.reduceat(scores, np.cumsum([0, *counts[:-1]])).astype(np.float64)
+    limits = own_scores - (1 - MAX_RELATIVE_SCORE) * np.abs(own_scores)
+    owners = defaultdict(list)  # of each text: the images that it is a caption of, with its place among theirs
+    for image, own in enumerate(captions):
+        for caption, text in enumerate(own):
+            owners[text].append((image, caption))
     negatives = HardNegatives(*(np.full((len(images), NEGATIVES_PER_IMAGE), -1) for _ in range(2)))
-    for image, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True)):
-        right = set(positives[image])
-        wrong = [text for text in ids[scores < limits[image]].tolist() if owners[text] and text not in right]
+    for image, right in enumerate(map(set, positives)):
+        below = found.ids[image][found.scores[image] < limits[image]]
+        wrong = [text for text in below.tolist() if text in owners and text not in right]
         for rank, text in enumerate(wrong[:NEGATIVES_PER_IMAGE]):
             # Of several images with that text each image takes another one, so that all of them are used.
             owner = owners[text][image % len(owners[text])]
             negatives.images[image, rank], negatives.captions[image, rank] = owner
     return negatives
-
-
-def _own_scores(images: "Rows", texts: "Rows", captions: Numbers) -> NDArray[np.float64]:
-    """Return the score (n,) of each image's nearest own text."""
-    counts = [len(own) for own in captions]
-    queries = np.repeat(np.arange(len(captions)), counts)
-    scores = score_pairs(images, texts, query=queries, row=np.concatenate([np.asarray(own) for own in captions]))
-    return np.maximum.reduceat(scores, np.concatenate([[0], np.cumsum(counts)[:-1]])).astype(np.float64)
-
-
-def _owners_of_texts(captions: Numbers, texts: int) -> list[list[tuple[int, int]]]:
-    """Return for each text the images that it is a caption of, with its place among their captions."""
-    owners: list[list[tuple[int, int]]] = [[] for _ in range(texts)]
-    for image, own in enumerate(captions):
-        for caption, text in enumerate(own):
-            owners[text].append((image, caption))
-    return owners
 
 
 def place_hard_negatives(
@@ -101,22 +92,17 @@ def place_hard_negatives(
     epoch: list[int] = []
     for size in sizes:
         batch = _take_unused(queue, unused, count=size - round(fraction * size))
-        for image, caption in _negatives_of_anchors(batch, negatives):
+        rows = np.array(batch, np.int64)
+        # The hardest negative of each anchor, then the second of each, and so on.
+        hardest = (table[rows].T.reshape(-1).tolist() for table in (negatives.images, negatives.captions))
+        for image, caption in zip(*hardest, strict=True):
             if len(batch) == size:
                 break
-            if unused[image]:
+            if image >= 0 and unused[image]:
                 unused[image], captions[image] = False, caption
                 batch.append(image)
         epoch += batch + _take_unused(queue, unused, count=size - len(batch))
     return np.array(epoch, np.int64), captions
-
-
-def _negatives_of_anchors(anchors: Sequence[int], negatives: HardNegatives) -> Iterator[tuple[int, int]]:
-    """Yield the hardest negative of each anchor, then the second of each, and so on."""
-    rows = np.array(anchors, np.int64)
-    images, captions = (table[rows].T.reshape(-1) for table in (negatives.images, negatives.captions))
-    known = images >= 0
-    return zip(images[known].tolist(), captions[known].tolist(), strict=True)
 
 
 def _take_unused(queue: Iterator[int], unused: NDArray[np.bool_], *, count: int) -> list[int]:

@@ -7,6 +7,7 @@ All randomness comes from the counter-based generator Philox (Salmon et al. 2011
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ Draws = NDArray[np.float64]
 _ORDER, _CAPTION, _CROP, _AUGMENTATION, _WORDS, _BALANCE, _DEAL = 0, 1, 2, 4, 5, 6, 7
 
 
-@dataclass(frozen=True, slots=True)
-class BatchIndices:
+class BatchIndices(NamedTuple):
     """The images of a batch, or of a whole epoch, with the caption drawn for each and the draws of its augmentation.
 
     Attributes:
@@ -84,14 +84,7 @@ class BatchSampler:
         drawn = _draw_epoch(self, epoch)
         start = sum(self.batch_sizes[:place])
         part = slice(start, start + self.batch_sizes[place])
-        return BatchIndices(
-            epoch=epoch,
-            images=drawn.images[part],
-            captions=drawn.captions[part],
-            crop_draws=drawn.crop_draws[part],
-            augmentation_draws=drawn.augmentation_draws[part],
-            samples=drawn.samples[part],
-        )
+        return BatchIndices._make([epoch, *(values[part] for values in drawn[1:])])
 
     def draw_words(self, epoch: int, sample: int, count: int) -> Draws:
         """Return uniform draws (count,) for the words of a sample's caption."""
@@ -135,14 +128,9 @@ def sample_balanced(classes: Sequence[int], order: Ids, *, steps: int, offset: f
     """Sample an epoch's images (n,) with every class expected equally often; repeats stand side by side.
 
     Within a class every image is expected equally often. As no image can be shown twice in a batch, none comes more
-    often than there are steps: what a class with few images leaves over goes to the others.
-
-    Args:
-        classes: Class of each image, (n,).
-        order: The images (n,) in a random order.
-        steps: Number of batches of an epoch.
-        offset: Uniform draw. Systematic sampling (Madow 1949) makes of it how often each image comes: as often as
-            expected, rounded up or down, and so that all together are n.
+    often than there are steps: what a class with few images leaves over goes to the others. `order` are the images in
+    a random order; from the uniform draw `offset` systematic sampling (Madow 1949) makes how often each image comes: as
+    often as expected, rounded up or down, and so that all together are n.
     """
     expected = expected_counts(np.asarray(classes), maximum=steps)[order]
     upto = np.minimum(np.floor(np.cumsum(expected) + offset), len(order))
@@ -172,11 +160,7 @@ def expected_counts(classes: Ids, *, maximum: int) -> Draws:
 def deal_into_batches(count: int, draws: Draws) -> Ids:
     """Return positions (count,), batch after batch, dealt out to the batches in turn so that neighbours are apart.
 
-    Batch sizes differ by one at most, larger ones first, as `np.array_split` cuts them.
-
-    Args:
-        count: Number of positions.
-        draws: One uniform draw for each batch, by which the batches are ordered.
+    Batch sizes differ by one at most, larger ones first, as `np.array_split` cuts them; one draw a batch orders them.
     """
     steps = len(draws)
     larger = count % steps

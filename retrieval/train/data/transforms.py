@@ -20,6 +20,7 @@ Draws = NDArray[np.float64]
 
 CROP_DRAWS: Final = 4  # area, aspect ratio, and position across and down
 AUGMENTATION_DRAWS: Final = 5  # one for the flip, one each for brightness, contrast, saturation and hue
+_BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 _MAX_STRETCH: Final = 1.1  # a crop is at most this much wider or higher than the model's input
 _MAX_ASPECT: Final = 2.0  # of a resized image, relative to the input: what lies further out the model never sees
 _MIN_RESIZE_SCALE: Final = 0.5  # crops of less than this fraction are enlarged: keeping more pixels is not worth it
@@ -38,7 +39,7 @@ class TrainTransform:
         width: Width of the model's input.
         resize_mode: open_clip's name for the treatment of other shapes: "shortest" cuts off what is too long, "squash"
             distorts, "longest" pads.
-        bicubic: Whether to resample bicubically instead of bilinearly.
+        resample: The resampling filter.
         fill: Grey value of the padding of "longest".
         min_scale: Smallest fraction of an image's area that a crop shows; 1 for the whole image without randomness.
     """
@@ -46,7 +47,7 @@ class TrainTransform:
     height: int
     width: int
     resize_mode: str
-    bicubic: bool
+    resample: Image.Resampling
     fill: int
     min_scale: float
 
@@ -58,21 +59,17 @@ class TrainTransform:
             height=height,
             width=width,
             resize_mode=preprocess["resize_mode"] or "shortest",
-            bicubic=preprocess["interpolation"] != "bilinear",
+            resample=_BILINEAR if preprocess["interpolation"] == "bilinear" else _BICUBIC,
             fill=preprocess["fill_color"],
             min_scale=min_scale,
         )
-
-    @property
-    def resample(self) -> Image.Resampling:
-        """Pillow's name of the resampling filter."""
-        return Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
 
     def resize(self, image: Image.Image) -> Image.Image:
         """Return the image in the smallest shape that every crop can be taken from: the form worth caching."""
         aspect = self.width / self.height
         if self.resize_mode == "longest":
-            image = _pad(image, aspect, fill=self.fill)
+            canvas = max(image.width, round(image.height * aspect)), max(image.height, round(image.width / aspect))
+            image = ImageOps.pad(image, canvas, color=(self.fill, self.fill, self.fill))
         elif self.resize_mode == "shortest":
             image = _center_crop(image, min_aspect=aspect / _MAX_ASPECT, max_aspect=aspect * _MAX_ASPECT)
         size = self._resized_size(image)
@@ -104,12 +101,6 @@ class TrainTransform:
         width = height * aspect
         left, top = across * (size[0] - width), down * (size[1] - height)
         return left, top, min(left + width, size[0]), min(top + height, size[1])
-
-
-def _pad(image: Image.Image, aspect: float, *, fill: int) -> Image.Image:
-    """Center the image on the smallest canvas of this width / height that holds it."""
-    canvas = max(image.width, round(image.height * aspect)), max(image.height, round(image.width / aspect))
-    return ImageOps.pad(image, canvas, color=(fill, fill, fill))
 
 
 def _center_crop(image: Image.Image, *, min_aspect: float, max_aspect: float) -> Image.Image:
@@ -166,7 +157,10 @@ def jitter_colors(pixels: Pixels, draws: Draws, *, strength: float) -> Pixels:
     All four are linear, so one matrix does them: greys stay grey, and draws of .5 leave everything as it is.
     """
     brightness, contrast, saturation = (1 + strength * (2 * draws[:3] - 1)).tolist()
-    matrix = _saturation_matrix(saturation) @ _hue_matrix(_MAX_HUE_TURN * strength * (2 * float(draws[3]) - 1))
+    turn = 2 * math.pi * _MAX_HUE_TURN * strength * (2 * float(draws[3]) - 1)
+    rotation = np.array([[1, 0, 0], [0, math.cos(turn), -math.sin(turn)], [0, math.sin(turn), math.cos(turn)]])
+    hue = np.linalg.inv(_YIQ) @ rotation @ _YIQ  # keeps luminance
+    matrix = (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMINANCE, (3, 1))) @ hue
     values = pixels.reshape(-1, 3).astype(np.float32)  # (pixels, 3): one product of a tall matrix, not one a row
     mean = float(values.mean(axis=0, dtype=np.float64) @ _LUMINANCE)
     changed = values @ (brightness * contrast * matrix.T).astype(np.float32)
@@ -174,25 +168,8 @@ def jitter_colors(pixels: Pixels, draws: Draws, *, strength: float) -> Pixels:
     return np.asarray(changed.clip(0, 255), np.uint8).reshape(pixels.shape)
 
 
-def _saturation_matrix(factor: float) -> NDArray[np.float64]:
-    """Return the matrix that takes colours this many times as far from their grey."""
-    return factor * np.eye(3) + (1 - factor) * np.tile(_LUMINANCE, (3, 1))
-
-
-def _hue_matrix(turn: float) -> NDArray[np.float64]:
-    """Return the matrix that turns hues by this fraction of a circle and keeps luminance."""
-    cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
-    return np.asarray(np.linalg.inv(_YIQ) @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ _YIQ)
-
-
 def drop_words(text: str, draws: Draws, *, probability: float) -> str:
-    """Return the text without the words whose draw is below `probability`; at least one word stays.
-
-    Args:
-        text: The caption.
-        draws: One uniform draw for each of its `split_words`.
-        probability: Of dropping a word, in [0, 1).
-    """
+    """Return the text without those of its `split_words` whose draw is below `probability`; at least one stays."""
     words = split_words(text)
     stays = draws >= probability
     if stays.all():

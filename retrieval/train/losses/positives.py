@@ -39,15 +39,11 @@ class Positives:
         return len(self.texts)
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Return the matrix's rows of the images from `start` to `stop`: boolean (stop - start, b)."""
+        """Return rows (stop - start, b) of the boolean matrix: [i, j] says that text j is right for image i."""
         first, last = torch.searchsorted(self.images, torch.tensor([start, stop], device=self.images.device))
         table = torch.zeros(stop - start, int(self.texts.max()) + 1, dtype=torch.bool, device=self.texts.device)
         table[self.images[first:last] - start, self.positive_texts[first:last]] = True
         return table[:, self.texts]
-
-    def matrix(self) -> Tensor:
-        """Return the whole matrix, boolean (b, b): [i, j] says that text j is right for image i."""
-        return self.rows(0, len(self))
 
     def to(self, device: str) -> "Positives":
         """Return the same on a device."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ INIT_LOGIT_SCALE: Final = math.log(10.0)
 _BISECTIONS: Final = 40
 _BIAS_PAIRS: Final = 1024  # pairs to fit the bias on
 _CONFIG_KEYS: Final = ("embed_dim", "vision_cfg", "text_cfg")
+_HEAD: Final = re.compile(r"(proj|text_projection)$|(head|fc|classifier|pooler|proj)\.")
 
 
 def create_model(config: TrainConfig) -> Checkpoint:
@@ -129,7 +131,7 @@ def load_tower_weights(model: Any, side: Side, path: Path) -> None:
     missing = sorted(
         name
         for name, tensor in own.items()
-        if name not in fitting and not _is_head(name) and tensor.is_floating_point()
+        if name not in fitting and not _HEAD.match(name) and tensor.is_floating_point()
     )
     if missing:
         more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -145,10 +147,6 @@ def _strip_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     prefixes = {""} | {name.split(".")[0] + "." for name in weights}
     best = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in weights for name in own))
     return {name.removeprefix(best): tensor for name, tensor in weights.items() if name.startswith(best)}
-
-
-def _is_head(name: str) -> bool:
-    return name in {"proj", "text_projection"} or name.startswith(("head.", "fc.", "classifier.", "pooler.", "proj."))
 
 
 def add_logit_bias(checkpoint: Checkpoint, *, from_random: bool) -> Checkpoint:

@@ -5,8 +5,8 @@ zero at first. The scale of 2 / √r keeps the step sizes of all ranks alike (Ka
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -34,22 +34,18 @@ class LowRankUpdate(nn.Module):
 
 
 def add_lora(model: nn.Module, names: set[str], *, rank: int, seed: int) -> None:
-    """Add a low-rank update to each matrix of attention and MLP layers among the parameters `names`."""
+    """Add a low-rank update to each matrix of attention and MLP layers among the parameters `names`.
+
+    A 1 × 1 convolution is a linear layer too; attention has matrices of its own.
+    """
     torch.manual_seed(seed)
-    for module, attribute in [*_find_matrices(model, names)]:
-        weight: Any = getattr(module, attribute)
-        parametrize.register_parametrization(module, attribute, LowRankUpdate(weight, rank=rank))
-
-
-def _find_matrices(model: nn.Module, names: set[str]) -> Iterator[tuple[nn.Module, str]]:
-    """Yield linear layers, attention's own matrices, and 1 × 1 convolutions, which are linear layers too."""
-    for path, module in model.named_modules():
-        for attribute, weight in module.named_parameters(recurse=False):
+    for path, module in [*model.named_modules()]:
+        for attribute, weight in [*module.named_parameters(recurse=False)]:
             is_matrix = weight.ndim >= 2 and weight[0].numel() == weight.shape[1]  # noqa: PLR2004 (rows and columns)
             layer = isinstance(module, nn.Linear | nn.Conv2d) and attribute == "weight"
             attention = isinstance(module, nn.MultiheadAttention) and attribute.endswith("proj_weight")
             if f"{path}.{attribute}" in names and is_matrix and (layer or attention):
-                yield module, attribute
+                parametrize.register_parametrization(module, attribute, LowRankUpdate(weight, rank=rank))
 
 
 def is_lora_parameter(name: str) -> bool:

@@ -180,16 +180,14 @@ def create_optimizer(model: nn.Module, config: "TrainConfig") -> torch.optim.Opt
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = cast("float", config.weight_decay) if parameter.ndim >= 2 else 0.0  # noqa: PLR2004 (a matrix)
-            groups.setdefault((decay, _lr_scale(located.get(name, _SCALE), config)), []).append(parameter)
+            info = located.get(name, _SCALE)
+            scale = float(config.layer_decay ** (info.last_layer_id - info.layer_id))
+            if info.in_head and config.head_learning_rate is not None:
+                scale = config.head_learning_rate / cast("float", config.learning_rate)
+            groups.setdefault((decay, scale), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": members, "weight_decay": decay, "lr_scale": scale} for (decay, scale), members in groups.items()],
         betas=_BETAS,
         eps=_EPSILON,
         fused=True,
     )
-
-
-def _lr_scale(info: ParameterInfo, config: "TrainConfig") -> float:
-    if info.in_head and config.head_learning_rate is not None:
-        return config.head_learning_rate / cast("float", config.learning_rate)
-    return float(config.layer_decay ** (info.last_layer_id - info.layer_id))

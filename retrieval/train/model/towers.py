@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,41 +33,29 @@ Encode = Callable[[Any], Tensor]
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class PrecomputedFeatures:
-    """The features of every image or text of a run from a frozen tower, or from all of it but its head.
-
-    Attributes:
-        features: (n, f), by number in the dataset.
-        head: Maps features to rows of the shared space; None where the features are such rows.
-    """
-
-    features: Tensor
-    head: Encode | None
-
-    def encode(self, numbers: NDArray[np.int64]) -> Tensor:
-        """Return unit rows (b, d)."""
-        features = self.features[torch.from_numpy(numbers).to(self.features.device)]
-        return _normalize(features if self.head is None else self.head(features))
-
-
 class Towers:
     """A model's two towers, from a batch to unit rows (b, d).
 
-    A frozen tower sees its images once, whole, as in inference.
+    The features of a frozen tower, or of one of which only the head is trained, can be computed once: of whole images,
+    as in inference.
     """
 
     def __init__(self, model: Any, *, device: str, mean: Sequence[float], std: Sequence[float]) -> None:
         self.model, self.device = model, device
         self._mean, self._std = (255 * torch.tensor(values, device=device).reshape(-1, 1, 1) for values in (mean, std))
-        self._precomputed: dict[Side, PrecomputedFeatures] = {}
+        # (n, f) by number in the dataset, and the head that maps features to rows, if they are not rows yet.
+        self._precomputed: dict[Side, tuple[Tensor, Encode | None]] = {}
 
     def encode(self, side: Side, batch: "Batch", part: slice = slice(None)) -> Tensor:
         """Return unit rows of a part of the batch's images or texts."""
-        precomputed = self._precomputed.get(side)
-        if precomputed is not None:
-            return precomputed.encode((batch.images if side == "image" else batch.texts)[part])
+        if side in self._precomputed:
+            return self._encode_precomputed(side, (batch.images if side == "image" else batch.texts)[part])
         return _normalize(self._encode_inputs(side, (batch.pixels if side == "image" else batch.tokens)[part]))
+
+    def _encode_precomputed(self, side: Side, numbers: NDArray[np.int64]) -> Tensor:
+        features, head = self._precomputed[side]
+        chosen = features[torch.from_numpy(numbers).to(features.device)]
+        return _normalize(chosen if head is None else head(chosen))
 
     def _encode_inputs(self, side: Side, inputs: NDArray[Any]) -> Tensor:
         if side == "text":
@@ -130,15 +117,15 @@ class Towers:
                 if progress is not None:
                     progress(done)
         set_train_mode(self.model)
-        self._precomputed[side] = PrecomputedFeatures(torch.cat(features), head)
+        self._precomputed[side] = torch.cat(features), head
 
     @torch.no_grad()
     def precomputed_rows(self, side: Side) -> "Rows | None":
         """Return unit rows of all images or texts of a frozen tower, with the head as it is; None for other towers."""
-        precomputed = self._precomputed.get(side)
-        if precomputed is None:
+        if side not in self._precomputed:
             return None
-        rows: Rows = precomputed.encode(np.arange(len(precomputed.features))).float().cpu().numpy()
+        numbers = np.arange(len(self._precomputed[side][0]))
+        rows: Rows = self._encode_precomputed(side, numbers).float().cpu().numpy()
         return rows
 
 

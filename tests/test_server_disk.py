@@ -116,7 +116,7 @@ def test_a_deletion_that_is_made_says_so_also_where_there_is_no_room_to_compact(
 
 
 def test_a_change_needs_no_room_to_say_who_writes(client, monkeypatch):
-    monkeypatch.setattr(locks.os, "pwrite", partial(_raise, FULL))
+    monkeypatch.setattr(locks.Path, "open", partial(_raise, FULL))
     assert client.patch("/items/0", json={"attributes": {"price": 1}}).status_code == 200
 
 

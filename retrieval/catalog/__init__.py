@@ -93,9 +93,7 @@ class Catalog:
             raise _no_catalog(folder)
         database = Database(folder, read_only=read_only)
         try:
-            with database.reading() as records:
-                space = records.state().space
-            return cls(database, CatalogEncoder(folder, encoder, device=device, space=space), device=device)
+            return cls(database, CatalogEncoder(database, encoder, device=device), device=device)
         except BaseException:
             database.close()
             raise

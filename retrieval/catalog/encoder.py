@@ -3,52 +3,47 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from retrieval.encoder import STARTER, Encoder, load_encoder
 from retrieval.errors import CatalogError, EncoderError
-from retrieval.records.state import EncoderRecord, Tower, VectorSpace
+from retrieval.records import Records
+from retrieval.records.database import Database
+from retrieval.records.state import CatalogState, EncoderRecord, Tower, VectorSpace
 
 
 class CatalogEncoder:
     """One encoder for all threads of an open catalog.
 
-    It asks no records itself: every transaction that matters hands it their vector space with `update`.
+    Searches ask no records for it: their own transaction hands it the catalog's vector space with `update`.
 
     Attributes:
         space: The catalog's vector space, as of the last `update`.
         is_given: Whether the caller of `Catalog.open` passed an encoder, or a function that loads one.
     """
 
-    def __init__(
-        self, folder: Path, given: Encoder | Callable[[], Encoder] | None, *, device: str, space: VectorSpace
-    ) -> None:
+    def __init__(self, database: Database, given: Encoder | Callable[[], Encoder] | None, *, device: str) -> None:
         """Take an encoder, or a function that loads one at first need, or None for the recorded one.
 
         Raises:
             CatalogError: the catalog was built with another encoder than the given one.
         """
-        self.space = space
         self.is_given = given is not None
-        self._folder = folder
+        self._database = database
+        self._folder = database.folder
         self._device = device
-        self._loader: Callable[[], Encoder] | None = None
-        self._loaded: Encoder | None = None
+        is_encoder = given is None or hasattr(given, "encode_texts")
+        self._loaded = cast("Encoder | None", given if is_encoder else None)
+        self._loader = cast("Callable[[], Encoder] | None", None if is_encoder else given)
         self._lock = threading.Lock()
         self._checked: dict[Tower, str] = {}  # the recorded fingerprint that each tower was checked against
-        if given is None or hasattr(given, "encode_texts"):
-            self._loaded = cast("Encoder | None", given)
-        else:
-            self._loader = given
+        with database.reading() as records:
+            self.space = records.state().space
         if self._loaded is not None:
             self.load("image")
             self.load("text")
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the encoder is in memory."""
-        return self._loaded is not None
 
     def update(self, space: VectorSpace) -> None:
         """Compare with this vector space from now on."""
@@ -71,16 +66,46 @@ class CatalogEncoder:
                 self._checked[tower] = recorded
             return self._loaded
 
-    def replace(self, encoder: Encoder, space: VectorSpace) -> None:
-        """Use this encoder, which the catalog has just been switched to."""
-        with self._lock:
-            self._loaded, self.is_given, self.space = encoder, True, space
-            self._checked.clear()
+    # --- for the one writer
 
-    def set_recorded(self, space: VectorSpace) -> None:
-        """Take note that the loaded encoder was recorded as the catalog's first."""
+    def read_state(self, records: Records) -> CatalogState:
+        """Return the state of the catalog, after checking an encoder that was passed to `Catalog.open` against it.
+
+        Raises:
+            CatalogError: the encoder does not fit the catalog's vectors.
+        """
+        state = records.state()
+        self.update(state.space)
+        if self.is_given and self._loaded is not None:
+            self.load("image")
+        return state
+
+    def record_given(self) -> None:
+        """Record a loaded encoder that was passed to `Catalog.open`, where the catalog has none yet."""
+        if self.is_given and self._loaded is not None:
+            self.load_and_record("image")
+
+    def load_and_record(self, tower: Tower) -> Encoder:
+        """Return what `load` returns, recorded where the catalog has no encoder yet.
+
+        Vectors that were imported before are taken to be its own.
+
+        Raises:
+            CatalogError: as `load` does.
+        """
+        encoder = self.load(tower)
+        if self.space.encoder is None:
+            record = describe_encoder(encoder, self._folder)
+            with self._lock, self._database.writing() as records:
+                records.put_meta(encoder=asdict(record), dimension=encoder.dimension)
+                self.space = VectorSpace(record, encoder.dimension)
+                self._checked.clear()
+        return encoder
+
+    def replace(self, encoder: Encoder, record: EncoderRecord) -> None:
+        """Use this encoder, which has just been recorded."""
         with self._lock:
-            self.space = space
+            self._loaded, self.is_given, self.space = encoder, True, VectorSpace(record, record.dimension)
             self._checked.clear()
 
     def _is_outdated(self) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.write.encoder_record import load_and_record
 from retrieval.catalog.write.plan import PlannedImage, PlannedItem
 from retrieval.errors import CatalogError
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
@@ -121,7 +120,7 @@ class ItemCommitter:
         new = appender.find_new(records, list(texts))
         missing = [content for content in new if content not in rows]
         if missing:
-            encoder = load_and_record(self._database, self._encoder, "text")
+            encoder = self._encoder.load_and_record("text")
             embedded = encoder.encode_texts([texts[content] for content in missing])
             rows.update(zip(missing, embedded, strict=True))
         appender.add({content: rows[content] for content in new})

@@ -14,7 +14,6 @@ from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.items import clean_captions, escape_surrogates, is_storable, normalize_attributes
 from retrieval.catalog.write.commit import ItemCommitter
 from retrieval.catalog.write.embed import ImageEmbedder
-from retrieval.catalog.write.encoder_record import load_and_record, read_state
 from retrieval.catalog.write.plan import PlannedItem, owned_by_other_sources, plan_items
 from retrieval.errors import CatalogError
 from retrieval.pairs import Pairs, Skipped
@@ -71,7 +70,7 @@ class Build:
         self._unreadable: set[str] = set()
         items = self._storable_items(pairs)
         with database.reading() as records:
-            state = read_state(records, encoder)
+            state = encoder.read_state(records)
             source = records.find_place(pairs.source)
             deleted = set() if options.restore else records.deleted_ids([item.id for item in items])
             self._stored = {} if source is None else records.ids_of_source(source)
@@ -80,8 +79,7 @@ class Build:
         if options.strict and self._skipped:
             raise _strict_error(self._skipped[0])
         self._gone = self._find_gone()
-        if encoder.is_given and encoder.is_loaded:
-            load_and_record(database, encoder, "image")
+        encoder.record_given()
         if source is None or state.root is None or options.index not in {None, state.index}:
             with database.writing() as records:
                 source = records.put_place(pairs.source)
@@ -169,7 +167,7 @@ class Build:
     def _embed(self, planned: Iterable[PlannedItem], done: int) -> None:
         batch: list[PlannedItem] = []
         since = time.monotonic()
-        for one in self._embedder.embed(load_and_record(self._database, self._encoder, "image"), planned):
+        for one in self._embedder.embed(self._encoder.load_and_record("image"), planned):
             done += 1
             self._skip(one.failures)
             if one.readable:

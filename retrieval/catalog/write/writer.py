@@ -13,7 +13,6 @@ from retrieval.catalog.items import is_storable, parse_item
 from retrieval.catalog.side import Side
 from retrieval.catalog.write.commit import ItemCommitter
 from retrieval.catalog.write.embed import ImageEmbedder
-from retrieval.catalog.write.encoder_record import load_and_record, read_state
 from retrieval.catalog.write.maintenance import maintain
 from retrieval.catalog.write.picture_files import store_pictures
 from retrieval.catalog.write.plan import PlannedItem, plan_items, plan_patches
@@ -98,7 +97,7 @@ class CatalogWriter:
         """Delete items; their ids stay out of later builds, but not of upserts. Return how many there were."""
         with self.locked():
             with self._database.writing() as records:
-                state = read_state(records, self._encoder)
+                state = self._encoder.read_state(records)
                 numbers = records.numbers_of(ids)
                 records.drop_items(numbers.values())
                 records.mark_deleted(numbers)
@@ -109,10 +108,9 @@ class CatalogWriter:
         """Switch the catalog to an encoder of the same image tower."""
         with self.locked():
             with self._database.reading() as records:
-                state = read_state(records, self._encoder)
+                state = self._encoder.read_state(records)
             adoption = swap_text_tower(self._database, state, encoder, progress=progress or _ignore_progress)
-            record = describe_encoder(encoder, self._database.folder)
-            self._encoder.replace(encoder, VectorSpace(record, record.dimension))
+            self._encoder.replace(encoder, describe_encoder(encoder, self._database.folder))
             self._maintain()
         return adoption
 
@@ -126,10 +124,9 @@ class CatalogWriter:
     def _begin(self) -> tuple[CatalogState, Path]:
         """Return the state and the folder that relative paths are under; the first write records it."""
         with self._database.reading() as records:
-            state = read_state(records, self._encoder)
+            state = self._encoder.read_state(records)
             root = Path.cwd() if state.root is None else records.place(state.root)
-        if self._encoder.is_given and self._encoder.is_loaded:
-            load_and_record(self._database, self._encoder, "image")
+        self._encoder.record_given()
         if state.root is None:
             with self._database.writing() as records:
                 records.put_meta(root=records.put_place(root))
@@ -140,7 +137,7 @@ class CatalogWriter:
         if self._encoder.space.dimension is not None:
             return
         if self._encoder.is_given:
-            load_and_record(self._database, self._encoder, "image")
+            self._encoder.load_and_record("image")
             return
         dimension = next((item.image_vectors.shape[1] for item in items if item.image_vectors is not None), None)
         if dimension is not None:
@@ -156,7 +153,7 @@ class CatalogWriter:
         committer = ItemCommitter(self._database, self._encoder, root=root, rows=embedder.rows)
         changed = [one for one in planned if not one.is_unchanged]
         if any(one.unread for one in changed):
-            encoder = load_and_record(self._database, self._encoder, "image")
+            encoder = self._encoder.load_and_record("image")
             changed = list(embedder.embed(encoder, changed))
         committer.commit([one for one in changed if not one.failures])
         counts = committer.counts

@@ -1,13 +1,13 @@
 """Many requests answered together, in one read transaction; texts share a forward pass, requests an index search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.search.query_vectors import FAILURES, Failure, QueryVectors, encode_queries
+from retrieval.catalog.search.query_vectors import Failure, QueryVectors, attempt, encode_queries
 from retrieval.catalog.search.request import ResolvedRequest, SearchRequest
 from retrieval.catalog.search.single import Search, Snapshot
 from retrieval.catalog.side import Sides, read_sides
@@ -19,8 +19,6 @@ from retrieval.records.database import Database
 from retrieval.records.state import VectorSpace
 from retrieval.types import Hits, SideName
 from retrieval.words.search import WordSearch
-
-_Result = TypeVar("_Result")
 
 
 class Searcher:
@@ -71,11 +69,11 @@ class Searcher:
                 self._sides[side].update_index(self._database)
             snapshot = Snapshot(records, self._sides, self._columns, self._words)
             searches = [
-                _attempt(Search, snapshot, request, own) if isinstance(own, dict) else own
+                attempt(Search, snapshot, request, own) if isinstance(own, dict) else own
                 for request, own in zip(_resolve(requests, records), vectors, strict=True)
             ]
             self._search_together([search for search in searches if isinstance(search, Search)])
-            return [_attempt(search.hits) if isinstance(search, Search) else search for search in searches]
+            return [attempt(search.hits) if isinstance(search, Search) else search for search in searches]
 
     def _search_together(self, searches: Sequence[Search]) -> None:
         """Search a side once for all requests that search it in the same way."""
@@ -95,11 +93,3 @@ def _resolve(requests: Sequence[SearchRequest], records: Records) -> list[Resolv
     has_captions = records.has_captions()
     has_words = has_captions or records.has_attributes()
     return [request.resolve(has_captions=has_captions, has_words=has_words) for request in requests]
-
-
-def _attempt(function: Callable[..., _Result], *arguments: Any) -> _Result | Failure:
-    """Call the function; return the error that one request fails with, and that the others do not see."""
-    try:
-        return function(*arguments)
-    except FAILURES as error:
-        return error

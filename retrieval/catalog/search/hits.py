@@ -73,30 +73,25 @@ def read_items(database: Database, ids: Sequence[str], *, vectors: bool) -> dict
 
 
 def _read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[str, dict[str, Any]]:
-    rows = {side: _map_side(records, side) for side in SIDES} if vectors else None
-    return {
-        item.id: {
+    found: dict[str, dict[str, Any]] = {}
+    images, captions = (_map_side(records, side) if vectors else None for side in SIDES)
+    for item in records.items(ids).values():
+        found[item.id] = {
             "id": item.id,
             "images": [None if source is None else format_path(source) for source in _sources(records, item)],
             "captions": [caption.text for caption in item.captions],
             "attributes": json.loads(item.attributes),
-            **({} if rows is None else _item_vectors(item, rows)),
         }
-        for item in records.items(ids).values()
-    }
+        if images is not None and captions is not None:
+            found[item.id]["image_vectors"] = np.array(images[[image.slot for image in item.images]])
+            found[item.id]["caption_vectors"] = np.array(captions[[caption.slot for caption in item.captions]])
+    return found
 
 
 def _map_side(records: Records, side: SideName) -> Rows:
     state = records.slots.side(side)
     path = vector_path(records.folder, side, state.generation)
     return map_rows(path, count=state.rows, dimension=records.meta("dimension") or 1)
-
-
-def _item_vectors(item: StoredItem, rows: Mapping[SideName, Rows]) -> dict[str, Rows]:
-    return {
-        "image_vectors": np.array(rows["images"][[image.slot for image in item.images]]),
-        "caption_vectors": np.array(rows["captions"][[caption.slot for caption in item.captions]]),
-    }
 
 
 def read_image_sources(records: Records, name: str) -> list[ImageSource | None]:

@@ -1,9 +1,7 @@
 """The parts of many requests as vectors: all their texts in one forward pass, all their pictures in another."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 from index.errors import IndexingError
 from index.vectors import Rows
@@ -12,14 +10,22 @@ from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import RetrievalError
 from retrieval.query import Part, PartKind, open_query_image, vector_row
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+Result = TypeVar("Result")
+Key = TypeVar("Key")
 
 QueryVectors: TypeAlias = dict[PartKind, Rows]
 Failure: TypeAlias = RetrievalError | IndexingError
 FAILURES: Final = (RetrievalError, IndexingError)
 
 _Encoded: TypeAlias = dict[int, Rows | Failure]  # by the identity of the part
+
+
+def attempt(function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | Failure:
+    """Return what the function returns, or the error that one request fails with and the others do not see."""
+    try:
+        return function(*arguments, **options)
+    except FAILURES as error:
+        return error
 
 
 def encode_queries(
@@ -29,13 +35,18 @@ def encode_queries(
 
     Without vectors in the catalog (`dimension` is None) there is nothing to find, and the encoder is not loaded.
     """
-    parts = [() if request.query is None or request.mode == "words" else request.query.parts for request in requests]
-    every = [part for query in parts for part in query]
-    rows = _parse_vectors([part for part in every if part.kind == "vector"], dimension)
-    if dimension is not None:
-        rows |= _encode_texts(encoder, [part for part in every if part.kind in {"text", "minus"}])
-        rows |= _encode_images(encoder, [part for part in every if part.kind == "image"])
-    return [_collect(query, rows) for query in parts]
+    queries = [() if request.query is None or request.mode == "words" else request.query.parts for request in requests]
+    parts = [part for query in queries for part in query]
+    texts = [part for part in parts if part.kind in {"text", "minus"}]
+    images = [part for part in parts if part.kind == "image"]
+    rows: _Encoded = {
+        id(part): attempt(vector_row, part.value, dimension=dimension) for part in parts if part.kind == "vector"
+    }
+    if dimension is not None and texts:
+        rows |= _encode_texts(encoder, texts)
+    if dimension is not None and images:
+        rows |= _encode_images(encoder, images)
+    return [_collect(query, rows) for query in queries]
 
 
 def _collect(parts: Sequence[Part], rows: _Encoded) -> QueryVectors | Failure:
@@ -50,40 +61,21 @@ def _collect(parts: Sequence[Part], rows: _Encoded) -> QueryVectors | Failure:
 
 
 def _encode_texts(encoder: CatalogEncoder, parts: Sequence[Part]) -> _Encoded:
-    if not parts:
-        return {}
     texts = list(dict.fromkeys(part.value for part in parts))
-    try:
-        rows = encoder.load("text").encode_texts(texts)
-    except FAILURES as error:
-        return {id(part): error for part in parts}
-    by_text = {text: rows[place : place + 1] for place, text in enumerate(texts)}
-    return {id(part): by_text[part.value] for part in parts}
+    rows = _split(texts, attempt(lambda: encoder.load("text").encode_texts(texts)))
+    return {id(part): rows[part.value] for part in parts}
 
 
 def _encode_images(encoder: CatalogEncoder, parts: Sequence[Part]) -> _Encoded:
-    if not parts:
-        return {}
-    encoded: _Encoded = {}
-    images: dict[int, Image] = {}
-    try:
-        loaded = encoder.load("image")
-        for part in parts:
-            try:
-                images[id(part)] = open_query_image(part.value, size=loaded.image_size)
-            except RetrievalError as error:
-                encoded[id(part)] = error
-        rows = loaded.encode_images(list(images.values())) if images else np.empty((0, 0), np.float32)
-    except FAILURES as error:
-        return {id(part): error for part in parts}
-    return encoded | {part: rows[place : place + 1] for place, part in enumerate(images)}
+    loaded = attempt(encoder.load, "image")
+    if isinstance(loaded, FAILURES):
+        return {id(part): loaded for part in parts}
+    opened = {id(part): attempt(open_query_image, part.value, size=loaded.image_size) for part in parts}
+    failed: _Encoded = {part: error for part, error in opened.items() if isinstance(error, FAILURES)}
+    images = {part: image for part, image in opened.items() if not isinstance(image, FAILURES)}
+    return failed | (_split(images, attempt(loaded.encode_images, list(images.values()))) if images else {})
 
 
-def _parse_vectors(parts: Sequence[Part], dimension: int | None) -> _Encoded:
-    encoded: _Encoded = {}
-    for part in parts:
-        try:
-            encoded[id(part)] = vector_row(part.value, dimension=dimension)
-        except RetrievalError as error:
-            encoded[id(part)] = error
-    return encoded
+def _split(keys: Iterable[Key], rows: Rows | Failure) -> dict[Key, Rows | Failure]:
+    """Return the row of each key, (1, d), or the error that all of them have."""
+    return {key: rows if isinstance(rows, FAILURES) else rows[place : place + 1] for place, key in enumerate(keys)}

@@ -247,13 +247,9 @@ def _parse_sort(sort: Any) -> tuple[tuple[str, bool], ...]:
 def _parse_boosts(boosts: Any) -> tuple[Boost, ...]:
     if not isinstance(boosts, Sequence) or isinstance(boosts, str) or len(boosts) > _MAX_BOOSTS:
         raise QueryError(f"boosts must be a list of at most {_MAX_BOOSTS}, not {short_repr(boosts)}.")
-    return tuple(boost if isinstance(boost, Boost) else _parse_boost(boost) for boost in boosts)
-
-
-def _parse_boost(boost: Any) -> Boost:
     try:
-        return Boost(**boost)
-    except TypeError:
+        return tuple(boost if isinstance(boost, Boost) else Boost(**boost) for boost in boosts)
+    except TypeError as error:
         raise QueryError(
-            f'A boost must be {{"attribute": "popularity", "weight": 0.2}}, not {short_repr(boost)}.'
-        ) from None
+            f'A boost must be {{"attribute": "popularity", "weight": 0.2}}, not one of {short_repr(boosts)}.'
+        ) from error

@@ -70,7 +70,7 @@ def main() -> None:
     memory = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(make_catalog(Path(folder) / "c", 300), environment={"RETRIEVAL_SLOW": "1"}) as service,
+        serving(make_catalog(Path(folder) / "c", 300), environment={"RETRIEVAL_CLIENT_TIMEOUT": "1"}) as service,
     ):
         right = requests(chosen)
         connection = HTTPConnection("127.0.0.1", service.port, timeout=60)

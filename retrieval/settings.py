@@ -27,6 +27,7 @@ class Setting:
         choices: The words that are allowed; where the type has numbers too, besides those.
         option: Whether the command line has an option for it.
         hidden: Whether `--help` leaves that option out.
+        secret: Whether `repr` leaves the value out.
         flag: The option's name, where it is not that of the field.
         metavar: What `--help` calls the value.
         default_text: What the default stands for, where it does not say so itself.
@@ -42,6 +43,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     option: bool = True
     hidden: bool = False
+    secret: bool = False
     flag: str = ""
     metavar: str | None = None
     default_text: str = ""
@@ -103,7 +105,8 @@ class Setting:
 
 def setting(default: Any, help: str, **declared: Any) -> Any:  # noqa: A002 (as click and argparse call it)
     """A dataclass field that is a setting; `declared` is what `Setting` takes."""
-    return field(default=default, metadata={_KEY: Setting(help=help, default=default, **declared)})
+    one = Setting(help=help, default=default, **declared)
+    return field(default=default, repr=not one.secret, metadata={_KEY: one})
 
 
 @cache

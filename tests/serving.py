@@ -65,7 +65,7 @@ def make_shop(folder, *, encoder=None):
 @contextmanager
 def serving(catalog, settings=None, **options):
     """Give a client of an application that is ready."""
-    app = make_app(catalog, settings or Settings(batch=8))
+    app = make_app(catalog, settings or Settings(batch_size=8))
     with TestClient(app, base_url="http://localhost", **options) as client:
         wait_until_ready(client)
         yield client

@@ -92,7 +92,7 @@ def test_a_catalog_may_be_built_into_an_empty_folder_and_into_no_other(run, mode
     (tmp_path / "c").mkdir()
     code, lines, err = run("build", tmp_path / "photos", tmp_path / "c")
     assert (code, lines) == (0, ["added 1, changed 0, dropped 0, unchanged 0"])
-    assert "no model named: the starter" in err
+    assert "No --model was given: using the starter" in err
     code, lines, err = run("build", tmp_path / "photos", tmp_path / "photos")
     assert (code, lines) == (1, [])
     assert "is not a catalog" in err
@@ -107,8 +107,8 @@ def test_what_a_bad_row_may_hide_is_kept_with_a_notice(run, model, tmp_path):
     (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "blue.png,navy, dark", *rows[3:]]))
     code, lines, err = run("build", tmp_path / "t.csv", tmp_path / "c")
     assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 2, skipped 1"])
-    assert "skipped t.csv line 3: has 3 values where the header has 2" in err
-    assert "1 that PAIRS no longer names stay" in err
+    assert "Skipped t.csv line 3: has 3 values where the header has 2" in err
+    assert "Kept 1 items that PAIRS no longer names" in err
 
 
 def test_a_price_that_is_missing_leaves_the_others_numbers_and_an_odd_one_is_told(run, model, tmp_path):
@@ -163,7 +163,7 @@ def test_an_item_without_pictures_is_exported_with_its_vectors_alone(run, tmp_pa
     (line,) = run("export", tmp_path / "c", "--vectors")[1]
     exported = json.loads(line)
     assert exported == {**item, "image_vectors": [pytest.approx([0.6, 0.8])]}
-    assert "only the vectors are known in 1 of the items: --vectors" in run("export", tmp_path / "c")[2]
+    assert "The images of 1 items are stored as vectors only." in run("export", tmp_path / "c")[2]
     with Catalog.open(tmp_path / "d", create=True) as copy:
         assert copy.upsert([exported]).added == 1
 
@@ -241,7 +241,7 @@ def test_build_again_changes_nothing_and_deleted_items_stay_deleted(run, shop, m
     assert run("delete", path, "P1", "nobody")[1] == ["deleted 1, not there 1"]
     code, lines, err = run("build", shop, path)
     assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 5"])
-    assert "1 deleted before stay deleted; --restore takes them back" in err
+    assert "Left out 1 items that were deleted by id. Restore them with --restore." in err
     assert run("build", shop, path, "--restore")[1] == ["added 1, changed 0, dropped 0, unchanged 5"]
 
 
@@ -276,7 +276,10 @@ def test_an_older_catalog_that_cannot_be_written_is_refused_with_the_command_tha
 def test_info_tells_a_catalog_from_a_model(run, catalog, model):
     assert json.loads(run("info", catalog, "--json")[1][0])["items"] == 6
     assert json.loads(run("info", model, "--json")[1][0])["dimension"] == 16
-    assert "catalogue is no catalog; and taken for a model: There is no model folder" in run("info", "catalogue")[2]
+    assert (
+        "catalogue is not a catalog, and cannot be loaded as a model: There is no model folder"
+        in run("info", "catalogue")[2]
+    )
 
 
 def test_evaluate_prints_one_object_with_the_names_of_clip_benchmark(run, shop, model, catalog):
@@ -307,7 +310,7 @@ def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
     for wrong in ("--model", model), ("--model", tmp_path / "none"), ():
         code, _, err = run("evaluate", tmp_path, *wrong, "--held-out")
         assert (code, "--held-out goes with a run" in err) == (2, True)
-        assert "no model named" not in err
+        assert "No --model was given" not in err
 
 
 def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run, shop, model, tmp_path):
@@ -377,7 +380,7 @@ def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_p
     code, lines, err = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *graded)
     assert code == 0
     assert "on 2 held-out images" in lines[0]
-    assert "skipped x.png: " in err
+    assert "Skipped x.png: " in err
 
 
 @pytest.mark.parametrize(
@@ -486,7 +489,7 @@ def test_a_feed_is_built_with_mapped_columns_and_a_report_of_all_that_was_refuse
     words += ["--map", "id=sku", "--map", "title=name", "--map", "image=photo", "--report", tmp_path / "refused.csv"]
     code, lines, err = run(*words, "--model", model)
     assert (code, lines) == (0, ["added 2, changed 0, dropped 0, unchanged 0, skipped 31"])
-    assert f"and 10 more: see {tmp_path / 'refused.csv'}" in err
+    assert f"Skipped 10 more. See {tmp_path / 'refused.csv'}" in err
     report = (tmp_path / "refused.csv").read_text(encoding="utf-8-sig").splitlines()
     assert report[0] == "row,id,picture,reason"
     assert report[1].startswith("feed.csv line 5,0,https://x.example/0.png,there is no such file in ")

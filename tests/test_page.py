@@ -66,7 +66,7 @@ def served(catalog, settings=None):
 
     Its pages are to be closed before it ends: one whose pictures are still on their way complains of a refused one.
     """
-    server = uvicorn.Server(uvicorn.Config(make_app(catalog, settings or Settings(batch=8)), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(make_app(catalog, settings or Settings(batch_size=8)), log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
@@ -350,7 +350,7 @@ def test_a_search_is_sorted_by_the_service_also_by_a_nested_attribute(opened, tm
 
 
 def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
-    with served(shop, Settings(batch=8, max_results=10)) as address:
+    with served(shop, Settings(batch_size=8, max_results=10)) as address:
         page = opened(f"{address}/?n=500")
         assert ids(page) == asked(address, k=10)
         assert page.locator("#more").is_hidden()

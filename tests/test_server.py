@@ -8,6 +8,7 @@ from io import BytesIO
 from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner
 from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
 from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving, until
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from retrieval.catalog import Catalog
+from retrieval.cli.managing import serve
 from retrieval.errors import (
     CatalogError,
     CatalogFormatError,
@@ -25,9 +27,10 @@ from retrieval.errors import (
     QueryError,
     ServiceError,
 )
+from retrieval.images import MAX_PIXELS
 from retrieval.records.database import LOCK
 from retrieval.records.locks import writer_lock
-from retrieval.server import Settings, make_app, read_settings
+from retrieval.server import Settings, make_app
 from retrieval.server.auth import ApiKeys, read_key_file
 from retrieval.server.errors import to_api_error
 from retrieval.server.paths import item_path, parse_id
@@ -125,7 +128,7 @@ def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(clie
 
 
 def test_a_search_goes_no_further_than_the_service_allows(shop):
-    with serving(shop, Settings(max_results=20, batch=1)) as client:
+    with serving(shop, Settings(max_results=20, batch_size=1)) as client:
         assert found(client.post("/search", json={"text": "red", "k": 20}))
         assert "limit of 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
 
@@ -370,7 +373,7 @@ def test_each_line_of_a_bulk_request_is_answered(client):
 
 
 def test_lines_that_cannot_be_read_stop_no_other(shop):
-    with serving(shop, Settings(max_body=1000, batch=1)) as client:
+    with serving(shop, Settings(max_body=1000, batch_size=1)) as client:
         good = json.dumps({"delete": "red"})
         lines = [b"{", b"", b"\xff\xfe", b"x" * 5000, b'"' + b"[" * 900, b"NaN", good.encode(), b"   \r", b'{"delete":']
         answer = client.post("/items", content=b"\r\n".join(lines), headers=LINES)
@@ -388,7 +391,7 @@ def test_lines_that_find_too_much_waiting_are_told_each_by_its_number(client):
 
 
 def test_a_bulk_request_has_so_many_lines_and_those_before_are_answered(shop):
-    with serving(shop, Settings(max_lines=3, batch=1)) as client:
+    with serving(shop, Settings(max_lines=3, batch_size=1)) as client:
         answers = bulk(client, [{"delete": color} for color in COLORS])
         assert [answer["status"] for answer in answers] == [200, 200, 200, 413]
         assert len(shop) == 2
@@ -458,15 +461,15 @@ def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
 
 
 def test_thumbnail_cache_is_bounded_in_bytes_and_evicts_the_least_recently_used(shop):
-    with serving(shop, Settings(batch=1)) as client:
+    with serving(shop, Settings(batch_size=1)) as client:
         sizes = [len(client.get(f"/items/{name}/images/0?size=480").content) for name in ("red", "green", "blue")]
-    with serving(shop, Settings(batch=1, thumbnails=sum(sizes) - 1)) as client:
+    with serving(shop, Settings(batch_size=1, thumbnail_cache=sum(sizes) - 1)) as client:
         cache = client.app.state.service.thumbnails
         for name in ("red", "green", "red", "blue", "red"):
             client.get(f"/items/{name}/images/0?size=480")
             assert 0 < cache.currsize <= cache.maxsize
         assert 'retrieval_thumbnails_total{how="made"} 3.0' in client.get("/metrics").text
-    with serving(shop, Settings(batch=1, thumbnails=1)) as client:
+    with serving(shop, Settings(batch_size=1, thumbnail_cache=1)) as client:
         assert client.get("/items/red/images/0?size=480").status_code == 200
         assert not client.app.state.service.thumbnails
 
@@ -574,7 +577,7 @@ def test_an_own_page_may_ask(steady):
 
 def test_a_foreign_page_may_ask_where_it_was_let_in(shop):
     origin = {"Origin": "https://shop.example"}
-    with serving(shop, Settings(cors_origins=("https://shop.example",), batch=1)) as client:
+    with serving(shop, Settings(cors_origins=("https://shop.example",), batch_size=1)) as client:
         assert found(client.post("/search", json={"text": "red"}, headers=origin))
         asked = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
         answer = client.options("/search", headers=asked)
@@ -587,39 +590,71 @@ def test_a_foreign_page_may_ask_where_it_was_let_in(shop):
 # --- settings
 
 
+def serve_with(monkeypatch, path, *options, environment=None):
+    """Run `retrieval serve` up to the application: its exit code, stderr, and the settings."""
+    settings = []
+    monkeypatch.setattr("retrieval.server.make_app", lambda _catalog, given: settings.append(given))
+    monkeypatch.setattr("retrieval.server.uvicorn_server.serve", lambda _app, **_: None)
+    result = CliRunner().invoke(serve, [str(path), *options], env=environment or {})
+    return result.exit_code, result.stderr, settings[0] if settings else None
+
+
 @pytest.mark.parametrize(
-    ("flags", "environment", "word"),
+    ("options", "environment", "word"),
     [
-        ({"host": "192.0.2.1"}, {}, "no keys"),
-        ({"host": "::"}, {}, "no keys"),
-        ({"host": "example.com"}, {}, "no keys"),
-        ({}, {"RETRIEVAL_HOST": "10.0.0.1"}, "no keys"),
-        ({}, {"RETRIEVAL_PORT": "many"}, "RETRIEVAL_PORT"),
-        ({}, {"RETRIEVAL_READ_ONLY": "maybe"}, "1 or 0"),
-        ({}, {"RETRIEVAL_READ_KEYS": "short"}, "16"),
-        ({"queue": 0}, {}, "--queue"),
-        ({"timeout": 0.0}, {}, "--timeout"),
-        ({"port": 70_000}, {}, "65535"),
-        ({"cors_origins": ("*",)}, {}, "no origin"),
-        ({"cors_origins": ("https://a.example/",)}, {}, "no origin"),
+        (["--host", "192.0.2.1"], {}, "no keys"),
+        (["--host", "::"], {}, "no keys"),
+        (["--host", "example.com"], {}, "no keys"),
+        ([], {"RETRIEVAL_HOST": "10.0.0.1"}, "no keys"),
+        ([], {"RETRIEVAL_PORT": "many"}, "--port"),
+        ([], {"RETRIEVAL_READ_ONLY": "maybe"}, "--read-only"),
+        ([], {"RETRIEVAL_READ_KEYS": "short"}, "16"),
+        (["--queue", "0"], {}, "--queue"),
+        (["--timeout", "0"], {}, "--timeout"),
+        (["--port", "70000"], {}, "65535"),
+        (["--cors-origin", "*"], {}, "Invalid origin"),
+        (["--cors-origin", "https://a.example/"], {}, "Invalid origin"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(flags, environment, word):
-    with pytest.raises(ServiceError, match=word):
-        read_settings(flags, environment)
+def test_invalid_options_and_variables_are_usage_errors(monkeypatch, tmp_path, options, environment, word):
+    code, error, settings = serve_with(monkeypatch, tmp_path / "c", *options, environment=environment)
+    assert (code, settings) == (2, None)
+    assert word in error
 
 
-def test_a_flag_goes_before_its_variable():
+@pytest.mark.parametrize("invalid", [{"port": 70_000}, {"queue": 0}, {"timeout": 0.0}, {"max_body": 1.5}])
+def test_settings_in_python_have_the_same_ranges_as_options(invalid):
+    with pytest.raises(ServiceError, match=f"Invalid value for {next(iter(invalid))}"):
+        Settings(**invalid)
+
+
+def test_an_option_overrides_its_variable(monkeypatch, tmp_path, shop):
+    shop.close()
     environment = {
         "RETRIEVAL_PORT": "1",
         "RETRIEVAL_TIMEOUT": "2.5",
         "RETRIEVAL_READ_KEYS": "aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb",
         "RETRIEVAL_READ_ONLY": "1",
         "RETRIEVAL_QUEUE": "",
+        "RETRIEVAL_CORS_ORIGINS": "https://a.example,https://b.example",
     }
-    settings = read_settings({"port": 2, "host": "192.0.2.1", "queue": None}, environment)
+    options = ["--port", "2", "--host", "192.0.2.1"]
+    code, error, settings = serve_with(monkeypatch, tmp_path / "c", *options, environment=environment)
+    assert (code, error) == (0, "")
     assert (settings.port, settings.timeout, settings.read_only, settings.queue) == (2, 2.5, True, 256)
     assert settings.read_keys == ("a" * 16, "b" * 16)
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert settings.max_pixels == MAX_PIXELS
+
+
+def test_earlier_names_of_settings_still_work_with_a_notice(monkeypatch, tmp_path, shop):
+    shop.close()
+    environment = {"RETRIEVAL_SLOW": "3", "RETRIEVAL_THUMBNAILS": "1000"}
+    options = ["--batch", "4", "--stop", "7"]
+    code, error, settings = serve_with(monkeypatch, tmp_path / "c", *options, environment=environment)
+    assert (code, settings.batch_size, settings.shutdown_timeout) == (0, 4, 7.0)
+    assert (settings.client_timeout, settings.thumbnail_cache) == (3.0, 1000)
+    assert "The setting batch is now called batch_size: use --batch-size." in error
 
 
 # --- errors
@@ -694,7 +729,7 @@ def test_a_search_sees_what_another_process_has_changed(client, shop, tmp_path):
 
 
 def test_a_read_only_service_takes_no_changes(shop):
-    with serving(shop, Settings(read_only=True, batch=1)) as client:
+    with serving(shop, Settings(read_only=True, batch_size=1)) as client:
         vector = {"images": [{"vector": VECTOR}]}
         assert "read-only" in told(client.put("/items/a", json=vector), 403)
         assert "read-only" in told(client.delete("/items/red"), 403)
@@ -706,7 +741,7 @@ def test_a_read_only_service_takes_no_changes(shop):
 
 
 def test_it_is_alive_before_it_is_ready_and_ready_once_it_is_warm(shop, monkeypatch):
-    app = make_app(shop, Settings(batch=1))
+    app = make_app(shop, Settings(batch_size=1))
     monkeypatch.setattr(app.state.service, "start", app.state.service.batcher.start)
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/health").json() == {"status": "alive"}
@@ -720,7 +755,7 @@ def test_it_is_alive_before_it_is_ready_and_ready_once_it_is_warm(shop, monkeypa
 def test_getting_warm_encodes_a_text_and_a_picture(shop):
     encoder = shop.encoder
     texts, pictures = len(encoder.texts), encoder.images
-    with serving(shop, Settings(batch=1)):
+    with serving(shop, Settings(batch_size=1)):
         assert (len(encoder.texts), encoder.images) == (texts + 1, pictures + 1)
 
 
@@ -798,7 +833,7 @@ def test_head_is_get_without_a_body_and_options_lists_methods(steady):
 
 
 def test_the_page_knows_how_far_a_search_goes(shop, steady):
-    with serving(shop, Settings(max_results=77, batch=1)) as client:
+    with serving(shop, Settings(max_results=77, batch_size=1)) as client:
         assert 'data-most="77"' in client.get("/").text
         assert client.get("/").headers["etag"] != steady.get("/").headers["etag"]
     assert 'data-most="1000"' in steady.get("/").text

@@ -27,7 +27,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(shop):
-    limits = Settings(batch=4, max_body=300_000, max_pixels=1_000_000, max_lines=50)
+    limits = Settings(batch_size=4, max_body=300_000, max_pixels=1_000_000, max_lines=50)
     with serving(shop, limits, raise_server_exceptions=True) as client:
         yield client
 
@@ -51,7 +51,7 @@ def test_nothing_that_the_document_allows_or_nearly_makes_it_fail(tmp_path):
     """Schemathesis draws requests from the OpenAPI document, right ones and wrong ones."""
     failed = CHECKS.get_by_names(["not_a_server_error"])
     seen = set()
-    with make_shop(tmp_path) as catalog, served(catalog, Settings(port=0, batch=4, max_body=100_000)) as url:
+    with make_shop(tmp_path) as catalog, served(catalog, Settings(port=0, batch_size=4, max_body=100_000)) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         for found in schema.get_all_operations():
             operation = found.ok()

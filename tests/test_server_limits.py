@@ -25,7 +25,7 @@ from retrieval.server import Settings, make_app
 from retrieval.server.uvicorn_server import _listen, serve
 
 VECTOR = [1.0] * DIMENSION
-SMALL = Settings(port=0, batch=8, max_body=20_000, slow=1.0, queue=4)
+SMALL = Settings(port=0, batch_size=8, max_body=20_000, client_timeout=1.0, queue=4)
 post, get = partial(httpx2.post, timeout=30), partial(httpx2.get, timeout=30)
 
 
@@ -156,7 +156,7 @@ def test_lines_are_answered_while_more_are_sent(shop):
             yield json.dumps({"delete": color}).encode() + b"\n"
             time.sleep(0.8)  # longer than a batch waits for more
 
-    with served(shop, replace(SMALL, slow=15.0)) as url:
+    with served(shop, replace(SMALL, client_timeout=15.0)) as url:
         answer = post(f"{url}/items", content=lines(), headers=LINES)
     assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [200, 200]
 
@@ -175,7 +175,7 @@ def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
 
 def test_bodies_that_wait_take_bounded_memory(shop):
     """Each may have 1,000 bytes, and all together 16 times as much."""
-    with served(shop, Settings(port=0, batch=8, max_body=1000, slow=60.0)) as url:
+    with served(shop, Settings(port=0, batch_size=8, max_body=1000, client_timeout=60.0)) as url:
         request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=1000) + b" " * 999
         with ExitStack() as stack:
             for _ in range(17):
@@ -237,10 +237,10 @@ def test_who_hangs_up_breaks_no_batch(url, encoder):
 
 def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_larger(shop):
     data = picture("blue", size=(1000, 1000), form="BMP")
-    with serving(shop, Settings(batch=1, max_pixels=999_999)) as client:
+    with serving(shop, Settings(batch_size=1, max_pixels=999_999)) as client:
         answer = client.post("/search", files={"image": ("a.bmp", data)})
         assert (answer.status_code, "1,000,000 pixels" in answer.json()["error"]) == (422, True)
-    with serving(shop, Settings(batch=1)) as client:
+    with serving(shop, Settings(batch_size=1)) as client:
         assert client.post("/search", files={"image": ("a.bmp", data)}).status_code == 200
 
 
@@ -255,7 +255,7 @@ def test_small_answers_are_not_held_back():
 
 def test_an_address_that_is_taken_is_told(shop):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = Settings(port=taken.getsockname()[1], batch=1)
+        settings = Settings(port=taken.getsockname()[1], batch_size=1)
         with pytest.raises(ServiceError, match="cannot listen on"):
             serve(make_app(shop, settings), on_ready=print)
 
@@ -285,7 +285,7 @@ class Slow(FakeEncoder):
         return super().encode_texts(texts)
 
 with Catalog.open(sys.argv[1], encoder=Slow()) as catalog:
-    serve(make_app(catalog, Settings(port=0, batch=1)), on_ready=lambda url: print(url, flush=True))
+    serve(make_app(catalog, Settings(port=0, batch_size=1)), on_ready=lambda url: print(url, flush=True))
 print("closed", flush=True)
 """
 
@@ -334,7 +334,7 @@ def test_the_command_says_where_it_serves_and_who_may_ask(tmp_path):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
         url = line.split()[3]
-        assert line.startswith("serving ")
+        assert line.startswith("Serving ")
         assert "no keys: open to every program on this machine" in line
         assert post(f"{url}/search", json={"vector": [1, 0]}).json()["hits"][0]["id"] == "a"
         process.terminate()

@@ -1,17 +1,18 @@
-"""`retrieval delete`, `serve`, `export` and `info`: what is done with a catalog that is there."""
+"""`retrieval delete`, `serve`, `export` and `info`: use an existing catalog."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, extra_named, notice, reading
+from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, require_extra, use_current_names
 from retrieval.errors import EncoderError, ServiceError
+from retrieval.server.settings import Settings
+from retrieval.settings import settings_options
 
-_EXPORTED = 256  # items that are in memory at once
+_PAGE = 256  # items in memory at a time
 _VECTORS = ("image_vectors", "caption_vectors")
 
 
@@ -27,63 +28,56 @@ def delete(catalog: Path, ids: Sequence[str]) -> None:
     click.echo(f"deleted {count}, not there {len(set(ids)) - count}")
 
 
-@click.command()
+@click.command(context_settings={"auto_envvar_prefix": "RETRIEVAL"})
 @click.argument("catalog", type=PATH)
-@click.option("--host", metavar="ADDRESS", help="Where to listen (127.0.0.1); elsewhere only with keys.")
-@click.option("--port", type=click.IntRange(min=0), help="Port (8000); 0 takes a free one.")
-@click.option("--read-only", is_flag=True, default=None, help="Take no changes.")
+@settings_options(Settings)
 @click.option("--keys", type=FILE, help="File of lines `read KEY` or `write KEY`.")
-@click.option("--cors-origin", "cors_origins", multiple=True, metavar="URL", help="Origin whose pages may ask; repeat.")
-@click.option("--max-body", type=click.IntRange(min=1), metavar="BYTES", help="Largest request (32 MiB).")
-@click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture (89,478,485).")
-@click.option("--max-results", type=click.IntRange(min=1), help="Hits that a search reaches (1000).")
-@click.option("--queue", type=click.IntRange(min=1), help="Requests of a kind that may wait (256).")
-@click.option("--batch", type=click.IntRange(min=0), help="Searches in one forward pass; 0 measures what pays.")
-@click.option("--timeout", type=click.FloatRange(min=1), help="Seconds that a request may take (30).")
-@click.option("--stop", type=click.FloatRange(min=1), help="Seconds for requests to end once told to stop (20).")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
-def serve(catalog: Path, *, keys: Path | None, device: str, **flags: Any) -> None:
-    """Serve CATALOG over HTTP. Flags are also variables: RETRIEVAL_PORT, RETRIEVAL_READ_KEYS, RETRIEVAL_WRITE_KEYS."""
+def serve(catalog: Path, *, keys: Path | None, device: str, **settings: Any) -> None:
+    """Serve CATALOG over HTTP.
+
+    Options are also variables: RETRIEVAL_PORT, RETRIEVAL_READ_KEYS, RETRIEVAL_WRITE_KEYS.
+    """
     from retrieval.catalog import Catalog
 
-    with extra_named("serve"):
-        from retrieval.server import make_app, read_settings
+    with require_extra("serve"):
+        from retrieval.server import make_app
         from retrieval.server.auth import read_key_file
         from retrieval.server.uvicorn_server import serve as serve_app
 
-    flags["cors_origins"] = flags["cors_origins"] or None
+    values = use_current_names(settings, Settings)
     try:
         if keys is not None:
-            flags |= {f"{scope}_keys": found for scope, found in read_key_file(keys).items()}
-        settings = read_settings(flags, os.environ)
+            values |= {f"{scope}_keys": found for scope, found in read_key_file(keys).items()}
+        checked = Settings(**values)
     except ServiceError as error:
         raise click.UsageError(str(error)) from error
-    access = "keys needed" if settings.has_keys else "no keys: open to every program on this machine"
-    with Catalog.open(catalog, device=device, read_only=settings.read_only) as opened:
-        serve_app(make_app(opened, settings), on_ready=lambda url: notice(f"serving {catalog} at {url} ({access})"))
+    access = "keys required" if checked.has_keys else "no keys: open to every program on this machine"
+    with Catalog.open(catalog, device=device, read_only=checked.read_only) as opened:
+        serve_app(make_app(opened, checked), on_ready=lambda url: notice(f"Serving {catalog} at {url} ({access})."))
 
 
 @click.command()
 @click.argument("catalog", type=PATH)
-@click.option("--vectors", is_flag=True, help="Also the vectors of pictures and captions.")
+@click.option("--vectors", is_flag=True, help="Include the vectors of images and captions.")
 def export(catalog: Path, *, vectors: bool) -> None:
-    """Write the items of CATALOG as lines of JSON, in the order of their ids, as `Catalog.upsert` takes them."""
-    unseen = 0
-    with reading(catalog) as opened:
+    """Print the items of CATALOG as lines of JSON, in the order of their ids, for `Catalog.upsert`."""
+    without_images = 0
+    with open_read_only(catalog) as opened:
         after = None
-        while names := opened.ids(after=after, limit=_EXPORTED):
+        while names := opened.ids(after=after, limit=_PAGE):
             found = opened.get(names, vectors=vectors)
             for name in names:
                 if name in found:
-                    unseen += None in found[name]["images"]
-                    click.echo(json.dumps(_exported(found[name]), ensure_ascii=False))
+                    without_images += None in found[name]["images"]
+                    click.echo(json.dumps(_item_json(found[name]), ensure_ascii=False))
             after = names[-1]
-    if unseen and not vectors:
-        notice(f"of pictures only the vectors are known in {unseen} of the items: --vectors takes them along")
+    if without_images and not vectors:
+        notice(f"The images of {without_images} items are stored as vectors only. Include them with --vectors.")
 
 
-def _exported(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An item as JSON values; nothing stands for a picture of which only the vector is known, or for no vectors."""
+def _item_json(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an item as JSON values, without images stored as vectors only and without empty vectors."""
     vectors = {name: item[name].tolist() for name in _VECTORS if len(item.get(name, ()))}
     facts = {name: value for name, value in item.items() if name not in _VECTORS}
     return {**facts, "images": [path for path in item["images"] if path is not None], **vectors}
@@ -111,6 +105,6 @@ def _describe(thing: str) -> Mapping[str, Any]:
         try:
             return describe_encoder(thing)
         except EncoderError as error:
-            raise EncoderError(f"{thing} is no catalog; and taken for a model: {error}") from error
-    with reading(Path(thing)) as opened:
+            raise EncoderError(f"{thing} is not a catalog, and cannot be loaded as a model: {error}") from error
+    with open_read_only(Path(thing)) as opened:
         return opened.info()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, notice, reading, usage
+from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, usage_errors
 from retrieval.errors import QueryError
 from retrieval.settings import settings_options
 
@@ -83,10 +83,10 @@ def search(
     words = " ".join(text) or None
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")
-    with usage():
+    with usage_errors():
         where = {"$and": [parse_expression(one) for one in filters]} if filters else None
         parsed_weights = dict(_parse_weight(part) for part in weights)
-    with reading(catalog, device=device) as opened, usage():
+    with open_read_only(catalog, device=device) as opened, usage_errors():
         hits = opened.search(words, where=where, weights=parsed_weights, **request)
         for hit in hits:
             click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))

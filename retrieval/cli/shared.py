@@ -1,19 +1,18 @@
-"""What the commands share: kinds of arguments, notices, progress, and errors that are the user's."""
+"""Argument types, notices, progress and error handling of all commands."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from index.kinds import KINDS
 from retrieval.errors import ColumnError, QueryError, RetrievalError
+from retrieval.settings import flag_of, settings_of, with_current_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from retrieval.catalog import Catalog
     from retrieval.pairs import Skipped
 
@@ -24,15 +23,15 @@ FILE: Final = click.Path(path_type=Path, dir_okay=False)
 FOLDER: Final = click.Path(path_type=Path, file_okay=False, exists=True)
 
 STARTER_NOTICE: Final = (
-    "no model named: the starter, which finds everyday things by name or short description; a stronger one: "
-    "--model ViT-B-32-256/datacomp_s34b_b86k (downloaded once), or a folder that `retrieval train` wrote"
+    "No --model was given: using the starter, which finds everyday things by name or short description. For a stronger"
+    " one, pass --model ViT-B-32-256/datacomp_s34b_b86k (downloaded once), or a folder that `retrieval train` wrote."
 )
 
-_SHOWN_BESIDE_REPORT: Final = 20
+_MAX_SHOWN: Final = 20  # skipped files and rows that are printed where a report has them all
 
 
 def fail(message: str) -> NoReturn:
-    """End the command with one line and exit code 1."""
+    """Exit with one line on stderr and code 1."""
     click.echo("Error: " + " ".join(message.split()), err=True)
     sys.exit(1)
 
@@ -43,8 +42,8 @@ def notice(message: str) -> None:
 
 
 @contextmanager
-def usage() -> Iterator[None]:
-    """A query that makes no sense, or a column that is not there, is a usage error: exit code 2."""
+def usage_errors() -> Iterator[None]:
+    """Turn an invalid query or an unknown column into a usage error, with exit code 2."""
     try:
         yield
     except (QueryError, ColumnError) as error:
@@ -52,54 +51,62 @@ def usage() -> Iterator[None]:
 
 
 @contextmanager
-def extra_named(extra: str) -> Iterator[None]:
-    """A package that only an extra brings is missing: say which extra."""
+def require_extra(extra: str) -> Iterator[None]:
+    """Name the extra to install if one of its packages is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise RetrievalError(
-            f'{error.name} is not installed: pip install "crossmodal-retrieval[{extra}]" brings it.'
+            f'The package {error.name} is not installed. Run `pip install "crossmodal-retrieval[{extra}]"`.'
         ) from error
 
 
 @contextmanager
-def interruptible(what_next: str) -> Iterator[None]:
-    """Ctrl-C ends the command with one line that says what is kept."""
+def interruptible(consequence: str) -> Iterator[None]:
+    """Exit at Ctrl-C with one line that says what is kept."""
     try:
         yield
     except KeyboardInterrupt:
-        fail(f"interrupted. {what_next}")
+        fail(f"Interrupted. {consequence}")
 
 
 @contextmanager
-def reading(path: Path, *, device: str = "auto") -> "Iterator[Catalog]":
-    """The catalog, to be read only: once it has this release's format, to which an older one is brought."""
+def open_read_only(path: Path, *, device: str = "auto") -> "Iterator[Catalog]":
+    """Open a catalog for reading, after upgrading an older format."""
     from retrieval.catalog import Catalog
     from retrieval.records.database import upgrade
 
     upgrade(path)
-    with Catalog.open(path, device=device, read_only=True) as opened:
-        yield opened
+    with Catalog.open(path, device=device, read_only=True) as catalog:
+        yield catalog
+
+
+def use_current_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Return settings by their present names, with a notice for each one given by an earlier name."""
+    for name, one in settings_of(cls).items():
+        if values.get(one.old_name) is not None:
+            notice(f"The setting {one.old_name} is now called {name}: use {flag_of(name) if one.option else name}.")
+    return with_current_names(values, cls)
 
 
 def notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> None:
-    """A line for each; where a report has them all, for the first ones."""
-    shown = skipped if report is None else skipped[:_SHOWN_BESIDE_REPORT]
+    """Print a line for each skipped file or row; only the first ones if a report has them all."""
+    shown = skipped if report is None else skipped[:_MAX_SHOWN]
     for one in shown:
-        notice(f"skipped {one.name}: {one.reason}")
+        notice(f"Skipped {one.name}: {one.reason}.")
     if len(skipped) > len(shown):
-        notice(f"and {len(skipped) - len(shown)} more: see {report}")
+        notice(f"Skipped {len(skipped) - len(shown)} more. See {report}.")
 
 
 @contextmanager
-def bar(unit: str) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar on stderr, fed with (done, total)."""
+def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr; yields the function that updates it with (done, total)."""
     from tqdm import tqdm
 
     with tqdm(unit=f" {unit}", file=sys.stderr, disable=None, leave=False) as bar:
 
-        def progress(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        yield progress
+        yield update

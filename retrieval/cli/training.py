@@ -18,14 +18,15 @@ from retrieval.cli.shared import (
     FOLDER,
     PATH,
     STARTER_NOTICE,
-    bar,
     interruptible,
     notice,
     notice_skipped,
-    reading,
+    open_read_only,
+    progress_bar,
+    use_current_names,
 )
 from retrieval.errors import TrainingError
-from retrieval.settings import check_names, flag_of, settings_of, settings_options, with_current_names
+from retrieval.settings import check_names, settings_options
 from retrieval.train.config import TrainConfig
 from retrieval.train.run_folder import RunFolder
 
@@ -83,7 +84,9 @@ def train(
         from retrieval.pairs import read_pairs
         from retrieval.train import train as train_encoder
 
-        named = _with_notices({name: value for name, value in settings.items() if _is_named(name)} | others)
+        named = use_current_names(
+            {name: value for name, value in settings.items() if _is_named(name)} | others, TrainConfig
+        )
         folder = RunFolder(run)
         continues = resume and folder.config.is_file()
         try:
@@ -96,7 +99,7 @@ def train(
         if resume and not continues and _is_main_process():
             notice(f"{run} holds no run to resume, so a new one starts.")
         if "model" not in named and not continues and _is_main_process():
-            notice(STARTER_NOTICE + "; --model small learns from scratch")
+            notice(STARTER_NOTICE + " --model small trains from scratch.")
         result = train_encoder(
             source, run, config=config, validation=held_out, resume=resume, callbacks=bar.callbacks()
         )
@@ -117,7 +120,7 @@ def adopt(catalog: Path, run: str, *, device: str) -> None:
 
     with Catalog.open(catalog, device=device) as opened:
         encoder = load_encoder(run, device=device)
-        with interruptible("The catalog is as it was."), bar("captions") as progress:
+        with interruptible("The catalog is as it was."), progress_bar("captions") as progress:
             adoption = opened.adopt(encoder, progress=progress)
     click.echo(adoption.summary())
 
@@ -157,7 +160,7 @@ def evaluate(
         notice(STARTER_NOTICE)
     if model is not None:
         source = _unlearned(source, model, alone=held_out)
-    with _measured(model, catalog, device) as (encoder, indexes), bar("pictures and texts") as progress:
+    with _measured(model, catalog, device) as (encoder, indexes), progress_bar("pictures and texts") as progress:
         report = measure(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
     notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
@@ -186,14 +189,6 @@ def demo(folder: Path) -> None:
     from retrieval.demo import run_demo
 
     run_demo(folder, echo=click.echo)
-
-
-def _with_notices(named: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by their present names, with a notice for each that was renamed."""
-    for name, one in settings_of(TrainConfig).items():
-        if one.old_name in named:
-            notice(f"The setting {one.old_name} is now called {name}: use {flag_of(name) if one.option else name}.")
-    return with_current_names(named, TrainConfig)
 
 
 def _is_main_process() -> bool:
@@ -259,5 +254,5 @@ def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[
     if catalog is None:
         yield load_encoder(model or STARTER, device=device), None
         return
-    with reading(catalog, device=device) as opened:
+    with open_read_only(catalog, device=device) as opened:
         yield opened.encoder, opened.served

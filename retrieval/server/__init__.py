@@ -1,25 +1,22 @@
-"""A catalog over HTTP: `make_app` creates the application, `uvicorn_server.serve` runs it."""
+"""A catalog over HTTP: `make_app` creates the application, `uvicorn_server.serve` runs it.
+
+Importing the package loads no web framework: the command line needs its settings only.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
+from retrieval.server.settings import Settings
 
-from retrieval.catalog import Catalog
-from retrieval.server.auth import ApiKeys
-from retrieval.server.catalog_api import CatalogAPI
-from retrieval.server.errors import add_exception_handlers
-from retrieval.server.middleware.browser_security import HeadAndOptions, SameOrigin, SecurityHeaders
-from retrieval.server.middleware.item_paths import RawItemPaths
-from retrieval.server.middleware.limits import BodyLimitMiddleware, ErrorMiddleware
-from retrieval.server.middleware.request_metrics import RequestMetrics
-from retrieval.server.routes import bulk, facets, health, images, items, page, search
-from retrieval.server.service import Service
-from retrieval.server.settings import Settings, read_settings
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
-__all__ = ["Service", "Settings", "make_app", "read_settings"]
+    from retrieval.catalog import Catalog
+    from retrieval.server.service import Service
+
+__all__ = ["Settings", "make_app"]
 
 _DAY = 86_400
 _DESCRIPTION = """Search images by text, and texts by image.
@@ -27,11 +24,19 @@ _DESCRIPTION = """Search images by text, and texts by image.
 An id in a path is one segment, percent-encoded as a whole ("a/b" is `a%2Fb`). Errors are `{"error": "..."}`."""
 
 
-def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
+def make_app(catalog: "Catalog", settings: Settings | None = None) -> "FastAPI":
     """Return an ASGI application that serves an open catalog, which remains the caller's to close.
 
     Its `state.service` says when it is ready. Settings that admit other machines need keys.
     """
+    from fastapi import FastAPI
+
+    from retrieval.server.auth import ApiKeys
+    from retrieval.server.catalog_api import CatalogAPI
+    from retrieval.server.errors import add_exception_handlers
+    from retrieval.server.routes import bulk, facets, health, images, items, page, search
+    from retrieval.server.service import Service
+
     settings = settings or Settings()
     service = Service(CatalogAPI(catalog), settings)
 
@@ -58,8 +63,15 @@ def make_app(catalog: Catalog, settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _add_middleware(app: FastAPI, service: Service) -> None:
+def _add_middleware(app: "FastAPI", service: "Service") -> None:
     """Add the middleware from the inside out: the last one handles a request first."""
+    from starlette.middleware.cors import CORSMiddleware
+
+    from retrieval.server.middleware.browser_security import HeadAndOptions, SameOrigin, SecurityHeaders
+    from retrieval.server.middleware.item_paths import RawItemPaths
+    from retrieval.server.middleware.limits import BodyLimitMiddleware, ErrorMiddleware
+    from retrieval.server.middleware.request_metrics import RequestMetrics
+
     settings = service.settings
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(HeadAndOptions, routes=app.routes)

@@ -50,9 +50,9 @@ class Service:
         self.api = api
         self.settings = settings
         self.metrics = Metrics()
-        self.thumbnails: LRUCache[str, bytes] = LRUCache(settings.thumbnails, getsizeof=len)
+        self.thumbnails: LRUCache[str, bytes] = LRUCache(settings.thumbnail_cache, getsizeof=len)
         self.batcher: Batcher[SearchRequest, Json] = Batcher(
-            api.search_many, size=settings.batch or _DEFAULT_BATCH, queue=settings.queue
+            api.search_many, size=settings.batch_size or _DEFAULT_BATCH, queue=settings.queue
         )
         self.batcher.on_batch = self.metrics.batches.observe
         self.read_executor = BoundedExecutor("reads", threads=_READ_THREADS, queue=settings.queue)
@@ -78,7 +78,7 @@ class Service:
     async def _warm_up(self) -> None:
         try:
             encode = await self.read_executor.run(self.api.warm_up)
-            if encode is not None and not self.settings.batch:
+            if encode is not None and not self.settings.batch_size:
                 self.batcher.size = await self.read_executor.run(measure_batch_size, encode)
             self.ready = True
         except Exception as error:

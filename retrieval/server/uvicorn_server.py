@@ -119,7 +119,7 @@ class _Protocol(H11Protocol):
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    protocol: Any = partial(_Protocol, seconds=settings.slow)
+    protocol: Any = partial(_Protocol, seconds=settings.client_timeout)
     return uvicorn.Config(
         app,
         http=protocol,
@@ -131,7 +131,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         limit_concurrency=_MAX_CONNECTIONS,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=int(settings.stop),
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
     )
 
 

@@ -59,7 +59,7 @@ class BodyLimitMiddleware:
         self._max_body = settings.max_body
         self._max_total = _MAX_LARGEST_BODIES * settings.max_body
         self._total = 0  # bytes of the bodies of all requests in progress, except bulk requests
-        self._seconds = settings.slow
+        self._seconds = settings.client_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a body whose declared length is too large before it comes, any other once it is too large."""

@@ -115,7 +115,7 @@ class _BulkResponse(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while (answer := await self._answers.get()) is not None:
                 message = {"type": "http.response.body", "body": answer, "more_body": True}
-                await asyncio.wait_for(send(message), self._service.settings.slow)
+                await asyncio.wait_for(send(message), self._service.settings.client_timeout)
             await send({"type": "http.response.body", "body": b""})
             await work
         finally:

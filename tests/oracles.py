@@ -32,7 +32,7 @@ def one_thread():
 
 
 def plain_search(queries, rows, k, allowed=None):
-    """Ids and scores, (q, min(k, allowed)): every product, rounded to float32, sorted; equal scores in id order."""
+    """Return ids and scores, (q, min(k, allowed)): all products, rounded to float32 and sorted, ties in id order."""
     scores = (queries.astype(np.float64) @ rows.astype(np.float64).T).astype(np.float32)
     allowed = np.arange(len(rows)) if allowed is None else np.asarray(allowed, np.int64)
     order = np.argsort(-scores[:, allowed], axis=1, kind="stable")[:, :k]
@@ -41,38 +41,38 @@ def plain_search(queries, rows, k, allowed=None):
 
 
 def random_rows(count, dimension, *, seed=0):
-    """Unit rows in all directions alike."""
+    """Return unit rows in uniformly random directions."""
     return unit_rows(np.random.default_rng(seed).standard_normal((count, dimension)))
 
 
 def clustered_rows(count, dimension, *, clusters=20, seed=0):
-    """Unit rows as embeddings lie: near to one of a few centres."""
+    """Return unit rows as embeddings lie: near one of a few centers."""
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((clusters, dimension))
-    return unit_rows(centres[random.integers(clusters, size=count)] + 0.7 * random.standard_normal((count, dimension)))
+    centers = random.standard_normal((clusters, dimension))
+    return unit_rows(centers[random.integers(clusters, size=count)] + 0.7 * random.standard_normal((count, dimension)))
 
 
 def texts_for(rows, count, *, seed=1):
-    """Queries as texts lie among pictures: only partly towards a row, the rest where no row is."""
+    """Return queries as texts lie among images: partly towards a row, partly where no row is."""
     random = np.random.default_rng(seed)
     towards = rows[random.integers(len(rows), size=count)]
     return unit_rows(0.5 * towards + unit_rows(random.standard_normal((count, rows.shape[1]))))
 
 
 def assert_nearest(found, queries, rows, k, allowed=None):
-    """The found are exactly the nearest: same ids in the same order, same scores to the last bit."""
+    """Assert that the results are exactly the nearest: same ids in the same order, same scores to the last bit."""
     ids, scores = plain_search(queries, rows, k, allowed)
     np.testing.assert_array_equal(found.ids, ids)
     np.testing.assert_array_equal(found.scores, scores)
 
 
 def assert_true_scores(found, queries, rows):
-    """Every score is that of the stored row, to the last bit."""
+    """Assert that every score is that of the stored row, to the last bit."""
     query = np.repeat(np.arange(len(queries)), found.ids.shape[1])
     exact = score_pairs(queries, rows, query=query, row=found.ids.ravel())
     np.testing.assert_array_equal(found.scores.ravel(), exact)
 
 
 def recall(found, queries, rows, k, allowed=None):
-    """The share of the true k that was found; equal scores stand for each other."""
+    """Return the fraction of the true k that was found; equal scores count for each other."""
     return float(np.mean(found.scores >= plain_search(queries, rows, k, allowed)[1][:, -1:]))

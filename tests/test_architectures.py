@@ -139,7 +139,7 @@ def test_the_body_of_a_text_model_with_a_head_is_loaded(bert, tmp_path):
     assert torch.equal(model.text.transformer.state_dict()[name], given[name])
 
 
-def test_weights_of_another_model_are_refused_with_what_they_lack(bert, tmp_path):
+def test_weights_of_another_model_are_refused_naming_the_missing_tensor(bert, tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match=r"other\.safetensors is of another model than the image tower: it has no "):
         create_model(fresh(with_bert(bert), image_weights=str(tmp_path / "other.safetensors")))
@@ -151,7 +151,7 @@ def test_weights_of_another_model_are_refused_with_what_they_lack(bert, tmp_path
 
 
 @pytest.mark.parametrize(("loss", "least"), [("contrastive", 0.4), ("triplet", 0.1)])
-def test_the_lstm_learns_and_is_loaded(pairs, tmp_path, loss, least):  # noqa: F811
+def test_lstm_is_trained_and_loaded(pairs, tmp_path, loss, least):  # noqa: F811
     plain = {"crop": 1.0, "flip": 0.0, "color_jitter": 0.0, "weight_decay": 0.0}
     tower = with_lstm(lstm={"width": 64, "embedding": 32})
     config = fresh(tower, loss=loss, epochs=60, learning_rate=3e-3, **plain)
@@ -164,7 +164,7 @@ def test_the_lstm_learns_and_is_loaded(pairs, tmp_path, loss, least):  # noqa: F
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-def test_the_row_of_an_lstm_is_its_state_at_the_end_token():
+def test_lstm_row_is_its_state_at_the_end_token():
     tower = LstmText(embed_dim=4, context_length=9, width=6, embedding=3, layers=2).eval()
     tokens = open_clip.SimpleTokenizer(context_length=9)(["a dog", "two small dogs and a cat"])
     alone = []
@@ -205,7 +205,7 @@ def test_an_lstm_can_be_tuned_alone_and_resumed(pairs, tmp_path):  # noqa: F811
     assert encoders[0].text_fingerprint != encoders[1].text_fingerprint
 
 
-def test_the_built_in_lstm_pair_is_small():
+def test_built_in_small_lstm_is_small():
     checkpoint = create_model(with_defaults(TrainConfig(model="small-lstm")))
     assert type(checkpoint.model.text) is LstmText
     assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6

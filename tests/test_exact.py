@@ -43,7 +43,7 @@ def tiny_blocks(monkeypatch):
 @pytest.mark.usefixtures("tiny_blocks")
 @given(searches())
 @settings(max_examples=300)
-def test_ids_and_scores_are_those_of_sorting_everything_with_ties_in_id_order(search):
+def test_exact_search_equals_sorting_all_scores_with_ties_in_id_order(search):
     queries, rows, k, allowed = search
     assert_nearest(exact_search(queries, rows, k, allowed=allowed), queries, rows, k, allowed)
 
@@ -51,7 +51,7 @@ def test_ids_and_scores_are_those_of_sorting_everything_with_ties_in_id_order(se
 @pytest.mark.usefixtures("tiny_blocks")
 @given(searches())
 @settings(max_examples=200)
-def test_masking_and_gathering_give_the_same_to_the_last_bit(search):
+def test_masking_and_gathering_agree_bit_for_bit(search):
     queries, rows, k, allowed = search
     allowed = np.arange(len(rows)) if allowed is None else allowed
     mask = make_mask(allowed, len(rows))
@@ -61,32 +61,32 @@ def test_masking_and_gathering_give_the_same_to_the_last_bit(search):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 200, 257, 600])
-def test_every_number_of_queries_finds_the_nearest_of_20000_rows(count):
+def test_any_number_of_queries_finds_the_nearest_of_20000_rows(count):
     rows = clustered_rows(20_000, 24, seed=1)
     assert_nearest(exact_search(random_rows(count, 24, seed=2), rows, 10), random_rows(count, 24, seed=2), rows, 10)
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 700, 5000, 9000])
-def test_every_k_up_to_all_rows(k):
+def test_any_k_up_to_all_rows(k):
     rows, queries = random_rows(9000, 8), random_rows(3, 8, seed=2)
     assert_nearest(exact_search(queries, rows, k), queries, rows, k)
 
 
-def test_rows_in_ascending_order_of_score_the_worst_for_a_running_threshold():
+def test_rows_in_ascending_score_order_the_worst_case_of_a_running_threshold():
     angles = np.linspace(3, 0, 30_000)
     rows = unit_rows(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     queries = np.array([[1, 0]] * 9, np.float32)
     assert_nearest(exact_search(queries, rows, 10), queries, rows, 10)
 
 
-def test_a_million_equal_scores_are_answered_with_the_first_ids():
+def test_equal_scores_return_the_first_ids():
     rows = np.ones((130_000, 1), np.float32)
     found = exact_search(np.ones((8, 1), np.float32), rows, 10)
     np.testing.assert_array_equal(found.ids, np.tile(np.arange(10), (8, 1)))
     np.testing.assert_array_equal(found.scores, 1)
 
 
-def test_copies_of_a_row_have_equal_scores_wherever_they_stand_and_come_in_id_order():
+def test_copies_of_a_row_have_equal_scores_and_come_in_id_order():
     rows = random_rows(30_011, 96)
     copies = np.array([5, 4099, 8191, 16_000, 29_999, 30_010])
     rows[copies] = rows[5]
@@ -96,7 +96,7 @@ def test_copies_of_a_row_have_equal_scores_wherever_they_stand_and_come_in_id_or
     assert all(len(set(scores.tolist())) == 1 for scores in found.scores)
 
 
-def test_a_score_depends_on_its_two_vectors_alone(monkeypatch):
+def test_score_depends_on_its_two_vectors_only(monkeypatch):
     """Not on the filter, the other queries, the block size, or whether one core or two multiplied."""
     rows, queries = random_rows(9000, 64), random_rows(40, 64, seed=2)
     whole = exact_search(queries, rows, 5)
@@ -111,7 +111,7 @@ def test_a_score_depends_on_its_two_vectors_alone(monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.2, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("queries", [1, 20])
-def test_a_filter_is_exact_and_full_at_every_selectivity(share, queries):
+def test_filtered_search_is_exact_at_every_selectivity(share, queries):
     rows, asked = clustered_rows(20_000, 16), random_rows(queries, 16, seed=2)
     allowed = np.flatnonzero(np.random.default_rng(3).random(20_000) < share)
     assert_nearest(exact_search(asked, rows, 10, allowed=allowed), asked, rows, 10, allowed)
@@ -124,7 +124,7 @@ def test_few_allowed_rows_are_gathered_and_many_are_masked():
     assert not is_gathering_cheaper(256, 100_000, 95_000)
 
 
-def test_a_memory_map_is_searched_in_place(tmp_path):
+def test_memory_map_is_searched_in_place(tmp_path):
     rows, queries = random_rows(5000, 12), random_rows(4, 12, seed=2)
     rows.tofile(tmp_path / "rows")
     mapped = np.memmap(tmp_path / "rows", np.float32, "r").reshape(-1, 12)
@@ -143,7 +143,7 @@ def test_memory_is_bounded_by_the_block_and_not_by_queries_times_rows(share):
     assert peak < 48 << 20
 
 
-def test_products_may_round_by_the_margin_and_the_ranking_still_holds(monkeypatch):
+def test_ranking_holds_when_products_round_by_the_whole_margin(monkeypatch):
     """Every product is moved as far as rounding can move it, at random: the nearest stay the nearest."""
     rows = unit_rows(np.array([1, 1, 1, 1]) + 1e-6 * np.random.default_rng(1).standard_normal((4000, 4)))
     queries = random_rows(9, 4, seed=2)
@@ -162,13 +162,13 @@ def test_products_may_round_by_the_margin_and_the_ranking_still_holds(monkeypatc
 
 
 @pytest.mark.parametrize(("queries", "rows"), [(0, 5), (3, 0), (0, 0)])
-def test_nothing_asked_or_nothing_there_is_an_empty_answer(queries, rows):
+def test_no_queries_or_no_rows_give_an_empty_result(queries, rows):
     found = exact_search(random_rows(5, 3)[:queries], random_rows(5, 3)[:rows], 4)
     assert found.ids.shape == found.scores.shape == (queries, min(4, rows))
     assert (found.ids.dtype, found.scores.dtype) == (np.int64, np.float32)
 
 
-def test_no_allowed_row_is_an_empty_answer():
+def test_no_allowed_row_gives_an_empty_result():
     assert exact_search(random_rows(2, 3), random_rows(5, 3), 4, allowed=np.array([], np.int64)).ids.shape == (2, 0)
 
 
@@ -181,7 +181,7 @@ def test_k_below_one_is_refused(k):
 @pytest.mark.parametrize(
     "allowed", [[3, 1], [1, 1], [-1, 2], [2, 5], [[1, 2]], [0.5, 1.5], [True, False, True, True, True]]
 )
-def test_allowed_that_is_no_sorted_set_of_rows_is_refused(allowed):
+def test_allowed_must_be_a_sorted_set_of_row_numbers(allowed):
     with pytest.raises(SpecError, match="allowed"):
         exact_search(random_rows(1, 3), random_rows(5, 3), 2, allowed=np.array(allowed))
 
@@ -191,7 +191,7 @@ def test_queries_of_another_dimension_are_refused():
         exact_search(random_rows(1, 4), random_rows(5, 3), 2)
 
 
-def test_the_oracle_itself_ranks_by_cosine():
+def test_oracle_ranks_by_cosine():
     ids, scores = plain_search(unit_rows([[1, 0]]), unit_rows([[0, 1], [1, 0], [1, 1]]), 3)
     assert ids.tolist() == [[1, 2, 0]]
     np.testing.assert_allclose(scores, [[1, 0.5**0.5, 0]], atol=1e-7)

@@ -28,18 +28,18 @@ def usual():
     return both(checkpoint())
 
 
-def test_equal_weights_have_equal_fingerprints_wherever_they_lie(tmp_path):
+def test_fingerprints_do_not_depend_on_the_folder(tmp_path):
     here, there = (open_checkpoint(str(write_tiny_model(tmp_path / name))) for name in ("here", "there"))
     assert both(here) == both(there)
     assert here.name != there.name
 
 
-def test_other_weights_have_others(usual):
+def test_other_weights_have_other_fingerprints(usual):
     assert not set(usual) & set(both(checkpoint(seed=1)))
 
 
 @pytest.mark.parametrize("tower", ["visual", "text"])
-def test_the_towers_have_a_fingerprint_each(usual, tower):
+def test_each_tower_has_its_own_fingerprint(usual, tower):
     """So that a text tower trained further leaves the pictures' rows valid, and the other way round."""
     opened = checkpoint()
     weight = opened.model.visual.proj if tower == "visual" else opened.model.text_projection
@@ -49,18 +49,18 @@ def test_the_towers_have_a_fingerprint_each(usual, tower):
     assert changed == [tower == "visual", tower == "text"]
 
 
-def test_temperature_and_bias_belong_to_neither_tower(usual):
+def test_logit_scale_and_bias_change_no_fingerprint(usual):
     opened = checkpoint({**tiny_config(), "init_logit_bias": -10.0})
     with torch.no_grad():
         opened.model.logit_scale += 1
     assert both(opened) == usual
 
 
-def test_one_text_tower_is_the_same_in_both_kinds_of_model(usual):
+def test_text_tower_has_one_fingerprint_in_clip_and_custom_text_clip(usual):
     assert both(checkpoint({**tiny_config(), "custom_text": True})) == usual
 
 
-def test_a_coca_decoder_belongs_to_neither_tower():
+def test_coca_decoder_changes_no_fingerprint():
     config = {**tiny_config(embed_cls=True, output_tokens=True, context_length=76), "custom_text": True}
     config["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
     config["multimodal_cfg"] = {"context_length": 76, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
@@ -81,7 +81,7 @@ def test_a_coca_decoder_belongs_to_neither_tower():
         ({"vision_cfg": {"mlp_ratio": 4.0}}, [True, True]),  # the default, written out
     ],
 )
-def test_what_the_config_changes_in_a_row_counts_and_what_it_does_not_does_not(usual, changes, same):
+def test_only_settings_that_change_rows_change_fingerprints(usual, changes, same):
     opened, config = checkpoint(), tiny_config()
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
@@ -89,7 +89,7 @@ def test_what_the_config_changes_in_a_row_counts_and_what_it_does_not_does_not(u
     assert [new == old for new, old in zip(changed, usual, strict=True)] == same
 
 
-def test_preprocessing_counts_for_pictures_and_the_tokenizer_for_texts(usual):
+def test_preprocessing_counts_for_images_and_the_tokenizer_for_texts(usual):
     opened = checkpoint()
     image = image_fingerprint(replace(opened, preprocess={**PREPROCESS, "interpolation": "bilinear"}))
     text = text_fingerprint(replace(opened, tokenizer=open_clip.SimpleTokenizer(context_length=77, clean="whitespace")))
@@ -97,7 +97,7 @@ def test_preprocessing_counts_for_pictures_and_the_tokenizer_for_texts(usual):
     assert text != usual[1]
 
 
-def test_weights_stored_in_half_count_by_their_values(usual):
+def test_weights_stored_in_half_precision_count_by_their_values(usual):
     """Rounding makes other rows, hence another fingerprint; the type of what was rounded already makes none."""
     halved = checkpoint()
     halved.model.half()

@@ -1,4 +1,4 @@
-"""Adds, removes, growth, and threads: after any sequence of changes every kind answers as plain numpy does."""
+"""Adds, removes, growth, and threads: after any sequence of changes every kind finds what plain numpy does."""
 
 import threading
 
@@ -33,15 +33,15 @@ def spec(request):
 
 
 @pytest.fixture
-def short_tail(monkeypatch):
-    """Structures take in every row at once, instead of leaving 4,096 to exact search."""
+def index_at_once(monkeypatch):
+    """New rows are indexed at once, instead of leaving 4,096 to exact search."""
     monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 0)
 
 
-def test_ids_are_slots_that_never_move_and_are_never_given_again(spec, short_tail):  # noqa: ARG001 - a fixture
+def test_ids_are_slots_that_never_move_and_are_never_reused(spec, index_at_once):  # noqa: ARG001 - a fixture
     rows = clustered_rows(900, 8)
     index = build(rows[:600], spec=spec)
-    index.remove(np.arange(0, 600, 2))  # half of them: the structure is built anew
+    index.remove(np.arange(0, 600, 2))  # half of them: the candidate index is rebuilt
     assert index.add(rows[600:]).tolist() == list(range(600, 900))
     assert (index.slots, len(index)) == (900, 600)
     np.testing.assert_array_equal(index.dead, np.arange(0, 600, 2))
@@ -49,7 +49,7 @@ def test_ids_are_slots_that_never_move_and_are_never_given_again(spec, short_tai
     assert_nearest(index.search(rows[::50], 5, effort=1), rows[::50], rows, 5, live)
 
 
-def test_a_structure_is_built_anew_past_a_fifth_dead_and_not_before():
+def test_candidate_index_is_rebuilt_above_a_fifth_dead_and_not_before():
     index = build(clustered_rows(1000, 8), spec=SMALL["ivf"])
     before = index._snapshot.candidate_index
     index.remove(np.arange(200))
@@ -59,7 +59,7 @@ def test_a_structure_is_built_anew_past_a_fifth_dead_and_not_before():
     np.testing.assert_array_equal(index._snapshot.candidate_index.slots, np.arange(201, 1000))
 
 
-def test_removed_ids_may_be_removed_again_and_others_are_refused(spec):
+def test_ids_may_be_removed_twice_and_unknown_ones_are_refused(spec):
     index = build(clustered_rows(100, 8), spec=spec)
     index.remove(np.array([3, 3, 5]))
     index.remove(np.array([5]))
@@ -69,14 +69,14 @@ def test_removed_ids_may_be_removed_again_and_others_are_refused(spec):
             index.remove(np.array(wrong))
 
 
-def test_dead_rows_at_building_are_never_answered(spec):
+def test_rows_dead_at_building_are_never_returned(spec):
     rows = clustered_rows(500, 8)
     index = build(rows, spec=spec, dead=np.arange(100))
     assert (len(index), index.slots) == (400, 500)
     assert_nearest(index.search(rows[:9], 5, effort=1), rows[:9], rows, 5, np.arange(100, 500))
 
 
-def test_new_rows_are_found_before_and_after_the_structure_takes_them_in(spec, monkeypatch):
+def test_new_rows_are_found_before_and_after_they_are_indexed(spec, monkeypatch):
     rows = clustered_rows(1200, 8)
     monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 500)
     monkeypatch.setattr(faiss_index, "CHUNK", 64)
@@ -88,7 +88,7 @@ def test_new_rows_are_found_before_and_after_the_structure_takes_them_in(spec, m
     assert spec.kind == "exact" or index._snapshot.covered == 1000  # 400, then 600 at once; the last 200 wait
 
 
-def test_centroids_are_trained_again_when_the_rows_have_outgrown_them(short_tail):  # noqa: ARG001 - a fixture
+def test_centroids_are_retrained_when_the_rows_outgrow_them(index_at_once):  # noqa: ARG001 - a fixture
     rows = clustered_rows(2000, 8)
     index = build(rows[:100], spec="ivf")
     assert index.spec.lists == 2
@@ -99,7 +99,7 @@ def test_centroids_are_trained_again_when_the_rows_have_outgrown_them(short_tail
     assert_nearest(index.search(rows[:20], 5, effort=1), rows[:20], rows, 5)
 
 
-def test_a_memory_map_is_not_copied_and_extended_in_place(tmp_path, spec):
+def test_memory_map_is_extended_without_a_copy(tmp_path, spec):
     rows = clustered_rows(600, 8)
     rows.tofile(tmp_path / "rows")
     mapped = np.memmap(tmp_path / "rows", np.float32, "r").reshape(-1, 8)
@@ -109,7 +109,7 @@ def test_a_memory_map_is_not_copied_and_extended_in_place(tmp_path, spec):
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5)
 
 
-def test_adding_leaves_the_matrix_of_the_caller_alone_and_copies_it_once():
+def test_add_copies_the_matrix_of_the_caller_once():
     rows = clustered_rows(100, 8)
     kept = rows[:50].copy()
     index = build(rows[:50], spec="exact")
@@ -132,7 +132,7 @@ def test_extending_with_other_or_fewer_rows_is_refused():
     assert index.slots == 50
 
 
-def test_what_is_followed_is_answered_at_once_and_taken_in_when_tidied(spec, monkeypatch):
+def test_update_is_searched_at_once_and_indexed_by_maintain(spec, monkeypatch):
     rows = clustered_rows(900, 8)
     monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 300)
     index = build(rows[:500], spec=spec)
@@ -145,8 +145,8 @@ def test_what_is_followed_is_answered_at_once_and_taken_in_when_tidied(spec, mon
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(120, 900))
 
 
-def test_what_changes_while_a_structure_is_built_is_in_the_answers_of_the_new_one(monkeypatch):
-    """The building waits for the changes, and these do not wait for it."""
+def test_changes_during_a_rebuild_are_in_the_results_of_the_new_index(monkeypatch):
+    """Changes do not wait for the build."""
     rows = clustered_rows(900, 8)
     index = build(rows[:600], spec=SMALL["ivf"])
     index.update(rows[:600], dead=np.arange(200))
@@ -174,11 +174,11 @@ def changes(draw):
     return draw(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 10**6)), min_size=1, max_size=12))
 
 
-@pytest.mark.usefixtures("short_tail")
+@pytest.mark.usefixtures("index_at_once")
 @pytest.mark.parametrize("kind", KINDS)
 @given(first=st.integers(0, 80), changes=changes())
 @settings(max_examples=25, deadline=None)
-def test_any_sequence_of_changes_answers_as_plain_numpy_does(kind, first, changes, tmp_path_factory):
+def test_any_sequence_of_changes_finds_what_plain_numpy_does(kind, first, changes, tmp_path_factory):
     """At full effort; half of the rows are copies of others, so that scores tie. A graph may miss one in a hundred."""
     rows = clustered_rows(600, 4, clusters=5)
     rows[1::2] = rows[::-2]
@@ -218,7 +218,7 @@ def check(index, rows, live, random):
         assert found.ids.shape == (3, min(k, live.sum()))
         assert np.all(live[found.ids])
         assert recall(found, queries, rows, k, np.flatnonzero(live)) >= 0.9 if live.any() else True
-    elif index.spec.kind == "ivfpq":  # its depth of 64k is all rows; which of equal rows is answered is open
+    elif index.spec.kind == "ivfpq":  # its depth of 64k is all rows; which of equal rows is returned is open
         np.testing.assert_array_equal(found.scores, plain_search(queries, rows, k, np.flatnonzero(live))[1])
     else:
         assert_nearest(found, queries, rows, k, np.flatnonzero(live))
@@ -227,7 +227,7 @@ def check(index, rows, live, random):
 # Threads
 
 
-def test_a_search_sees_the_rows_of_the_moment_at_which_it_began(spec, short_tail):  # noqa: ARG001 - a fixture
+def test_search_sees_the_rows_of_the_moment_at_which_it_began(spec, index_at_once):  # noqa: ARG001 - a fixture
     rows = clustered_rows(600, 8)
     index = build(rows[:300], spec=spec)
     first = index._snapshot
@@ -238,8 +238,8 @@ def test_a_search_sees_the_rows_of_the_moment_at_which_it_began(spec, short_tail
     assert_nearest(second.search(rows[::20], 5, 1.0), rows[::20], rows, 5)
 
 
-def test_threads_search_while_one_adds_and_removes(spec, monkeypatch):
-    """Every answer is full, of true scores, and of rows that were there; the searched cluster is never touched."""
+def test_threads_search_while_another_adds_and_removes(spec, monkeypatch):
+    """Every result is full, with exact scores, of rows that were there; the searched cluster is never changed."""
     monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 50)
     monkeypatch.setattr(faiss_index, "CHUNK", 20)
     rows = unit_rows(np.abs(random_rows(2000, 8)))

@@ -41,7 +41,7 @@ def oracle(folder):
 
 
 @torch.inference_mode()
-def test_pictures_get_the_vectors_that_open_clip_gives_them(encoder, oracle):
+def test_image_rows_are_those_of_open_clip(encoder, oracle):
     model, transform, _ = oracle
     pictures = draw_pictures(40)
     expected = model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True)
@@ -49,7 +49,7 @@ def test_pictures_get_the_vectors_that_open_clip_gives_them(encoder, oracle):
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_preparing_a_picture_is_open_clips_own_preprocessing(folder, resize_mode):
+def test_prepare_equals_the_preprocessing_of_open_clip(folder, resize_mode):
     """Bit for bit, though the last two steps are done to whole batches."""
     opened = open_checkpoint(str(folder))
     encoder = OpenClipEncoder(replace(opened, preprocess={**opened.preprocess, "resize_mode": resize_mode}))
@@ -61,7 +61,7 @@ def test_preparing_a_picture_is_open_clips_own_preprocessing(folder, resize_mode
 
 
 @pytest.mark.parametrize("size", [32, (32, 48)])
-def test_pictures_that_are_not_square_are_prepared_too(tmp_path, size):
+def test_models_of_non_square_images_are_supported(tmp_path, size):
     config = tiny_config()
     config["vision_cfg"]["image_size"] = size
     encoder = OpenClipEncoder(open_checkpoint(str(write_model(tmp_path, config))))
@@ -70,7 +70,7 @@ def test_pictures_that_are_not_square_are_prepared_too(tmp_path, size):
 
 
 @torch.inference_mode()
-def test_texts_get_the_vectors_that_open_clip_gives_them_with_padding(encoder, oracle):
+def test_text_rows_are_those_of_open_clip_with_padding(encoder, oracle):
     model, _, tokenizer = oracle
     expected = model.encode_text(tokenizer(TEXTS), normalize=True)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, rtol=0, atol=1e-5)
@@ -86,7 +86,7 @@ KINDS["CoCa"]["multimodal_cfg"] = {"context_length": 76, "vocab_size": 100, "wid
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_other_kinds_of_model_get_their_own_vectors(tmp_path, kind):
+def test_siglip_and_coca_rows_are_those_of_open_clip(tmp_path, kind):
     opened = open_checkpoint(str(write_model(tmp_path, KINDS[kind])))
     encoder, pictures = OpenClipEncoder(opened), draw_pictures(3)
     prepared = torch.stack([open_clip.image_transform(32, is_train=False)(picture) for picture in pictures])
@@ -96,7 +96,7 @@ def test_other_kinds_of_model_get_their_own_vectors(tmp_path, kind):
     np.testing.assert_allclose(encoder.encode_images(pictures), images, rtol=0, atol=1e-6)
 
 
-def test_a_convolutional_tower_in_channels_last_gives_its_own_vectors(tmp_path):
+def test_channels_last_changes_no_row_of_a_convolutional_tower(tmp_path):
     config = tiny_config()
     config["vision_cfg"] = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
     opened = open_checkpoint(str(write_model(tmp_path, config)))
@@ -116,19 +116,19 @@ def test_rows_do_not_depend_on_their_batch(encoder):
     np.testing.assert_allclose(encoder.encode_texts(texts), np.tile(alone, (20, 1)), rtol=0, atol=1e-5)
 
 
-def test_rows_are_float32_of_unit_length_and_their_own(encoder):
+def test_rows_are_float32_of_unit_length_and_own_their_memory(encoder):
     for rows in (encoder.encode_images(draw_pictures(3)), encoder.encode_texts(TEXTS)):
         assert rows.dtype == np.float32
         assert rows.flags.owndata
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
 
 
-def test_nothing_encodes_to_no_rows(encoder):
+def test_empty_inputs_give_no_rows(encoder):
     for rows in (encoder.encode_images([]), encoder.encode_texts([]), encoder.encode_prepared([])):
         assert rows.shape == (0, 16)
 
 
-def test_short_texts_are_not_fed_their_padding(encoder):
+def test_short_texts_are_encoded_without_padding(encoder):
     seen = []
     encoder._model.transformer.register_forward_hook(lambda *call: seen.append(tuple(call[1][0].shape)))
     encoder.encode_texts(["a red ball"] * 64 + ["word " * 100] + ["a cat"] * 3)
@@ -136,7 +136,7 @@ def test_short_texts_are_not_fed_their_padding(encoder):
     assert [shape for shape in seen if shape[1] == 77] == [(4, 77, 32)]
 
 
-def test_many_texts_are_tokenised_a_window_at_a_time(encoder, monkeypatch):
+def test_texts_are_tokenised_a_window_at_a_time(encoder, monkeypatch):
     tokenizer, sizes = encoder._checkpoint.tokenizer, []
 
     def counting(texts):
@@ -153,7 +153,7 @@ def test_many_texts_are_tokenised_a_window_at_a_time(encoder, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_a_vector_without_a_direction_is_named(encoder, bad):
+def test_vector_without_a_direction_is_an_error_that_names_the_image(encoder, bad):
     encode = encoder._model.encode_image
     encoder._model.encode_image = lambda values: (
         encode(values) * torch.where(values.amax((1, 2, 3)) < 0, bad, 1)[:, None]
@@ -164,7 +164,7 @@ def test_a_vector_without_a_direction_is_named(encoder, bad):
         encoder.encode_images(pictures)
 
 
-def test_one_string_is_not_a_list_of_texts(encoder):
+def test_single_string_is_refused(encoder):
     with pytest.raises(EncoderError, match="takes a list of texts"):
         encoder.encode_texts("a red ball")
 
@@ -186,7 +186,7 @@ def halving(encoder, monkeypatch):
     return encoder
 
 
-def test_fingerprints_are_those_of_the_model_while_other_threads_encode(folder):
+def test_fingerprints_do_not_change_while_other_threads_encode(folder):
     """A text is encoded with the positions cut to its length, which a fingerprint must not see."""
     alone = OpenClipEncoder(open_checkpoint(str(folder)), device="cpu").text_fingerprint
     over = threading.Event()
@@ -206,7 +206,7 @@ def test_fingerprints_are_those_of_the_model_while_other_threads_encode(folder):
             assert found == alone
 
 
-def test_full_batches_in_half_precision_point_where_float32_does(halving):
+def test_half_precision_rows_are_close_to_float32(halving):
     pictures = draw_pictures(halving.batch_size)
     rows = halving.encode_images(pictures)
     exact = halving._forward(halving._encode_pixels, np.stack([halving.prepare(picture) for picture in pictures]))
@@ -215,7 +215,7 @@ def test_full_batches_in_half_precision_point_where_float32_does(halving):
     assert cosines.max() < 1 - 1e-7  # it was half precision
 
 
-def test_a_few_pictures_and_all_texts_stay_in_float32(halving, oracle):
+def test_partial_batches_and_texts_are_encoded_in_float32(halving, oracle):
     model, transform, tokenizer = oracle
     pictures = draw_pictures(halving.batch_size - 1)
     with torch.inference_mode():
@@ -225,7 +225,7 @@ def test_a_few_pictures_and_all_texts_stay_in_float32(halving, oracle):
     np.testing.assert_allclose(halving.encode_texts(TEXTS * 20), texts, rtol=0, atol=1e-5)
 
 
-def test_what_half_precision_cannot_hold_is_encoded_again_in_float32(halving):
+def test_overflow_in_half_precision_is_encoded_again_in_float32(halving):
     encode, kinds = halving._model.encode_image, []
 
     def overflowing(values):
@@ -238,20 +238,20 @@ def test_what_half_precision_cannot_hold_is_encoded_again_in_float32(halving):
 
 
 @pytest.mark.parametrize(("half_seconds", "kind"), [(0.4, torch.bfloat16), (0.6, torch.float32), (8.0, torch.float32)])
-def test_half_precision_is_taken_where_it_is_at_least_twice_as_fast(monkeypatch, half_seconds, kind):
+def test_half_precision_is_used_where_at_least_twice_as_fast(monkeypatch, half_seconds, kind):
     seconds = {torch.float32: 1.0, torch.bfloat16: half_seconds}
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder._time_product", lambda _, asked: seconds[asked])
     assert fastest_dtype.__wrapped__("cpu") == kind
 
 
-def test_a_frozen_tower_stays_in_float32(halving):
+def test_frozen_tower_is_encoded_in_float32(halving):
     """Half precision would make it slower, not faster."""
     assert halving._full_batch_dtype() == torch.bfloat16
     halving._model.visual.proj.requires_grad = False
     assert halving._full_batch_dtype() == torch.float32
 
 
-def test_a_small_tower_is_not_even_probed(encoder, monkeypatch):
+def test_small_tower_is_encoded_in_float32_without_timing(encoder, monkeypatch):
     monkeypatch.setattr("retrieval.encoder.open_clip_encoder.fastest_dtype", None)
     assert len(encoder.encode_images(draw_pictures(encoder.batch_size))) == encoder.batch_size
 
@@ -264,7 +264,7 @@ def test_cuda_without_a_gpu_is_an_error_with_the_reason(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_rows_of_a_cpu(folder):
+def test_gpu_rows_are_close_to_cpu_rows(folder):
     here, there = (OpenClipEncoder(open_checkpoint(str(folder)), device=device) for device in ("cpu", "cuda"))
     for rows, others in (
         (here.encode_images(draw_pictures(40)), there.encode_images(draw_pictures(40))),

@@ -24,7 +24,7 @@ def message_of(name):
     return str(caught.value)
 
 
-def test_plain_open_clip_loads_a_saved_run_to_equal_outputs(tmp_path):
+def test_plain_open_clip_loads_a_saved_run_with_equal_outputs(tmp_path):
     model = random_model(tiny_config(), seed=7)
     save_run(model, tmp_path / "runs" / "new", config=tiny_config(), preprocess=PREPROCESS)
     loaded, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / 'runs' / 'new'}")
@@ -36,7 +36,7 @@ def test_plain_open_clip_loads_a_saved_run_to_equal_outputs(tmp_path):
     assert transform.transforms[-1].mean == list(PREPROCESS["mean"])
 
 
-def test_a_saved_run_opens_with_all_its_parts(tmp_path):
+def test_saved_run_opens_with_all_its_parts(tmp_path):
     model = random_model(tiny_config(context_length=20), seed=7)
     save_run(model, tmp_path, config=tiny_config(context_length=20), preprocess=PREPROCESS)
     opened = open_checkpoint(str(tmp_path))
@@ -48,7 +48,7 @@ def test_a_saved_run_opens_with_all_its_parts(tmp_path):
     assert all(torch.equal(tensor, opened.model.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_saving_again_replaces_the_model_and_leaves_other_files(tmp_path):
+def test_saving_again_replaces_the_model_and_keeps_other_files(tmp_path):
     write_tiny_model(tmp_path, seed=1)
     (tmp_path / "training.json").write_text("{}")
     model = random_model(tiny_config(), seed=2)
@@ -57,7 +57,7 @@ def test_saving_again_replaces_the_model_and_leaves_other_files(tmp_path):
     assert torch.equal(load_file(tmp_path / WEIGHTS_FILE)["visual.proj"], model.visual.proj)
 
 
-def test_a_save_that_fails_leaves_the_former_model_whole(tmp_path, monkeypatch):
+def test_failed_save_leaves_the_former_model_whole(tmp_path, monkeypatch):
     write_tiny_model(tmp_path, seed=1)
     before = (tmp_path / WEIGHTS_FILE).read_bytes()
 
@@ -72,7 +72,7 @@ def test_a_save_that_fails_leaves_the_former_model_whole(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_tokenizer_of_transformers_and_its_text_tower_live_in_the_folder(tmp_path):
+def test_run_folder_carries_the_transformers_tokenizer_and_text_config(tmp_path):
     transformers = pytest.importorskip("transformers")
     tower = tmp_path / "bert"
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -104,7 +104,7 @@ def _word_tokenizer(transformers):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):
+def test_folder_takes_precedence_over_a_name(tmp_path, monkeypatch):
     write_tiny_model(tmp_path / "ViT-B-32" / "openai")
     monkeypatch.chdir(tmp_path)
     assert open_checkpoint("ViT-B-32/openai").config["embed_dim"] == 16
@@ -124,7 +124,7 @@ def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):
         (lambda folder: _widen(folder / CONFIG_FILE), "size mismatch"),
     ],
 )
-def test_a_damaged_folder_is_one_line(tmp_path, damage, said):
+def test_damaged_folder_is_an_error_of_one_line(tmp_path, damage, said):
     damage(write_tiny_model(tmp_path))
     assert said in message_of(tmp_path)
 
@@ -145,7 +145,7 @@ class _Harm:
         return (print, ("unpickled",))
 
 
-def test_a_pickle_with_code_in_it_is_refused(tmp_path, capsys):
+def test_pickle_with_code_is_refused(tmp_path, capsys):
     write_tiny_model(tmp_path)
     (tmp_path / WEIGHTS_FILE).unlink()
     torch.save({"weights": _Harm()}, tmp_path / "open_clip_pytorch_model.bin")
@@ -153,7 +153,7 @@ def test_a_pickle_with_code_in_it_is_refused(tmp_path, capsys):
     assert "unpickled" not in capsys.readouterr().out
 
 
-def test_a_config_that_asks_for_code_to_be_run_is_refused(tmp_path):
+def test_config_with_trust_remote_code_is_refused(tmp_path):
     config = json.loads((write_tiny_model(tmp_path) / CONFIG_FILE).read_text())
     config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
@@ -168,14 +168,14 @@ def test_pickled_weights_load_as_weights_only(tmp_path):
     assert torch.equal(open_checkpoint(str(tmp_path)).model.visual.proj, weights["visual.proj"])
 
 
-def test_an_architecture_alone_lists_its_tags_and_is_never_random():
+def test_architecture_without_a_tag_lists_its_tags():
     message = message_of("ViT-B-32-256")
     assert "ViT-B-32-256/datacomp_s34b_b86k" in message
     assert "without trained weights" in message_of("ViT-S-32")
     assert "laion2b_s34b_b79k" in message_of("ViT-B-32/laion2b")
 
 
-def test_an_unknown_name_lists_what_is_near():
+def test_unknown_name_lists_similar_names():
     assert "ViT-B-32-256/datacomp_s34b_b86k" in message_of("vit-b-32-256/datacomp_s34b")
     assert "no model folder and no open_clip name/tag 'xyzzy'" in message_of("xyzzy")
 
@@ -195,14 +195,14 @@ def unreachable(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32-256/datacomp_s34b_b86k", "hf-hub:org/model"])
-def test_without_the_hub_one_question_and_one_line_with_the_local_way(unreachable, name):
+def test_unreachable_hub_is_asked_once_and_the_error_names_the_local_way(unreachable, name):
     message = message_of(name)
     assert "hub cannot be reached" in message
     assert CONFIG_FILE in message
     assert len(unreachable) == 1
 
 
-def test_a_folder_whose_text_tower_needs_the_hub_says_so(tmp_path, unreachable):
+def test_folder_whose_text_tower_needs_the_hub_is_an_error(tmp_path, unreachable):
     write_tiny_model(tmp_path)
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     config["model_cfg"]["text_cfg"] = {"hf_model_name": "org/bert"}
@@ -211,7 +211,7 @@ def test_a_folder_whose_text_tower_needs_the_hub_says_so(tmp_path, unreachable):
     assert len(unreachable) == 1
 
 
-def test_a_cached_model_asks_no_question_first(tmp_path, unreachable, monkeypatch):
+def test_cached_model_does_not_ask_the_hub(tmp_path, unreachable, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path))
     monkeypatch.setattr(open_clip, "create_model_from_pretrained", _recorder({}))
     open_checkpoint("ViT-B-32-256/datacomp_s34b_b86k")
@@ -244,7 +244,7 @@ def test_weights_get_the_activation_that_they_were_trained_with(tmp_path, monkey
     assert opened.config["quick_gelu"] is quick
 
 
-def test_opening_a_model_configures_no_logging_and_draws_no_random_numbers(tmp_path):
+def test_opening_a_model_leaves_logging_and_random_state_alone(tmp_path):
     write_tiny_model(tmp_path)
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []
@@ -257,7 +257,7 @@ def test_opening_a_model_configures_no_logging_and_draws_no_random_numbers(tmp_p
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_open_clip_warns_of_is_not_lost(tmp_path, monkeypatch):
+def test_warnings_of_open_clip_are_logged(tmp_path, monkeypatch):
     write_tiny_model(tmp_path)
     (tmp_path / WEIGHTS_FILE).rename(tmp_path / "mine.safetensors")
     (tmp_path / "other.safetensors").write_bytes((tmp_path / "mine.safetensors").read_bytes())

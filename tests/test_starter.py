@@ -32,7 +32,7 @@ def shop(tmp_path_factory):
     return draw_shop(tmp_path_factory.mktemp("shop"), count=240)
 
 
-def test_it_is_a_folder_of_at_most_50_mb_with_half_precision_weights_and_a_card():
+def test_starter_is_at_most_50_mb_in_half_precision_with_a_model_card():
     assert sum(path.stat().st_size for path in FOLDER.rglob("*")) <= 50e6
     with safe_open(FOLDER / "open_clip_model.safetensors", framework="pt") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys() if "num_batches" not in name}  # noqa: SIM118
@@ -40,7 +40,7 @@ def test_it_is_a_folder_of_at_most_50_mb_with_half_precision_weights_and_a_card(
     assert "licence" in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def test_plain_open_clip_loads_it_and_gives_the_same_rows(starter):
+def test_plain_open_clip_loads_the_starter_with_the_same_rows(starter):
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{FOLDER}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{FOLDER}")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 260, 3), np.uint8))
@@ -51,14 +51,14 @@ def test_plain_open_clip_loads_it_and_gives_the_same_rows(starter):
     np.testing.assert_allclose(starter.encode_texts(["a red bicycle"]), text, atol=1e-5)
 
 
-def test_it_is_the_default_and_no_folder_of_its_name_gets_in_the_way(tmp_path, monkeypatch, starter):
+def test_starter_is_the_default_even_beside_a_folder_of_its_name(tmp_path, monkeypatch, starter):
     (tmp_path / "starter").mkdir()
     monkeypatch.chdir(tmp_path)
     encoder = load_encoder(device="cpu")
     assert (encoder.name, encoder.image_fingerprint) == (STARTER, starter.image_fingerprint)
 
 
-def test_drawn_things_are_found_by_their_names(shop, starter):
+def test_starter_finds_drawn_things_by_their_names(shop, starter):
     """Chance for the first hit to be of the right kind is one in thirty."""
     pairs = read_pairs(shop)
     kinds = sorted({pair.attributes["kind"] for pair in pairs})
@@ -72,7 +72,7 @@ def test_drawn_things_are_found_by_their_names(shop, starter):
     ("name", "pairs", "images", "least"),
     [("coco_open", "captions.json", "images", (0.76, 0.60)), ("luma", "products.csv", None, (0.10, 0.10))],
 )
-def test_photos_and_products_are_found_as_often_as_promised(shared_data, starter, name, pairs, images, least):
+def test_starter_reaches_its_recall_on_photos_and_products(shared_data, starter, name, pairs, images, least):
     """Recall@10 text to image and image to text, over sets that took no part in its training."""
     folder = shared_data(name)
     report = evaluate(starter, read_pairs(folder / pairs, images=images and folder / images), resamples=0)
@@ -80,7 +80,7 @@ def test_photos_and_products_are_found_as_often_as_promised(shared_data, starter
     assert report.metrics["image_to_text_recall@10"] >= least[1]
 
 
-def test_build_and_evaluate_take_it_where_no_model_is_named_and_say_so_in_one_line(shop, tmp_path):
+def test_build_and_evaluate_use_the_starter_by_default_with_a_notice(shop, tmp_path):
     built = CliRunner().invoke(commands, ["build", str(shop), str(tmp_path / "c"), "--device", "cpu"])
     assert built.exit_code == 0
     said = [line for line in built.stderr.splitlines() if "starter" in line]
@@ -91,14 +91,14 @@ def test_build_and_evaluate_take_it_where_no_model_is_named_and_say_so_in_one_li
     assert json.loads(measured.stdout)["encoder"] == STARTER
 
 
-def test_a_new_catalog_without_an_encoder_takes_it_at_the_first_picture(tmp_path, shop):
+def test_new_catalog_without_an_encoder_uses_the_starter(tmp_path, shop):
     picture = next(shop.parent.rglob("*.webp"), None) or next(shop.parent.rglob("*.png"))
     with Catalog.open(tmp_path / "c", create=True, device="cpu") as catalog:
         catalog.upsert([{"id": "a", "images": [str(picture)], "captions": ["a thing"]}])
         assert catalog.info()["encoder"] == STARTER
 
 
-def test_info_says_what_it_is_good_for():
+def test_info_shows_the_model_card_of_the_starter():
     told = json.loads(CliRunner().invoke(commands, ["info", STARTER, "--json"]).stdout)
     assert told["name"] == STARTER
     assert "everyday things" in told["about"]

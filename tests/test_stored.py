@@ -1,4 +1,4 @@
-"""A saved index loads as it was, or is refused with the reason: nothing damaged or foreign is searched."""
+"""A saved index loads as it was, or is refused with the reason: no damaged or foreign index is searched."""
 
 import json
 import struct
@@ -30,7 +30,7 @@ ROWS = clustered_rows(1000, 8)
 
 @pytest.fixture(scope="module", params=SPECS)
 def saved(request, tmp_path_factory):
-    """An index of 900 rows with 100 dead in the structure and 50 rows after it, and its file."""
+    """An index of 900 rows with 100 dead among the indexed and 50 unindexed rows, and its file."""
     index = VectorIndex.build(ROWS[:850], spec=SPECS[request.param], device="cpu")
     index.extend(ROWS[:900])
     index.remove(np.arange(0, 1000, 10)[:90])
@@ -50,7 +50,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(left.scores, right.scores)
 
 
-def test_a_loaded_index_answers_as_the_saved_one(saved):
+def test_loaded_index_returns_what_the_saved_one_does(saved):
     index, path = saved
     loaded = load(path)
     assert (len(loaded), loaded.slots, loaded.spec) == (len(index), 900, index.spec)
@@ -58,7 +58,7 @@ def test_a_loaded_index_answers_as_the_saved_one(saved):
     assert_same(index, loaded)
 
 
-def test_a_loaded_index_is_changed_and_saved_over_its_own_memory_map(saved, tmp_path):
+def test_loaded_index_can_be_changed_and_saved_over_its_own_memory_map(saved, tmp_path):
     _, path = saved
     copy = tmp_path / "index"
     copy.write_bytes(path.read_bytes())
@@ -67,12 +67,12 @@ def test_a_loaded_index_is_changed_and_saved_over_its_own_memory_map(saved, tmp_
     loaded.remove(np.array([1, 2, 950]))
     loaded.save(copy)
     assert_same(loaded, load(copy, ROWS))
-    loaded.remove(np.arange(400))  # built anew
+    loaded.remove(np.arange(400))  # rebuilt
     loaded.save(copy)
     assert_same(loaded, load(copy, ROWS))
 
 
-def test_rows_that_came_after_saving_are_found(saved):
+def test_rows_appended_after_saving_are_found(saved):
     _, path = saved
     loaded = load(path, ROWS)
     live = np.setdiff1d(np.arange(1000), loaded.dead)
@@ -81,14 +81,14 @@ def test_rows_that_came_after_saving_are_found(saved):
     assert loaded.search(ROWS[955:956], 1).ids.tolist() == [[955]]
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(StoredIndexError, match=r"No index can be read from .*gone"):
         load(tmp_path / "gone")
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_file_cut_anywhere_is_refused(saved, data, tmp_path_factory):
+def test_file_truncated_anywhere_is_refused(saved, data, tmp_path_factory):
     whole = saved[1].read_bytes()
     path = tmp_path_factory.getbasetemp() / "cut"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
@@ -98,7 +98,7 @@ def test_a_file_cut_anywhere_is_refused(saved, data, tmp_path_factory):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_file_with_one_bit_flipped_anywhere_is_refused(saved, data, tmp_path_factory):
+def test_file_with_one_flipped_bit_is_refused(saved, data, tmp_path_factory):
     flipped = bytearray(saved[1].read_bytes())
     flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path = tmp_path_factory.getbasetemp() / "flipped"
@@ -108,7 +108,7 @@ def test_a_file_with_one_bit_flipped_anywhere_is_refused(saved, data, tmp_path_f
 
 
 @pytest.mark.parametrize("place", [0, 40, 65_000, -65_000, -400])
-def test_of_a_large_file_the_ends_and_the_length_are_checked(place, tmp_path, monkeypatch):
+def test_ends_and_length_of_a_large_file_are_checked(place, tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "FULL_CHECK_LIMIT", 1000)
     path = tmp_path / "index"
     rows = clustered_rows(4000, 16)
@@ -124,7 +124,7 @@ def test_of_a_large_file_the_ends_and_the_length_are_checked(place, tmp_path, mo
         load(path, rows)
 
 
-def test_of_a_large_file_little_is_read(monkeypatch):
+def test_little_of_a_large_file_is_read(monkeypatch):
     """A checksum over 200 MB would cost what the memory map saves."""
     parts = list(stored._list_checked_parts(200 << 20))
     assert sum(length for _, length in parts) == 2 * (64 << 10) + 64 * 4096
@@ -144,32 +144,32 @@ def test_of_a_large_file_little_is_read(monkeypatch):
         (ROWS[:0], "not 0 of 8"),
     ],
 )
-def test_an_index_of_other_rows_is_refused(saved, rows, named):
+def test_index_of_other_rows_is_refused(saved, rows, named):
     with pytest.raises(StoredIndexError, match=named):
         load(saved[1], rows)
 
 
-def test_a_file_of_a_newer_format_is_refused_with_both_numbers(saved, tmp_path):
+def test_file_of_a_newer_format_is_refused_with_both_versions(saved, tmp_path):
     rewritten = rewrite(saved[1].read_bytes(), format=2)
     (tmp_path / "newer").write_bytes(rewritten)
     with pytest.raises(StoredIndexError, match="its format is 2, and this version reads 1"):
         load(tmp_path / "newer")
 
 
-def test_a_spec_that_cannot_be_is_refused(saved, tmp_path):
+def test_impossible_spec_is_refused(saved, tmp_path):
     (tmp_path / "odd").write_bytes(rewrite(saved[1].read_bytes(), spec={"kind": "flat"}))
     with pytest.raises(StoredIndexError, match="names an impossible index"):
         load(tmp_path / "odd")
 
 
 def rewrite(whole, **facts):
-    """The file with other facts in its description, and checksums that fit."""
+    """Return the file with other values in its footer, and checksums that fit."""
     length, _, magic = struct.unpack("<QI8s", whole[-20:])
     text = json.dumps(json.loads(whole[-20 - length : -20]) | facts).encode()
     return whole[: -20 - length] + text + struct.pack("<QI8s", len(text), zlib.crc32(text), magic)
 
 
-def test_a_save_that_breaks_off_leaves_the_last_file_whole_and_nothing_beside_it(saved, tmp_path, monkeypatch):
+def test_interrupted_save_leaves_the_former_file_and_nothing_else(saved, tmp_path, monkeypatch):
     path = tmp_path / "index"
     path.write_bytes(saved[1].read_bytes())
     (tmp_path / ".index.new").write_bytes(b"left by a kill")
@@ -184,19 +184,19 @@ def test_a_save_that_breaks_off_leaves_the_last_file_whole_and_nothing_beside_it
     assert_same(saved[0], load(path))
 
 
-def test_what_a_kill_left_aside_does_not_disturb_the_next_save(saved, tmp_path):
+def test_file_left_by_a_killed_save_does_not_disturb_the_next(saved, tmp_path):
     (tmp_path / ".index.new").write_bytes(b"left by a kill")
     saved[0].save(tmp_path / "index")
     assert_same(saved[0], load(tmp_path / "index"))
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-def test_a_folder_that_is_not_there_is_named(saved, tmp_path):
+def test_missing_folder_is_an_error(saved, tmp_path):
     with pytest.raises(StoredIndexError, match="could not be written"):
         saved[0].save(tmp_path / "gone" / "index")
 
 
-def test_an_empty_index_is_saved_and_loaded(tmp_path):
+def test_empty_index_is_saved_and_loaded(tmp_path):
     VectorIndex.build(ROWS[:0], spec="hnsw", device="cpu").save(tmp_path / "index")
     loaded = load(tmp_path / "index", ROWS)
     assert loaded.spec.kind == "hnsw"

@@ -42,7 +42,7 @@ def towers():
 @pytest.mark.parametrize("kind", CAUSAL)
 @settings(max_examples=15, deadline=None)
 @given(texts=st.lists(st.sampled_from(["", "a", "a red ball", "日本語のテキスト", "x " * 100]), min_size=1, max_size=5))
-def test_a_causal_tower_gives_the_same_vectors_without_padding(towers, kind, texts):
+def test_causal_tower_gives_the_same_rows_without_padding(towers, kind, texts):
     tokens, tower = TOKENIZE(texts), towers[kind]
     length = count_used_tokens(tower, tokens.numpy()).max()
     with torch.inference_mode():
@@ -58,18 +58,18 @@ def _own(tower, tokens):
     return output[0] if isinstance(output, tuple) else output
 
 
-def test_a_length_counts_the_start_the_words_and_the_end(towers):
+def test_used_tokens_are_start_words_and_end(towers):
     tokens = TOKENIZE(["", "red ball", "x " * 100]).numpy()
     for tower in towers.values():
         assert count_used_tokens(tower, tokens).tolist() == [2, 4, 77]
 
 
 @pytest.mark.parametrize("kind", NOT_CAUSAL)
-def test_a_tower_that_padding_reaches_keeps_it(kind):
+def test_towers_that_padding_reaches_are_not_causal(kind):
     assert find_causal_tower(random_model(NOT_CAUSAL[kind])) is None
 
 
-def test_a_cut_leaves_the_tower_as_it_was(towers):
+def test_encode_truncated_leaves_the_tower_unchanged(towers):
     tower = towers["CLIP, argmax"]
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     encode_truncated(tower, TOKENIZE(["a"])[:, :3])

@@ -30,12 +30,12 @@ def spec(request):
 
 
 @pytest.fixture
-def short_tail(monkeypatch):
-    """Structures take in every row at once, instead of leaving 4,096 to exact search."""
+def index_at_once(monkeypatch):
+    """New rows are indexed at once, instead of leaving 4,096 to exact search."""
     monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 0)
 
 
-# The answer
+# Results
 
 
 def test_full_effort_finds_the_nearest_for_queries_unlike_the_rows(spec):
@@ -49,7 +49,7 @@ def test_full_effort_finds_the_nearest_for_queries_unlike_the_rows(spec):
         assert recall(found, queries, rows, 10) >= (0.99 if spec.kind == "hnsw" else 0.97)
 
 
-def test_a_graph_of_default_sizes_finds_99_of_100_at_full_effort_and_97_at_its_own():
+def test_default_hnsw_has_recall_99_percent_at_full_effort_and_97_by_default():
     rows = clustered_rows(8000, 48, clusters=200)
     queries = texts_for(rows, 200)
     index = build(rows, spec="hnsw")
@@ -57,7 +57,7 @@ def test_a_graph_of_default_sizes_finds_99_of_100_at_full_effort_and_97_at_its_o
     assert recall(index.search(queries, 10), queries, rows, 10) >= 0.97
 
 
-def test_little_effort_still_returns_k_live_rows_with_their_true_scores(spec):
+def test_low_effort_still_returns_k_live_rows_with_exact_scores(spec):
     rows = clustered_rows(3000, 16)
     queries = texts_for(rows, 20)
     index = build(rows, spec=spec)
@@ -70,15 +70,15 @@ def test_little_effort_still_returns_k_live_rows_with_their_true_scores(spec):
     assert np.all(np.diff(found.scores) <= 0)
 
 
-def test_what_a_structure_cannot_answer_fully_is_searched_exactly():
-    """Effort 0 looks into one list of 8, which never holds 1,500 of 3,000 rows."""
+def test_queries_with_too_few_candidates_are_searched_exactly():
+    """Effort 0 reads one list of 8, which never holds 1,500 of 3,000 rows."""
     rows = clustered_rows(3000, 16)
     found = build(rows, spec=SMALL["ivf"]).search(rows[:5], 1500, effort=0)
     assert_nearest(found, rows[:5], rows, 1500)
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.02, 0.5, 1.0])
-def test_an_allowed_set_is_exact_and_full_whatever_the_kind_and_effort(spec, share):
+def test_allowed_set_is_searched_exactly_whatever_the_kind_and_effort(spec, share):
     rows = clustered_rows(4000, 16)
     queries = texts_for(rows, 10)
     index = build(rows, spec=spec)
@@ -90,13 +90,13 @@ def test_an_allowed_set_is_exact_and_full_whatever_the_kind_and_effort(spec, sha
     assert_nearest(index.search(queries, 10, allowed=shuffled), queries, rows, 10, live)
 
 
-def test_nothing_allowed_is_an_empty_answer(spec):
+def test_no_allowed_row_gives_an_empty_result(spec):
     index = build(clustered_rows(500, 8), spec=spec)
     assert index.search(random_rows(3, 8), 5, allowed=np.array([], np.int64)).ids.shape == (3, 0)
     assert index.search(random_rows(3, 8), 5, allowed=np.zeros(500, np.bool_)).ids.shape == (3, 0)
 
 
-def test_slots_younger_than_a_mask_are_not_allowed():
+def test_slots_added_after_a_mask_are_not_allowed():
     rows = random_rows(10, 3)
     index = build(rows, spec="exact")
     mask = np.ones(10, np.bool_)
@@ -106,7 +106,7 @@ def test_slots_younger_than_a_mask_are_not_allowed():
 
 @pytest.mark.parametrize("kind", ["exact", "ivf"])
 def test_copies_of_a_row_come_in_id_order_with_one_score(kind):
-    """A hundred copies, of which the first ten are the answer: FAISS would return any ten."""
+    """A hundred copies, of which the first ten are the result: FAISS would return any ten."""
     rows = clustered_rows(2000, 16)
     copies = np.sort(np.random.default_rng(2).choice(2000, 100, replace=False))
     rows[copies] = rows[copies[0]]
@@ -115,7 +115,7 @@ def test_copies_of_a_row_come_in_id_order_with_one_score(kind):
     assert len(set(found.scores[0].tolist())) == 1
 
 
-def test_rows_that_tie_but_for_rounding_come_in_id_order_from_lists_too():
+def test_rows_that_tie_by_rounding_come_in_id_order_from_ivf_too():
     """The same numbers in another order: FAISS's float32 sums differ in their last bits, the true scores do not."""
     random = np.random.default_rng(4)
     numbers = random.standard_normal(24)
@@ -126,7 +126,7 @@ def test_rows_that_tie_but_for_rounding_come_in_id_order_from_lists_too():
     assert len(set(found.scores[0].tolist())) < 3
 
 
-def test_equal_scores_that_a_graph_or_codes_find_come_in_id_order():
+def test_equal_scores_from_hnsw_or_ivfpq_come_in_id_order():
     rows = clustered_rows(500, 16)
     rows[[400, 17, 250]] = rows[17]
     for kind in ("hnsw", "ivfpq"):
@@ -139,7 +139,7 @@ def test_equal_scores_that_a_graph_or_codes_find_come_in_id_order():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 1, 2, 30, 300])
 @pytest.mark.parametrize("dimension", [1, 3, 8])
-def test_any_kind_of_any_number_of_rows_finds_the_nearest(kind, count, dimension):
+def test_every_kind_finds_the_nearest_of_any_number_of_rows(kind, count, dimension):
     """Also where there are fewer rows than lists or codes need to be trained, and where k is beyond them."""
     rows = random_rows(count, dimension) if count else np.empty((0, dimension), np.float32)
     queries = random_rows(4, dimension, seed=2)
@@ -147,7 +147,7 @@ def test_any_kind_of_any_number_of_rows_finds_the_nearest(kind, count, dimension
     assert_nearest(build(rows, spec=sizes).search(queries, 400, effort=1), queries, rows, 400)
 
 
-def test_all_dead_is_an_empty_answer_and_a_new_row_is_found(spec, short_tail):  # noqa: ARG001 - a fixture
+def test_all_dead_give_an_empty_result_and_a_new_row_is_found(spec, index_at_once):  # noqa: ARG001 - a fixture
     rows = clustered_rows(300, 8)
     index = build(rows, spec=spec)
     index.remove(np.arange(300))
@@ -157,7 +157,7 @@ def test_all_dead_is_an_empty_answer_and_a_new_row_is_found(spec, short_tail):  
     assert index.search(rows[:2], 5).ids.tolist() == [[300], [300]]
 
 
-def test_no_queries_are_an_empty_answer(spec):
+def test_no_queries_give_an_empty_result(spec):
     index = build(clustered_rows(300, 8), spec=spec)
     assert index.search(np.empty((0, 8), np.float32), 5).ids.shape == (0, 5)
 
@@ -175,7 +175,7 @@ def test_no_queries_are_an_empty_answer(spec):
         (np.eye(8), "float64"),
     ],
 )
-def test_queries_that_are_no_unit_rows_of_the_dimension_are_refused(queries, error, spec):
+def test_queries_must_be_unit_rows_of_the_dimension(queries, error, spec):
     index = build(clustered_rows(300, 8), spec=spec)
     with pytest.raises(VectorError, match=error):
         index.search(queries, 3)
@@ -183,7 +183,7 @@ def test_queries_that_are_no_unit_rows_of_the_dimension_are_refused(queries, err
         index.add(queries)
 
 
-def test_rows_with_a_nan_are_refused_where_faiss_would_take_and_never_find_them():
+def test_rows_with_a_nan_are_refused():
     rows = clustered_rows(300, 8)
     rows[200] = np.nan
     with pytest.raises(VectorError, match="Row 200 has length nan"):
@@ -205,7 +205,7 @@ def test_impossible_searches_are_refused_with_their_value(asked, named):
         index.search(random_rows(1, 8), **asked)
 
 
-def test_effort_is_remembered_checked_and_saved(tmp_path):
+def test_effort_is_checked_and_saved(tmp_path):
     rows = clustered_rows(300, 8)
     index = build(rows, spec=IndexSpec("ivf", effort=0.25))
     index.effort = 0.5
@@ -215,5 +215,5 @@ def test_effort_is_remembered_checked_and_saved(tmp_path):
         index.effort = 2
 
 
-def test_auto_says_what_it_picked_and_why():
+def test_auto_says_what_it_chose_and_why():
     assert build(clustered_rows(300, 8)).spec.describe().startswith("exact: reading all 300 rows of dimension 8")

@@ -1,4 +1,4 @@
-"""The one door for vectors: what comes out has length 1, and what cannot is named."""
+"""unit_rows makes rows of length 1, and names the vectors that have no direction."""
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -19,7 +19,7 @@ def directions(matrix):
 
 
 @given(MATRICES.map(directions))
-def test_rows_come_out_in_float32_with_length_1_and_their_direction(matrix):
+def test_unit_rows_are_float32_of_length_1_in_the_same_direction(matrix):
     rows = unit_rows(matrix)
     assert rows.dtype == np.float32
     lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
@@ -28,34 +28,34 @@ def test_rows_come_out_in_float32_with_length_1_and_their_direction(matrix):
 
 
 @given(MATRICES.map(directions))
-def test_unit_rows_pass_again_bit_for_bit(matrix):
+def test_normalising_twice_changes_no_bit(matrix):
     once = unit_rows(matrix)
     np.testing.assert_array_equal(unit_rows(once), once)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64, np.float16, np.float64])
-def test_every_real_type_of_number_goes_in(kind):
+def test_unit_rows_takes_every_real_dtype(kind):
     np.testing.assert_array_equal(unit_rows(np.array([[3, 4]], kind)), np.array([[0.6, 0.8]], np.float32))
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-45, 1e30, 1e300])
-def test_lengths_that_overflow_or_vanish_in_float32_are_right(size):
+def test_lengths_that_overflow_or_underflow_in_float32_are_right(size):
     np.testing.assert_array_equal(unit_rows([[3 * size, 0.0]]), [[1, 0]])
     np.testing.assert_allclose(unit_rows([[size, size]]), [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
-def test_a_length_that_overflows_in_float64_is_right_without_a_warning():
+def test_length_that_overflows_in_float64_is_right_without_a_warning():
     np.testing.assert_allclose(unit_rows([[1e308] * 4]), [[0.5] * 4])
 
 
-def test_the_matrix_that_goes_in_is_not_touched_and_does_not_come_out():
+def test_unit_rows_returns_a_new_array_and_leaves_its_input():
     given_rows = np.array([[1.0, 0.0]], np.float32)
     rows = unit_rows(given_rows)
     rows[0, 0] = 5
     assert given_rows[0, 0] == 1
 
 
-def test_no_rows_are_rows():
+def test_empty_matrix_gives_no_rows():
     assert unit_rows(np.empty((0, 3))).shape == (0, 3)
 
 
@@ -77,12 +77,12 @@ def test_no_rows_are_rows():
         ([[-np.inf, np.nan]], "Row 0 holds"),
     ],
 )
-def test_what_has_no_direction_is_refused_and_named(wrong, named):
+def test_vectors_without_a_direction_are_refused_by_number(wrong, named):
     with pytest.raises(VectorError, match=named):
         unit_rows(wrong)
 
 
-def test_a_bad_row_far_down_is_named_by_its_number_in_the_whole(monkeypatch):
+def test_bad_row_in_a_later_chunk_is_named_by_its_number_in_the_matrix(monkeypatch):
     monkeypatch.setattr(vectors, "CHUNK", 4)
     matrix = np.ones((11, 2))
     matrix[9] = 0
@@ -92,7 +92,7 @@ def test_a_bad_row_far_down_is_named_by_its_number_in_the_whole(monkeypatch):
         check_rows((matrix / 2**0.5).astype(np.float32))
 
 
-def test_another_dimension_is_refused_with_both_numbers():
+def test_other_dimension_is_refused_with_both_numbers():
     with pytest.raises(VectorError, match="dimension 3, and 2 is needed"):
         unit_rows(np.ones((1, 3)), dimension=2)
     with pytest.raises(VectorError, match="dimension 3, and 2 is needed"):
@@ -100,7 +100,7 @@ def test_another_dimension_is_refused_with_both_numbers():
 
 
 @pytest.mark.parametrize("wrong", [np.ones((1, 2), np.float64), np.ones(2, np.float32), np.ones((2, 0), np.float32)])
-def test_rows_that_are_no_float32_matrix_are_sent_to_the_door(wrong):
+def test_rows_that_are_no_float32_matrix_are_refused(wrong):
     with pytest.raises(VectorError, match="unit_rows"):
         check_rows(wrong)
 
@@ -116,7 +116,7 @@ def test_vector_errors_are_caught_as_indexing_errors_and_as_value_errors():
     assert issubclass(VectorError, ValueError)
 
 
-def test_a_memory_map_reads_the_same_without_readahead(tmp_path):
+def test_memory_map_reads_the_same_without_readahead(tmp_path):
     rows = unit_rows(np.random.default_rng(0).standard_normal((50, 8)))
     rows.tofile(tmp_path / "rows")
     mapped = np.memmap(tmp_path / "rows", np.float32, "r").reshape(-1, 8)

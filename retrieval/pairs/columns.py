@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -44,14 +45,21 @@ class Record:
 def read_plain_records(table: Table) -> Iterator[Record]:
     """Return the record of each row of a plain table.
 
-    Captions are the values of the columns text, caption and captions; where a table has none, its title and
-    description. A table with any column of the first kind keeps title and description as attributes too.
+    Captions are the values of the columns text, caption and captions; where a row has none, its title and description.
+    A table with any column of the first kind keeps title and description as attributes too.
 
     Raises:
         PairsError: No column names an image.
     """
     names = table.columns()
-    return _read(table, names, image=table.packed or _image_column(names, table)) if table.rows else iter(())
+    keys = {column_key(name): name for name in reversed(names)}
+    image = table.packed or next((keys[key] for key in IMAGE_COLUMNS if key in keys), None)
+    if table.rows and not image:
+        raise PairsError(
+            f"{table.name} has no column that names an image, such as {', '.join(IMAGE_COLUMNS)}. "
+            f"Its columns are: {', '.join(names[:20]) or 'none'}. Map one with --map image=COLUMN."
+        )
+    return _read(table, names, image=image or "")
 
 
 def parse_row(row: Row) -> Record:
@@ -85,16 +93,6 @@ def _read(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
 def column_key(name: str) -> str:
     """Return a column's name as names are compared: "Image Link" is image_link."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
-
-
-def _image_column(names: list[str], table: Table) -> str:
-    keys = {column_key(name): name for name in reversed(names)}
-    if column := next((keys[key] for key in IMAGE_COLUMNS if key in keys), None):
-        return column
-    raise PairsError(
-        f"{table.name} has no column that names an image, such as {', '.join(IMAGE_COLUMNS)}. "
-        f"Its columns are: {', '.join(names[:20]) or 'none'}. Map one with --map image=COLUMN."
-    )
 
 
 # --- values
@@ -211,8 +209,11 @@ def _find_odd_cell(cells: list[str]) -> str | None:
 
 def _choose_converter(cells: list[str]) -> Callable[[str], Value]:
     """Return a converter of the texts of a column: to JSON, to lists joined by | (as shops do), or to scalars."""
-    if cells and all(cell[0] in "[{" for cell in cells) and all(map(_is_json, cells)):
-        return parse_json
+    if cells and all(cell[0] in "[{" for cell in cells):
+        with suppress(ValueError):
+            for cell in cells:
+                parse_json(cell)
+            return parse_json
     if any("|" in cell for cell in cells) and not any(re.search(r"\s\||\|\s", cell) for cell in cells):
         inner = _choose_scalar_converter([part for cell in cells for part in cell.split("|") if part])
         return lambda text: [value for part in text.split("|") if part and (value := inner(part)) is not None]
@@ -227,11 +228,3 @@ def _choose_scalar_converter(cells: list[str]) -> Callable[[str], Value]:
         return str
     number = int if all(map(_INTEGER.fullmatch, present)) else float
     return lambda text: None if text.lower() in _MISSING else number(text)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        parse_json(text)
-    except ValueError:
-        return False
-    return True

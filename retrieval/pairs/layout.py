@@ -83,7 +83,6 @@ class Layout:
 
     Attributes:
         description: What it consists of, for the message that lists the accepted layouts.
-        matches: Returns whether a source has this layout.
         read: Adds the pairs of a source to a collector; returns the folder that image names are relative to, and the
             name of the layout.
         has_columns: Whether columns can be mapped to fields.

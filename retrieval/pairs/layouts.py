@@ -21,10 +21,7 @@ _ARCHIVES = {".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst"}
 
 
 def read_layout(source: Source, collector: Collector) -> tuple[Path, str]:
-    """Read a source into the collector, by the layout that it has.
-
-    Returns:
-        The folder that image names are relative to, and the name of the layout.
+    """Read a source by the layout that it has; return the folder that image names are relative to, and the name.
 
     Raises:
         ColumnError: Columns are mapped of a source that has none, or that lacks them.

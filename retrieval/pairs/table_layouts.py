@@ -30,14 +30,8 @@ def collect_table(
 ) -> tuple[ImageFolder, str]:
     """Add the pairs of a table to the collector; return the folder of its images, and the name of its layout.
 
-    Args:
-        table: The rows.
-        source: What the table is part of.
-        collector: Receives the pairs, the skipped rows and the notices.
-        folders: Where its images may be; the first that holds any of the first images is taken.
-        schema: What the columns mean, where that is known.
-        folder: Where its images are, where that is known.
-        inner: Path of the table's folder below the folder of images.
+    The images are in `folder`, else in the first of `folders` that holds any of the first ones; their names are
+    relative to the folder `inner` in it.
     """
     records, layout = read_records(table, source.columns, schema=schema)
     for record in records:
@@ -51,7 +45,10 @@ def collect_table(
         row = f"{table.name} {record.place}"
         for name in record.images:
             try:
-                image = _packed_image(table, name) if table.packed else folder.find(name, inner=inner)
+                if table.packed:  # named by the number of its row, from 0
+                    image = ImageSource(table.path, f"{table.name}/{name.rpartition('#')[2]}", name)
+                else:
+                    image = folder.find(name, inner=inner)
             except ImageError as error:
                 collector.skip(Skipped(name, f"{error} ({row})", row, record.id))
             else:
@@ -69,11 +66,6 @@ def _find_image_folder(
         if any(os.path.exists(name) for name in names):  # noqa: PTH110 (false, where Path raises on odd names)
             return ImageFolder(folder)
     return ImageFolder(folders[0])
-
-
-def _packed_image(table: Table, member: str) -> ImageSource:
-    """Return an image inside a Parquet file, named by the number of its row, from 0."""
-    return ImageSource(table.path, f"{table.name}/{member.rpartition('#')[2]}", member)
 
 
 def _read_file(source: Source, collector: Collector) -> tuple[Path, str]:
@@ -96,7 +88,6 @@ def _read_files(paths: Sequence[Path], source: Source, collector: Collector) -> 
 
 
 def _metadata_files(source: Source) -> list[Path]:
-    """Return the metadata file in the folder itself, else those in its subfolders."""
     if not source.path.is_dir():
         return []
     top = [path for name in _METADATA if (path := source.path / name).is_file()][:1]

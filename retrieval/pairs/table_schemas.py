@@ -16,10 +16,8 @@ class TableSchema:
     """A kind of table, with columns of known meaning.
 
     Attributes:
-        layout: Its name.
         fields: Columns by the other names that `--map` may use for them.
         matches: Returns whether a table is of this kind, by the keys of its columns, and of those that `--map` makes.
-        read: Returns the records of a table; skipped rows are added to the table.
     """
 
     layout: str
@@ -64,15 +62,19 @@ def read_records(
     columns = columns or {}
     mapped = {field: _find_column(column, names, table.name) for field, column in columns.items() if column}
     dropped = {column_key(field) for field, column in columns.items() if not column}
-    schema = schema or _match_schema({column_key(name) for name in names}, mapped)
+    if schema is None:
+        keys, fields = {column_key(name) for name in names}, {column_key(field) for field in mapped}
+        matches = (one for one in SCHEMAS if one.matches(keys, {one.fields.get(key, key) for key in fields}))
+        schema = next(matches)
     if columns:
         table = _map_columns(table, mapped, dropped=dropped, fields=schema.fields)
-    return [_drop_attributes(record, dropped) for record in schema.read(table)], schema.layout
-
-
-def _match_schema(keys: set[str], mapped: Iterable[str]) -> TableSchema:
-    fields = [column_key(field) for field in mapped]
-    return next(schema for schema in SCHEMAS if schema.matches(keys, {schema.fields.get(key, key) for key in fields}))
+    records = list(schema.read(table))
+    if dropped:  # also attributes that are computed from other columns: price_max of the prices
+        records = [
+            replace(one, attributes={name: v for name, v in one.attributes.items() if column_key(name) not in dropped})
+            for one in records
+        ]
+    return records, schema.layout
 
 
 def _find_column(wanted: str, names: list[str], table: str) -> str:
@@ -99,9 +101,3 @@ def _map_columns(
         return cells | {name: cell for name, cell in row.items() if name not in removed}
 
     return replace(table, rows=[(place, map_row(row)) for place, row in table.rows])
-
-
-def _drop_attributes(record: Record, dropped: AbstractSet[str]) -> Record:
-    """Return the record without dropped attributes that are computed from other columns: price_max of the prices."""
-    kept = {name: value for name, value in record.attributes.items() if column_key(name) not in dropped}
-    return record if len(kept) == len(record.attributes) else replace(record, attributes=kept)

@@ -31,10 +31,8 @@ class Skipped:
     """A file or row that was skipped, and the reason: "there is no such file".
 
     Attributes:
-        name: Of the image or file; else of the row, with its id.
-        reason: Reads as a sentence after the name.
+        name: Of the image or file, else of the row, with its id; the reason reads on as a sentence.
         row: The row that it belongs to, "products.csv line 7"; empty outside of tables.
-        id: The row's id, where it has one.
         may_hide_items: Whether it may hold items of any id: a row, folder or shard that cannot be read.
     """
 
@@ -52,10 +50,9 @@ class Pairs:
     Attributes:
         source: The file or folder that was read, absolute.
         root: The folder that image names are relative to.
-        layout: Name of the layout: "captioned folder", "folder", "metadata", "table", "google merchant", "shopify",
-            "coco", "karpathy" or "webdataset".
+        layout: "captioned folder", "folder", "metadata", "table", "google merchant", "shopify", "coco", "karpathy" or
+            "webdataset".
         pairs: Sorted by name for a folder, else in the order of the source.
-        skipped: Files and rows that are not pairs, with the reason.
         notices: Data that was read, but hardly as meant: a column of numbers that one cell turns into text.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from retrieval.pairs.columns import parse_id
 from retrieval.pairs.tables import Value
 
+_INTEGER = re.compile(r"-?\d{1,12}", re.ASCII)
 _LONGEST_PRICE = 40
 _PRICE = re.compile(
     r"(?P<before>[A-Z]{3}|[€£$¥])?\s*(?P<digits>\d[\d.,'’\s]*)(?P<after>[A-Z]{3}|[€£$¥])?", re.IGNORECASE
@@ -69,6 +70,12 @@ def parse_boolean(value: Value) -> bool | None:
     return _BOOLEANS.get((first_text(value) or "").lower())
 
 
+def parse_integer(value: Value) -> int | None:
+    """Return the integer in a cell; None for anything else."""
+    text = first_text(value) or ""
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
 def parse_price(text: str) -> tuple[float, str | None] | None:
     """Return amount and currency (ISO 4217, or None) of "15.00 USD", "1.234,56 €", "USD 15" or "15"; else None.
 
@@ -96,8 +103,8 @@ def strip_html(text: str) -> str:
     """Return the words of a text that may be HTML, even HTML escaped twice; white space is collapsed."""
     if "<" in text or "&" in text:
         text = html.unescape(_remove_tags(text))
-        if _STILL_HTML.search(text):
-            text = html.unescape(_remove_tags(text))
+    if _STILL_HTML.search(text):
+        text = html.unescape(_remove_tags(text))
     return " ".join(text.replace("\0", " ").split())
 
 

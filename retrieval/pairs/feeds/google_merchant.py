@@ -8,17 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from retrieval.pairs.columns import Record, column_key, infer_types, parse_image_names
-from retrieval.pairs.feeds.cells import (
-    deduplicate,
-    first_text,
-    iter_texts,
-    parse_boolean,
-    parse_price,
-    split_categories,
-    split_slashes,
-    strip_html,
-    unwrap_single,
-)
+from retrieval.pairs.feeds import cells
+from retrieval.pairs.feeds.cells import first_text, iter_texts
 from retrieval.pairs.tables import Row, Table, Value
 
 FIELDS = {"image": "image_link", "images": "image_link", "caption": "title", "captions": "title"}
@@ -66,15 +57,19 @@ def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
     prices, problems = _parse_prices(row)
     for problem in problems:
         table.skip(place, f"{problem}; the item is added without it", id=identity)
-    cells = [(name, cell) for name, cell in row.items() if name not in _NO_ATTRIBUTES]
-    attributes = {name: _PARSERS[name](cell) if name in _PARSERS else cell for name, cell in cells}
+    attributes = {
+        name: _PARSERS[name](cell) if name in _PARSERS else cell
+        for name, cell in row.items()
+        if name not in _NO_ATTRIBUTES
+    }
     values = attributes | prices | _parse_availability(row)
     images = [*parse_image_names(row.get("image_link")), *_split_links(row.get("additional_image_link"))]
+    captions = (cells.strip_html(cell) for name in _TEXTS for cell in iter_texts(row.get(name)))
     return Record(
         place=place,
-        images=tuple(deduplicate(images)),
+        images=tuple(cells.deduplicate(images)),
         id=identity,
-        captions=tuple(deduplicate(strip_html(cell) for name in _TEXTS for cell in iter_texts(row.get(name)))),
+        captions=tuple(cells.deduplicate(captions)),
         attributes={name: value for name, value in values.items() if value is not None and value not in ("", [])},
     )
 
@@ -92,7 +87,7 @@ def _parse_prices(row: Row) -> tuple[dict[str, Value], list[str]]:
     problems = []
     for name in _MONEY:
         text = first_text(row.get(name))
-        amount, currency = parse_price(text or "") or (None, None)
+        amount, currency = cells.parse_price(text or "") or (None, None)
         if text is not None and amount is None:
             problems.append(f"has {name} {text[:40]!r}, which is not a price such as 15.00 USD")
         elif currency and values.setdefault("currency", currency) != currency:
@@ -110,22 +105,22 @@ def _parse_availability(row: Row) -> dict[str, Value]:
 
 
 def _parse_texts(cell: Value) -> Value:
-    return unwrap_single(deduplicate(iter_texts(cell)))
+    return cells.unwrap_single(cells.deduplicate(iter_texts(cell)))
 
 
 def _parse_yes_or_no(cell: Value) -> Value:
-    answer = parse_boolean(cell)
+    answer = cells.parse_boolean(cell)
     return _parse_texts(cell) if answer is None else answer
 
 
 def _parse_count(cell: Value) -> Value:
-    text = first_text(cell)
-    return int(text) if text and re.fullmatch(r"\d{1,9}", text, re.ASCII) else text
+    count = cells.parse_integer(cell)
+    return first_text(cell) if count is None else count
 
 
 _PARSERS: Mapping[str, Callable[[Value], Value]] = {
-    **dict.fromkeys(("google_product_category", "product_type"), split_categories),
-    **dict.fromkeys(("color", "material"), split_slashes),
+    **dict.fromkeys(("google_product_category", "product_type"), cells.split_categories),
+    **dict.fromkeys(("color", "material"), cells.split_slashes),
     **dict.fromkeys(("adult", "is_bundle", "identifier_exists"), _parse_yes_or_no),
     "multipack": _parse_count,
     **dict.fromkeys(

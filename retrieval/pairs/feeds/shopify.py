@@ -9,16 +9,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from retrieval.pairs.columns import Record, column_key, infer_types
-from retrieval.pairs.feeds.cells import (
-    deduplicate,
-    first_text,
-    parse_boolean,
-    parse_price,
-    split_categories,
-    strip_html,
-    unwrap_single,
-)
-from retrieval.pairs.tables import Row, Table, Value
+from retrieval.pairs.feeds import cells
+from retrieval.pairs.feeds.cells import first_text
+from retrieval.pairs.tables import Row, Table
 
 SYNONYMS = {
     "url_handle": "handle",
@@ -37,7 +30,8 @@ SYNONYMS = {
 }
 """The columns' names since 2025, and those before."""
 
-FIELDS = SYNONYMS | {
+FIELDS = {
+    **SYNONYMS,
     "id": "handle",
     "image": "image_src",
     "images": "image_src",
@@ -71,11 +65,8 @@ def is_export(keys: AbstractSet[str]) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Product:
     handle: str
+    place: str
     rows: list[tuple[str, Row]]
-
-    @property
-    def place(self) -> str:
-        return self.rows[0][0]
 
     def first(self, key: str) -> str | None:
         """Return the first text that any row has in a column."""
@@ -83,31 +74,40 @@ class _Product:
 
     def all(self, key: str) -> list[str]:
         """Return the distinct texts of a column, in order."""
-        return deduplicate(first_text(row.get(key)) or "" for _, row in self.rows)
+        return cells.deduplicate(first_text(row.get(key)) or "" for _, row in self.rows)
 
 
-def read_products(table: Table) -> list[Record]:
-    """Return a record for each image of each product, in the order of their positions, with the product's attributes.
+def read_products(table: Table) -> Iterator[Record]:
+    """Yield a record for each image of each product, in the order of their positions, with the product's attributes.
 
     Drafts, archived and unpublished products are skipped, unless `--map` drops the columns that say so.
     """
     products = [product for product in _group_rows(table) if not _is_withheld(product, table)]
     others = [_other_attributes(product) for product in products]
     infer_types(others, table, [product.place for product in products])
-    pairs = zip(products, others, strict=True)
-    return [record for product, more in pairs for record in _to_records(product, more, table)]
+    for product, other in zip(products, others, strict=True):
+        captions = [cells.strip_html(text) for key in ("title", "body_(html)") for text in product.all(key)[:1]]
+        values = _attributes(product, other, table)
+        for place, name, alt in list(_images(product)) or [(product.place, "", "")]:
+            yield Record(
+                place=place,
+                images=(name,) if name else (),
+                id=product.handle,
+                captions=tuple(cells.deduplicate([*captions, cells.strip_html(alt)])),
+                attributes={name: value for name, value in values.items() if value not in (None, [])},
+            )
 
 
 def _group_rows(table: Table) -> list[_Product]:
     products: dict[str, _Product] = {}
-    for place, cells in table.rows:
-        row = {SYNONYMS.get(key, key): cell for name, cell in cells.items() if (key := column_key(name))}
+    for place, columns in table.rows:
+        row = {SYNONYMS.get(key, key): cell for name, cell in columns.items() if (key := column_key(name))}
         handle, title = first_text(row.get("handle")), first_text(row.get("title"))
         if handle is None:
             table.skip(place, "has no handle")
             continue
-        product = products.setdefault(handle, _Product(handle, []))
-        if title and product.rows and title != (product.first("title") or title):
+        product = products.setdefault(handle, _Product(handle, place, []))
+        if title and title != (product.first("title") or title):
             table.skip(place, f"repeats the handle of {product.place} under another title", id=handle)
         else:
             product.rows.append((place, row))
@@ -116,27 +116,14 @@ def _group_rows(table: Table) -> list[_Product]:
 
 def _is_withheld(product: _Product, table: Table) -> bool:
     status = (product.first("status") or "active").lower()
-    reason = ""
     if status != "active":
         reason = f"has the status {status}; --map status= adds products that are not active"
-    elif parse_boolean(product.first("published")) is False:
+    elif cells.parse_boolean(product.first("published")) is False:
         reason = "is not published; --map published= adds unpublished products"
-    if reason:
-        table.skip(product.place, reason, id=product.handle)
-    return bool(reason)
-
-
-def _to_records(product: _Product, others: Row, table: Table) -> Iterator[Record]:
-    texts = [strip_html(text) for key in ("title", "body_(html)") for text in product.all(key)[:1]]
-    attributes = {name: value for name, value in _attributes(product, others, table).items() if value not in (None, [])}
-    for place, name, alt in list(_images(product)) or [(product.place, "", "")]:
-        yield Record(
-            place=place,
-            images=(name,) if name else (),
-            id=product.handle,
-            captions=tuple(deduplicate([*texts, strip_html(alt)])),
-            attributes=attributes,
-        )
+    else:
+        return False
+    table.skip(product.place, reason, id=product.handle)
+    return True
 
 
 def _images(product: _Product) -> Iterator[tuple[str, str, str]]:
@@ -146,48 +133,41 @@ def _images(product: _Product) -> Iterator[tuple[str, str, str]]:
         yield place, name, first_text(row.get("image_alt_text")) or ""
     seen = {name for _, _, name in named}
     for place, row in product.rows:
-        name = first_text(row.get("variant_image")) or ""
-        if name and name not in seen:
+        if (name := first_text(row.get("variant_image")) or "") and name not in seen:
             seen.add(name)
             yield place, name, ""
 
 
 def _position(row: Row) -> float:
-    text = first_text(row.get("image_position")) or ""
-    return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else float("inf")
+    position = cells.parse_integer(row.get("image_position"))
+    return float("inf") if position is None else position
 
 
-def _attributes(product: _Product, others: Row, table: Table) -> Row:
+def _attributes(product: _Product, other: Row, table: Table) -> Row:
+    prices = _amounts(product, "variant_price", table)
+    stocked = [available for _, row in product.rows if (available := _is_available(row)) is not None]
     own = {
         "brand": product.first("vendor"),
         "type": product.first("type"),
-        "product_category": split_categories(product.first("product_category")),
+        "product_category": cells.split_categories(product.first("product_category")),
         "tags": [tag.strip() for tag in (product.first("tags") or "").split(",") if tag.strip()],
         "status": (product.first("status") or "").lower() or None,
-        **_prices(product, table),
-        "skus": [sku.lstrip("'") for sku in product.all("variant_sku")],  # '007: an apostrophe against spreadsheets
-        "barcodes": [code.lstrip("'") for code in product.all("variant_barcode")],
-        "in_stock": _in_stock(product),
-    }
-    options = {f"option_{name}" if name in own else name: values for name, values in _options(product)}
-    return others | options | own
-
-
-def _prices(product: _Product, table: Table) -> Row:
-    """Return the lowest and the highest price of the variants, and the highest price they are compared with."""
-    prices = _amounts(product, "variant_price", table)
-    return {
-        "price": min(prices, default=None),
+        "price": min(prices, default=None),  # of the variants
         "price_max": max(prices, default=None),
         "compare_at_price": max(_amounts(product, "variant_compare_at_price", table), default=None),
+        "skus": [sku.lstrip("'") for sku in product.all("variant_sku")],  # '007: an apostrophe against spreadsheets
+        "barcodes": [code.lstrip("'") for code in product.all("variant_barcode")],
+        "in_stock": any(stocked) if stocked else None,
     }
+    options = {f"option_{name}" if name in own else name: values for name, values in _options(product)}
+    return other | options | own
 
 
 def _amounts(product: _Product, key: str, table: Table) -> list[float]:
     amounts = []
     for place, row in product.rows:
         text = first_text(row.get(key)) or ""
-        if price := parse_price(text):
+        if price := cells.parse_price(text):
             amounts.append(price[0])
         elif text:
             table.skip(place, f"has {key} {text[:40]!r}, which is not a price; it is left out", id=product.handle)
@@ -202,39 +182,30 @@ def _options(product: _Product) -> Iterator[tuple[str, list[str]]]:
             yield column_key(name), values
 
 
-def _in_stock(product: _Product) -> bool | None:
-    """Return whether any variant can be bought; None where the export does not say."""
-    answers = [answer for _, row in product.rows if (answer := _is_available(row)) is not None]
-    return any(answers) if answers else None
-
-
 def _is_available(row: Row) -> bool | None:
+    """Return whether a variant can be bought; None where the export does not say, or the row is of an image only."""
     if not any(first_text(row.get(key)) for key in ("variant_sku", "variant_price", "option1_value")):
-        return None  # the row of a further image
-    quantity = first_text(row.get("variant_inventory_qty"))
+        return None
     if (first_text(row.get("variant_inventory_policy")) or "").lower() in {"continue", "true"}:
         return True
     if first_text(row.get("variant_inventory_tracker")) is None and "variant_inventory_tracker" in row:
         return True  # stock is not tracked
-    if quantity is None or not re.fullmatch(r"-?\d{1,12}", quantity, re.ASCII):
-        return None
-    return int(quantity) > 0
+    quantity = cells.parse_integer(row.get("variant_inventory_qty"))
+    return None if quantity is None else quantity > 0
 
 
 def _other_attributes(product: _Product) -> Row:
     """Return the shop's own columns, metafields, and what the export says for Google."""
-    keys = dict.fromkeys(key for _, row in product.rows for key in row if key not in _KNOWN and not _IGNORED.match(key))
-    return {_attribute_name(key): _parse_attribute(key, product.first(key)) for key in keys}
-
-
-def _attribute_name(key: str) -> str:
-    metafield = _METAFIELD.fullmatch(key)
-    return metafield["name"] if metafield else key.removeprefix(_GOOGLE)
-
-
-def _parse_attribute(key: str, text: str | None) -> Value:
-    if key == f"{_GOOGLE}google_product_category":
-        return split_categories(text)
-    if text and _METAFIELD.fullmatch(key) and ";" in text:
-        return unwrap_single([part.strip() for part in text.split(";") if part.strip()])
-    return text
+    attributes: Row = {}
+    for key in dict.fromkeys(key for _, row in product.rows for key in row):
+        if key in _KNOWN or _IGNORED.match(key):
+            continue
+        text, metafield = product.first(key), _METAFIELD.fullmatch(key)
+        name = metafield["name"] if metafield else key.removeprefix(_GOOGLE)
+        if key == f"{_GOOGLE}google_product_category":
+            attributes[name] = cells.split_categories(text)
+        elif metafield and ";" in (text or ""):
+            attributes[name] = cells.unwrap_single([part.strip() for part in (text or "").split(";") if part.strip()])
+        else:
+            attributes[name] = text
+    return attributes

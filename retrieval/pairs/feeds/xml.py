@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _MAX_DEPTH = 100
-_ROOTS = {"rss": "item", "feed": "entry", "RDF": "item"}
+_ITEM_TAGS = {"rss": "item", "feed": "entry", "RDF": "item"}  # by the root's
+_GOOGLE = "base.google.com"
 
 
 def read_xml(path: Path) -> Table:
@@ -30,15 +31,18 @@ def read_xml(path: Path) -> Table:
     try:
         with path.open("rb") as file:
             for number, element in enumerate(_iter_items(file, path.name), 1):
-                _add_item(table, f"item {number}", element)
+                row = _to_row(element)
+                if any(isinstance(cell, str) and len(cell) > LONGEST_FIELD for cell in row.values()):
+                    reason = f"has a text of more than {LONGEST_FIELD:,} characters"
+                    table.skip(f"item {number}", reason, may_hide_items=True)
+                else:
+                    table.rows.append((f"item {number}", row))
     except DefusedXmlException as error:
-        raise PairsError(
-            f"{path.name} declares a document type or entities, which no feed needs. Remove them."
-        ) from error
+        message = f"{path.name} declares a document type or entities, which no feed needs. Remove them."
+        raise PairsError(message) from error
     except (ParseError, ValueError, LookupError) as error:  # the last two come from encodings
-        raise PairsError(
-            f"{path.name} is not complete XML ({error}). No item of it is taken; save it again."
-        ) from error
+        message = f"{path.name} is not complete XML ({error}). No item of it is taken; save it again."
+        raise PairsError(message) from error
     except OSError as error:
         raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
     return table
@@ -50,55 +54,38 @@ def _iter_items(file: Any, name: str) -> "Iterator[Element]":
 
     item_tag, depth = "", 0
     for event, element in iterparse(file, events=("start", "end"), forbid_dtd=True):
-        item_tag = item_tag or _find_item_tag(element, name)
+        tag = _local_name(element)
+        item_tag = item_tag or _ITEM_TAGS.get(tag, "")
+        if not item_tag:
+            raise PairsError(f"{name} holds <{tag}> where a Google Merchant feed holds <rss> or <feed>.")
         depth += 1 if event == "start" else -1
         if depth > _MAX_DEPTH:
             raise PairsError(f"{name} has more than {_MAX_DEPTH} tags inside each other, which no feed needs.")
-        if event == "end" and _local_name(element) == item_tag and depth in {1, 2}:  # below the root, or RSS's channel
+        if event == "end" and tag == item_tag and depth in {1, 2}:  # below the root, or RSS's channel
             yield element
             element.clear()
-
-
-def _find_item_tag(root: "Element", name: str) -> str:
-    try:
-        return _ROOTS[_local_name(root)]
-    except KeyError:
-        raise PairsError(
-            f"{name} holds <{_local_name(root)}> where a Google Merchant feed holds <rss> or <feed>."
-        ) from None
 
 
 def _local_name(element: "Element") -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _add_item(table: Table, place: str, item: "Element") -> None:
-    row = _to_row(item)
-    if any(isinstance(cell, str) and len(cell) > LONGEST_FIELD for cell in row.values()):
-        table.skip(place, f"has a text of more than {LONGEST_FIELD:,} characters", may_hide_items=True)
-    else:
-        table.rows.append((place, row))
-
-
 def _to_row(item: "Element") -> Row:
     """Return the values by tag; of a tag in two namespaces (<title> and <g:title>) Google's own counts."""
     row: Row = {}
-    google = {_local_name(child) for child in item if "base.google.com" in child.tag}
+    google = {_local_name(child) for child in item if _GOOGLE in child.tag}
     for child in item:
-        name = _local_name(child)
-        if name in google and "base.google.com" not in child.tag:
+        name, value = _local_name(child), _to_value(child)
+        if name in google and _GOOGLE not in child.tag:
             continue
-        value = _to_value(child)
-        row[name] = [*_as_list(row[name]), value] if name in row else value
+        if name in row:
+            value = [*(row[name] if isinstance(row[name], list) else [row[name]]), value]
+        row[name] = value
     return row
 
 
 def _to_value(element: "Element") -> Value:
-    if len(element) and "base.google.com" in element.tag:
+    if len(element) and _GOOGLE in element.tag:
         return _to_row(element)
     text = "".join(element.itertext()).strip()  # also of Atom's XHTML
     return text or element.get("href") or ""
-
-
-def _as_list(value: Value) -> list[Value]:
-    return value if isinstance(value, list) else [value]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 64
 """Columns kept in memory, the most recently used. One takes 8 bytes an item for numbers, 4 for text."""
+_LATEST_CHANGE = """SELECT
+    ifnull((SELECT max(revision) FROM attribute_changes), 0), ifnull((SELECT max(item) FROM attribute_changes), -1)"""
 
 
 class ColumnStore:
@@ -52,9 +54,9 @@ class ColumnStore:
         """Yield the columns as the connection sees them now; one thread at a time holds them, unchanged."""
         with _transaction(connection):
             with self._lock:
-                revision, size = _read_state(connection)
+                revision, last = connection.execute(_LATEST_CHANGE).fetchone()
                 if revision >= self.revision:
-                    self._refresh(connection, revision, size)
+                    self._refresh(connection, revision, last + 1)
                     yield Columns(self._live, partial(self._column, connection=connection))
                     return
                 if self._lagging is None or self._lagging.revision > revision:
@@ -72,18 +74,15 @@ class ColumnStore:
         if before == 0 or len(changed) > max(1000, size // 8):
             self._live = _to_mask(_fetch_integers(connection, "SELECT item FROM live_items"), size)
         else:
-            self._update_live(connection, changed, size)
+            live = np.zeros(size, np.bool_)
+            live[: len(self._live)] = self._live
+            live[changed] = False
+            sql = "SELECT item FROM live_items WHERE item IN (SELECT json_each.value FROM json_each(?))"
+            live[_fetch_integers(connection, sql, json.dumps(changed.tolist()))] = True
+            self._live = live
             _update_columns(columns, connection, changed=_to_mask(changed, size))
             self._columns = columns
         self.revision = revision
-
-    def _update_live(self, connection: sqlite3.Connection, changed: Items, size: int) -> None:
-        live = np.zeros(size, np.bool_)
-        live[: len(self._live)] = self._live
-        live[changed] = False
-        sql = "SELECT item FROM live_items WHERE item IN (SELECT json_each.value FROM json_each(?))"
-        live[_fetch_integers(connection, sql, json.dumps(changed.tolist()))] = True
-        self._live = live
 
     def _column(self, key: str, connection: sqlite3.Connection) -> Column:
         column = self._columns.pop(key, None) or _read_column(connection, key, len(self._live))
@@ -104,13 +103,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("ROLLBACK")
-
-
-def _read_state(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return the latest revision, and the greatest item number plus one."""
-    sql = "SELECT (SELECT max(revision) FROM attribute_changes), (SELECT max(item) FROM attribute_changes)"
-    revision, last = connection.execute(sql).fetchone()
-    return revision or 0, 0 if last is None else last + 1
 
 
 def _fetch_integers(connection: sqlite3.Connection, sql: str, *parameters: Any) -> Items:

@@ -214,7 +214,10 @@ class _KindValues:
         """Replace all values of the changed items."""
         if not len(self._first) and not len(items):
             return
-        self._grow(len(changed))
+        if len(changed) > len(self._first):  # an eighth more, so that a growing catalog does not copy at every new item
+            grown = np.full(len(changed) * 9 // 8, self._absent, self._first.dtype)
+            grown[: len(self._first)] = self._first
+            self._first = grown
         self._first[: len(changed)][changed] = self._absent
         unchanged = ~changed[self._extra_items]
         values = values.astype(self._first.dtype)
@@ -229,9 +232,3 @@ class _KindValues:
         """Replace each code by the one at its position."""
         table = np.append(codes, -1).astype(self._first.dtype)  # absent is -1: the last
         self._first, self._extra = table[self._first], table[self._extra]
-
-    def _grow(self, size: int) -> None:
-        if size > len(self._first):  # an eighth more, so that a growing catalog does not copy at every new item
-            grown = np.full(size + size // 8, self._absent, self._first.dtype)
-            grown[: len(self._first)] = self._first
-            self._first = grown

@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import iand, ior
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -48,10 +50,8 @@ class And(_Compound):
 
     def mask(self, columns: Columns) -> Mask:
         """Intersect the masks of the conditions."""
-        mask = np.ones(len(columns.live), np.bool_)
-        for condition in self.conditions:
-            mask &= condition.mask(columns)
-        return mask
+        masks = (condition.mask(columns) for condition in self.conditions)
+        return reduce(iand, masks, np.ones(len(columns.live), np.bool_))
 
 
 class Or(_Compound):
@@ -61,10 +61,8 @@ class Or(_Compound):
 
     def mask(self, columns: Columns) -> Mask:
         """Unite the masks of the conditions."""
-        mask = np.zeros(len(columns.live), np.bool_)
-        for condition in self.conditions:
-            mask |= condition.mask(columns)
-        return mask
+        masks = (condition.mask(columns) for condition in self.conditions)
+        return reduce(ior, masks, np.zeros(len(columns.live), np.bool_))
 
 
 class Not(_Compound):

@@ -31,7 +31,11 @@ def normalize_value(value: object) -> Scalar | None:
     if isinstance(value, str):  # NFC: a file system or an export may write é as two characters
         return escape_text(value.lower() if value.isascii() else unicodedata.normalize("NFC", value.casefold()))
     if isinstance(value, int | float):
-        return _to_float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond 1.8e308
+            return math.copysign(math.inf, value > 0 or -1)
+        return None if math.isnan(number) else number
     if value is None:
         return None
     raise TypeError(type(value).__name__)
@@ -55,11 +59,3 @@ def short_repr(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return f"a huge {type(value).__name__}"
-
-
-def _to_float(value: float) -> float | None:
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond 1.8e308
-        return math.copysign(math.inf, value > 0 or -1)
-    return None if math.isnan(number) else number

@@ -55,9 +55,14 @@ class ImageFolder:
                 continue
             except (OSError, ValueError) as error:
                 raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-            is_link = stat.S_ISLNK(status.st_mode)
-            self._check_inside(relative, is_link=is_link)
-            check_regular_file(_target_mode(self._prefix + relative) if is_link else status.st_mode)
+            mode = status.st_mode
+            self._check_inside(relative, is_link=stat.S_ISLNK(mode))
+            if stat.S_ISLNK(mode):
+                try:
+                    mode = os.stat(self._prefix + relative).st_mode  # noqa: PTH116 (the path is a string, for speed)
+                except OSError as error:
+                    raise ImageError("is a broken link") from error
+            check_regular_file(mode)
             return ImageSource(Path(self._prefix + relative), relative)
         raise ImageError(f"there is no such file in {self.root}")
 
@@ -107,13 +112,6 @@ class ImageFolder:
             raise ImageError("is a link that leads out of the folder")
 
 
-def _target_mode(path: str) -> int:
-    try:
-        return os.stat(path).st_mode  # noqa: PTH116 (the path is a string, for speed)
-    except OSError as error:
-        raise ImageError("is a broken link") from error
-
-
 def _basename_candidates(name: str) -> Iterator[str]:
     """Yield the paths in a folder of downloads that a URL or a foreign path may mean, the longest first."""
     if _URL.match(name):
@@ -146,13 +144,11 @@ def is_hidden(path: str) -> bool:
 
 
 def list_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the files under a folder, and unusable entries with the reason, both sorted by path.
+    """Return the files under a folder, and unusable entries with the reason, sorted by path relative to the root.
 
     Hidden files and those that operating systems leave behind are omitted, as is a catalog built among the images.
     Folders behind links are not entered: inside the root they are listed at their own place, so that no loop can arise.
-
-    Returns:
-        Paths relative to the root, with "/" between their parts, and at the end of a folder that cannot be read.
+    Parts of a path are separated by "/", at which the path of a folder that cannot be read ends.
     """
     folder = ImageFolder(root)
     files: list[str] = []

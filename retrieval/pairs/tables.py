@@ -243,11 +243,10 @@ def _split_columns(file: Any) -> tuple[list[str], str | None]:
 
 def _is_all_null(file: Any, column: str) -> bool:
     """Return whether the file's statistics say that a column is empty: its images are named by path then."""
-    for group in (file.metadata.row_group(number) for number in range(file.num_row_groups)):
-        chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
-        if chunk.statistics is None or chunk.statistics.null_count != group.num_rows:
-            return False
-    return True
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
+    found = [chunk for chunk in chunks if chunk.path_in_schema == column]
+    return all(chunk.statistics and chunk.statistics.null_count == chunk.num_values for chunk in found)
 
 
 def _to_json(value: Any) -> Value:

@@ -33,7 +33,9 @@ def read_products(table: Table) -> Iterator[Record]:
 
     A row without an id, or with one that is taken, is skipped; an invalid price is left out and reported.
     """
-    rows = [(place, {_key(name): cell for name, cell in row.items()}) for place, row in table.rows]
+    rows = [
+        (place, {column_key(name).removeprefix("g:"): cell for name, cell in row.items()}) for place, row in table.rows
+    ]
     specified = _NO_ATTRIBUTES | _PARSERS.keys()
     others = [{name: cell for name, cell in row.items() if name not in specified} for _, row in rows]
     if not table.typed:
@@ -47,10 +49,6 @@ def read_products(table: Table) -> Iterator[Record]:
             table.skip(place, f"repeats the id of {places[identity]}, which is kept", id=identity)
         else:
             yield _to_record(identity, place, row | other, table=table)
-
-
-def _key(name: str) -> str:
-    return column_key(name).removeprefix("g:")
 
 
 def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:

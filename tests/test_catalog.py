@@ -1,4 +1,4 @@
-"""Searching a catalog: every answer against a plain scan of everything, whatever happened to the catalog before."""
+"""Searching a catalog: hits equal a linear scan after any sequence of changes."""
 
 import itertools
 import os
@@ -81,7 +81,7 @@ def with_captions(items, generator, *, dimension=6):
 
 
 def best_images(items, query, k):
-    """The plain way: each item's best cosine, best first."""
+    """The linear scan: each item's best cosine, best first."""
     scores = {item["id"]: float(np.max(item["image_vectors"] @ query)) for item in items}
     return sorted(scores.items(), key=lambda pair: -pair[1])[:k]
 
@@ -89,7 +89,7 @@ def best_images(items, query, k):
 # --- the four directions
 
 
-def test_a_text_finds_the_image_that_it_names(shop):
+def test_text_finds_the_image_that_it_describes(shop):
     hits = shop.search("something blue", k=2, mode="vectors")
     assert (hits[0].id, hits[0].rank, hits[1].rank, hits[0].target) == ("blue", 1, 2, "images")
     assert hits[0].score == pytest.approx(_cosine("something blue", "blue"), abs=1e-6)
@@ -104,18 +104,18 @@ def _cosine(text, color):
     return float((encoder.encode_texts([text]) @ picture.T)[0, 0])
 
 
-def test_a_picture_finds_the_caption_that_names_it_and_says_which_item_has_it(shop, tmp_path):
+def test_image_finds_its_caption_and_the_hit_names_the_item(shop, tmp_path):
     hit = shop.search(image=tmp_path / "green.png", k=1)[0]
     assert (hit.target, hit.caption, hit.id) == ("captions", "a green square", "green")
     assert hit.image == str(tmp_path / "green.png")
 
 
-def test_a_picture_finds_its_like_and_a_text_finds_captions_when_told_to(shop, tmp_path):
+def test_target_ranks_images_for_an_image_and_captions_for_a_text(shop, tmp_path):
     assert ids(shop.search(image=tmp_path / "red.png", target="images", k=1)) == ["red"]
     assert shop.search("red", target="captions", k=1)[0].caption == "a red square"
 
 
-def test_a_picture_alone_ranks_images_where_there_are_no_captions(tmp_path):
+def test_image_alone_ranks_images_in_a_catalog_without_captions(tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         catalog.upsert([{"id": "a", "images": [tmp_path / "a.png"]}])
@@ -123,7 +123,7 @@ def test_a_picture_alone_ranks_images_where_there_are_no_captions(tmp_path):
         assert catalog.search("red", target="captions") == []
 
 
-def test_minus_and_weights_move_the_answer(shop, tmp_path):
+def test_minus_and_weights_change_the_ranking(shop, tmp_path):
     assert ids(shop.search("white", k=2))[0] == "white"
     assert "red" not in ids(shop.search("white", minus="red", k=3))
     mixed = {"image": tmp_path / "blue.png", "k": 1}
@@ -131,7 +131,7 @@ def test_minus_and_weights_move_the_answer(shop, tmp_path):
     assert ids(shop.search("red", weights={"image": 10}, **mixed)) == ["blue"]
 
 
-def test_like_finds_the_nearest_others_and_never_itself(shop):
+def test_like_ranks_the_other_items_and_excludes_the_item_itself(shop):
     found = ids(shop.search(like="white", k=10))
     assert sorted(found) == sorted(set(COLORS) - {"white"})
     assert ids(shop.search("white", like="white", k=10)) != []
@@ -140,7 +140,7 @@ def test_like_finds_the_nearest_others_and_never_itself(shop):
         shop.search(like="pink")
 
 
-def test_a_vector_needs_no_encoder_and_gives_its_cosine(shop, tmp_path):
+def test_vector_search_needs_no_encoder_and_scores_by_cosine(shop, tmp_path):
     row = FakeEncoder().encode_images([Image.new("RGB", (16, 16), "black")])[0]
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         hit = reader.search(vector=3 * row, k=1)[0]
@@ -151,7 +151,7 @@ def test_a_vector_needs_no_encoder_and_gives_its_cosine(shop, tmp_path):
 # --- filters, grouping, limits
 
 
-def test_filters_hold_exactly_and_an_empty_answer_is_no_error(shop):
+def test_filters_are_exact_and_no_match_is_no_error(shop):
     assert ids(shop.search("red", where={"price": {"$gte": 30}})) == ids(
         [hit for hit in shop.search("red") if hit.attributes["price"] >= 30]
     )
@@ -162,12 +162,12 @@ def test_filters_hold_exactly_and_an_empty_answer_is_no_error(shop):
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, "3", None])
-def test_k_is_a_positive_number(shop, k):
+def test_k_must_be_a_positive_integer(shop, k):
     with pytest.raises(QueryError, match=r"Invalid value for k: .* a whole number of at least 1"):
         shop.search("red", k=k)
 
 
-def test_other_senseless_requests_are_query_errors(shop):
+def test_invalid_requests_are_query_errors(shop):
     with pytest.raises(QueryError, match="Invalid value for target: 'pictures'"):
         shop.search("red", target="pictures")
     with pytest.raises(QueryError, match="dimension 2, and 24"):
@@ -178,11 +178,11 @@ def test_other_senseless_requests_are_query_errors(shop):
         shop.search("red", effort="high")
 
 
-def test_more_hits_than_items_are_all_items_each_once(shop):
+def test_k_above_the_number_of_items_returns_each_item_once(shop):
     assert sorted(ids(shop.search("red", k=1000))) == sorted(COLORS)
 
 
-def test_an_empty_catalog_answers_nothing(tmp_path):
+def test_empty_catalog_has_no_hits(tmp_path):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         assert catalog.search(vector=[1.0, 2.0]) == []
         assert catalog.search(vector=[1.0, 2.0], where={"a": 1}) == []
@@ -190,9 +190,7 @@ def test_an_empty_catalog_answers_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["images", "captions", "items"])
-def test_a_search_of_an_empty_catalog_loads_and_records_no_encoder_and_any_may_come_after(
-    tmp_path, monkeypatch, target
-):
+def test_search_of_an_empty_catalog_neither_loads_nor_records_an_encoder(tmp_path, monkeypatch, target):
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", None)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         requests = [SearchRequest(target=target, **part) for part in ({"text": "red"}, {"vector": [1.0, 2.0]})]
@@ -212,9 +210,7 @@ def test_a_search_of_an_empty_catalog_loads_and_records_no_encoder_and_any_may_c
         assert ids(catalog.search("red", target=target)) == ["a"]
 
 
-def test_an_encoder_loaded_over_an_empty_catalog_is_not_taken_for_vectors_that_come_from_elsewhere(
-    tmp_path, monkeypatch
-):
+def test_encoder_loaded_over_an_empty_catalog_is_not_used_for_vectors_imported_later(tmp_path, monkeypatch):
     loads = []
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda name, **_: loads.append(name) or FakeEncoder())
     with Catalog.open(tmp_path / "c", create=True) as catalog:
@@ -239,7 +235,7 @@ def test_an_encoder_loaded_over_an_empty_catalog_is_not_taken_for_vectors_that_c
         assert catalog.encoder is other.encoder
 
 
-def test_equal_pictures_of_several_items_are_all_found_and_an_equal_caption_once(tmp_path):
+def test_items_with_equal_images_are_all_hits_and_an_equal_caption_is_one_hit(tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     encoder = FakeEncoder()
@@ -259,7 +255,7 @@ def test_equal_pictures_of_several_items_are_all_found_and_an_equal_caption_once
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 60), limit=st.integers(0, 45))
-def test_search_equals_a_plain_scan_with_filters_grouping_and_changes(tmp_path_factory, *, seed, k, limit):
+def test_search_equals_a_linear_scan_with_filters_and_changes(tmp_path_factory, *, seed, k, limit):
     generator = np.random.default_rng(seed)
     items = with_captions(random_items(generator, 40), generator)
     with Catalog.open(tmp_path_factory.mktemp("c"), create=True) as catalog:
@@ -284,7 +280,7 @@ def test_search_equals_a_plain_scan_with_filters_grouping_and_changes(tmp_path_f
         assert [(hit.id, hit.caption) for hit in found] == sorted(captions, key=lambda key: -captions[key])[:k]
 
 
-def test_a_wide_item_does_not_hide_others(tmp_path):
+def test_item_with_many_images_does_not_hide_other_items(tmp_path):
     near = unit_rows([[1, 0.001 * number] for number in range(50)])
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "wide", "image_vectors": near}])
@@ -383,8 +379,8 @@ def compacted(tmp_path):
         yield reader, compact
 
 
-def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(compacted, monkeypatch):
-    """Vectors that were compacted between the look at the records and the look at the file are not missing."""
+def test_search_retries_while_compactions_remove_the_vectors(compacted, monkeypatch):
+    """Vectors that are compacted away between reading the records and mapping the file are not missing."""
     reader, compact = compacted
     before, times = side.map_rows, iter(range(6))
 
@@ -399,7 +395,7 @@ def test_a_search_looks_again_as_often_as_compactions_take_the_vectors_away(comp
 
 
 @pytest.mark.parametrize("target", ["images", "captions", "items"])
-def test_a_search_like_an_item_holds_its_vectors_while_a_compaction_takes_the_file_away(compacted, monkeypatch, target):
+def test_search_like_an_item_keeps_its_vectors_while_a_compaction_removes_the_file(compacted, monkeypatch, target):
     reader, compact = compacted
     before = single.Search._mix_vectors
 
@@ -471,7 +467,7 @@ def test_another_encoder_is_an_error_that_names_both(tmp_path):
 
 
 @pytest.mark.usefixtures("shop")
-def test_an_encoder_is_loaded_at_the_first_query_that_needs_it(tmp_path):
+def test_encoder_is_loaded_at_the_first_query_that_needs_it(tmp_path):
     loads = []
 
     def load():
@@ -497,7 +493,7 @@ def test_an_encoder_that_cannot_be_loaded_again_is_named(tmp_path):
 
 
 @pytest.mark.usefixtures("shop")
-def test_a_text_query_checks_only_the_text_tower(tmp_path):
+def test_text_query_checks_only_the_fingerprint_of_the_text_tower(tmp_path):
     changed = FakeEncoder()
     changed.image_fingerprint = "another"
     with Catalog.open(tmp_path / "c", encoder=lambda: changed, read_only=True) as catalog:

@@ -168,7 +168,7 @@ def test_an_item_without_pictures_is_exported_with_its_vectors_alone(run, tmp_pa
         assert copy.upsert([exported]).added == 1
 
 
-def test_a_search_prints_score_id_and_path_best_first(run, catalog, shop):
+def test_search_prints_score_id_and_path_best_first(run, catalog, shop):
     code, lines, _ = run("search", catalog, "a", "red", "square")
     fields = [line.split("\t") for line in lines]
     assert code == 0
@@ -177,7 +177,7 @@ def test_a_search_prints_score_id_and_path_best_first(run, catalog, shop):
     assert all(Path(path) == shop.parent / f"{name[1:]}.png" for _, name, path in fields)
 
 
-def test_a_picture_finds_itself_first_and_json_says_all_of_it(run, catalog, shop):
+def test_image_finds_itself_first_and_json_has_all_fields_of_the_hit(run, catalog, shop):
     code, lines, _ = run("search", catalog, "--image", shop.parent / "2.png", "--images", "-k", "1", "--json")
     hit = json.loads(lines[0])
     assert (code, len(lines), hit["rank"], hit["id"]) == (0, 1, 1, "P2")
@@ -186,7 +186,7 @@ def test_a_picture_finds_itself_first_and_json_says_all_of_it(run, catalog, shop
     assert hit["attributes"] == {"price": 20, "color": "blue"}
 
 
-def test_a_picture_alone_ranks_captions_and_a_text_ranks_images(run, catalog, shop):
+def test_image_alone_ranks_captions_and_text_prints_images(run, catalog, shop):
     assert run("search", catalog, "--image", shop.parent / "2.png")[1][0].split("\t")[2].startswith("a ")
     assert run("search", catalog, "red")[1][0].endswith(".png")
     assert run("search", catalog, "a red square", "--captions", "-k", "1")[1][0].split("\t")[1:] == [
@@ -205,7 +205,7 @@ def test_text_is_searched_by_words_and_meaning_unless_vectors_or_words_are_named
     assert not any("ranks" in hit for hit in search("--vectors") + search("--words"))
 
 
-def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
+def test_filters_are_anded_and_every_match_is_a_hit(run, catalog):
     _, lines, _ = run("search", catalog, "square", "--where", "price>=20", "--where", "color!=black")
     assert {line.split("\t")[1] for line in lines} == {"P2", "P3", "P5"}
     code, lines, err = run("search", catalog, "square", "--where", "price>1000")
@@ -217,7 +217,7 @@ def test_filters_are_anded_and_all_that_match_are_found(run, catalog):
     )
 
 
-def test_an_attribute_that_no_item_has_is_named_where_hits_are_sorted_or_grouped_by_it(run, catalog):
+def test_unknown_attribute_to_sort_or_group_by_is_named(run, catalog):
     for option in ("--sort", "-prise"), ("--group", "prise"):
         code, lines, err = run("search", catalog, "square", *option)
         assert (code, bool(lines)) == (0, True)
@@ -225,7 +225,7 @@ def test_an_attribute_that_no_item_has_is_named_where_hits_are_sorted_or_grouped
     assert "No item has" not in run("search", catalog, "square", "--sort", "-price", "--group", "color")[2]
 
 
-def test_the_page_holds_the_words_and_every_hit(run, catalog, tmp_path):
+def test_html_page_has_the_query_and_every_hit(run, catalog, tmp_path):
     code, _, err = run("search", catalog, "a red square", "-k", "3", "--html", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert code == 0

@@ -1,4 +1,4 @@
-"""Words and vectors in one search: ranks that add up, names that come first, filters that hold in both parts."""
+"""Hybrid search: reciprocal ranks that add up, identifiers first, filters that hold in both parts."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def shop(tmp_path_factory):
         yield catalog
 
 
-def best_fit(shop, text, where):
-    """The square of how much of the text one item has, as the search by words says it."""
+def best_coverage(shop, text, where):
+    """The square of the best coverage of the text, as search by words measures it."""
     with shop._database.reading() as records:
         allowed = ColumnStore().mask(parse_filter(where), records.connection)
         found = WordSearch().search(records.connection, text, depth=80, allowed=allowed)
@@ -47,7 +47,7 @@ texts = st.lists(st.sampled_from([*WORDS, "AB-007", "unknown"]), min_size=1, max
 
 @settings(max_examples=60, deadline=None)
 @given(texts, st.integers(0, 80), st.sampled_from([0.2, 1.0, 5.0]))
-def test_a_hybrid_search_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_filter(shop, text, least, weight):
+def test_hybrid_score_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_filter(shop, text, least, weight):
     where = {"n": {"$gte": least}}
     parts = {
         mode: [hit.id for hit in shop.search(text, mode=mode, k=80, where=where, target="items")]
@@ -55,7 +55,7 @@ def test_a_hybrid_search_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_f
     }
     names = {f"item {number}" for number in range(least, 80) if f"AB-{number:03d}" in text}
     hits = shop.search(text, mode="hybrid", k=80, where=where, weights={"words": weight})
-    fit = best_fit(shop, text, where)
+    fit = best_coverage(shop, text, where)
     assert hits.total == len(hits) == len(parts["vectors"]) == 80 - least
     for hit in hits:
         ranks = {mode: found.index(hit.id) + 1 for mode, found in parts.items() if hit.id in found}
@@ -69,7 +69,7 @@ def test_a_hybrid_search_is_the_sum_of_reciprocal_ranks_of_its_parts_under_any_f
     assert {hit.id for hit in hits[: len(names)]} == names
 
 
-def test_what_is_named_comes_first_in_both_modes_however_it_is_written(shop):
+def test_item_whose_identifier_is_typed_comes_first_in_any_spelling(shop):
     for number in range(80):
         for spelled in (f"AB-{number:03d}", f"ab {number:03d}", f"red hat ab{number:03d}"):
             for mode in ("words", "hybrid"):
@@ -77,7 +77,7 @@ def test_what_is_named_comes_first_in_both_modes_however_it_is_written(shop):
                     assert shop.search(spelled, mode=mode, k=1)[0].id == f"item {number}", (spelled, mode)
 
 
-def test_words_alone_need_no_encoder_and_count_what_has_them(shop):
+def test_search_by_words_needs_no_encoder_and_counts_items_with_the_words(shop):
     shop.encoder.texts.clear()
     hits = shop.search("灰色外套", mode="words", k=100, facets={"n": 1})
     assert shop.encoder.texts == []
@@ -87,7 +87,7 @@ def test_words_alone_need_no_encoder_and_count_what_has_them(shop):
     assert "灰色 外套" in hits[0].caption or "灰色" in hits[0].caption
 
 
-def test_a_mix_of_words_with_other_parts_and_without_the_item_that_is_liked(shop):
+def test_hybrid_search_of_a_mix_excludes_the_liked_item_and_other_modes_refuse_it(shop):
     hits = shop.search("red hat", like="item 3", minus="blue", mode="hybrid", k=80)
     assert "item 3" not in {hit.id for hit in hits}
     assert hits.total == 79
@@ -101,7 +101,7 @@ def test_a_mix_of_words_with_other_parts_and_without_the_item_that_is_liked(shop
         shop.search("red", mode="vectors", weights={"words": 2})
 
 
-def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):
+def test_floor_applies_to_the_cosine_and_keeps_items_found_by_words(shop):
     everything = shop.search("red hat", mode="hybrid", k=80)
     hits = shop.search("red hat", mode="hybrid", k=80, floor=0.2)
     near = {hit.id for hit in shop.search("red hat", k=80, floor=0.2, target="items")}
@@ -114,8 +114,8 @@ def test_a_floor_is_of_the_cosine_and_leaves_what_has_the_words(shop):
     "asked", [{"mode": "words"}, {"mode": "hybrid", "floor": 0.2, "target": "images"}, {"mode": "words", "group": "n"}]
 )
 @pytest.mark.parametrize("where", [None, {"n": {"$lt": 50}}])
-def test_what_is_counted_by_words_is_no_question_of_how_many_are_ranked(shop, monkeypatch, asked, where):
-    """Also with more items that have the words than are ranked."""
+def test_totals_and_facets_by_words_do_not_depend_on_the_window(shop, monkeypatch, asked, where):
+    """Also where more items have the words than the window holds."""
     every = shop.search("red hat", k=80, where=where, facets=["n"], **asked)
     assert every.total == len(every)
     monkeypatch.setattr("retrieval.catalog.search.single.WINDOW", 5)
@@ -123,7 +123,7 @@ def test_what_is_counted_by_words_is_no_question_of_how_many_are_ranked(shop, mo
     assert (few.total, few.facets) == (every.total, every.facets)
 
 
-def test_captions_like_an_item_without_one_are_counted_as_they_are_found(tmp_path):
+def test_captions_like_an_item_without_captions_are_counted(tmp_path):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": name, "image_vectors": [[1.0, 0.0]], "attributes": {"name": name}} for name in "ab"])
         hits = catalog.search(like="a", target="captions", facets=["name"])

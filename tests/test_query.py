@@ -1,4 +1,4 @@
-"""What a query is made of, and the one vector that its parts become."""
+"""The parts of a query, and the one vector that they make."""
 
 import math
 from io import BytesIO
@@ -19,13 +19,13 @@ def rows_for(query, *, seed=0):
     return {part.kind: made[[number]] for number, part in enumerate(query.parts)}
 
 
-def test_a_part_without_a_weight_weighs_one_and_parts_stand_in_one_order():
+def test_weights_default_to_one_and_parts_have_a_fixed_order():
     query = make_query({"minus": "hood", "like": "MH01", "text": "jacket"}, {"like": 0.5})
     assert query.parts == (Part("text", "jacket", 1.0), Part("like", "MH01", 0.5), Part("minus", "hood", 1.0))
     assert query.like == "MH01"
 
 
-def test_a_single_part_is_its_own_vector_bit_for_bit_whatever_it_weighs():
+def test_single_part_keeps_its_vector_bit_for_bit_at_any_weight():
     query = make_query({"text": "jacket"}, {"text": 7.3})
     rows = rows_for(query)
     assert mix(query, rows) is rows["text"]
@@ -37,7 +37,7 @@ def test_a_single_part_is_its_own_vector_bit_for_bit_whatever_it_weighs():
     scale=st.floats(0.01, 100),
     seed=st.integers(0, 1000),
 )
-def test_a_mix_is_the_unit_vector_of_the_weighted_sum_and_only_ratios_of_weights_count(weights, scale, seed):
+def test_mix_is_the_normalized_weighted_sum_and_depends_only_on_ratios_of_weights(weights, scale, seed):
     def of(factor):
         text, image, minus = (weight * factor for weight in weights)
         return make_query({"text": "a", "image": b"", "minus": "b"}, {"text": text, "image": image, "minus": minus})
@@ -50,7 +50,7 @@ def test_a_mix_is_the_unit_vector_of_the_weighted_sum_and_only_ratios_of_weights
         np.testing.assert_allclose(mix(of(scale), rows), mix(query, rows), atol=1e-6)
 
 
-def test_more_weight_brings_the_query_nearer_to_that_part():
+def test_a_greater_weight_moves_the_query_towards_that_part():
     def nearness(weight):
         query = make_query({"text": "a", "image": b""}, {"image": weight})
         rows = rows_for(query)
@@ -59,7 +59,7 @@ def test_more_weight_brings_the_query_nearer_to_that_part():
     assert nearness(0.1) < nearness(1) < nearness(10)
 
 
-def test_parts_that_cancel_are_an_error_and_not_a_random_direction():
+def test_parts_that_cancel_are_an_error_instead_of_a_random_direction():
     query = make_query({"text": "red", "minus": "red"})
     row = unit_rows(np.ones((1, 4)))
     with pytest.raises(QueryError, match="cancel each other"):
@@ -84,19 +84,19 @@ def test_parts_that_cancel_are_an_error_and_not_a_random_direction():
         ({"text": "a", "weights": {"text": "2"}}, "positive number, not '2'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_value(parts, message):
+def test_invalid_parts_and_weights_are_refused_with_the_value(parts, message):
     with pytest.raises(QueryError, match=message):
         make_query({kind: value for kind, value in parts.items() if kind != "weights"}, parts.get("weights"))
 
 
-def test_only_a_picture_by_itself_is_an_image_alone():
+def test_is_image_alone_only_for_a_single_image():
     assert make_query({"image": b""}).is_image_alone
     assert not make_query({"image": b"", "text": "a"}).is_image_alone
     assert not make_query({"like": "a"}).is_image_alone
     assert not Query((Part("vector", [1]),)).is_image_alone
 
 
-def test_a_vector_may_be_a_list_or_one_row_and_is_made_a_unit_row():
+def test_vector_may_be_a_list_or_one_row_and_is_normalized():
     for vector in ([3.0, 4.0], np.array([[3, 4]]), np.array([3, 4], np.float16)):
         np.testing.assert_allclose(vector_row(vector, dimension=2), [[0.6, 0.8]], atol=1e-7)
 
@@ -112,16 +112,16 @@ def test_a_vector_may_be_a_list_or_one_row_and_is_made_a_unit_row():
         (3.0, "not \\(n, d\\)"),
     ],
 )
-def test_a_vector_of_another_form_is_refused(vector, message):
+def test_vector_of_another_shape_is_refused(vector, message):
     with pytest.raises(QueryError, match=message):
         vector_row(vector, dimension=2)
 
 
-def test_an_item_of_several_pictures_looks_like_their_mean_direction():
+def test_mean_row_is_the_normalized_mean():
     np.testing.assert_allclose(mean_row(unit_rows([[1, 0], [0, 1]])), [[math.sqrt(0.5)] * 2], atol=1e-7)
 
 
-def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
+def test_query_image_may_be_a_path_bytes_or_a_pillow_image(tmp_path):
     image = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
     buffer = BytesIO()
     image.save(buffer, "PNG")
@@ -131,7 +131,7 @@ def test_a_picture_may_be_a_path_its_bytes_or_an_open_image(tmp_path):
         assert (opened.mode, opened.size, opened.getpixel((0, 0))) == ("RGB", (20, 10), (255, 255, 255))
 
 
-def test_a_pillow_picture_is_turned_upright_as_its_file_is_and_stays_as_it_was(tmp_path):
+def test_pillow_image_is_rotated_by_its_exif_as_its_file_is_and_is_not_modified(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.linear_gradient("L").resize((40, 20)).save(tmp_path / "a.jpg", exif=exif)
@@ -143,19 +143,19 @@ def test_a_pillow_picture_is_turned_upright_as_its_file_is_and_stays_as_it_was(t
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "F", "I", "PA", "La", "RGBa"])
-def test_a_pillow_picture_of_any_usual_mode_is_read_whether_or_not_a_file_could_hold_it(mode):
+def test_pillow_image_of_any_usual_mode_is_converted_to_rgb(mode):
     white = Image.new("L", (4, 4), 255)
     image = white.convert("LA").convert(mode) if mode in {"La", "PA"} else white.convert("RGBA").convert(mode)
     assert open_query_image(image, size=2).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["LAB", "HSV"])
-def test_a_pillow_picture_of_colours_that_are_not_read_is_a_bad_image_that_names_them(mode):
+def test_pillow_image_of_an_unsupported_mode_is_an_image_error_that_names_it(mode):
     with pytest.raises(ImageError, match=f"kind {mode}, which is not read; convert it to RGB"):
         open_query_image(Image.new(mode, (4, 4)), size=2)
 
 
-def test_a_picture_that_cannot_be_read_is_a_bad_image_with_its_name_and_reason(tmp_path):
+def test_unreadable_query_image_is_an_image_error_with_name_and_reason(tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
     with pytest.raises(ImageError, match=r"no\.png: is not an image"):
         open_query_image(tmp_path / "no.png", size=8)

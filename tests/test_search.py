@@ -1,4 +1,4 @@
-"""Filters, facets, sorting, paging, groups, floors and boosts: equal to a plain scan without an index or a column."""
+"""Filters, facets, sorting, paging, groups, floors and boosts equal a linear scan without an index or a column."""
 
 import asyncio
 import dataclasses
@@ -80,7 +80,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-# --- the plain way
+# --- the linear scan
 
 
 def values(item, key):
@@ -201,7 +201,7 @@ def kind_key(pair, *, key):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(attributes, min_size=1, max_size=25), st.lists(requests, min_size=1, max_size=6), st.integers(0, 99))
-def test_a_search_equals_a_plain_scan(tmp_path_factory, described, asked, seed):
+def test_search_with_all_options_equals_a_linear_scan(tmp_path_factory, described, asked, seed):
     generator = np.random.default_rng(seed)
     items = [
         {
@@ -255,7 +255,7 @@ def check_facets(facets, counted, asked):
         assert {value for value, _ in found.values if isinstance(value, str)} <= spelled
 
 
-# --- what a scan cannot show
+# --- beyond the scan
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def shop(tmp_path):
         yield catalog, rows
 
 
-def test_pages_in_a_row_are_the_whole_list_and_groups_are_found_however_deep(shop):
+def test_pages_concatenate_to_the_full_ranking_and_grouping_searches_deep_enough(shop):
     catalog, rows = shop
     whole = [hit.id for hit in catalog.search(vector=rows[0], k=2500)]
     paged = [hit.id for offset in range(0, 2500, 499) for hit in catalog.search(vector=rows[0], k=499, offset=offset)]
@@ -282,7 +282,7 @@ def test_pages_in_a_row_are_the_whole_list_and_groups_are_found_however_deep(sho
     assert [(hit.id, hit.variants) for hit in far] == [("0", 2500)]
 
 
-def test_the_best_are_sorted_and_not_all_that_there_is_unless_a_floor_or_no_query_says_so(shop):
+def test_sort_orders_the_best_hits_and_everything_with_a_floor_or_without_a_query(shop):
     catalog, rows = shop
     best = [hit.attributes["n"] for hit in catalog.search(vector=rows[0], k=100)]
     assert [hit.attributes["n"] for hit in catalog.search(vector=rows[0], sort="n", k=7)] == sorted(best)[:7]
@@ -295,7 +295,7 @@ def test_the_best_are_sorted_and_not_all_that_there_is_unless_a_floor_or_no_quer
     assert [hit.attributes["n"] for hit in catalog.search(where={}, sort="-n", k=3)] == [2499, 2498, 2497]
 
 
-def test_numbers_with_many_values_come_in_a_few_round_ranges_that_hold_all(shop):
+def test_facet_of_many_distinct_numbers_has_a_few_round_ranges_that_cover_all(shop):
     facet = shop[0].search(where={}, facets={"n": 20}).facets["n"]
     assert (facet.least, facet.greatest, facet.missing) == (0, 2499, 0)
     assert [(one.low, one.high, one.count) for one in facet.ranges] == [
@@ -303,7 +303,7 @@ def test_numbers_with_many_values_come_in_a_few_round_ranges_that_hold_all(shop)
     ]  # fmt: skip
 
 
-def test_many_searches_at_once_are_those_one_by_one_and_share_one_forward_pass(tmp_path):
+def test_search_many_equals_single_searches_and_encodes_texts_in_one_forward_pass(tmp_path):
     encoder = FakeEncoder()
     generator = np.random.default_rng(1)
     with Catalog.open(tmp_path / "c", encoder=encoder) as catalog:
@@ -329,7 +329,7 @@ def test_many_searches_at_once_are_those_one_by_one_and_share_one_forward_pass(t
         assert asyncio.run(catalog.asearch(SearchRequest(**asked[0]))) == alone[0]
 
 
-def test_one_request_without_an_answer_is_an_error_in_its_place_alone(shop):
+def test_search_each_returns_the_error_of_a_failing_request_in_its_place(shop):
     catalog, rows = shop
     asked = [{"like": "0", "k": 1}, {"like": "unknown"}, {"vector": [1.0]}, {"vector": rows[5], "k": 1}]
     first, unknown, short, last = catalog.search_each([SearchRequest(**one) for one in asked])
@@ -341,7 +341,7 @@ def test_one_request_without_an_answer_is_an_error_in_its_place_alone(shop):
         catalog.search_many([SearchRequest(**one) for one in asked])
 
 
-def test_what_is_no_request_is_told_what_makes_one(shop):
+def test_search_many_refuses_what_is_not_a_search_request(shop):
     catalog, _ = shop
     with pytest.raises(QueryError, match=r"search_many takes SearchRequests, not \{'text': 'red'\}"):
         catalog.search_many([SearchRequest(text="red"), {"text": "red"}])
@@ -369,13 +369,13 @@ def test_what_is_no_request_is_told_what_makes_one(shop):
         ({"caption_weight": 1.1}, "caption_weight: 1.1. It must be a number of at least 0 and at most 1"),
     ],
 )
-def test_senseless_arguments_are_refused_with_what_would_make_sense(arguments, message):
+def test_invalid_arguments_are_refused_with_the_value_and_the_allowed_ones(arguments, message):
     with pytest.raises(QueryError, match=message):
         SearchRequest(**{"where": {}, **arguments})
 
 
-def test_a_floor_under_items_as_wholes_leaves_none_out(tmp_path):
-    """More of them lie above the floor than are looked at first."""
+def test_floor_returns_all_items_above_it(tmp_path):
+    """More of them are above the floor than in the first window of candidates."""
     generator = np.random.default_rng(4)
     rows = unit_rows(generator.normal(size=(2, 1800, DIMENSION)).reshape(-1, DIMENSION)).reshape(2, 1800, DIMENSION)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
@@ -432,7 +432,7 @@ def test_text_alone_is_a_hybrid_search_where_the_catalog_has_words(tmp_path, ite
         assert all(bool(hit.ranks) == (mode == "hybrid") for hit in hits)
 
 
-def test_words_in_a_catalog_of_words_that_went_are_not_missed(tmp_path):
+def test_text_is_searched_by_vectors_again_once_the_last_words_are_removed(tmp_path):
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": np.eye(24)[:1], "captions": ["red"], "attributes": {"n": 1}}])
         assert catalog.search("red")[0].target == "items"
@@ -463,7 +463,7 @@ def test_search_opens_one_read_transaction(tmp_path, monkeypatch, arguments):
 @pytest.mark.parametrize(
     "asked", [{"vector": [1, 0]}, {"vector": [1, 0], "floor": -1}, {"like": "five"}, {"where": {}}]
 )
-def test_captions_are_counted_as_they_are_hit_each_text_once(tmp_path, asked):
+def test_total_counts_each_distinct_caption_once(tmp_path, asked):
     """Seven items share a text, one has five, one none; a filter lets two of the seven through."""
     texts = [[0, "shared"]] * 7 + [[number, f"own {number}"] for number in range(1, 6)]
     owners = [f"{number}" for number in range(7)] + ["five"] * 5
@@ -490,7 +490,7 @@ def test_captions_are_counted_as_they_are_hit_each_text_once(tmp_path, asked):
             assert all(hit.id == "2" for hit in hits if hit.caption == "shared" and "2" in str(where))
 
 
-def test_an_items_pictures_and_captions_make_one_score(tmp_path):
+def test_item_score_fuses_its_pictures_and_captions(tmp_path):
     generator = np.random.default_rng(3)
     items = [
         {
@@ -517,8 +517,8 @@ def test_an_items_pictures_and_captions_make_one_score(tmp_path):
                 assert hits.total == 40
 
 
-def test_the_weight_of_captions_is_learned_and_used_from_then_on(tmp_path):
-    """Captions that say the truth, pictures that all look alike: the captions get all the weight; and the other way."""
+def test_learned_caption_weight_is_recorded_and_used(tmp_path):
+    """With informative captions and identical pictures the captions get all the weight; and the other way round."""
     encoder, words = FakeEncoder(), ("red", "green", "blue", "white", "black")
     told, same = encoder.encode_texts(words), encoder.encode_texts(["a grey day"])
     for truth in ("captions", "images"):

@@ -79,7 +79,7 @@ def told(answer, status):
 # --- search
 
 
-def test_a_search_answers_as_the_catalog_does(client, shop):
+def test_search_over_http_equals_catalog_search(client, shop):
     answer = client.post("/search", json={"text": "something blue", "k": 3})
     hits = shop.search("something blue", k=3)
     assert [(hit["id"], hit["score"], hit["rank"]) for hit in answer.json()["hits"]] == [
@@ -101,11 +101,11 @@ def test_a_search_answers_as_the_catalog_does(client, shop):
         ({"vector": VECTOR, "where": {"color": {"$contains": "LAC"}}}, "black"),
     ],
 )
-def test_pictures_items_mixes_and_vectors_are_searched_with(steady, query, first):
+def test_search_by_image_item_mix_and_vector(steady, query, first):
     assert found(steady.post("/search", json=query))[0] == first
 
 
-def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
+def test_search_with_an_uploaded_image_alone_and_with_a_request(steady):
     files = {"image": ("whatever.txt", picture("blue"), "text/plain")}
     assert found(steady.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
     request = json.dumps({"target": "images", "k": 1, "where": {"color": {"$ne": "BLUE"}}})
@@ -116,7 +116,7 @@ def test_an_uploaded_picture_is_searched_with_alone_and_with_a_request(steady):
     assert "SVG" in told(steady.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
 
 
-def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(client, shop, monkeypatch):
+def test_query_image_is_decoded_and_shrunk_before_the_search_is_queued(client, shop, monkeypatch):
     waiting, searches = [], client.app.state.service.batcher
     submit = searches.submit
     monkeypatch.setattr(searches, "submit", lambda request: waiting.append(request) or submit(request))
@@ -127,7 +127,7 @@ def test_a_picture_is_decoded_and_made_small_before_it_waits_for_its_search(clie
     assert [(hit["id"], hit["score"]) for hit in answer.json()["hits"]] == same
 
 
-def test_a_search_goes_no_further_than_the_service_allows(shop):
+def test_offset_plus_k_is_limited_by_the_service(shop):
     with serving(shop, Settings(max_results=20, batch_size=1)) as client:
         assert found(client.post("/search", json={"text": "red", "k": 20}))
         assert "limit of 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
@@ -152,7 +152,7 @@ def test_a_search_goes_no_further_than_the_service_allows(shop):
         ([], "body"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_told_what_is_wrong(steady, query, word):
+def test_invalid_search_is_refused_with_the_reason(steady, query, word):
     assert word in told(steady.post("/search", json=query), 422)
 
 
@@ -255,7 +255,7 @@ def test_a_patch_merges_attributes_and_replaces_lists(client):
     assert client.get("/items/red").json()["attributes"] == {"price": 7, "more": {"b": 2}}
 
 
-def test_pages_facets_sorting_groups_floors_and_boosts_come_from_the_catalog(client, shop):
+def test_paging_facets_sorting_groups_floors_and_boosts_over_http(client, shop):
     query = {
         "where": {"price": {"$gte": 10}},
         "sort": ["-price"],
@@ -284,8 +284,8 @@ def test_pages_facets_sorting_groups_floors_and_boosts_come_from_the_catalog(cli
     assert client.post("/search", json={}).json()["total"] == 5
 
 
-def test_words_that_modify_a_picture_or_an_item_are_not_looked_up_as_words(client):
-    """A text alone is for what is called so; beside a picture it says how the picture is to be changed."""
+def test_text_in_a_mix_is_not_searched_by_words(client):
+    """A text alone names what to find; beside an image it says how the image is to be modified."""
     alone = client.post("/search", json={"text": "blue", "weights": {"words": 2.0}}).json()["hits"]
     assert all("vectors" in hit["ranks"] for hit in alone)
     for seen in ({"like": "red"}, {"image": encoded(picture("red"))}, {"vector": VECTOR}):
@@ -293,7 +293,7 @@ def test_words_that_modify_a_picture_or_an_item_are_not_looked_up_as_words(clien
         assert not any("ranks" in hit for hit in hits)
 
 
-def test_dates_are_counted_in_ranges(client):
+def test_date_facets_are_counted_in_ranges(client):
     days = {"red": "2026-01-31", "blue": "2026-02-01", "black": "2025-12-24"}
     bulk(client, [{"patch": {"id": name, "attributes": {"day": day}}} for name, day in days.items()])
     answer = client.post("/search", json={"facets": {"day": [["2026-01-01", "2026-02-01"], ["2026-02-01", None]]}})

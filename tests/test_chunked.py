@@ -18,7 +18,7 @@ KINDS = ("contrastive", "sigmoid", "triplet")
 
 @st.composite
 def cases(draw):
-    """A batch of any size, its texts drawn from few so that many are right for several pictures, and a chunk size."""
+    """A batch of any size, its texts drawn from few so that many are right for several images, and a chunk size."""
     size = draw(st.integers(1, 14))
     texts = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
     right = [sorted({text, *draw(st.lists(st.integers(0, 12), max_size=3))}) for text in texts]

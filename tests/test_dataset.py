@@ -39,7 +39,7 @@ def test_adding_and_removing_pairs_leaves_the_others_on_their_side_of_the_split(
 
 
 def test_items_that_share_an_image_stay_on_one_side_of_the_split(tmp_path):
-    """A chain: item i has picture i and picture i + 1, in chains of ten."""
+    """A chain: item i has image i and image i + 1, in chains of ten."""
     for number in range(220):
         write_image(tmp_path, f"{number}.png", seed=number)
     chains = [
@@ -87,7 +87,7 @@ def test_all_captions_of_an_item_and_equal_ones_of_other_items_are_positives(tmp
 
 
 def test_near_duplicates_stay_on_one_side_and_are_positives_of_each_other(tmp_path):
-    """Two hundred smooth pictures, each with a copy saved again under another id and text."""
+    """Two hundred smooth images, each with a copy saved again under another id and text."""
     pairs = []
     for number in range(200):
         small = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)

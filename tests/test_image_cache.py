@@ -35,7 +35,7 @@ def test_unreadable_and_uncaptioned_images_are_skipped_with_a_reason(tmp_path):
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     pairs = [
-        make_pair(damaged, "a", "a picture"),
+        make_pair(damaged, "a", "an image"),
         make_pair(tmp_path / "gone.png", "b", "another"),
         make_pair(write_image(tmp_path, "mute.png"), "c", "  "),
         make_pair(write_image(tmp_path, "good.png"), "d", "a good one"),
@@ -70,7 +70,7 @@ def test_images_beyond_memory_are_cached_on_disk_and_give_the_same_crops(tmp_pat
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def picture(seed, width=30, height=20):
+def noise(seed, width=30, height=20):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
@@ -78,18 +78,18 @@ def test_cached_images_are_the_same_pixel_for_pixel(tmp_path):
     """Enough of them to cross pages of memory, in sizes that do not divide them."""
     with closing(DiskCache(tmp_path, 2**20)) as cache:
         for seed in range(40):
-            cache.put(str(seed), picture(seed, width=31 + seed, height=17))
+            cache.put(str(seed), noise(seed, width=31 + seed, height=17))
         for seed in range(40):
             found = cache.get(str(seed))
             assert found is not None
-            assert np.array_equal(np.asarray(found), np.asarray(picture(seed, width=31 + seed, height=17)))
+            assert np.array_equal(np.asarray(found), np.asarray(noise(seed, width=31 + seed, height=17)))
         assert cache.get(str(40)) is None
 
 
 def test_the_disk_cache_stays_within_its_budget(tmp_path):
     with closing(DiskCache(tmp_path, 2 * 1800 + 1)) as cache:
         for seed in range(3):
-            cache.put(str(seed), picture(seed))
+            cache.put(str(seed), noise(seed))
         assert len(cache) == 2
         assert os.fstat(cache._file.fileno()).st_size == 3600
 
@@ -100,7 +100,7 @@ def test_processes_of_one_machine_share_the_disk_budget_and_half_of_the_free_spa
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         with closing(DiskCache(tmp_path, 4 * 2 * 1800, processes=4)) as cache:
             for seed in range(3):
-                cache.put(str(seed), picture(seed))
+                cache.put(str(seed), noise(seed))
             assert len(cache) == kept
 
 
@@ -118,19 +118,19 @@ def test_a_full_disk_stops_the_writing_and_loses_nothing(tmp_path, monkeypatch, 
     monkeypatch.setattr(os, "pwrite", full)
     with closing(DiskCache(tmp_path, 2**20)) as cache:
         for seed in range(3):
-            cache.put(str(seed), picture(seed))
+            cache.put(str(seed), noise(seed))
         monkeypatch.undo()
-        cache.put(str(3), picture(3, width=1, height=1))
+        cache.put(str(3), noise(3, width=1, height=1))
         assert [cache.get(str(seed)) is not None for seed in range(4)] == [True, False, False, False]
-        assert np.array_equal(np.asarray(cache.get(str(0))), np.asarray(picture(0)))
+        assert np.array_equal(np.asarray(cache.get(str(0))), np.asarray(noise(0)))
 
 
 def test_the_disk_cache_leaves_no_file_and_needs_none_without_a_budget(tmp_path):
     with closing(DiskCache(tmp_path / "some", 2**20)) as cache:
-        cache.put(str(0), picture(0))
+        cache.put(str(0), noise(0))
         assert list((tmp_path / "some").iterdir()) == []  # nameless from the start: a kill leaves nothing either
     with closing(DiskCache(tmp_path / "none", 0)) as cache:
-        cache.put(str(0), picture(0))
+        cache.put(str(0), noise(0))
         assert cache.get(str(0)) is None
     assert not (tmp_path / "none").exists()
 

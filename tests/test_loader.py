@@ -18,7 +18,7 @@ def test_word_dropout_drops_other_words_each_epoch_and_is_reproducible(tmp_path)
     dataset = PairDataset.from_pairs(pairs, image_cache.image_of_pair)
     sampler = BatchSampler([1] * 30, 8, seed=3)
 
-    def said(step):
+    def texts_of(step):
         loader = BatchLoader(
             dataset,
             image_cache,
@@ -29,12 +29,12 @@ def test_word_dropout_drops_other_words_each_epoch_and_is_reproducible(tmp_path)
         )
         return [str(tokens[0]) for tokens in loader.load(step).tokens]
 
-    told = [text for step in range(40) for text in said(step)]
-    assert said(7) == said(7)
-    assert all(text.split() for text in told)
-    assert len(set(told)) > 30
-    share = np.mean([len(text.split()) for text in told]) / 6
-    assert share == pytest.approx(0.5 + 0.5**6 / 6, abs=4 * 0.5 / np.sqrt(6 * len(told)))
+    texts = [text for step in range(40) for text in texts_of(step)]
+    assert texts_of(7) == texts_of(7)
+    assert all(text.split() for text in texts)
+    assert len(set(texts)) > 30
+    share = np.mean([len(text.split()) for text in texts]) / 6
+    assert share == pytest.approx(0.5 + 0.5**6 / 6, abs=4 * 0.5 / np.sqrt(6 * len(texts)))
 
 
 def tokenizer(texts):
@@ -54,14 +54,14 @@ def loader_of(pairs, *, cache_bytes=2**20, batch_size=8):
 
 
 def test_batch_pairs_each_image_with_its_caption_and_marks_other_positives(tmp_path):
-    """Two labels over eight pictures: those of one label are right for each other, in whatever order they come."""
+    """Two labels over eight images: those of one label are right for each other, in whatever order they come."""
     pairs = [make_pair(write_image(tmp_path, f"{n}.png", seed=n), f"{n}", ["a cat", "a dog"][n % 2]) for n in range(8)]
     dataset, loader, sampler = loader_of(pairs)
     batch = loader.load(5)
     order = sampler.draw_batch(5).images
-    said = ["".join(map(chr, row)).strip() for row in batch.tokens]
-    assert said == [pairs[dataset.images[place]].captions[0] for place in order]
-    assert batch.positives.rows(0, 8).tolist() == [[one == other for other in said] for one in said]
+    texts = ["".join(map(chr, row)).strip() for row in batch.tokens]
+    assert texts == [pairs[dataset.images[place]].captions[0] for place in order]
+    assert batch.positives.rows(0, 8).tolist() == [[one == other for other in texts] for one in texts]
     assert batch.pixels.shape == (8, 16, 16, 3)
     assert batch.epoch == 5
 

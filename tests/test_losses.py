@@ -68,7 +68,7 @@ def test_the_diagonal_is_positive_whatever_the_matrix_says():
 
 
 def test_masked_positives_have_no_gradient():
-    """The gradient of the first picture has no part of the second's text where that is right for it too."""
+    """The gradient of the first image has no part of the second's text where that is right for it too."""
     images, texts = rows(2).requires_grad_(), rows(2, seed=1)
     positives = torch.ones(2, 2, dtype=torch.bool)
     loss = contrastive(images, texts, scale=torch.tensor(9.0), positives=positives)
@@ -103,8 +103,8 @@ def test_the_largest_scale_stays_finite_in_single_precision():
 def shared(count: int, *pairs: tuple[int, int]) -> torch.Tensor:
     """The diagonal, and these besides."""
     matrix = torch.eye(count, dtype=torch.bool)
-    for picture, text in pairs:
-        matrix[picture, text] = True
+    for image, text in pairs:
+        matrix[image, text] = True
     return matrix
 
 
@@ -121,7 +121,7 @@ def test_a_shared_target_is_spread_evenly_over_the_positives():
 
 
 def test_for_equal_texts_share_equals_own():
-    """The pulls of two pictures on one text add up to the same, shared out or not: only leaving out differs."""
+    """The pulls of two images on one text add up to the same, shared out or not: only leaving out differs."""
     images, texts = rows(6), rows(6, seed=1)
     texts[3], texts[5] = texts[0], texts[0]
     positives = shared(6, *((one, other) for one in (0, 3, 5) for other in (0, 3, 5)))
@@ -154,7 +154,7 @@ def test_label_smoothing_is_that_of_cross_entropy():
 
 
 def test_label_smoothing_skips_masked_positives():
-    """Two pictures with one text: whatever the smoothing, there is nothing to tell apart."""
+    """Two images with one text: whatever the smoothing, there is nothing to tell apart."""
     images, texts = rows(2), rows(2, seed=1)
     positives = torch.ones(2, 2, dtype=torch.bool)
     assert contrastive(
@@ -187,7 +187,7 @@ def test_an_extra_positive_is_masked_in_the_sigmoid_loss_or_counts_as_right_or_w
 
 
 def test_triplet_takes_the_hardest_negative_of_each_row_and_column():
-    """Scores by hand: pictures are unit vectors, so the scores are the texts' own numbers."""
+    """Scores by hand: images are unit vectors, so the scores are the texts' own numbers."""
     texts = torch.tensor(
         [[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64
     ).T  # scores, as they are
@@ -201,7 +201,7 @@ def test_positives_are_never_the_hardest_negative():
     texts = torch.tensor([[0.9, 0.8, 0.1], [0.1, 0.7, 0.2], [0.3, 0.6, 0.5]], dtype=torch.float64).T
     images, positives = torch.eye(3, dtype=torch.float64), shared(3, (0, 1), (2, 1))
     there = [max(0, 0.25 + 0.1 - 0.9), max(0, 0.25 + 0.2 - 0.7), max(0, 0.25 + 0.3 - 0.5)]
-    back = [max(0, 0.25 + 0.3 - 0.9), 0, max(0, 0.25 + 0.2 - 0.5)]  # every picture is right for the second text
+    back = [max(0, 0.25 + 0.3 - 0.9), 0, max(0, 0.25 + 0.2 - 0.5)]  # every image is right for the second text
     assert triplet(images, texts, margin=0.25, positives=positives).item() == pytest.approx(
         (sum(there) + sum(back)) / 3
     )

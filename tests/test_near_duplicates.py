@@ -1,4 +1,4 @@
-"""Near-duplicates are found and nothing else is, whichever bits of the hash differ; beside an oracle."""
+"""Near-duplicates are found and nothing else is, whichever bits of the hash differ, compared with an oracle."""
 
 from io import BytesIO
 
@@ -17,7 +17,7 @@ from retrieval.train.validation.leakage import _have_twins
 
 
 def drawn(seed, *, size=256, color="red"):
-    """A picture of many shapes, one of them in a colour that can be chosen."""
+    """An image of many shapes, one of them in a colour that can be chosen."""
     generator = np.random.default_rng(seed)
     image = Image.fromarray(generator.integers(0, 256, (6, 6, 3), np.uint8)).resize((size, size))
     draw = ImageDraw.Draw(image)
@@ -60,7 +60,7 @@ def test_flat_images_are_near_duplicates_only_in_one_colour():
 
 
 def test_near_duplicates_of_near_duplicates_are_one_group():
-    """Each picture is a little brighter than the one before: neighbours are twins, the ends are not."""
+    """Each image is a little brighter than the one before: neighbours are near-duplicates, the ends are not."""
     base = np.asarray(drawn(5), np.float64)
     images = [Image.fromarray((base * (1 - 0.04 * number)).astype(np.uint8)) for number in range(5)]
     assert groups_of(images[0], images[4]) == [0, 1]

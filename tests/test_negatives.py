@@ -1,4 +1,4 @@
-"""HardNegatives negatives are near, wrong, and shown together with what they are hard for."""
+"""Hard negatives are near, wrong, and placed in a batch with what they are hard for."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from retrieval.train.loop.hard_negatives import prefetch_depth
 
 
 def test_prefetching_is_bounded_by_memory_and_holds_two_batches_at_least():
-    """Of 512 pictures of 224 by 224 a batch takes 77 MB: 18 of them 1.4 GB. One of 4,096 takes 617 MB."""
+    """Of 512 images of 224 by 224 a batch takes 77 MB: 18 of them 1.4 GB. One of 4,096 takes 617 MB."""
     small, large = 512 * 224 * 224 * 3, 4096 * 224 * 224 * 3
     assert prefetch_depth(16, batch_bytes=small, memory=2**32) == 18
     assert prefetch_depth(64, batch_bytes=small, memory=2**32) == 55
@@ -53,9 +53,9 @@ def cases(draw):
 def test_mined_negatives_are_the_nearest_wrong_texts_below_the_relative_score(case):
     """Against a loop over all texts."""
     captions, right, seed = case
-    pictures, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
-    hard = mine_hard_negatives(pictures, texts, captions=captions, positives=right)
-    scores = pictures.astype(np.float64) @ texts.T.astype(np.float64)
+    images, texts = noisy(len(captions), seed=seed), noisy(0, texts=len(captions) + 3, seed=seed + 1)
+    hard = mine_hard_negatives(images, texts, captions=captions, positives=right)
+    scores = images.astype(np.float64) @ texts.T.astype(np.float64)
     beside = {text for own in captions for text in own}
     for place in range(len(captions)):
         own = max(scores[place, text] for text in captions[place])
@@ -71,8 +71,8 @@ def test_mined_negatives_are_the_nearest_wrong_texts_below_the_relative_score(ca
 def tables(draw):
     count = draw(st.integers(1, 40))
     random = np.random.default_rng(draw(st.integers(0, 1000)))
-    pictures = random.integers(-1, count, (count, NEGATIVES_PER_IMAGE))
-    hard = HardNegatives(pictures, random.integers(0, 3, (count, NEGATIVES_PER_IMAGE)))
+    images = random.integers(-1, count, (count, NEGATIVES_PER_IMAGE))
+    hard = HardNegatives(images, random.integers(0, 3, (count, NEGATIVES_PER_IMAGE)))
     steps = draw(st.integers(1, count))
     sizes = [len(part) for part in np.array_split(np.arange(count), steps)]
     return random.permutation(count), random.integers(0, 3, count), hard, sizes, draw(st.floats(0, 0.9))
@@ -90,12 +90,12 @@ def test_an_epoch_with_hard_negatives_shows_every_image_once(case):
 
 
 def test_a_fraction_of_each_batch_is_hard_negatives_of_the_rest():
-    """Forty pictures in ten families of four: a batch of eight is four anchors and what is hard for them."""
+    """Forty images in ten families of four: a batch of eight is four anchors and what is hard for them."""
     count = 40
-    pictures = np.full((count, NEGATIVES_PER_IMAGE), -1)
+    images = np.full((count, NEGATIVES_PER_IMAGE), -1)
     for place in range(count):
-        pictures[place, :3] = [other for other in range(place // 4 * 4, place // 4 * 4 + 4) if other != place]
-    hard = HardNegatives(pictures, np.zeros_like(pictures))
+        images[place, :3] = [other for other in range(place // 4 * 4, place // 4 * 4 + 4) if other != place]
+    hard = HardNegatives(images, np.zeros_like(images))
     order = np.random.default_rng(1).permutation(count)
     sizes = [8] * 5
     shown, _ = place_hard_negatives(order, np.zeros(count, np.int64), negatives=hard, sizes=sizes, fraction=0.5)
@@ -103,10 +103,10 @@ def test_a_fraction_of_each_batch_is_hard_negatives_of_the_rest():
     plain = order.reshape(5, 8)
 
     def met(batch):
-        return sum(other in batch for place in batch for other in pictures[place] if other >= 0)
+        return sum(other in batch for place in batch for other in images[place] if other >= 0)
 
     assert batches[0, :4].tolist() == order[:4].tolist()
-    assert all(any(other in pictures[anchor] for anchor in batches[0, :4]) for other in batches[0, 4:])
+    assert all(any(other in images[anchor] for anchor in batches[0, :4]) for other in batches[0, 4:])
     assert sum(map(met, batches.tolist())) > 3 * sum(map(met, plain.tolist()))
 
 
@@ -142,10 +142,10 @@ def test_a_hard_negative_comes_with_the_caption_that_was_mined(share):
     sampler = BatchSampler((3,) * 24, 8, 0, negatives=hard, negative_fraction=share)
     batch = sampler.draw_batch(0)
     anchors = batch.images[: 8 - round(share * 8)].tolist()
-    for picture, caption in list(zip(batch.images.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:
-        told = [
+    for image, caption in list(zip(batch.images.tolist(), batch.captions.tolist(), strict=True))[len(anchors) :]:
+        mined = [
             (int(other), int(which))
             for one in anchors
             for other, which in zip(hard.images[one], hard.captions[one], strict=True)
         ]
-        assert (picture, caption) in told
+        assert (image, caption) in mined

@@ -24,9 +24,9 @@ def test_an_epoch_shows_every_image_once(sampler, epoch):
 
 @given(samplers, st.integers(0, 200))
 def test_batches_hold_distinct_images_and_are_never_too_large(sampler, step):
-    pictures = sampler.draw_batch(step).images
-    assert len(set(pictures.tolist())) == len(pictures)
-    assert 1 <= len(pictures) <= sampler.batch_size
+    images = sampler.draw_batch(step).images
+    assert len(set(images.tolist())) == len(images)
+    assert 1 <= len(images) <= sampler.batch_size
 
 
 @given(samplers)
@@ -57,20 +57,20 @@ def test_the_drawn_caption_is_one_of_the_image(sampler, step):
 
 @given(samplers, st.integers(0, 50), st.integers(1, 80))
 def test_captions_and_crops_of_an_epoch_do_not_depend_on_the_batch_size(sampler, epoch, batch_size):
-    def epoch_by_picture(plan):
+    def epoch_by_image(plan):
         batches = [plan.draw_batch(epoch * plan.steps_per_epoch + place) for place in range(plan.steps_per_epoch)]
         return {
-            int(picture): (int(caption), tuple(crop))
+            int(image): (int(caption), tuple(crop))
             for batch in batches
-            for picture, caption, crop in zip(batch.images, batch.captions, batch.crop_draws, strict=True)
+            for image, caption, crop in zip(batch.images, batch.captions, batch.crop_draws, strict=True)
         }
 
     other = BatchSampler(sampler.caption_counts, batch_size, sampler.seed)
-    assert epoch_by_picture(sampler) == epoch_by_picture(other)
+    assert epoch_by_image(sampler) == epoch_by_image(other)
 
 
 def test_captions_are_drawn_uniformly():
-    """300 pictures of 3 captions over 40 epochs: each caption a third of the time, within four standard deviations."""
+    """300 images of 3 captions over 40 epochs: each caption a third of the time, within four standard deviations."""
     sampler = BatchSampler((3,) * 300, 64, seed=5)
     drawn = np.concatenate([sampler.draw_batch(step).captions for step in range(40 * sampler.steps_per_epoch)])
     shares = np.bincount(drawn, minlength=3) / len(drawn)
@@ -136,9 +136,9 @@ def test_classes_and_the_images_within_each_are_sampled_equally_often():
     classes = [0] * 90 + [1] * 30 + [2] * 6
     sampler = BatchSampler((1,) * 126, 8, 5, classes)
     shown = np.concatenate([sampler.draw_batch(step).images for step in range(200 * sampler.steps_per_epoch)])
-    by_picture = np.bincount(shown, minlength=126) / 200
+    by_image = np.bincount(shown, minlength=126) / 200
     expected = 126 / 3 / np.array([90, 30, 6])[classes]
-    assert by_picture == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 200))
+    assert by_image == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 200))
     assert np.bincount(np.array(classes)[shown]) / len(shown) == pytest.approx(1 / 3, abs=0.01)
 
 
@@ -147,15 +147,15 @@ def test_repeated_images_of_an_epoch_have_different_crops_and_captions():
     seen = [
         (int(caption), tuple(crop))
         for batch in map(sampler.draw_batch, range(3))
-        for picture, caption, crop in zip(batch.images, batch.captions, batch.crop_draws, strict=True)
-        if picture == 8
+        for image, caption, crop in zip(batch.images, batch.captions, batch.crop_draws, strict=True)
+        if image == 8
     ]
     assert len(seen) == 3  # at most once a batch, though half of nine would be its share
     assert len({crop for _, crop in seen}) == 3
 
 
 def test_samples_beyond_a_small_class_go_to_the_others_in_equal_parts():
-    """One picture can come 4 times at most in 4 steps: of 30 showings 26 are left for two classes."""
+    """One image can come 4 times at most in 4 steps: of 30 showings 26 are left for two classes."""
     shares = expected_counts(np.array([0] * 20 + [1] * 9 + [2]), maximum=4)
     assert shares[-1] == 4
     assert shares[:20] == pytest.approx(13 / 20)

@@ -139,8 +139,8 @@ def test_mined_negatives_meet_in_the_next_batches_and_are_never_positives(pairs,
     def spied_mining(images, texts, *, captions, positives):
         hard = mine(images, texts, captions=captions, positives=positives)
         for place, others in enumerate(hard.images.tolist()):
-            told = zip(others, hard.captions[place].tolist(), strict=True)
-            assert not {captions[other][which] for other, which in told if other >= 0} & set(positives[place])
+            pairs = zip(others, hard.captions[place].tolist(), strict=True)
+            assert not {captions[other][which] for other, which in pairs if other >= 0} & set(positives[place])
         tables.append(hard)
         return hard
 

@@ -33,12 +33,12 @@ def photo(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("shape", [(64, 64), (90, 60), (60, 90), (20, 16), (500, 70), (33, 32)])
 def test_with_min_scale_1_the_crop_matches_open_clip_s_preprocessing(mode, shape):
     """Up to half a pixel, since open_clip rounds where it cuts or pads; here a pixel is 8 to 18 grey levels."""
-    picture, whole = photo(*shape), transform(mode=mode, min_scale=1.0)
+    image, whole = photo(*shape), transform(mode=mode, min_scale=1.0)
     steps = image_transform_v2(PreprocessCfg(size=32, resize_mode=mode), is_train=False).transforms[:-2]
-    expected = picture
+    expected = image
     for step in steps:
         expected = step(expected)
-    ours = whole.random_resized_crop(whole.resize(picture), (0.9, 0.1, 0.2, 0.3))
+    ours = whole.random_resized_crop(whole.resize(image), (0.9, 0.1, 0.2, 0.3))
     assert ours.shape == (32, 32, 3)
     assert np.median(np.abs(ours.astype(int) - np.asarray(expected))) <= 4
 
@@ -67,11 +67,11 @@ def test_crops_lie_inside_the_image_and_show_at_least_min_scale(plan, size, chan
 
 @pytest.mark.parametrize("mode", MODES)
 def test_crops_do_not_flip(mode):
-    picture = Image.new("RGB", (80, 80), "red")
-    picture.paste("blue", (40, 0, 80, 40))
+    image = Image.new("RGB", (80, 80), "red")
+    image.paste("blue", (40, 0, 80, 40))
     plan = transform(mode=mode, min_scale=0.5)
     for chance in np.random.default_rng(0).random((50, 4)):
-        corner = plan.random_resized_crop(plan.resize(picture), chance)
+        corner = plan.random_resized_crop(plan.resize(image), chance)
         assert corner[2, -3, 2] > 200  # blue above on the right
         assert corner[-3, 2, 0] > 200  # red below on the left
 

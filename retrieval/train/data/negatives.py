@@ -6,8 +6,9 @@ taken, nor is one nearly as near to it as its own: that is more likely right tha
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -88,11 +89,12 @@ def place_hard_negatives(
         The new order and the new captions.
     """
     captions, unused = captions.copy(), np.ones(len(order), np.bool_)
-    queue = iter(order.tolist())
+    queue = (image for image in order.tolist() if unused[image])
     epoch: list[int] = []
     for size in sizes:
-        batch = _take_unused(queue, unused, count=size - round(fraction * size))
+        batch = list(islice(queue, size - round(fraction * size)))
         rows = np.array(batch, np.int64)
+        unused[rows] = False
         # The hardest negative of each anchor, then the second of each, and so on.
         hardest = (table[rows].T.reshape(-1).tolist() for table in (negatives.images, negatives.captions))
         for image, caption in zip(*hardest, strict=True):
@@ -101,16 +103,8 @@ def place_hard_negatives(
             if image >= 0 and unused[image]:
                 unused[image], captions[image] = False, caption
                 batch.append(image)
-        epoch += batch + _take_unused(queue, unused, count=size - len(batch))
-    return np.array(epoch, np.int64), captions
-
-
-def _take_unused(queue: Iterator[int], unused: NDArray[np.bool_], *, count: int) -> list[int]:
-    """Take the next images that are in no batch yet, and mark them as used."""
-    taken: list[int] = []
-    while len(taken) < count:
-        image = next(queue)
-        if unused[image]:
+        for image in islice(queue, size - len(batch)):
             unused[image] = False
-            taken.append(image)
-    return taken
+            batch.append(image)
+        epoch += batch
+    return np.array(epoch, np.int64), captions

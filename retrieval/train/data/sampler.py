@@ -163,10 +163,8 @@ def deal_into_batches(count: int, draws: Draws) -> Ids:
     Batch sizes differ by one at most, larger ones first, as `np.array_split` cuts them; one draw a batch orders them.
     """
     steps = len(draws)
-    larger = count % steps
-    order = np.argsort(draws, kind="stable")
-    ordered = [*order[order < larger], *order[order >= larger]]
-    return np.concatenate([np.arange(batch, count, steps) for batch in ordered])
+    order = np.lexsort((draws, np.arange(steps) >= count % steps))  # by size, then by draw
+    return np.concatenate([np.arange(batch, count, steps) for batch in order])
 
 
 def draw_uniform(seed: int, *, epoch: int, stream: int, count: int, substream: int = 0) -> Draws:

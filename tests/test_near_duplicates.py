@@ -13,7 +13,7 @@ from retrieval.train.data.near_duplicates import (
     group_near_duplicates,
     hash_image,
 )
-from retrieval.train.validation.leakage import _have_twins
+from retrieval.train.validation.leakage import _have_near_duplicate
 
 
 def drawn(seed, *, size=256, color="red"):
@@ -94,4 +94,4 @@ def test_no_images_have_no_groups():
 def test_validation_images_with_near_duplicates_in_training_are_found():
     known = np.array([hash_image(drawn(seed)) for seed in range(3)])
     asked = np.array([hash_image(image) for image in (drawn(1), saved_again(drawn(2), scale=1, quality=80), drawn(9))])
-    assert _have_twins(asked, known).tolist() == [True, True, False]
+    assert _have_near_duplicate(asked, known).tolist() == [True, True, False]

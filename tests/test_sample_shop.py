@@ -11,6 +11,7 @@ from PIL import Image
 
 from retrieval.demo.sample_shop import draw_product, draw_shop, generate_products, split_by_combination
 from retrieval.demo.sample_shop.backgrounds import BACKGROUNDS
+from retrieval.demo.sample_shop.drawings import DRAWINGS
 from retrieval.demo.sample_shop.pen import SIDE
 from retrieval.demo.sample_shop.shapes import box, circle, heart, mirror, pattern_shapes, smooth, star
 from retrieval.demo.sample_shop.texts import COLORS, KINDS, PATTERNS, SHOP
@@ -126,8 +127,9 @@ def test_descriptions_paraphrase_kind_color_and_pattern():
         assert any(phrase in text for phrase in (adjective, *phrases))
 
 
-def test_texts_backgrounds_and_drawings_cover_the_same_patterns():
+def test_texts_backgrounds_and_drawings_cover_the_same_kinds_and_patterns():
     assert len(KINDS) == 30
+    assert set(DRAWINGS["strokes"]) == set(KINDS)
     assert len(COLORS) == 12
     assert list(PATTERNS) == list(pattern_shapes())
     assert list(BACKGROUNDS) == list(SHOP["backgrounds"])

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from PIL import Image, ImageColor
+from PIL import Image
 
 from retrieval.demo.sample_shop.backgrounds import BACKGROUNDS, compose
 from retrieval.demo.sample_shop.drawings import draw
-from retrieval.demo.sample_shop.pen import CREAM, Color, Paint, Pen, Placement, mix
+from retrieval.demo.sample_shop.pen import Paint, Pen, Placement, mix, parse_color
 from retrieval.demo.sample_shop.texts import COLORS, KINDS, PATTERNS, SIZES, make_description, make_title
 from retrieval.errors import PairsError
 from retrieval.files import write_atomically
@@ -165,15 +165,10 @@ def _generate_product(number: int, *, looks: Sequence[tuple[str, list[tuple[str,
 
 
 def _paint(color: str) -> Paint:
-    tones: dict[str, Color] = {name: _rgb(tone) for name, tone in COLORS[color].items() if name != "words"}
-    base = tones["base"]
-    defaults = {"print": CREAM, "dark": mix(base, (14, 8, 24), 0.34), "light": mix(base, (255, 255, 255), 0.42)}
+    tones = {name: parse_color(tone) for name, tone in COLORS[color].items() if name != "words"}
+    base, cream = tones["base"], (252, 247, 235)
+    defaults = {"print": cream, "dark": mix(base, (14, 8, 24), 0.34), "light": mix(base, (255, 255, 255), 0.42)}
     return Paint(**(defaults | tones))
-
-
-def _rgb(tone: str) -> Color:
-    red, green, blue, *_ = ImageColor.getrgb(tone)
-    return red, green, blue
 
 
 def _placement(product: Product, rng: random.Random) -> Placement:

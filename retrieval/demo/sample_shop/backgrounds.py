@@ -5,13 +5,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
-from retrieval.demo.sample_shop.pen import SIDE, Color, mix
+from retrieval.demo.sample_shop.pen import SIDE, Color, mix, parse_color
 from retrieval.demo.sample_shop.texts import SHOP
 
-WALLS: Final = [ImageColor.getrgb(color)[:3] for color in SHOP["tints"]["walls"]]
-FLOORS: Final = [ImageColor.getrgb(color)[:3] for color in SHOP["tints"]["floors"]]
+WALLS, FLOORS = ([parse_color(color) for color in SHOP["tints"][part]] for part in ("walls", "floors"))
 _BOARDS: Final = ((236, 216, 188), (228, 206, 176), (240, 226, 204), (214, 204, 196))
 _WHITE: Final = (255, 255, 255)
 _SHADE: Final = (48, 36, 52)

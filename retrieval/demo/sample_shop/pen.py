@@ -17,13 +17,11 @@ FINE: Final = 4 * SIDE  # drawn four times finer, then averaged down: no jagged 
 
 Color: TypeAlias = tuple[int, int, int]
 
-WOOD: Final = (176, 124, 80)
-DARK_WOOD: Final = (128, 84, 52)
-METAL: Final = (190, 196, 204)
-STEEL: Final = (92, 98, 110)
-GOLD: Final = (222, 178, 84)
-CREAM: Final = (252, 247, 235)
-INK: Final = (52, 52, 62)
+
+def parse_color(text: str) -> Color:
+    """Return the color that six hexadecimal digits after # name."""
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue
 
 
 def mix(first: Color, second: Color, share: float) -> Color:
@@ -81,10 +79,6 @@ class Pen:
         for shape in shapes:
             self._draw.polygon(self._placement.points(shape), fill=color)
 
-    def trim(self, *shapes: Shape) -> None:
-        """Draw shapes in the dark tone of the product's color."""
-        self.fill(self.paint.dark, *shapes)
-
     def line(self, color: Color, points: Sequence[Point], *, width: float) -> None:
         """Draw a line with round joints and ends; `width` in units of the box."""
         placed = self._placement.points(points)
@@ -93,15 +87,8 @@ class Pen:
         for x, y in (placed[0], placed[-1]):
             self._draw.ellipse((x - pixels / 2, y - pixels / 2, x + pixels / 2, y + pixels / 2), fill=color)
 
-    def shine(self, *shapes: Shape, strength: int = 70) -> None:
-        """Lighten what is drawn within the shapes, by `strength` out of 255."""
-        self._glaze((255, 255, 255), shapes, strength)
-
-    def shade(self, *shapes: Shape, strength: int = 50) -> None:
-        """Darken what is drawn within the shapes, by `strength` out of 255."""
-        self._glaze((20, 16, 40), shapes, strength)
-
-    def _glaze(self, color: Color, shapes: Sequence[Shape], strength: int) -> None:
+    def glaze(self, color: Color, *shapes: Shape, strength: int) -> None:
+        """Tint what is drawn within the shapes, by `strength` out of 255."""
         clipped = ImageChops.multiply(self._mask(shapes, strength), self.image.getchannel("A"))
         self.image.paste(color, mask=clipped)
 

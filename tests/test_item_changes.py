@@ -163,13 +163,13 @@ def test_changes_that_cannot_be_made_are_named_and_malformed_ones_change_nothing
     for change, message in (
         ({"id": "red", "price": 3}, "unknown fields"),
         ({"attributes": {}}, "with the id"),
-        ({"id": "red", "attributes": [1]}, "attributes are a mapping"),
+        ({"id": "red", "attributes": [1]}, "attributes must be a mapping"),
         ({"id": "red", "captions": "text"}, "captions must be a list"),
         ({"id": "red", "images": []}, "has no image"),
     ):
         with pytest.raises(CatalogError, match=message):
             shop.patch([{"id": "blue", "attributes": {"price": 77}}, change])
-    with pytest.raises(CatalogError, match="two changes"):
+    with pytest.raises(CatalogError, match="Two changes"):
         shop.patch([{"id": "red"}, {"id": "red"}])
     assert shop.get(["blue"])["blue"]["attributes"]["price"] == 1
 

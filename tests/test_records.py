@@ -155,7 +155,7 @@ def test_changed_entries_are_those_that_sorting_all_gives_and_are_counted(seed):
 def test_what_changed_since_a_revision_is_what_was_touched_since(database):
     put(database, stored("a", slots=(0,)), stored("b", slots=(1,)), stored("c", slots=(2,)))
     with database.reading() as records:
-        before = records.revision()
+        before = records.state().revision
     put(database, stored("b", slots=(3, 4), number=2))
     with database.writing() as records:
         records.drop_items([3])

@@ -385,7 +385,7 @@ def test_texts_that_are_not_unicode_are_skipped_not_a_crash(shop):
 def test_an_id_with_a_nul_is_refused_and_finds_nothing(shop):
     """SQLite cuts a name short there: it stood for the item of what is before it."""
     shop.catalog.upsert([{"id": "a", "images": [shop.folder / "red.png"]}])
-    with pytest.raises(ItemError, match=r"item 'a\\x00b': .* has a NUL"):
+    with pytest.raises(ItemError, match=r"Item 'a\\x00b': .* has a NUL"):
         shop.catalog.upsert([{"id": "a\0b", "images": [shop.folder / "red.png"]}])
     assert shop.catalog.get(["a\0b"]) == {}
     assert shop.catalog.delete(["a\0b"]) == 0

@@ -1,7 +1,7 @@
-"""The catalog's records over one SQLite connection: what is asked of them, and how items are written.
+"""The records of a catalog, over one SQLite connection.
 
 Reading methods may be called in a read transaction, writing ones only in a write transaction; `database` opens both.
-Lists travel as JSON arrays into `json_each`, so no statement is put together from data.
+Lists are passed as JSON arrays to `json_each`, so no statement is composed from data.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from retrieval.filters.attributes import delete_attributes, store_attributes
 from retrieval.records.schema import read_meta, write_meta
 from retrieval.records.slots import Slots
-from retrieval.records.state import CatalogState, read_revision, read_state
+from retrieval.records.state import CatalogState, read_state
 from retrieval.words.store import Document, index_documents, remove_documents
 
 
@@ -41,7 +41,7 @@ class StoredCaption(NamedTuple):
 
 @dataclass(slots=True)
 class StoredItem:
-    """One item as the records have it; `number` is None for one that is about to be added."""
+    """One item as recorded; `number` is None for a new one."""
 
     id: str
     number: int | None
@@ -52,14 +52,12 @@ class StoredItem:
 
 
 class Records:
-    """Questions to, and changes of, one catalog's tables."""
+    """Queries and changes of one catalog's tables."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self.connection = connection
         self.folder = folder
         self.slots = Slots(connection)
-
-    # --- facts about the whole
 
     def meta(self, key: str, default: Any = None) -> Any:
         """Return the value that is recorded under a key."""
@@ -69,16 +67,12 @@ class Records:
         """Record values under their names."""
         write_meta(self.connection, values)
 
-    def revision(self) -> int:
-        """Return a number that grows with every change of an item."""
-        return read_revision(self.connection)
-
     def state(self) -> CatalogState:
         """Return what the records say of the whole catalog: encoder, dimension, sides and settings."""
         return read_state(self.connection)
 
     def counts(self) -> dict[str, int]:
-        """Return how many items, images, captions and deleted ids there are."""
+        """Return the numbers of items, images, captions and deleted ids."""
         row = self.connection.execute(
             "SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM images), "
             "(SELECT count(*) FROM captions), (SELECT count(*) FROM deleted)"
@@ -93,10 +87,10 @@ class Records:
         """Whether any item has an attribute."""
         return self.connection.execute("SELECT 1 FROM attributes LIMIT 1").fetchone() is not None
 
-    # --- places: folders and PAIRS sources, which stay right when the catalog moves together with them
+    # --- places: folders and PAIRS sources, which stay valid when the catalog moves together with them
 
     def place(self, number: int) -> Path:
-        """Return where a place is now: beside the catalog as it was when recorded, else where it was then."""
+        """Return the path of a place: beside the catalog as when it was recorded, else where it was then."""
         absolute, relative = self.connection.execute(
             "SELECT absolute, relative FROM places WHERE number = ?", (number,)
         ).fetchone()
@@ -104,16 +98,16 @@ class Records:
         return beside if beside.exists() else Path(absolute)
 
     def places(self) -> dict[int, Path]:
-        """Return every place by its number."""
+        """Return every place by number."""
         numbers = self.connection.execute("SELECT number FROM places ORDER BY number").fetchall()
         return {number: self.place(number) for (number,) in numbers}
 
     def find_place(self, path: Path) -> int | None:
-        """Return the number of a place that is recorded, or None."""
+        """Return the number of a recorded place, or None."""
         return next((number for number, place in self.places().items() if place == path), None)
 
     def put_place(self, path: Path) -> int:
-        """Return the number of a place, recorded now where it is new."""
+        """Return the number of a place; record a new one."""
         number = self.find_place(path)
         if number is not None:
             return number
@@ -124,7 +118,7 @@ class Records:
         return int(row[0])
 
     def image_paths(self, place: int) -> list[str]:
-        """Return the paths of the pictures that are in a folder, relative to it."""
+        """Return the paths of the pictures under a place, relative to it."""
         rows = self.connection.execute("SELECT DISTINCT path FROM images WHERE folder = ?", (place,))
         return [path for (path,) in rows]
 
@@ -163,16 +157,16 @@ class Records:
         return items
 
     def ids_after(self, name: str, *, limit: int) -> list[str]:
-        """Return the first ids that come after a name, in the order of their characters; after "" come all."""
+        """Return the first `limit` ids after a name, in the order of their characters; "" precedes all."""
         rows = self.connection.execute("SELECT id FROM items WHERE id > ? ORDER BY id LIMIT ?", (name, limit))
         return [found for (found,) in rows]
 
     def ids_of_source(self, source: int) -> dict[str, int]:
-        """Return ids and numbers of the items that came from a source."""
+        """Return the numbers of a source's items by id."""
         return dict(self.connection.execute("SELECT id, number FROM items WHERE source = ?", (source,)))
 
     def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return the numbers of those ids that exist."""
+        """Return the numbers of the existing ones of these items, by id."""
         return dict(
             self.connection.execute(
                 "SELECT id, number FROM items WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
@@ -186,15 +180,18 @@ class Records:
         return attributes
 
     def deleted_ids(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that were deleted and not taken back."""
+        """Return those of the ids that were deleted and not restored."""
         rows = self.connection.execute(
             "SELECT id FROM deleted WHERE id IN (SELECT value FROM json_each(?))", (_names(ids),)
         )
         return {name for (name,) in rows}
 
     def put_items(self, items: Sequence[StoredItem], attributes: Sequence[Mapping[str, Any]]) -> None:
-        """Add the items that have no number yet, replace those that have one; `attributes` go with them one to one."""
-        self._number(items)
+        """Add the items without a number, replace the others; `attributes` belong to them one to one."""
+        (number,) = self.connection.execute("SELECT coalesce(max(item), 0) FROM attribute_changes").fetchone()
+        for item in items:
+            if item.number is None:
+                item.number = number = number + 1  # never used before
         old = [(item.number,) for item in items]
         self.connection.executemany("DELETE FROM images WHERE item = ?", old)
         self.connection.executemany("DELETE FROM captions WHERE item = ?", old)
@@ -217,32 +214,23 @@ class Records:
         ids = [item.id for item in items]
         index_documents(self.connection, [Document(*one) for one in zip(numbers, ids, texts, attributes, strict=True)])
 
-    def _number(self, items: Sequence[StoredItem]) -> None:
-        """Give numbers that no item ever had to the new ones."""
-        row = self.connection.execute("SELECT coalesce(max(item), 0) FROM attribute_changes").fetchone()
-        number = int(row[0])
-        for item in items:
-            if item.number is None:
-                number += 1
-                item.number = number
-
     def drop_items(self, numbers: Iterable[int]) -> None:
         """Remove items with their images and captions; their vectors stay until the next compaction."""
-        gone = [(number,) for number in numbers]
-        remove_documents(self.connection, [number for (number,) in gone])
-        self.connection.executemany("DELETE FROM items WHERE number = ?", gone)
-        delete_attributes(self.connection, [number for (number,) in gone])
+        gone = list(numbers)
+        remove_documents(self.connection, gone)
+        self.connection.executemany("DELETE FROM items WHERE number = ?", [(number,) for number in gone])
+        delete_attributes(self.connection, gone)
 
     def mark_deleted(self, ids: Iterable[str]) -> None:
         """Keep these ids out of later builds."""
         self.connection.executemany("INSERT OR IGNORE INTO deleted VALUES (?)", [(name,) for name in ids])
 
     def set_source(self, numbers: Iterable[int], source: int) -> None:
-        """Record that these items come from another source now."""
+        """Assign these items to another source."""
         self.connection.executemany("UPDATE items SET source = ? WHERE number = ?", [(source, one) for one in numbers])
 
     def update_file_stamps(self, item: int, images: Sequence[StoredImage]) -> None:
-        """Record size and time of an item's files, which were written again with the same content."""
+        """Record the size and time of an item's files, which were rewritten with the same content."""
         self.connection.executemany(
             "UPDATE images SET size = ?, modified = ? WHERE item = ? AND position = ?",
             [(image.size, image.modified, item, position) for position, image in enumerate(images)],
@@ -250,5 +238,5 @@ class Records:
 
 
 def _names(ids: Sequence[str]) -> str:
-    """Return ids for `json_each`, but those with a NUL: it cuts them short there, and no item has one."""
+    """Return ids for `json_each`, without those with a NUL: it cuts them short there, and no item has one."""
     return json.dumps([name for name in ids if "\0" not in name])

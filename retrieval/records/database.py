@@ -1,17 +1,16 @@
-"""The SQLite file of a catalog: made, opened, checked, migrated; read and write transactions on it, from any thread.
+"""The SQLite file of a catalog: create, open, check and migrate it; read and write transactions from any thread.
 
-Write-ahead logging lets readers go on beside the writer, each with the state of the moment it began. `synchronous=FULL`
-syncs the log at each commit: what was acknowledged survives a kill and a power cut. A commit costs one sync, and
-commits are whole batches.
+Write-ahead logging lets readers continue beside the writer, each with the state of the moment it began.
+`synchronous=FULL` syncs the log at each commit, so acknowledged changes survive a kill and a power cut.
 """
 
 import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
 
 from retrieval.errors import CatalogError, CatalogFormatError
@@ -21,39 +20,50 @@ from retrieval.records.locks import writer_lock
 FILE = "catalog.sqlite"
 LOCK = "catalog.lock"
 PATIENCE = 0.2
-"""Seconds that a writer waits for another one: about what a small change takes, and not what a build does."""
+"""Seconds that a writer waits for another one: as long as a small change takes, not a build."""
+
+_Stamp: TypeAlias = tuple[int, int, int]
 
 _BUSY_SECONDS = 60.0  # readers and writer wait for each other only while SQLite cleans up after a crash
 
 
 def is_catalog(path: Path) -> bool:
-    """Whether there is a catalog in the folder `path`, of any format."""
+    """Whether the folder `path` is a catalog, of any format."""
     return (path / FILE).is_file()
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether the catalog's creation was interrupted before anything was in it."""
-    with _reported(folder), _connected(folder / FILE) as connection:
+    """Whether the creation of the catalog was interrupted before its first commit."""
+    with _translate_errors(folder), closing(_connect(folder / FILE, "rwc")) as connection:
         return schema.is_blank(connection)
 
 
 def is_new(folder: Path) -> bool:
-    """Whether a build would make the catalog: there is nothing yet, or an empty folder, as a new volume is."""
+    """Whether a build would create the catalog: the folder does not exist, or is empty, as a new volume is."""
     if is_catalog(folder):
         return is_blank(folder)
-    return not folder.exists() or (folder.is_dir() and not _strangers(folder))
+    return not folder.exists() or (folder.is_dir() and not _other_files(folder))
 
 
 def create_database(folder: Path) -> None:
-    """Make an empty catalog in `folder`, which is made too; a catalog that is there stays as it is.
+    """Create an empty catalog in `folder`; an existing catalog stays as it is.
 
     Raises:
         CatalogFormatError: the folder holds other files, or the path is a file.
-        CatalogLockedError: another process is making it right now.
+        CatalogLockedError: another process is creating it.
     """
-    _check_free(folder)
+    if folder.exists() and not folder.is_dir():
+        raise CatalogFormatError(f"{folder} is a file; name a folder for the catalog.")
+    if folder.exists() and not is_catalog(folder) and (others := _other_files(folder)):
+        raise CatalogFormatError(
+            f"{folder} is not a catalog and not empty ({min(others)!r}, ...); name a new or an empty folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    with writer_lock(folder / LOCK), _reported(folder), _connected(folder / FILE) as connection:
+    with (
+        writer_lock(folder / LOCK),
+        _translate_errors(folder),
+        closing(_connect(folder / FILE, "rwc")) as connection,
+    ):
         if schema.is_blank(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             with _transaction(connection, "BEGIN IMMEDIATE"):
@@ -61,26 +71,14 @@ def create_database(folder: Path) -> None:
 
 
 def upgrade(folder: Path) -> None:
-    """Bring a catalog of an older format to this one, where its folder may be written.
+    """Migrate a catalog of an older format, where its folder may be written.
 
     Raises:
-        CatalogFormatError: a newer format, or no catalog that is whole.
-        CatalogLockedError: another process is writing, to one of an older format.
+        CatalogFormatError: a newer format, or a damaged catalog.
+        CatalogLockedError: another process is writing to a catalog of an older format.
     """
     if is_catalog(folder) and os.access(folder, os.W_OK):
         Database(folder, read_only=False).close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A connection, and the stamp of the file that it takes to be as it was; None where it looks itself."""
-
-    connection: sqlite3.Connection
-    stamp: tuple[int, ...] | None = None
-
-    def sees(self, folder: Path) -> bool:
-        """Whether the file is what this connection takes it for, so that it answers as of now."""
-        return self.stamp is None or (self.stamp == _stamp(folder) and not _has_log(folder))
 
 
 class Database:
@@ -95,18 +93,12 @@ class Database:
         self.folder = folder
         self.read_only = read_only
         self._process = os.getpid()
-        self._idle: deque[_Opened] = deque()
+        self._idle: deque[tuple[sqlite3.Connection, _Stamp | None]] = deque()
         self._closed = False
-        with _reported(folder):
-            self._open_checked()
-
-    def _open_checked(self) -> None:
         with self.reading() as records:
             if schema.is_blank(records.connection):
-                raise CatalogFormatError(
-                    f"{self.folder} holds no catalog: its creation was interrupted. Build it again."
-                )
-            version = schema.check_format(records.connection, self.folder)
+                raise CatalogFormatError(f"{folder} holds no catalog: its creation was interrupted. Build it again.")
+            version = schema.check_format(records.connection, folder)
         if version < schema.FORMAT:
             self._migrate(version)
 
@@ -117,31 +109,27 @@ class Database:
                 f"written, or open it without read_only, which brings it to format {schema.FORMAT} with all it holds."
             )
         with writer_lock(self.folder / LOCK), self.writing() as records:
-            # Another process may have done it between the look and the lock.
+            # Another process may have migrated it before this one had the lock.
             schema.migrate(records.connection, schema.check_format(records.connection, self.folder))
 
-    @contextmanager
-    def reading(self) -> Iterator[Records]:
-        """Give records that stay as they are now, whatever others write meanwhile."""
-        with _reported(self.folder), self._connection() as connection, _transaction(connection, "BEGIN"):
-            yield Records(connection, self.folder)
+    def reading(self) -> AbstractContextManager[Records]:
+        """Return a transaction whose records stay as they are at its begin, whatever others write meanwhile."""
+        return self._transaction("BEGIN")
 
-    @contextmanager
-    def writing(self) -> Iterator[Records]:
-        """Give records to change; committed and on the disk at the end, unchanged after an error.
+    def writing(self) -> AbstractContextManager[Records]:
+        """Return a transaction that changes records: committed and synced at its end, rolled back after an error.
 
         Raises:
             CatalogError: the disk is full or failing.
         """
-        with _reported(self.folder), self._connection() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
-            yield Records(connection, self.folder)
+        return self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
     def writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer of all processes; wait so many seconds for another one.
+        """Be the only writer of all processes; wait `patience` seconds for another one.
 
         Raises:
-            CatalogLockedError: another one writes, and goes on.
+            CatalogLockedError: another process is writing.
             CatalogError: this catalog was opened for reading only.
         """
         if self.read_only:
@@ -153,10 +141,10 @@ class Database:
         """Close the connections; the last one of all processes folds the log into the file."""
         self._closed = True
         while self._idle:
-            self._idle.pop().connection.close()
+            self._idle.pop()[0].close()
 
     def check_process(self) -> None:
-        """Refuse to be used after a fork: locks that a thread of the parent holds would never be let go of.
+        """Refuse to be used after a fork: locks that a thread of the parent holds would never be released.
 
         Raises:
             CatalogError: another process opened it.
@@ -165,34 +153,46 @@ class Database:
             raise CatalogError(f"{self.folder} was opened in the process {self._process}; open it again in this one.")
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str) -> Iterator[Records]:
         self.check_process()
         if self._closed:
             raise CatalogError(f"{self.folder} was closed; open it again.")
-        opened = self._take()
-        try:
-            yield opened.connection
-        finally:
-            self._put_back(opened)
+        with _translate_errors(self.folder):
+            opened = self._take_connection()
+            try:
+                with _transaction(opened[0], begin):
+                    yield Records(opened[0], self.folder)
+            finally:
+                self._give_back(opened)
 
-    def _take(self) -> _Opened:
-        with suppress(IndexError):
-            while True:
-                opened = self._idle.pop()
-                if opened.sees(self.folder):
-                    return opened
-                opened.connection.close()
-        return _open(self.folder)
-
-    def _put_back(self, opened: _Opened) -> None:
+    def _give_back(self, opened: tuple[sqlite3.Connection, _Stamp | None]) -> None:
         self._idle.append(opened)
         if self._closed:
             self.close()
 
+    def _take_connection(self) -> tuple[sqlite3.Connection, _Stamp | None]:
+        """Return an idle connection, or a new one, that sees the file as it is now.
+
+        Where the folder cannot be written, SQLite has no place for the log's own index. There the file is said never to
+        change, so SQLite would answer for good as of the moment at which it was opened: `stamp` tells when it has.
+        """
+        while self._idle:
+            try:
+                connection, stamp = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if stamp is None or (stamp == _stamp(self.folder) and not _has_log(self.folder)):
+                return connection, stamp
+            connection.close()
+        if os.access(self.folder, os.W_OK) or _has_log(self.folder):
+            return _connect(self.folder / FILE, "rw"), None
+        stamp = _stamp(self.folder)
+        return _connect(self.folder / FILE, "ro&immutable=1"), stamp
+
 
 @contextmanager
 def report_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk says no to into a CatalogError that says what that means for the catalog."""
+    """Raise an OSError as a CatalogError that says what it means for the catalog."""
     try:
         yield
     except OSError as error:
@@ -202,21 +202,9 @@ def report_disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_free(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise CatalogFormatError(f"{folder} is a file; name a folder for the catalog.")
-    strangers = [] if not folder.exists() or is_catalog(folder) else _strangers(folder)
-    if strangers:
-        raise CatalogFormatError(
-            f"{folder} is not a catalog and not empty ({min(strangers)!r}, ...); name a new or an empty folder."
-        )
-
-
-def _strangers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name not in _OWN]
-
-
-_OWN = {FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK}
+def _other_files(folder: Path) -> list[str]:
+    own = {FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK}
+    return [path.name for path in folder.iterdir() if path.name not in own]
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -232,37 +220,17 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _open(folder: Path) -> _Opened:
-    """Connect also where the folder cannot be written to, which leaves no place for the log's own index.
-
-    There the file is said never to change, so SQLite would answer for good what it said when it was opened.
-    """
-    stamp = _stamp(folder)
-    if os.access(folder, os.W_OK) or _has_log(folder):
-        return _Opened(_connect(folder / FILE, "rw"))
-    return _Opened(_connect(folder / FILE, "ro&immutable=1"), stamp)
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """What is another when the file is: a log is folded into it when its last writer closes."""
+def _stamp(folder: Path) -> _Stamp:
+    """Return what changes with the file: its last writer folds the log into it when it closes."""
     try:
         status = (folder / FILE).stat()
-    except OSError:  # SQLite says why
-        return ()
+    except OSError:  # SQLite will report the reason
+        return (0, 0, 0)
     return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _has_log(folder: Path) -> bool:
     return (folder / f"{FILE}-wal").exists()
-
-
-@contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = _connect(path, "rwc")
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 @contextmanager
@@ -277,8 +245,8 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
+def _translate_errors(folder: Path) -> Iterator[None]:
+    """Raise SQLite's errors as ours, except those that a mistake of ours causes."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -287,7 +255,7 @@ def _reported(folder: Path) -> Iterator[None]:
             f"look at the disk's space and the folder's permissions, and run it again."
         ) from error
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a mistake of ours, not the file's
+        raise
     except sqlite3.DatabaseError as error:
         raise CatalogFormatError(
             f"{folder / FILE} is damaged or no catalog ({error}). "

@@ -59,13 +59,13 @@ CREATE UNIQUE INDEX vectors_by_content ON vectors (side, hash, fingerprint);
 CREATE TABLE deleted (id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-# Who holds the catalog in memory reads again what `attribute_changes` names: every item that was added, changed or
-# deleted. Numbers of deleted items stay in it, and are not given to others.
+# Readers follow `attribute_changes`, which names every item that was added, changed or deleted. The numbers of deleted
+# items stay in it and are never used again.
 FILTERS = "CREATE VIEW live_items AS SELECT number AS item FROM items;" + ATTRIBUTES  # noqa: S608 - constants
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables of this format, inside the caller's transaction."""
+    """Create the tables of this format, inside the caller's transaction."""
     run(connection, TABLES)
     run(connection, FILTERS)
     run(connection, WORDS)
@@ -73,7 +73,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the format version of a database that is ours; the caller migrates an older one.
+    """Return the format version of a catalog's database; the caller migrates an older one.
 
     Raises:
         CatalogFormatError: another program's database, or a newer format than this release reads.
@@ -92,14 +92,14 @@ def check_format(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring the tables from `version` to this format, step by step, inside the caller's transaction."""
+    """Migrate the tables from `version` to this format, step by step, inside the caller's transaction."""
     for step in MIGRATIONS[version:]:
         step(connection)
     _stamp(connection)
 
 
 def is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether nothing was ever committed: the trace of a creation that was interrupted."""
+    """Whether nothing was ever committed, since the creation was interrupted."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
 

@@ -1,4 +1,4 @@
-"""The state of a catalog at one moment: its encoder, its dimension, its sides and its settings, in one read."""
+"""The state of a catalog at one moment, in one read: its encoder, dimension, sides and settings."""
 
 import json
 import sqlite3
@@ -31,12 +31,7 @@ class EncoderRecord:
 
 @dataclass(frozen=True, slots=True)
 class VectorSpace:
-    """What the vectors of a catalog are comparable with.
-
-    Attributes:
-        encoder: None while every vector was imported.
-        dimension: Length of the vectors; None before the first one.
-    """
+    """The space of a catalog's vectors: `encoder` is None while all were imported, `dimension` before the first one."""
 
     encoder: EncoderRecord | None = None
     dimension: int | None = None
@@ -88,17 +83,13 @@ class CatalogState:
     caption_weight: float | None
 
 
-def read_revision(connection: sqlite3.Connection) -> int:
-    """Return a number that grows with every change of an item."""
-    return int(connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()[0])
-
-
 def read_state(connection: sqlite3.Connection) -> CatalogState:
     """Return the state as of the caller's transaction."""
     meta = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+    (revision,) = connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()
     encoder = None if meta.get("encoder") is None else EncoderRecord(**meta["encoder"])
     return CatalogState(
-        revision=read_revision(connection),
+        revision=revision,
         space=VectorSpace(encoder, meta.get("dimension") if encoder is None else encoder.dimension),
         sides={side: SideState(**meta.get(side, {})) for side in SIDES},
         index=meta.get("index", "auto"),

@@ -1,11 +1,10 @@
-"""Rows of vectors in append-only files: `images-1.f32` holds slots 0, 1, 2... one after another, little-endian float32.
+"""Vectors in append-only files: `images-1.f32` holds the rows of slots 0, 1, 2... as little-endian float32.
 
-A file knows nothing of its own length: the records name how many rows are committed, and whatever lies behind them is
-what an unfinished write left. A writer cuts that tail off, a reader never looks at it.
+The records say how many rows are committed. What follows them in the file is left from an unfinished write: a writer
+truncates it, a reader ignores it.
 """
 
 import os
-from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -20,15 +19,15 @@ _COPIED_ROWS = 8192  # rows copied at once: 16 MB at dimension 512
 
 
 def vector_path(folder: Path, side: str, generation: int) -> Path:
-    """Path of one generation of a side's vectors; compaction writes the next generation beside it."""
+    """Return the path of one generation of a side's vectors; compaction writes the next one beside it."""
     return folder / f"{side}-{generation}.f32"
 
 
 def map_rows(path: Path, *, count: int, dimension: int) -> Rows:
-    """The first `count` rows of the file, `(count, dimension)`, mapped read-only: nothing is read before it is used.
+    """Return the first `count` rows of the file, `(count, dimension)`, memory-mapped read-only.
 
     Raises:
-        FileNotFoundError: the generation is gone, because another process compacted it away.
+        FileNotFoundError: another process has compacted this generation away.
         CatalogError: the file holds fewer rows than the records name.
     """
     if count == 0:
@@ -38,15 +37,15 @@ def map_rows(path: Path, *, count: int, dimension: int) -> Rows:
 
 
 def append_rows(path: Path, rows: Rows, *, at: int) -> None:
-    """Write `(n, d)` rows behind the `at` committed ones, in place of any tail, and wait until the disk has them.
+    """Write and sync `(n, d)` rows behind the `at` committed ones, in place of any tail.
 
     Raises:
-        OSError: the disk is full or failing; the committed rows are untouched, and what was written is taken back.
+        OSError: the disk is full or failing; the committed rows are untouched, the new ones are truncated.
         CatalogError: the file holds fewer than the committed rows.
     """
     start = at * rows.shape[1] * STORED.itemsize
-    fresh = at == 0 and not path.exists()
-    with path.open("wb" if fresh else "r+b", buffering=0) as file:
+    is_new = at == 0 and not path.exists()
+    with path.open("wb" if is_new else "r+b", buffering=0) as file:
         _check_length(path, os.fstat(file.fileno()).st_size, count=at, dimension=rows.shape[1])
         file.truncate(start)
         file.seek(start)
@@ -54,22 +53,23 @@ def append_rows(path: Path, rows: Rows, *, at: int) -> None:
             _write_all(file, np.ascontiguousarray(rows, dtype=STORED))
             os.fsync(file.fileno())
         except OSError:
-            file.truncate(start)  # who deletes something to make room needs a little of it
+            file.truncate(start)  # deleting items to make room needs some room itself
             raise
-    if fresh:
+    if is_new:
         sync(path.parent)
 
 
 def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
-    """Write the rows at `slots`, in that order, as a new file, and wait until the disk has them.
+    """Write and sync the rows at `slots`, in that order, as a new file.
 
     Raises:
-        OSError: the disk is full or failing; no part of a file is left there.
+        OSError: the disk is full or failing; no part of a file is left.
     """
     try:
         with path.open("wb") as file:
-            for block in _blocks(slots):
-                file.write(np.ascontiguousarray(rows[block], dtype=STORED).data)
+            for start in range(0, len(slots), _COPIED_ROWS):
+                block = rows[slots[start : start + _COPIED_ROWS]]
+                file.write(np.ascontiguousarray(block, dtype=STORED).data)
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -79,12 +79,12 @@ def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
 
 
 def index_path(folder: Path, side: str, generation: int) -> Path:
-    """Path of the saved index of one generation of vectors: a cache that may be deleted at any time."""
+    """Return the path of the saved index of one generation: a cache that may be deleted at any time."""
     return folder / f"{side}-{generation}.faiss"
 
 
 def remove_other_generations(folder: Path, side: str, *, generation: int) -> None:
-    """Delete what a finished or an interrupted compaction left; who still has an old file mapped keeps it."""
+    """Delete what a finished or an interrupted compaction left; readers that map an old file keep it."""
     for path in folder.glob(f"{side}-*"):
         if not path.name.startswith(f"{side}-{generation}."):
             path.unlink(missing_ok=True)
@@ -94,18 +94,13 @@ def _check_length(path: Path, size: int, *, count: int, dimension: int) -> None:
     held = size // (STORED.itemsize * dimension)
     if held < count:
         raise CatalogError(
-            f"{path} holds {held} vectors where the records name {count}: it was cut or replaced. "
+            f"{path} holds {held} vectors where the records name {count}: it was truncated or replaced. "
             f"Put the file back from a copy, or delete the catalog and build it again."
         )
 
 
 def _write_all(file: FileIO, rows: Rows) -> None:
-    """Write without a buffer, of which closing the file would try to write the rest again."""
+    """Write without a buffer: closing a buffered file would try again to write what found no room."""
     rest = rows.data.cast("B")
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _blocks(slots: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(slots), _COPIED_ROWS):
-        yield slots[start : start + _COPIED_ROWS]

@@ -73,7 +73,7 @@ class ImageEmbedder:
         for embedded in batch:
             image, content = self._images.pop(embedded.number), embedded.content
             if content is None:  # its bytes cannot be read
-                image.failure, image.is_ready = str(embedded.error), True
+                image.failure, image.is_read = str(embedded.error), True
             elif embedded.error is not None:
                 self._outcomes[content] = str(embedded.error)
             elif embedded.prepared is not None:
@@ -82,6 +82,6 @@ class ImageEmbedder:
     def _is_ready(self, image: PlannedImage) -> bool:
         """Return whether the picture is embedded or has failed; one of equal content may still be on its way."""
         outcome = None if image.content is None else self._outcomes.get(image.content)
-        if not image.is_ready and outcome is not None:
-            image.failure, image.is_ready = outcome or None, True
-        return image.is_ready
+        if not image.is_read and outcome is not None:
+            image.failure, image.is_read = outcome or None, True
+        return image.is_read

@@ -29,7 +29,7 @@ class PlannedImage:
         stored: Its record, where the file looks as it did when it was recorded.
         content: Content hash, once it was read; or the hash of an imported vector.
         failure: Why it cannot be read.
-        is_ready: Whether its vector is at hand, or it has failed.
+        is_read: Whether its vector is known by its content, or it has failed.
     """
 
     source: ImageSource | None
@@ -38,19 +38,19 @@ class PlannedImage:
     stored: StoredImage | None = None
     content: str | None = None
     failure: str | None = None
-    is_ready: bool = False
+    is_read: bool = False
 
 
 @dataclass(slots=True)
 class PlannedItem:
-    """An item to write, beside its record.
+    """An item to write, with its record.
 
     Attributes:
         source: Place of the PAIRS source that it comes from.
         attributes: As JSON.
         stored: Its record; None for a new item.
-        stored_captions: The recorded captions with their vectors, where they stay; else those of `item` are embedded.
-        shares_file: Whether one of its pictures is a file, or a member of one, that the stored item has too.
+        stored_captions: The recorded captions, where a patch keeps them; else those of `item` are embedded.
+        shares_file: Whether the stored item has one of its picture files, or members of containers.
     """
 
     item: Item
@@ -64,7 +64,7 @@ class PlannedItem:
     @property
     def unread(self) -> list[PlannedImage]:
         """Pictures whose files have to be read."""
-        return [image for image in self.images if not image.is_ready]
+        return [image for image in self.images if not image.is_read]
 
     @property
     def readable(self) -> list[PlannedImage]:
@@ -105,10 +105,10 @@ class PlannedItem:
 
 
 def plan_items(records: Records, items: Sequence[Item], *, source: int | None) -> list[PlannedItem]:
-    """Return a plan for each item. A file of the same path, size and time as recorded counts as the same content.
+    """Return a plan for each item; a `source` of None keeps the recorded one.
 
-    That is what makes a build without changes quick. What it misses: a file that is changed without its size and its
-    modification time changing. An item's `source` stays as recorded where None is given.
+    A file of the same path, size and time as recorded counts as unchanged, which makes a build without changes quick. A
+    file whose content changes while its size and its modification time do not is missed.
     """
     stored = records.items([item.id for item in items])
     places = records.places()
@@ -124,22 +124,20 @@ def plan_patches(
         ItemError: a change is not of the form that `Catalog.patch` takes, or two are of one item.
     """
     listed = list(changes)
-    by_id = {_patched_id(change): change for change in listed}
+    by_id = {_parse_patch_id(change): change for change in listed}
     if len(by_id) < len(listed):
-        raise ItemError("two changes are of one item: put them into one, or patch twice")
+        raise ItemError("Two changes are of the same item: merge them into one, or patch twice.")
     places, planned = records.places(), []
     stored = records.items(list(by_id))
     for name, record in stored.items():
         change = by_id[name]
         one = _plan_item(_patch_item(record, change, root), record, places, source=None)
         if "images" not in change:
-            one.images = [
-                PlannedImage(None, stored=image, content=image.hash, is_ready=True) for image in record.images
-            ]
+            one.images = [PlannedImage(None, stored=image, content=image.hash, is_read=True) for image in record.images]
         if "captions" not in change:
             one.stored_captions = record.captions
         planned.append(one)
-    return planned, [Skipped(name, "there is no such item; put it whole") for name in by_id if name not in stored]
+    return planned, [Skipped(name, "there is no such item; put the whole item") for name in by_id if name not in stored]
 
 
 def merge_patch(old: Any, patch: Any) -> Any:
@@ -159,10 +157,10 @@ def merge_patch(old: Any, patch: Any) -> Any:
 
 
 def owned_by_other_sources(records: Records, planned: Iterable[PlannedItem], *, source: int) -> dict[str, Path]:
-    """Return the other source by id of each item whose id is that of another source's item: IMG_0.png of two folders.
+    """Return, by id, the source of each item that another source owns: IMG_0.png of two folders, say.
 
-    It is the same item, and goes over to `source`, where both have a picture in common (the file, or its content:
-    another table of the same pictures, a copy), or where the other source no longer exists (it was moved).
+    An item moves to `source` where both share a picture (the file, or its content: another table of the same pictures,
+    a copy), or where the other source no longer exists (it was moved).
     """
     owners = {
         one.item.id: (one, one.stored.source)
@@ -228,17 +226,17 @@ def _plan_image(image: ImageSource, recorded: Mapping[Location, list[StoredImage
     stamp = (status.st_size, status.st_mtime_ns)
     candidates = recorded.get((str(image.path), image.member), [])
     stored = _take_first(candidates, [one for one in candidates if (one.size, one.modified) == stamp])
-    return PlannedImage(image, *stamp, stored=stored, is_ready=stored is not None)
+    return PlannedImage(image, *stamp, stored=stored, is_read=stored is not None)
 
 
 def _plan_imported(
     image: ImageSource | None, row_hash: str, recorded: Mapping[Location, list[StoredImage]]
 ) -> PlannedImage:
-    """Plan a picture whose vector is imported: its file is not looked at, the vector is the content."""
+    """Plan a picture whose vector is imported: its file is not read, the vector is its content."""
     content = f"vector {row_hash}"
     candidates = recorded.get(("", None) if image is None else (str(image.path), image.member), [])
     stored = _take_first(candidates, [one for one in candidates if one.hash == content])
-    return PlannedImage(image, stored=stored, content=content, is_ready=True)
+    return PlannedImage(image, stored=stored, content=content, is_read=True)
 
 
 def _take_first(candidates: list[StoredImage], matching: Sequence[StoredImage]) -> StoredImage | None:
@@ -249,20 +247,21 @@ def _take_first(candidates: list[StoredImage], matching: Sequence[StoredImage]) 
     return matching[0]
 
 
-def _patched_id(change: Any) -> str:
+def _parse_patch_id(change: Any) -> str:
     if not isinstance(change, Mapping) or not isinstance(change.get("id"), str):
-        raise ItemError(f"a change is a mapping with the id of an item, not {change!r}")
-    name = str(change["id"])
+        raise ItemError(f"A change must be a mapping with the id of an item, not {change!r}.")
     if unknown := sorted(map(str, set(change) - _PATCH_FIELDS)):
-        raise ItemError(f"the change of {name!r} has unknown fields {unknown}; known are {sorted(_PATCH_FIELDS)}")
-    return name
+        raise ItemError(
+            f"The change of item {change['id']!r} has unknown fields {unknown}; known are {sorted(_PATCH_FIELDS)}."
+        )
+    return str(change["id"])
 
 
 def _patch_item(stored: StoredItem, change: Mapping[str, Any], root: Path) -> Item:
     """Return the item after the change; where that names no pictures, an unused vector stands for them."""
     attributes = change.get("attributes") or {}
     if not isinstance(attributes, Mapping):
-        raise ItemError(f"item {stored.id!r}: attributes are a mapping, not {type(attributes).__name__}")
+        raise ItemError(f"Item {stored.id!r}: attributes must be a mapping, not {type(attributes).__name__}.")
     fields: dict[str, Any] = {
         "id": stored.id,
         "captions": change.get("captions", [caption.text for caption in stored.captions]),

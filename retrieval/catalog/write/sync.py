@@ -97,7 +97,7 @@ class Build:
             if is_storable(item):
                 items.append(item)
             else:
-                reason = "its name or a text is not valid Unicode, or its name has a NUL; rename it"
+                reason = "its id or a text is not valid Unicode, or its id has a NUL; rename it"
                 self._skipped.append(Skipped(escape_surrogates(item.id), reason))
         return items
 

@@ -49,7 +49,7 @@ class CatalogWriter:
 
     @contextmanager
     def locked(self, *, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer: threads wait for each other, another process is waited for `patience` seconds.
+        """Be the only writer: wait for other threads, and `patience` seconds for another process.
 
         Raises:
             CatalogLockedError: another process is writing.
@@ -90,7 +90,7 @@ class CatalogWriter:
             with self._database.reading() as records:
                 planned, unknown = plan_patches(records, with_files, root=root)
             if not all(is_storable(one.item) for one in planned):
-                raise ItemError("an item's text is not valid Unicode")
+                raise ItemError("A text of an item is not valid Unicode.")
             return self._write(planned, state, root=root, skipped=[*skipped, *unknown])
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -202,7 +202,7 @@ def _check_items(items: Iterable[Mapping[str, Any] | Item], root: Path, dimensio
     for one in items:
         item = parse_item(one, root=root, dimension=dimension)
         if not is_storable(item):
-            raise ItemError(f"item {item.id!r}: its name or a text is not valid Unicode, or its name has a NUL")
+            raise ItemError(f"Item {item.id!r}: its id or a text is not valid Unicode, or its id has a NUL.")
         for vectors in (item.image_vectors, item.caption_vectors):
             dimension = vectors.shape[1] if vectors is not None else dimension
         checked[item.id] = item

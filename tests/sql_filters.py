@@ -1,6 +1,6 @@
 """Filters compiled to SQL over the table of attributes: the oracle for masks over columns."""
 
-from retrieval.filters.operators import And, Comparison, Contains, Exists, In, Not, Or
+from retrieval.filters.operators import Comparison, Compound, Contains, Exists, In
 from retrieval.filters.values import BOOLEAN, NUMBER, TEXT, kind_of
 
 SIGNS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
@@ -15,11 +15,11 @@ def filter_sql(condition):
 def clause(condition, parameters):  # noqa: PLR0911 - one for each class
     """Return an SQL condition on `item`, never NULL; appends its parameters."""
     match condition:
-        case Not():
+        case Compound(operator="$not"):
             return f"NOT {clause(condition.conditions[0], parameters)}"
-        case And():
+        case Compound(operator="$and"):
             return f"({' AND '.join(clause(one, parameters) for one in condition.conditions) or '1'})"
-        case Or():
+        case Compound(operator="$or"):
             return f"({' OR '.join(clause(one, parameters) for one in condition.conditions) or '0'})"
         case Exists():
             return having(condition.key, "1", parameters)

@@ -77,7 +77,7 @@ def search(
     TEXT is searched by its words and its meaning where the catalog has captions or attributes, and by its meaning
     alone with --vectors. An id or a SKU that is typed finds its item.
     """
-    from retrieval.filters import parse_filter
+    from retrieval.filters import filter_keys, parse_filter
     from retrieval.filters.expressions import parse_expression
 
     words = " ".join(text) or None
@@ -95,7 +95,7 @@ def search(
             names = [name for name in names if not any(name in hit.attributes for hit in hits)]
         else:
             notice("Nothing found." if where is None else "Nothing found that passes the filter.")
-            names = sorted(parse_filter(where or {}).keys())
+            names = sorted(filter_keys(parse_filter(where or {})))
         attributes = opened.info()["attributes"] if names else []
         for name in dict.fromkeys(names):  # an unknown name is likely a typing error, which should not look meant
             if name not in attributes:

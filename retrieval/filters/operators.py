@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import iand, ior
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -21,64 +21,23 @@ if TYPE_CHECKING:
     from retrieval.filters.columns import Columns, Mask
 
 
-class Filter(ABC):
-    """A condition on the attributes of an item."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def keys(self) -> frozenset[str]:
-        """Return the keys of the attributes that the condition reads."""
-
-    @abstractmethod
-    def mask(self, columns: Columns) -> Mask:
-        """Return True at the numbers of the items that satisfy the condition, whether they are live or not."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Compound(Filter):
+class Compound:
+    """Joins conditions by `$and`, `$or` or `$not`; `$not` has one, and holds exactly where that does not."""
+
+    operator: str
     conditions: tuple[Filter, ...]
 
-    def keys(self) -> frozenset[str]:
-        return frozenset().union(*(condition.keys() for condition in self.conditions))
-
-
-class And(_Compound):
-    """Holds where all conditions hold; without conditions it holds everywhere."""
-
-    __slots__ = ()
-
     def mask(self, columns: Columns) -> Mask:
-        """Intersect the masks of the conditions."""
+        """Combine the masks of the conditions."""
         masks = (condition.mask(columns) for condition in self.conditions)
-        return reduce(iand, masks, np.ones(len(columns.live), np.bool_))
+        if self.operator == "$not":
+            return ~next(masks)
+        join, start = (ior, np.zeros) if self.operator == "$or" else (iand, np.ones)
+        return reduce(join, masks, start(len(columns.live), np.bool_))
 
 
-class Or(_Compound):
-    """Holds where at least one condition holds."""
-
-    __slots__ = ()
-
-    def mask(self, columns: Columns) -> Mask:
-        """Unite the masks of the conditions."""
-        masks = (condition.mask(columns) for condition in self.conditions)
-        return reduce(ior, masks, np.zeros(len(columns.live), np.bool_))
-
-
-class Not(_Compound):
-    """Holds exactly where its condition does not."""
-
-    __slots__ = ()
-
-    def __init__(self, condition: Filter) -> None:
-        super().__init__((condition,))
-
-    def mask(self, columns: Columns) -> Mask:
-        """Invert the mask of the condition."""
-        return ~self.conditions[0].mask(columns)
-
-
-class Leaf(Filter):
+class Leaf(ABC):
     """A condition on the values under one key; of a list, any element may satisfy it.
 
     Attributes:
@@ -99,9 +58,20 @@ class Leaf(Filter):
             QueryError: The operand is of the wrong type.
         """
 
-    def keys(self) -> frozenset[str]:
-        """Return its key."""
-        return frozenset((self.key,))
+    @abstractmethod
+    def mask(self, columns: Columns) -> Mask:
+        """Return True at the numbers of the items that satisfy the condition, whether they are live or not."""
+
+
+Filter: TypeAlias = Compound | Leaf
+"""A condition on the attributes of an item."""
+
+
+def filter_keys(condition: Filter) -> frozenset[str]:
+    """Return the keys of the attributes that the condition reads."""
+    if isinstance(condition, Leaf):
+        return frozenset((condition.key,))
+    return frozenset().union(*map(filter_keys, condition.conditions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +93,7 @@ class In(Leaf):
             condition = cls.any_of(key, operand)
         else:
             raise QueryError(f"{operator} under {short_repr(key)} needs a list of values, not {short_repr(operand)}.")
-        return Not(condition) if operator in ("$ne", "$nin") else condition
+        return Compound("$not", (condition,)) if operator in ("$ne", "$nin") else condition
 
     @classmethod
     def any_of(cls, key: str, operands: Iterable[object]) -> Filter:
@@ -135,7 +105,7 @@ class In(Leaf):
             numbers=frozenset(value for value in values if isinstance(value, float)),
             texts=frozenset(value for value in values if isinstance(value, str)),
         )
-        return Or((condition, Not(Exists(key)))) if None in values else condition
+        return Compound("$or", (condition, Compound("$not", (Exists(key),)))) if None in values else condition
 
     def mask(self, columns: Columns) -> Mask:
         """Look the values up."""
@@ -175,7 +145,7 @@ class Exists(Leaf):
     def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
         """Parse true, or false for the opposite."""
         if isinstance(operand, bool):
-            return cls(key) if operand else Not(cls(key))
+            return cls(key) if operand else Compound("$not", (cls(key),))
         raise QueryError(f"{operator} under {short_repr(key)} is true or false, not {short_repr(operand)}.")
 
     def mask(self, columns: Columns) -> Mask:

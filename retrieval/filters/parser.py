@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrieval.errors import QueryError
-from retrieval.filters.operators import OPERATORS, And, Filter, In, Not, Or
+from retrieval.filters.operators import OPERATORS, Compound, Filter, In
 from retrieval.filters.values import escape_text, short_repr
 
 MAX_DEPTH = 24
@@ -66,32 +66,22 @@ def _parse_condition(where: object) -> Filter:
 
 
 def _join_all(conditions: list[Filter]) -> Filter:
-    return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
+    return conditions[0] if len(conditions) == 1 else Compound("$and", tuple(conditions))
 
 
 def _parse_entry(key: object, operand: object) -> Filter:
     if not isinstance(key, str):
         raise QueryError(f"A filter names attributes by text, not by {short_repr(key)}.")
+    if key == "$not":
+        return Compound(key, (_parse_condition(operand),))
+    if key in ("$and", "$or"):
+        if isinstance(operand, list | tuple) and operand:
+            return Compound(key, tuple(_parse_condition(one) for one in operand))
+        raise QueryError(f"{key} needs a list of at least one condition, not {short_repr(operand)}.")
     if key.startswith("$"):
-        if key not in _CONNECTIVES:
-            raise _unknown_operator(key, _CONNECTIVES, "in the place of an attribute")
-        return _CONNECTIVES[key](operand)
-    if isinstance(operand, Mapping):
-        return _parse_operations(escape_text(key), operand)
-    return In.any_of(escape_text(key), [operand])
-
-
-def _parse_conditions(operator: str, operand: object) -> tuple[Filter, ...]:
-    if isinstance(operand, list | tuple) and operand:
-        return tuple(_parse_condition(one) for one in operand)
-    raise QueryError(f"{operator} needs a list of at least one condition, not {short_repr(operand)}.")
-
-
-_CONNECTIVES: dict[str, Callable[[object], Filter]] = {
-    "$and": lambda operand: And(_parse_conditions("$and", operand)),
-    "$or": lambda operand: Or(_parse_conditions("$or", operand)),
-    "$not": lambda operand: Not(_parse_condition(operand)),
-}
+        raise _unknown_operator(key, ("$and", "$or", "$not"), "in the place of an attribute")
+    key = escape_text(key)
+    return _parse_operations(key, operand) if isinstance(operand, Mapping) else In.any_of(key, [operand])
 
 
 def _parse_operations(key: str, operations: object) -> Filter:
@@ -109,7 +99,7 @@ def _parse_operation(key: str, operator: object, operand: object) -> Filter:
             f"a nested attribute has a dotted key, 'a.b'."
         )
     if operator == "$not":
-        return Not(_parse_operations(key, operand))
+        return Compound("$not", (_parse_operations(key, operand),))
     if operator not in OPERATORS:
         raise _unknown_operator(operator, [*OPERATORS, "$not"], f"under {short_repr(key)}")
     return OPERATORS[operator].parse(key, operand, operator=operator)

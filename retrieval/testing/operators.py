@@ -7,7 +7,7 @@ from typing import Any
 from numpy import testing
 
 from retrieval.errors import QueryError
-from retrieval.filters import parse_filter
+from retrieval.filters import filter_keys, parse_filter
 from retrieval.filters.attributes import SCHEMA, delete_attributes, store_attributes
 from retrieval.filters.column_store import ColumnStore
 
@@ -25,7 +25,7 @@ def check_operator(operator: str, operand: object, *, matching: Sequence[Any], o
         AssertionError: A result breaks the contract; the message has both sides.
     """
     where = {"nested.key": {operator: operand}}
-    testing.assert_equal(parse_filter(where).keys(), frozenset(["nested.key"]))
+    testing.assert_equal(filter_keys(parse_filter(where)), frozenset(["nested.key"]))
     with testing.assert_raises(QueryError):
         parse_filter({"key": {operator: object()}})
     connection = sqlite3.connect(":memory:")

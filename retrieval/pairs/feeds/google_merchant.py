@@ -111,16 +111,11 @@ def _parse_yes_or_no(cell: Value) -> Value:
     return _parse_texts(cell) if answer is None else answer
 
 
-def _parse_count(cell: Value) -> Value:
-    count = cells.parse_integer(cell)
-    return first_text(cell) if count is None else count
-
-
 _PARSERS: Mapping[str, Callable[[Value], Value]] = {
     **dict.fromkeys(("google_product_category", "product_type"), cells.split_categories),
     **dict.fromkeys(("color", "material"), cells.split_slashes),
     **dict.fromkeys(("adult", "is_bundle", "identifier_exists"), _parse_yes_or_no),
-    "multipack": _parse_count,
+    "multipack": lambda cell: first_text(cell) if (count := cells.parse_integer(cell)) is None else count,
     **dict.fromkeys(
         (
             *("link", "mobile_link", "canonical_link", "brand", "gtin", "mpn", "condition", "item_group_id"),

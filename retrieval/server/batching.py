@@ -78,11 +78,7 @@ class Batcher(Generic[RequestT, ResultT]):
         await asyncio.to_thread(self._executor.close)
 
     async def submit(self, request: RequestT) -> ResultT:
-        """Return the result of one request; cancelling one caller does not affect the others.
-
-        Raises:
-            BusyError: The queue is full.
-        """
+        """Return the result of one request; its cancellation affects no other. BusyError if the queue is full."""
         if len(self._pending) >= self._queue:
             raise BusyError("searches")
         one: _Pending[RequestT, ResultT] = _Pending(request, asyncio.get_running_loop().create_future())

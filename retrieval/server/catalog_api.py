@@ -26,14 +26,6 @@ _SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
-class VersionedImage:
-    """Where the bytes of an item's image are, and a name for them that changes when they do."""
-
-    source: ImageSource
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
 class ItemChange:
     """A change of an item; `body` is an ItemBody to put, an ItemPatch, or None to delete."""
 
@@ -69,11 +61,7 @@ class CatalogAPI:
         return [result for request in requests for result in self.search_many([request])]
 
     def get_item(self, item_id: str) -> Json:
-        """Return an item.
-
-        Raises:
-            ApiError: 404, there is none.
-        """
+        """Return an item; ApiError 404 if there is none."""
         items = self._catalog.get([item_id])
         if item_id not in items:
             raise _no_item(item_id)
@@ -86,23 +74,20 @@ class CatalogAPI:
         page = [_item_json(items[item_id]) for item_id in ids[:limit] if item_id in items]
         return {"items": page, "next": ids[limit - 1] if len(ids) > limit else None}
 
-    def find_image(self, item_id: str, position: int) -> VersionedImage:
-        """Return one of an item's images.
+    def find_image(self, item_id: str, position: int) -> tuple[ImageSource, str]:
+        """Return one of an item's images, and a name for its bytes that changes when they do.
 
-        Raises:
-            ApiError: 404, there is none, or only its vector is stored.
+        ApiError 404 if there is none, or only its vector is stored.
         """
         source = self._catalog.image_source(item_id, position)
         if source is None:
             raise ApiError(404, f"There is no image {position} of an item {item_id!r}.")
-        return VersionedImage(source, _version_of(source))
+        return source, _version_of(source)
 
     def open_query_image(self, data: bytes, *, max_pixels: int) -> Image.Image:
         """Return an image to search with, no larger than the encoder needs.
 
-        Raises:
-            ImageError: It is no image, damaged, or too large.
-            CatalogError: There is no encoder to search with it.
+        ImageError if it is no image, damaged or too large; CatalogError if there is no encoder to search with it.
         """
         return open_image(data, size=self._catalog.encoder.image_size, max_pixels=max_pixels)
 
@@ -160,12 +145,9 @@ class CatalogAPI:
         ]
 
     def warm_up(self) -> Encode | None:
-        """Encode an image and search by a text; return the function that encodes texts.
+        """Encode an image and search by a text; return the function that encodes texts, if the catalog has an encoder.
 
-        None if the catalog has only vectors, and no encoder is known.
-
-        Raises:
-            RetrievalError: The encoder cannot be loaded, or one of its towers is not the catalog's.
+        RetrievalError if the encoder cannot be loaded, or one of its towers is not the catalog's.
         """
         if self._catalog.info()["encoder"] is None and self._catalog.dimension is not None:
             return None

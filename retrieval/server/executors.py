@@ -25,10 +25,9 @@ class BoundedExecutor:
         self.pending = 0
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function` returns, called on a thread; cancelling the caller does not stop the call.
+        """Return what `function` returns, called on a thread that the caller's cancellation does not stop.
 
-        Raises:
-            BusyError: The queue is full.
+        BusyError if the queue is full.
         """
         if self.pending >= self._queue:
             raise BusyError(self._calls)

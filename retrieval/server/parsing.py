@@ -1,13 +1,11 @@
 """Request bodies: JSON that later code can rely on, forms with an image, and images."""
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from retrieval.errors import ImageError
@@ -28,21 +26,13 @@ def get_media_type(request: Request) -> str:
 
 
 def require_media_type(request: Request, *media_types: str) -> None:
-    """Refuse a body of another media type: this also keeps out HTML forms of foreign pages, which cannot set these.
-
-    Raises:
-        ApiError: 415.
-    """
+    """Refuse other media types with ApiError 415; HTML forms of foreign pages cannot set these."""
     if get_media_type(request) not in media_types:
         raise ApiError(415, f"Send the body as {' or '.join(media_types)}, and name the type in Content-Type.")
 
 
 def parse_json(data: bytes) -> Any:
-    """Return a JSON value of bounded depth, with finite numbers, integers of 64 bits and no NUL characters.
-
-    Raises:
-        ApiError: 400, it is anything else.
-    """
+    """Return JSON of bounded depth, with finite numbers, 64-bit integers and no NUL characters; else ApiError 400."""
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -52,20 +42,12 @@ def parse_json(data: bytes) -> Any:
 
 
 def parse_model(model: type[Model], data: bytes) -> Model:
-    """Return JSON as a model.
-
-    Raises:
-        ApiError: 400, it is no JSON; 422, a field is missing, unknown or invalid.
-    """
+    """Return JSON as a model; ApiError 400 if it is no JSON, 422 if a field is missing, unknown or invalid."""
     return validate_model(model, parse_json(data))
 
 
 def validate_model(model: type[Model], value: Any) -> Model:
-    """Return a JSON value as a model.
-
-    Raises:
-        ApiError: 422, a field is missing, unknown or invalid.
-    """
+    """Return a JSON value as a model; ApiError 422 if a field is missing, unknown or invalid."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -73,45 +55,25 @@ def validate_model(model: type[Model], value: Any) -> Model:
 
 
 async def read_form(request: Request) -> dict[str, bytes]:
-    """Return the parts of a multipart/form-data body by name: at most one file, and few fields.
-
-    Raises:
-        ApiError: 400, it is malformed.
-    """
-    data = await request.body()
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield data
-
+    """Return the parts of a multipart/form-data body by name, at most one file and few fields; else ApiError 400."""
+    size = len(await request.body())  # the parser then reads it from memory
     try:
-        parser = MultiPartParser(
-            request.headers, stream(), max_files=1, max_fields=_MAX_FIELDS, max_part_size=len(data) + 1
-        )
-        form = await parser.parse()
-        parts = {name: await _read_part(part) for name, part in form.multi_items()}
-        await form.close()
+        async with request.form(max_files=1, max_fields=_MAX_FIELDS, max_part_size=size + 1) as form:
+            parts = form.multi_items()
+            return {name: part.encode() if isinstance(part, str) else await part.read() for name, part in parts}
     except Exception as error:  # noqa: BLE001 - the parser raises nearly every built-in error on malformed forms
-        reason = str(error).encode("utf-8", "backslashreplace").decode()[:100] or "it is malformed"
-        raise ApiError(400, f"The form cannot be read: {reason}.") from None
-    return parts
+        message = str(getattr(error, "detail", error)).encode("utf-8", "backslashreplace").decode()
+        raise ApiError(400, f"The form cannot be read: {message[:100] or 'it is malformed'}.") from None
 
 
 def check_images(images: Sequence[ImageBody | DataBody], max_pixels: int) -> None:
-    """Refuse bytes that are no image, or one of too many pixels, before any is decoded.
-
-    Raises:
-        ImageError: The message names the image by its position.
-    """
+    """Raise an ImageError for bytes that are no image, or one of too many pixels, before any image is decoded."""
     for position, image in enumerate(images):
         if image.data is not None:
             try:
                 check_image(image.data, max_pixels=max_pixels)
             except ImageError as error:
                 raise ImageError(f"image {position} {error}") from error
-
-
-async def _read_part(part: UploadFile | str) -> bytes:
-    return await part.read() if isinstance(part, UploadFile) else part.encode()
 
 
 def _check_value(value: Any, *, depth: int) -> None:

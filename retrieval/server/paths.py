@@ -21,11 +21,7 @@ def image_path(item_id: str, position: int) -> str:
 
 
 def parse_id(segment: str) -> str:
-    """Return the id that a path segment spells.
-
-    Raises:
-        ApiError: 404, the segment is no UTF-8 or no possible id.
-    """
+    """Return the id that a path segment spells; ApiError 404 if it is no UTF-8 or no possible id."""
     try:
         item_id = unquote_to_bytes(segment).decode()
     except UnicodeError:

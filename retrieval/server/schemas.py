@@ -5,6 +5,7 @@ import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING
+from http import HTTPStatus
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_type_hints
 
 from fastapi import FastAPI
@@ -185,12 +186,6 @@ class ChangeBody(StrictModel):
             raise ValueError("put needs an id")
         return self
 
-    @property
-    def id(self) -> str:
-        """The item's id."""
-        item = self.put or self.patch
-        return str(self.delete if item is None else item.id)
-
 
 class HitResponse(BaseModel):
     """An image, a caption or an item."""
@@ -255,15 +250,9 @@ class ErrorResponse(BaseModel):
 
 _SCHEMA_REF = "#/components/schemas/{model}"
 _DESCRIPTIONS = {
-    304: "The client's copy is current.",
-    400: "The body is malformed.",
     401: "The key is missing or unknown.",
     403: "The key lacks write scope, or the service is read-only.",
-    404: "Not found.",
     409: "Another process writes, if there is a Retry-After; else the catalog lacks its encoder.",
-    413: "The body is too large.",
-    415: "The media type is not supported.",
-    422: "A field is invalid.",
     503: "Too many requests are waiting, or the service is not ready.",
     504: "The request took too long.",
     507: "The disk is full.",
@@ -273,17 +262,19 @@ _DESCRIPTIONS = {
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses for these statuses."""
     bodies = {status: {} if status == 304 else {"model": ErrorResponse} for status in statuses}  # noqa: PLR2004
-    return {status: {"description": _DESCRIPTIONS[status], **body} for status, body in bodies.items()}
+    return {
+        status: {"description": _DESCRIPTIONS.get(status, HTTPStatus(status).phrase), **bodies[status]}
+        for status in statuses
+    }
 
 
 def request_body(content: Mapping[str, type[BaseModel] | dict[str, Any]]) -> dict[str, Any]:
     """Return the OpenAPI description of a body that the route parses itself, by media type."""
     schemas = {
-        media_type: schema if isinstance(schema, dict) else {"$ref": _SCHEMA_REF.format(model=schema.__name__)}
-        for media_type, schema in content.items()
+        media_type: {"schema": one if isinstance(one, dict) else {"$ref": _SCHEMA_REF.format(model=one.__name__)}}
+        for media_type, one in content.items()
     }
-    bodies = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
-    return {"requestBody": {"required": True, "content": bodies}}
+    return {"requestBody": {"required": True, "content": schemas}}
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

@@ -92,20 +92,12 @@ class Service:
         return parse(data) if len(data) < _LARGE_BODY else await self.read_executor.run(parse, data)
 
     def require_writable(self) -> None:
-        """Refuse a change if the service is read-only.
-
-        Raises:
-            ApiError: 403.
-        """
+        """Raise ApiError 403 if the service is read-only."""
         if self.settings.read_only:
             raise ApiError(403, "This service is read-only: it accepts no changes.")
 
     async def apply(self, changes: Sequence[ItemChange]) -> list[ChangeResult]:
-        """Return the results of changes, once they are durable.
-
-        Raises:
-            ApiError: 403, the service is read-only; 503, too many changes wait.
-        """
+        """Return the results of changes, once they are durable; ApiError 403 if read-only, 503 if too many wait."""
         self.require_writable()
         return await self.write_executor.run(self.api.apply, changes)
 

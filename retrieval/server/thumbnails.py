@@ -13,22 +13,14 @@ _QUALITY = 80
 
 
 def read_original(source: ImageSource) -> tuple[bytes, str]:
-    """Return an image as it is stored, and its media type, which its bytes decide.
-
-    Raises:
-        ImageError: It cannot be read, or is no raster image, such as SVG or HTML.
-    """
+    """Return an image as it is stored, and its media type by its bytes; ImageError if it is SVG, HTML or unreadable."""
     data = source.read()
     subtype = detect_format(data[:1024]).lower()
     return data, f"image/{'x-portable-anymap' if subtype == 'ppm' else subtype}"
 
 
 def make_thumbnail(source: ImageSource, size: int) -> bytes:
-    """Return an image as WebP, upright, over white, with at most `size` pixels on its longer side.
-
-    Raises:
-        ImageError: It cannot be read.
-    """
+    """Return an image as WebP, upright, over white, at most `size` pixels long; ImageError if it cannot be read."""
     image = open_image(source, size=size)
     image.thumbnail((size, size))
     file = BytesIO()

@@ -38,7 +38,8 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
     """
     service: Service = app.state.service
     listener = _listen(service.settings.host.strip("[]"), service.settings.port)
-    server = _Server(_config(app, service.settings), stop)
+    server = _Server(_config(app, service.settings))
+    server.stop = stop
 
     def announce() -> None:
         if service.startup_error is None:
@@ -55,13 +56,11 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
 class _Server(uvicorn.Server):
     """Exits successfully after a signal."""
 
-    def __init__(self, config: uvicorn.Config, stop: threading.Event | None) -> None:
-        super().__init__(config)
-        self._stop = stop
+    stop: threading.Event | None = None
 
     async def on_tick(self, counter: int) -> bool:
         """Check ten times a second whether to stop."""
-        return await super().on_tick(counter) or (self._stop is not None and self._stop.is_set())
+        return await super().on_tick(counter) or (self.stop is not None and self.stop.is_set())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Stop, immediately at a second Ctrl-C; uvicorn would also raise the signal again in the end."""

@@ -141,18 +141,14 @@ class _BulkResponse(Response):
 
 
 async def batch_lines(chunks: AsyncIterator[bytes], service: Service) -> AsyncIterator[list[_Line]]:
-    """Split a stream into batches of lines; a batch does not wait long for more.
-
-    Raises:
-        ApiError: 413, the request has too many lines; those up to the limit come first.
-    """
+    """Yield batches of a stream's lines, which do not wait long for more; ApiError 413 after the last allowed line."""
     splitter, limit, batch = _LineSplitter(service.settings.max_body), service.settings.max_lines, list[_Line]()
     async for chunk in _with_pauses(chunks):
         lines = splitter.flush() if chunk is None else splitter.feed(chunk)
         allowed = [line for line in lines if line.number <= limit]
         for line in allowed:
             batch.append(line)
-            if _is_full(batch):
+            if len(batch) >= _BATCH_LINES or sum(len(one.data or b"") for one in batch) >= _BATCH_BYTES:
                 yield batch
                 batch = []
         is_over = len(allowed) < len(lines)
@@ -163,27 +159,24 @@ async def batch_lines(chunks: AsyncIterator[bytes], service: Service) -> AsyncIt
             raise ApiError(413, f"A request has at most {limit:,} lines. Send the rest in another.")
 
 
-def _is_full(batch: Sequence[_Line]) -> bool:
-    return len(batch) >= _BATCH_LINES or sum(len(line.data or b"") for line in batch) >= _BATCH_BYTES
-
-
 async def _with_pauses(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
     """Yield the chunks, b"" whenever none came for a while, and None at the end."""
-    coming = asyncio.ensure_future(anext(chunks, None))
+    coming: asyncio.Future[bytes | None] | None = None
     try:
         while True:
+            coming = coming or asyncio.ensure_future(anext(chunks, None))
             await asyncio.wait({coming}, timeout=_BATCH_SECONDS)
             if not coming.done():
                 yield b""
-            elif (chunk := coming.result()) is None:
-                break
-            else:
-                coming = asyncio.ensure_future(anext(chunks, None))
-                if chunk:
-                    yield chunk
-        yield None
+                continue
+            chunk, coming = coming.result(), None
+            if chunk != b"":
+                yield chunk
+            if chunk is None:
+                return
     finally:
-        coming.cancel()
+        if coming is not None:
+            coming.cancel()
 
 
 async def _apply_lines(service: Service, lines: Sequence[_Line]) -> list[dict[str, Any]]:
@@ -210,11 +203,14 @@ def _parse_line(line: _Line, service: Service) -> ItemChange | ApiError:
         return ApiError(413, f"The line is too long: the limit is {service.settings.max_body:,} bytes.")
     try:
         change = parse_model(ChangeBody, line.data)
-        item = change.put or change.patch
-        check_images(() if item is None else item.images, service.settings.max_pixels)
+        kind: Any = next(iter(change.model_fields_set))
+        body = getattr(change, kind)
+        if kind == "delete":
+            return ItemChange(kind, body, None)
+        check_images(body.images, service.settings.max_pixels)
     except (ApiError, RetrievalError) as error:
         return to_api_error(error)
-    return ItemChange("put" if change.put else "patch" if change.patch else "delete", change.id, item)
+    return ItemChange(kind, body.id, body)
 
 
 def _answer_line(line: _Line, parsed: ItemChange | ApiError, results: Iterator[ChangeResult]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from retrieval.errors import ImageError
+from retrieval.images.sources import ImageSource
 from retrieval.server.auth import READ_ACCESS
-from retrieval.server.catalog_api import VersionedImage
 from retrieval.server.errors import ApiError
 from retrieval.server.paths import ItemId
 from retrieval.server.schemas import error_responses
@@ -39,28 +39,28 @@ async def get_image(  # noqa: PLR0917 - FastAPI passes them by name
     """Return an image as it was stored, or, with `size`, as a WebP thumbnail."""
     if size is not None and size not in SIZES:
         raise ApiError(422, f"There is no size {size}. Ask for {', '.join(map(str, SIZES))}, or omit it.")
-    image = await service.read_executor.run(service.api.find_image, item_id, position)
-    tag = f'"{image.version}"' if size is None else f'"{image.version}-{size}"'
+    source, version = await service.read_executor.run(service.api.find_image, item_id, position)
+    tag = f'"{version}"' if size is None else f'"{version}-{size}"'
     # Opened in a browser, a response must be an image and nothing else, whatever its bytes could also be read as.
     headers = {"ETag": tag, "Cache-Control": f"private, max-age={_MAX_AGE}", "Content-Disposition": "inline"}
     if _is_current(request, tag):
         return Response(status_code=304, headers=headers)
     try:
         if size is None:
-            data, media_type = await service.read_executor.run(read_original, image.source)
+            data, media_type = await service.read_executor.run(read_original, source)
         else:
-            data, media_type = await _get_thumbnail(service, image, tag=tag, size=size), THUMBNAIL_TYPE
+            data, media_type = await _get_thumbnail(service, source, tag=tag, size=size), THUMBNAIL_TYPE
     except ImageError as error:
         reason = str(error).replace("there is no such file", "has no file any more")
         raise ApiError(404, f"The image {reason}.") from None
     return Response(data, media_type=media_type, headers=headers)
 
 
-async def _get_thumbnail(service: Service, image: VersionedImage, *, tag: str, size: int) -> bytes:
+async def _get_thumbnail(service: Service, source: ImageSource, *, tag: str, size: int) -> bytes:
     thumbnail = service.thumbnails.get(tag)
     service.metrics.thumbnails.labels("made" if thumbnail is None else "kept").inc()
     if thumbnail is None:
-        thumbnail = await service.read_executor.run(make_thumbnail, image.source, size)
+        thumbnail = await service.read_executor.run(make_thumbnail, source, size)
         if len(thumbnail) <= service.thumbnails.maxsize:
             service.thumbnails[tag] = thumbnail
     return thumbnail

@@ -914,7 +914,7 @@ def test_a_catalog_is_not_used_beyond_a_fork(tmp_path):
 
 
 def test_an_empty_folder_is_told_from_one_that_is_no_catalog(tmp_path):
-    with pytest.raises(CatalogError, match="is empty: build a catalog there first"):
+    with pytest.raises(CatalogError, match=r"is empty\. Build a catalog there first"):
         Catalog.open(tmp_path)
     (tmp_path / "other.txt").write_text("x")
     with pytest.raises(CatalogFormatError, match="is not a catalog"):

@@ -1,4 +1,4 @@
-"""Catalog: items, their vectors and their indexes; a folder on disk that is built, changed and searched."""
+"""Catalog: items, their vectors and indexes, in a folder on disk that is built, changed and searched."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -45,10 +45,10 @@ __all__ = [
 
 
 class Catalog:
-    """A catalog that is open: search it from any thread, while at most one process writes.
+    """An open catalog: any thread and process may search it, while one process at a time writes.
 
-    A search sees every change that was acknowledged before it began, also those of other processes, and nothing of one
-    that is not finished. `Catalog.open` makes one; close it, or use it in a `with` statement.
+    A search sees every change that was acknowledged before it began, by any process, and no part of an unfinished one.
+    `Catalog.open` returns one; close it, or use it in a `with` statement.
     """
 
     def __init__(self, database: Database, encoder: CatalogEncoder, *, device: str) -> None:
@@ -76,11 +76,11 @@ class Catalog:
 
         Args:
             path: The folder.
-            encoder: What the catalog is, or shall be, built with; or a function that loads it when it is needed. None
-                loads the recorded encoder at the first text or picture that needs one, in a new catalog the starter.
-            device: "auto", "cpu" or "cuda", of that encoder and of the indexes.
-            read_only: Write nothing at all, not even a missing index.
-            create: Make the catalog where there is none; an `encoder` says so too.
+            encoder: The encoder that the catalog is built with, or a function that loads it when it is first needed.
+                None loads the recorded encoder when it is first needed, in a new catalog the starter.
+            device: "auto", "cpu" or "cuda", for the encoder and the indexes.
+            read_only: Write nothing, not even a missing index.
+            create: Create a missing catalog; an `encoder` implies it.
 
         Raises:
             CatalogError: there is no catalog, or it was built with another encoder.
@@ -110,63 +110,62 @@ class Catalog:
         index: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SyncReport:
-        """Make the catalog hold what `pairs` hold: add what is new, change what changed, drop what is gone.
+        """Synchronize the catalog with `pairs`: add new items, update changed ones, drop those that are missing.
 
-        Only items that came from the same PAIRS source are dropped. An item of another source that has the same id, and
-        a picture in common, goes over to this one, as all do whose source is gone; with other pictures it stays as it
-        is, and the new one is named in `skipped`. Batches are committed as they come: after a crash
-        or Ctrl-C the next build goes on where this one was. Files are taken to be unchanged while their path, size and
-        time of modification are.
+        Only items of the same PAIRS source are dropped. An item of another source with the same id is taken over where
+        the two share a picture, or the other source no longer exists; otherwise it stays, and the new one is named in
+        `skipped`. Batches are committed one by one: after a crash or Ctrl-C the next build continues from the last.
+        Files with the same path, size and modification time count as unchanged.
 
         Args:
-            pairs: What `read_pairs` returned.
-            prune: Let more than half of this source's items be dropped, and any while rows of it cannot be read.
-            restore: Take back items that were deleted by id.
+            pairs: From `read_pairs`.
+            prune: Allow dropping more than half of the source's items, and any while rows of it cannot be read.
+            restore: Add items again that were deleted by id.
             strict: Stop at the first picture that cannot be read.
-            index: Kind of index from now on; None leaves it as it is, which in a new catalog is "auto".
-            progress: Called with (items done, items in all).
+            index: Kind of index from now on; None keeps it, in a new catalog "auto".
+            progress: Called with (items done, items in total).
 
         Raises:
             CatalogError: too much would be dropped, the disk is full, or `strict` met a bad picture.
             CatalogLockedError: another process is writing.
         """
         if index is not None and index not in {"auto", *KINDS}:
-            raise CatalogError(f"There is no index kind {index!r}; take one of auto, {', '.join(KINDS)}.")
+            raise CatalogError(f"There is no index kind {index!r}. Use one of auto, {', '.join(KINDS)}.")
         options = BuildOptions(prune=prune, restore=restore, strict=strict, index=index)
         return self._writer.build(pairs, options=options, progress=progress)
 
     def upsert(self, items: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
-        """Add or replace whole items by id, all of them in one commit.
+        """Add or replace whole items by id, in one commit.
 
-        An item is a mapping of `id`, `images` (paths, relative ones under the recorded root, else under the current
-        folder; or bytes, which the catalog keeps), `captions`, `attributes`; and, where vectors are there already, of
-        `image_vectors` and `caption_vectors`, one row each. An item with a picture that cannot be read is refused and
-        named in `skipped`; the others go in. The same items again change nothing.
+        An item is a mapping of `id`, `images` (paths, relative to the recorded root or else to the current folder; or
+        bytes, which the catalog stores), `captions`, `attributes`, and for imported vectors `image_vectors` and
+        `caption_vectors`, one row each. An item with a picture that cannot be read is named in `skipped`, and the
+        others are written. The same items again change nothing.
 
         Raises:
-            CatalogError: an item is not of that form (then nothing is written), or the disk is full.
+            CatalogError: an item has another form (then nothing is written), or the disk is full.
             CatalogLockedError: another process is writing.
         """
         return self._writer.upsert(items)
 
     def patch(self, changes: Iterable[Mapping[str, Any]]) -> SyncReport:
-        """Change parts of items by id, all of them in one commit.
+        """Change parts of items by id, in one commit.
 
         A change is a mapping of `id` and any of `images`, `captions` (new lists) and `attributes`, which are merged
-        with those that there are (RFC 7396: None removes a key). What is not named stays, and is not embedded again. A
-        change of an unknown item, or with a picture that cannot be read, is named in `skipped`; the others are made.
+        into the present ones (RFC 7396: None removes a key). Other parts stay, and are not embedded again. A change of
+        an unknown item, or with a picture that cannot be read, is named in `skipped`, and the others are made.
 
         Raises:
-            CatalogError: a change is not of that form, or two are of one item (then nothing is written), or the disk is
+            CatalogError: a change has another form or two are of one item (then nothing is written), or the disk is
                 full.
             CatalogLockedError: another process is writing.
         """
         return self._writer.patch(changes)
 
     def learn_caption_weight(self, right: Mapping[str, Collection[str]]) -> float:
-        """Learn, record and return how much captions count beside pictures where items are ranked as wholes.
+        """Learn, record and return the weight of captions beside pictures for the target "items".
 
-        Of 0, 0.1 ... 1 the weight that ranks the right items best: by the mean of 1 / the rank of the first of them.
+        It is the one of 0, 0.1 ... 1 with the greatest mean reciprocal rank of the first right item.
 
         Args:
             right: Ids of the right items of each text, such as those that customers bought after typing it.
@@ -180,27 +179,26 @@ class Catalog:
         return weight
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete items by id, until a `build(restore=True)` or an upsert brings them back; return how many there were.
+        """Delete items by id until `build(restore=True)` or an upsert adds them again; return the number deleted.
 
         Raises:
             CatalogLockedError: another process is writing.
         """
         if isinstance(ids, str):
-            raise CatalogError(f"delete takes a list of ids, not the text {ids!r}: write [{ids!r}]")
+            raise CatalogError(f"delete takes a list of ids, not the text {ids!r}. Write [{ids!r}].")
         return self._writer.delete(list(ids))
 
     def adopt(self, encoder: Encoder, *, progress: Callable[[int, int], None] | None = None) -> Adoption:
-        """Switch over to an encoder that sees pictures as the catalog's does, and return what was kept and what not.
+        """Switch to an encoder with the same image tower, in one commit, and return what was kept and what was changed.
 
-        For a text tower that was trained against frozen pictures: no picture is embedded again, the captions are. All
-        of it is one commit.
+        For a text tower that was trained with a frozen image tower: the captions are embedded again, no picture is.
 
         Args:
-            encoder: What `load_encoder` returned for the run.
-            progress: Called with (captions done, captions in all).
+            encoder: From `load_encoder` of the run.
+            progress: Called with (captions done, captions in total).
 
         Raises:
-            CatalogError: its image tower or its dimension is another one; the message names both encoders.
+            CatalogError: its image tower or its dimension differs; the message names both encoders.
             CatalogLockedError: another process is writing.
         """
         return self._writer.adopt(encoder, progress=progress)
@@ -345,6 +343,6 @@ class Catalog:
 def _no_catalog(folder: Path) -> CatalogError:
     if folder.exists():
         if is_new(folder):
-            return CatalogError(f"{folder} is empty: build a catalog there first.")
-        return CatalogFormatError(f"{folder} is not a catalog: name the folder that `build` wrote.")
-    return CatalogError(f"There is no catalog at {folder}: build one there, with an encoder.")
+            return CatalogError(f"{folder} is empty. Build a catalog there first.")
+        return CatalogFormatError(f"{folder} is not a catalog. Name the folder that `build` wrote.")
+    return CatalogError(f"There is no catalog at {folder}. Build one there, with an encoder.")

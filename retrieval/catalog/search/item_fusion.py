@@ -37,7 +37,7 @@ def fuse_sides(
 
 
 def _score_side(side: Side, query: Rows, items: Ids, *, fusion: Fusion) -> tuple[NDArray[np.float64], Ids]:
-    """The score of each of the sorted items on one side, NaN without an entry, and the position of its best entry."""
+    """Return the score of each of the sorted items on a side, NaN without an entry, and its best entry's position."""
     owners, positions, rows = side.vectors_of_items(items)
     cosines = rows.astype(np.float64) @ query[0].astype(np.float64)
     order = np.lexsort((positions, -cosines, owners))

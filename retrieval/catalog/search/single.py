@@ -130,7 +130,7 @@ class Search:
         return self._request.query is not None and self._mode != "words"
 
     def _find_excluded(self) -> int | None:
-        """The number of the item to search with, which is no hit itself."""
+        """Return the number of the item to search with, which is not among its own hits."""
         like = None if self._request.query is None else self._request.query.like
         if like is None:
             return None
@@ -170,14 +170,14 @@ class Search:
         return ranking
 
     def _browse(self) -> Ranking:
-        """Every item, or text, that passes the filter, where nothing is searched for."""
+        """Return every item, or text, that passes the filter."""
         if self._target == "captions":
             return self._side.all_captions(self._passing)
         items = np.flatnonzero(self._passing)
         return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
     def _search_words(self, depth: int) -> tuple[list[int], list[WordHit]]:
-        """The items that the text names, and those that have its words."""
+        """Return the items whose identifier is in the text, and those that have its words."""
         connection, text = self._records.connection, self._request.text or ""
         allowed = self._allowed if self._exclude is None else self._passing
         named = self._words.find_identified(connection, text, allowed=allowed)
@@ -199,7 +199,7 @@ class Search:
         return items.take(slice(depth)) if self._request.floor is None else items
 
     def _search_side(self, name: SideName, depth: int) -> Ranking:
-        """The first `depth` of a side; all above the floor, if any: what is below it on both sides is so when fused."""
+        """Return the best `depth` of a side, with a floor all above it: what is below it on both sides is so fused."""
         scope, floor = SearchScope(self._allowed, self._exclude, self.effort), self._request.floor
         side = self._sides[name]
         is_batched = name in self.batched and depth == self.depth
@@ -251,11 +251,11 @@ class Search:
 
     @property
     def _counts_found(self) -> bool:
-        """Whether totals, facets and groups are about what was found, not about all that passes the filter."""
+        """Whether totals, facets and groups count what was found, instead of all that passes the filter."""
         return self._mode == "words" or self._request.floor is not None
 
     def _counted(self, found: Ranking) -> Mask:
-        """The items, by number, that totals, facets and groups are about."""
+        """Return which items, by number, are counted in facets and groups."""
         if not self._counts_found:
             return self._side.items_with_entries(self._passing)
         mask = np.zeros(len(self._passing), np.bool_)
@@ -263,15 +263,17 @@ class Search:
         return mask
 
     def _found_items(self, found: Ranking) -> Ids:
-        """The items that were found, with those that have the words but come after the ones that were ranked."""
-        if not self._has_more_by_words:
-            return found.item
-        having = self._words.find_matching(self._records.connection, self._request.text or "")
-        return np.union1d(having[self._passing[having]], found.item)
+        """Return the items that were found, with those that have the words but were not ranked."""
+        return np.union1d(self._items_with_words, found.item) if self._has_more_by_words else found.item
+
+    @cached_property
+    def _items_with_words(self) -> Ids:
+        items = self._words.find_matching(self._records.connection, self._request.text or "")
+        return items[self._passing[items]]
 
     @cached_property
     def _passing(self) -> Mask:
-        """The items, by number, that pass the filter and are not excluded."""
+        """Which items, by number, pass the filter and are not excluded."""
         if self._allowed is None:
             with self._columns.snapshot(self._records.connection) as columns:
                 mask = columns.live.copy()

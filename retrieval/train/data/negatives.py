@@ -76,14 +76,8 @@ def place_hard_negatives(
 ) -> tuple[Ids, Ids]:
     """Reorder an epoch so that about a `fraction` of each batch is hard for the rest of it.
 
-    Each image is still shown once. Toward the end of an epoch fewer hard ones are left.
-
-    Args:
-        order: (n,), images in the order of the epoch.
-        captions: (n,), by image: which caption is drawn.
-        negatives: The hard negatives of each image.
-        sizes: Sizes of the batches, n in all.
-        fraction: In [0, 1).
+    `order` (n,) are the images of the epoch, `captions` (n,) which caption of each image is drawn, and `sizes` those of
+    the batches. Each image is still shown once. Toward the end of an epoch fewer hard ones are left.
 
     Returns:
         The new order and the new captions.

@@ -60,33 +60,29 @@ def create_model(config: TrainConfig) -> Checkpoint:
 
 
 def _read_model_config(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a name and an object of `model_cfg` and `preprocess_cfg`, as in open_clip's config files."""
+    """Return a name and an object of `model_cfg`, which may be given by itself, and perhaps `preprocess_cfg`."""
+    name = model if isinstance(model, str) else "of this config"
     if isinstance(model, Mapping):
-        return "of this config", _wrap_config("of this config", dict(model))
-    if model in BUILT_IN:
-        text = (files("retrieval") / f"{model}.json").read_text(encoding="utf-8")
-        return model, _wrap_config(model, json.loads(text))
-    if model.endswith(".json"):
+        config = dict(model)
+    elif model in BUILT_IN:
+        config = json.loads((files("retrieval") / f"{model}.json").read_text(encoding="utf-8"))
+    elif model.endswith(".json"):
         try:
-            return model, _wrap_config(model, dict(json.loads(Path(model).read_text(encoding="utf-8"))))
+            config = dict(json.loads(Path(model).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(f"{model} cannot be read as an open_clip config: {error}.") from error
-    known = open_clip.get_model_config(model)
-    if known is None:
-        raise TrainingError(
-            f"There is no model {model!r}. Name {SMALL!r}, a folder with a model, a .json file with an open_clip "
-            "config, an open_clip name/tag, hf-hub:org/model, or an architecture of open_clip.list_models()."
-        )
-    return model, {"model_cfg": known}
-
-
-def _wrap_config(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with its outer object, which may be missing."""
+    else:
+        config = open_clip.get_model_config(model)
+        if config is None:
+            raise TrainingError(
+                f"There is no model {model!r}. Name {SMALL!r}, a folder with a model, a .json file with an open_clip "
+                "config, an open_clip name/tag, hf-hub:org/model, or an architecture of open_clip.list_models()."
+            )
     config = config if "model_cfg" in config else {"model_cfg": config}
     missing = [key for key in _CONFIG_KEYS if key not in config["model_cfg"]]
     if missing:
         raise TrainingError(f"The config {name} is not an open_clip model config: it lacks {', '.join(missing)}.")
-    return config
+    return name, config
 
 
 def _create_random(name: str, model_config: Mapping[str, Any], *, seed: int) -> Checkpoint:
@@ -107,13 +103,10 @@ def _create_random(name: str, model_config: Mapping[str, Any], *, seed: int) -> 
 
 
 def load_tower_weights(model: Any, side: Side, path: Path) -> None:
-    """Load pretrained weights into one tower of `model`: all of it but its head.
+    """Load pretrained weights into one tower of an open_clip model: all of it but its head.
 
-    Args:
-        model: CLIP or CustomTextCLIP of open_clip.
-        side: Which tower.
-        path: A safetensors file, with the names of timm's model, of transformers' model, or of open_clip's tower; or a
-            folder that holds such a file beside its config.
+    `path` is a safetensors file, with the names of timm's model, of transformers' model, or of open_clip's tower; or a
+    folder that holds such a file beside its config.
 
     Raises:
         TrainingError: the file cannot be read, or is of another model.
@@ -162,14 +155,10 @@ def add_logit_bias(checkpoint: Checkpoint, *, from_random: bool) -> Checkpoint:
 
 
 def fit_logit_bias(rows: Sequence[Tensor], scale: Tensor) -> float:
-    """Return the bias at which the logits of a batch predict as many matches as there are pairs.
+    """Return the bias at which the logits of a batch's `rows` of images and of texts predict as many matches as pairs.
 
     There the sigmoid loss is smallest for the towers and the temperature as they are. A model pretrained with another
     loss would otherwise spend its first hundreds of steps on pushing everything apart, or together.
-
-    Args:
-        rows: Unit rows of images and of texts, both (b, d).
-        scale: The inverse temperature.
     """
     images, texts = (side[:_BIAS_PAIRS].detach() for side in rows)
     logits = (scale * images @ texts.T).double()

@@ -97,13 +97,7 @@ class Towers:
 
     @torch.no_grad()
     def precompute(self, side: Side, inputs: Iterable[NDArray[Any]], *, progress: Progress | None = None) -> None:
-        """Compute the frozen tower's features of these pixels or tokens, one by one.
-
-        Args:
-            side: Which tower.
-            inputs: (height, width, 3) bytes or (context length,) tokens each.
-            progress: Called with the number done after each batch.
-        """
+        """Compute the frozen tower's features of images (height, width, 3) or tokens (context length,), one by one."""
         without_head: AbstractContextManager[Encode | None] = nullcontext()
         if not is_frozen(self.model, side):
             without_head = _detach_head(get_tower(self.model, side))

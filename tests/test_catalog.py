@@ -600,7 +600,8 @@ def test_a_deleted_or_damaged_index_file_is_made_again_and_hits_are_the_same(
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         assert ids(reader.search(vector=query, k=10)) == [name for name, _ in best_images(many, query, 10)]
         assert reader.served.images.kind == "exact"
-        assert not reader._sides["images"].index_is_behind
+        images = reader._sides["images"]
+        assert not images.updater.is_behind(images.index, images._state)
     with Catalog.open(tmp_path / "c") as catalog:
         assert catalog.search(vector=query, k=10, effort=1.0) == before
         assert catalog.served.images.kind == "hnsw"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.exact import exact_search
+from index.vector_index import VectorIndex
 from index.vectors import Ids, Neighbors, Rows
 from retrieval.catalog.side import Side, Sides
 from retrieval.hashing import content_hash
@@ -23,18 +23,22 @@ class ServedSide:
     def kind(self) -> str:
         """Kind of the index that serves."""
         with self.side.reading(self.database):
-            return "exact" if self.side.index is None else str(self.side.index.spec.kind)
+            return str(self._index.spec.kind)
 
     def search(self, queries: Rows, k: int) -> Neighbors:
         """The k best slots of each query, at the index's usual effort."""
         with self.side.reading(self.database):
-            index = self.side.index
-            return exact_search(queries, self.side.rows, k) if index is None else index.search(queries, k)
+            return self._index.search(queries, k)
 
     def exact(self, queries: Rows, k: int) -> Neighbors:
         """The k best live slots of each query, truly the best."""
         with self.side.reading(self.database):
-            return exact_search(queries, self.side.rows, k, allowed=self.side.live_slots())
+            return self._index.search_exactly(queries, k)
+
+    @property
+    def _index(self) -> VectorIndex:
+        assert self.side.index is not None  # noqa: S101 - the side has vectors
+        return self.side.index
 
     def slots_of(self, contents: Sequence[str]) -> Ids:
         """Slot of each picture's content hash, or of each caption's text; -1 for what the catalog does not have."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -51,7 +51,7 @@ class Side:
 
     @contextmanager
     def reading(self, database: Database) -> Iterator[Records]:
-        """Give records of one moment, this side being as of the same moment while the block runs.
+        """Read records of one moment, with this side as of that moment while the block runs.
 
         Raises:
             CatalogError: the file of vectors is missing.
@@ -62,40 +62,30 @@ class Side:
 
     def update_index(self, database: Database) -> None:
         """Start to update the index in another thread where it is behind."""
-        if self.index_is_behind:
+        if self.updater.is_behind(self.index, self._state):
             self.updater.update_in_background(database)
 
     @contextmanager
     def holding(self, records: Records, state: CatalogState) -> Iterator[bool]:
-        """Keep this side as of the records while the block runs; give False where newer records have to be read."""
+        """Keep this side as of the records while the block runs; yield False where newer records have to be read."""
         with self.lock.read():
             if self.fits(state):
                 yield True
                 return
-        with self.lock.write():
-            is_refreshed = self.fits(state) or (not self._is_newer_than(state) and self._try_refresh(records))
+        with self.lock.write(), suppress(FileNotFoundError):  # compacted away: newer records name another file
+            generation = 0 if self._state is None else self._state.generation
+            is_newer = self._revision > state.revision or generation > state.sides[self.target].generation
+            if not is_newer and not self.fits(state):
+                self.refresh(records)
         with self.lock.read():
-            yield is_refreshed and self.fits(state)
+            yield self.fits(state)
 
     def fits(self, state: CatalogState) -> bool:
-        """Whether nothing has changed since the last refresh."""
-        if self._state is None or state.revision != self._revision:
-            return False
-        return self._state.same_slots(state.sides[self.target])
-
-    def _is_newer_than(self, state: CatalogState) -> bool:
-        generation = 0 if self._state is None else self._state.generation
-        return self._revision > state.revision or generation > state.sides[self.target].generation
-
-    def _try_refresh(self, records: Records) -> bool:
-        try:
-            self.refresh(records)
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether this side is as of the state."""
+        return state.revision == self._revision and state.sides[self.target].same_slots(self._state)
 
     def refresh(self, records: Records) -> None:
-        """Take over what has changed, or read everything the first time and after a compaction.
+        """Read what has changed, or everything the first time and after a compaction.
 
         Raises:
             FileNotFoundError: the vectors were compacted away after `records` began to read; read again.
@@ -105,20 +95,24 @@ class Side:
         path = vector_path(self._folder, self.target, state.generation)
         rows = map_rows(path, count=state.rows, dimension=catalog.space.dimension or 1)
         is_known = self._revision >= 0 and state.same_slots(self._state)
-        before, self._revision = self._revision, -1  # an error on the way leaves a side that reads everything again
-        with _report_damage(path):
-            if is_known:
-                changed = Entries.from_unsorted(*records.slots.entries(self.target, since=before))
-                self._entries = self._entries.replace_items(records.slots.changed_items(before), changed)
-            else:
-                self.index = None
-                self._entries = Entries.from_unsorted(*records.slots.entries(self.target))
-            self.rows = rows
+        before, self._revision = self._revision, -1  # after an error, everything is read again
+        if is_known:
+            changed = Entries.from_unsorted(*records.slots.entries(self.target, since=before))
+            self._entries = self._entries.replace_items(records.slots.changed_items(before), changed)
+        else:
+            self.index = None
+            self._entries = Entries.from_unsorted(*records.slots.entries(self.target))
+        self.rows = rows
+        try:
             if self.index is None and len(rows):
                 dead = self._entries.dead_slots(len(rows))
                 self.index = self.updater.open(rows, dead, None if is_known else state)
             if self.index is not None:
                 self._catch_up(self.index)
+        except VectorError as error:
+            raise CatalogError(
+                f"{path} is damaged ({error}). Put the file back from a copy, or delete the catalog and build it again."
+            ) from error
         self._state, self._revision = state, revision
 
     # --- search
@@ -195,20 +189,11 @@ class Side:
         return Ranking(item[first], self._entries.position[places[first]], scores)
 
     def _catch_up(self, index: VectorIndex) -> None:
-        """Tell an index of the slots that were added or died since; a dead slot is never used again."""
+        """Update an index by the slots that were added or died since."""
         gone = np.setdiff1d(self._entries.dead_slots(len(self.rows)), index.dead, assume_unique=True)
         index.update(self.rows, dead=gone)
 
-    def live_slots(self) -> Ids:
-        """Return the slots that an image or a caption has, sorted."""
-        return self._entries.live_slots()
-
     # --- the index
-
-    @property
-    def index_is_behind(self) -> bool:
-        """Whether searches are exact, or read many rows beside the structure, until the index is updated."""
-        return self.updater.is_behind(self.index, self._state)
 
     def indexed_rows(self, database: Database) -> IndexedRows:
         """Return the rows and the index as of now, for the updater."""
@@ -232,7 +217,7 @@ Sides: TypeAlias = Mapping[SideName, Side]
 def read_sides(
     database: Database, sides: Collection[Side], needed: Callable[[Records], Collection[SideName]] | None = None
 ) -> Iterator[Records]:
-    """Give records of one moment, with the sides as of that moment while the block runs.
+    """Read records of one moment, with the sides as of that moment while the block runs.
 
     Args:
         database: The catalog's.
@@ -266,25 +251,11 @@ def read_sides(
                         side.refresh(records)
                 except FileNotFoundError as error:  # compacted away, unless the next records name it too
                     if error.filename == missing:
-                        raise _missing_vectors(database.folder, error) from error
+                        raise CatalogError(
+                            f"The vectors {missing} are missing. Put the file back from a copy, or delete the catalog "
+                            f"and build it again."
+                        ) from error
                     missing = error.filename
                 else:
                     yield records
                     return
-
-
-def _missing_vectors(folder: Path, error: FileNotFoundError) -> CatalogError:
-    return CatalogError(
-        f"{folder}: the vectors {error.filename} are missing. Put the file back from a copy, "
-        f"or delete the catalog and build it again."
-    )
-
-
-@contextmanager
-def _report_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except VectorError as error:
-        raise CatalogError(
-            f"{path} is damaged ({error}). Put the file back from a copy, or delete the catalog and build it again."
-        ) from error

@@ -29,14 +29,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How far a build may go.
-
-    Attributes:
-        prune: More than half of the source's items may be dropped, and any while rows of it cannot be read.
-        restore: Ids that were deleted come back.
-        strict: The first picture or row that cannot be read is an error.
-        index: Kind of index from now on, or "auto"; None leaves it as it is.
-    """
+    """The options of `Catalog.build`."""
 
     prune: bool = False
     restore: bool = False

@@ -63,7 +63,7 @@ class CatalogWriter:
         with self.locked(patience=BUILD_PATIENCE):
             try:
                 report = Build(
-                    self._database, self._encoder, pairs, options=options, progress=progress or _ignore_progress
+                    self._database, self._encoder, pairs, options=options, progress=progress or (lambda *_: None)
                 ).run()
             except CatalogError:
                 self._try_maintain()  # after the batches that were committed before
@@ -109,7 +109,7 @@ class CatalogWriter:
         with self.locked():
             with self._database.reading() as records:
                 state = self._encoder.read_state(records)
-            adoption = swap_text_tower(self._database, state, encoder, progress=progress or _ignore_progress)
+            adoption = swap_text_tower(self._database, state, encoder, progress=progress or (lambda *_: None))
             self._encoder.replace(encoder, describe_encoder(encoder, self._database.folder))
             self._maintain()
         return adoption
@@ -186,10 +186,6 @@ class CatalogWriter:
     def _maintain(self) -> None:
         self._touched = 0
         maintain(self._database, self._sides, device=self._device)
-
-
-def _ignore_progress(_done: int, _total: int) -> None:
-    pass
 
 
 def _check_items(items: Iterable[Mapping[str, Any] | Item], root: Path, dimension: int | None) -> list[Item]:

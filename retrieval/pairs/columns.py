@@ -30,8 +30,6 @@ class Record:
     Attributes:
         place: Its place in the file: "line 7".
         images: Names of its images; in a table with packed images the places of their bytes.
-        id: Its id, or None.
-        captions: Its texts, in order, without duplicates.
         attributes: The other columns by name.
     """
 

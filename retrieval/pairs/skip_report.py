@@ -21,16 +21,18 @@ def write_skip_report(path: Path, skipped: Iterable[Skipped], *, ids: Mapping[st
     Raises:
         OSError: The file cannot be written.
     """
-    lines = [_to_line(entry, ids or {}) for entry in skipped]
+    lines = [
+        (
+            entry.row,
+            entry.id or (ids or {}).get(entry.name, ""),
+            "" if entry.row and entry.name.startswith(entry.row) else entry.name,
+            entry.reason.removesuffix(f" ({entry.row})"),
+        )
+        for entry in skipped
+    ]
 
     def write(aside: Path) -> None:
         with aside.open("w", encoding="utf-8-sig", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *lines])
 
     write_atomically(path, write)
-
-
-def _to_line(entry: Skipped, ids: Mapping[str, str]) -> tuple[str, str, str, str]:
-    is_row = bool(entry.row) and entry.name.startswith(entry.row)
-    reason = entry.reason.removesuffix(f" ({entry.row})")
-    return entry.row, entry.id or ids.get(entry.name, ""), "" if is_row else entry.name, reason

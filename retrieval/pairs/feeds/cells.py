@@ -18,14 +18,16 @@ _CURRENCIES = {"€": "EUR", "£": "GBP", "$": None, "¥": None}  # several coun
 _BOOLEANS = {"yes": True, "true": True, "y": True, "1": True, "no": False, "false": False, "n": False, "0": False}
 
 # Possessive, and ended by "<": a page of unclosed tags takes no longer than any other.
-_TAG = re.compile(r"<(?P<close>/?)(?P<name>[a-zA-Z][a-zA-Z0-9]*+|!)[^<>]*+>")
+_TAG = re.compile(
+    r"<(script|style)(?![a-z0-9])[^<>]*+>.*?(?:</\1(?![a-z0-9])[^<>]*+>|\Z)|</?(?P<name>[a-z][a-z0-9]*+|!)[^<>]*+>",
+    re.IGNORECASE | re.DOTALL | re.ASCII,
+)
 _INLINE = frozenset(
     [
         *("a", "abbr", "b", "bdi", "bdo", "big", "em", "font", "i", "mark"),
         *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
     ]
 )
-_INVISIBLE = {"script", "style"}
 _STILL_HTML = re.compile(r"<(/(p|div|li|ul|ol|span|strong|b|em|h\d|td)|br\s*/?)>", re.IGNORECASE)
 
 
@@ -109,15 +111,5 @@ def strip_html(text: str) -> str:
 
 
 def _remove_tags(text: str) -> str:
-    """Return the text between tags; a block's tag becomes a space, an inline one nothing."""
-    parts: list[str] = []
-    invisible, end = "", 0
-    for tag in _TAG.finditer(text):
-        name = tag["name"].lower()
-        if not invisible:
-            parts += (text[end : tag.start()], "" if name in _INLINE else " ")
-            invisible = name if name in _INVISIBLE and not tag["close"] else ""
-        elif tag["close"] and name == invisible:
-            invisible = ""
-        end = tag.end()
-    return "".join((*parts, "" if invisible else text[end:]))
+    """Replace a block's tag by a space, an inline one by nothing, and a script or style as a whole by a space."""
+    return _TAG.sub(lambda tag: "" if (tag["name"] or "").lower() in _INLINE else " ", text)

@@ -159,7 +159,12 @@ def _attributes(product: _Product, other: Row, table: Table) -> Row:
         "barcodes": [code.lstrip("'") for code in product.all("variant_barcode")],
         "in_stock": any(stocked) if stocked else None,
     }
-    options = {f"option_{name}" if name in own else name: values for name, values in _options(product)}
+    options = {}
+    for number in _OPTIONS:
+        name, values = product.first(f"option{number}_name"), product.all(f"option{number}_value")
+        if name and values and values != ["Default Title"]:  # which a product without options has
+            key = column_key(name)
+            options[f"option_{key}" if key in own else key] = values
     return other | options | own
 
 
@@ -172,14 +177,6 @@ def _amounts(product: _Product, key: str, table: Table) -> list[float]:
         elif text:
             table.skip(place, f"has {key} {text[:40]!r}, which is not a price; it is left out", id=product.handle)
     return amounts
-
-
-def _options(product: _Product) -> Iterator[tuple[str, list[str]]]:
-    """Yield each option's name, such as color or size, and its values; without options a product has one, Title."""
-    for number in _OPTIONS:
-        name, values = product.first(f"option{number}_name"), product.all(f"option{number}_value")
-        if name and values and values != ["Default Title"]:
-            yield column_key(name), values
 
 
 def _is_available(row: Row) -> bool | None:

@@ -51,8 +51,6 @@ class Column:
             TEXT: _KindValues(np.int32, absent=-1),
         }
 
-    # --- filters
-
     def is_in(self, *, booleans: Collection[bool], numbers: Collection[float], texts: Collection[str]) -> Mask:
         """Return True at the items with any of these values."""
         tests: dict[int, Test] = {}
@@ -95,8 +93,6 @@ class Column:
             self._kinds[kind].set_matches(test, mask)
         return mask
 
-    # --- facets, sorting and boosts
-
     def value_counts(self, mask: Mask) -> list[tuple[int, Scalar, int, int]]:
         """Return kind, value, the number of items in the mask that have it, and one of these items."""
         decode: dict[int, Callable[[float], Scalar]] = {
@@ -129,8 +125,6 @@ class Column:
         numbers = self._kinds[NUMBER].extreme(items, greatest=True)
         flags = self._kinds[BOOLEAN].extreme(items, greatest=True).astype(np.float64)
         return np.where(np.isnan(numbers), np.where(flags < 0, np.nan, flags), numbers)
-
-    # --- changes
 
     def replace(self, kind: int, changed: Mask, *, items: Items, values: NDArray[Any]) -> None:
         """Replace all values (of texts: codes) of one kind that the changed items have; `changed` is by item number."""

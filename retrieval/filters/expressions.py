@@ -42,8 +42,11 @@ def parse_expression(text: str) -> dict[str, Any]:
     operator = _OPERATOR.match(rest)
     if not operator or match["absent"]:
         raise _unreadable(text)
-    values = _split_values(rest[operator.end() :])
-    if _has_second_expression(rest[operator.end() :]) and (operator[0] in _COMPARISONS or not values):
+    operand = rest[operator.end() :]
+    values = _split_values(operand)
+    second = None if operand.lstrip().startswith(('"', "'")) else _AND.search(operand)  # 60 and color=gray
+    is_several = second is not None and any(sign in operand[second.end() :] for sign in "=<>!~")
+    if is_several and (operator[0] in _COMPARISONS or not values):
         raise QueryError(
             f"The filter {short_repr(text)} has several conditions. Give each its own --where, all of which must hold; "
             f"several values of one attribute are color=gray|black, and a text with and, or in it goes in quotes."
@@ -51,12 +54,6 @@ def parse_expression(text: str) -> dict[str, Any]:
     if not values or (operator[0] in _COMPARISONS and len(values) > 1):
         raise _unreadable(text)
     return _to_where(_unquote(key), operator[0], values)
-
-
-def _has_second_expression(value: str) -> bool:
-    """Return whether an unquoted value continues with another expression: 60 and color=gray."""
-    match = None if value.lstrip().startswith(('"', "'")) else _AND.search(value)
-    return match is not None and any(sign in value[match.end() :] for sign in "=<>!~")
 
 
 def _unreadable(text: str) -> QueryError:

@@ -122,14 +122,7 @@ def _parse_bound(key: str, bound: object) -> Bound:
 def count_facet(
     column: Column, mask: Mask, request: FacetRequest, *, spelling: Callable[[Scalar, int], Scalar]
 ) -> Facet:
-    """Count the items in the mask (by item number).
-
-    Args:
-        column: The attribute.
-        mask: The items to count.
-        request: Which values or ranges.
-        spelling: Returns a text value as one item, by number, spells it.
-    """
+    """Count the items in the mask (by item number); `spelling` returns a text as one item, by number, spells it."""
     counts = sorted(column.value_counts(mask), key=lambda entry: (-entry[2], entry[0], entry[1]))
     numbers = [float(value) for kind, value, _, _ in counts if kind == NUMBER]
     limit = 0 if request.ranges else request.limit

@@ -93,9 +93,6 @@ def column_key(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
-# --- values
-
-
 def collect_texts(values: Iterable[Value]) -> tuple[str, ...]:
     """Return all texts in the values, without duplicates; lists, and JSON lists in text, are flattened."""
     return tuple(dict.fromkeys(text for value in values for text in _flatten_texts(value)))
@@ -166,9 +163,6 @@ def unpack_attributes(cell: Value) -> Row:
 def _join_lines(value: Value) -> Value:
     """Join the lines of a text by |, which separates the members of a list: shops' JSON has a line for each."""
     return "|".join(line for line in value.splitlines() if line.strip()) if isinstance(value, str) else value
-
-
-# --- types
 
 
 def infer_types(rows: list[Row], table: Table | None = None, places: Sequence[str] = ()) -> None:

@@ -30,10 +30,8 @@ _SYSTEM_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini"
 class ImageFolder:
     """Finds the file that an image name means, as fast as a table of 100,000 rows needs it.
 
-    Args:
-        root: The folder that names are relative to.
-        by_basename: Look up a name that leads elsewhere (a URL, an absolute path, another folder) by its last part, a
-            URL first by as much of its path as there is a folder for; and a name without a suffix by the common ones.
+    With `by_basename` a name that leads elsewhere (a URL, an absolute path, another folder) is looked up by its last
+    part, a URL first by as much of its path as there is a folder for; and a name without a suffix by the common ones.
     """
 
     def __init__(self, root: Path, *, by_basename: bool = False) -> None:
@@ -89,19 +87,18 @@ class ImageFolder:
             raise ImageError("is a data URL, which is not read; save it as a file")
         if not name or "\0" in name:
             raise ImageError("is not a file name")
-        hint = "give the folder of the images with --images"
         if _URL.match(name):
-            reason = f"is a URL, which is not fetched; {hint}"
+            reason = "is a URL, which is not fetched"
         elif _DRIVE.match(name) or (name.startswith("/") and not name.startswith(self._prefix)):
-            reason = f"is outside of {self.root}; {hint}"
+            reason = f"is outside of {self.root}"
         else:
             name = posixpath.normpath(posixpath.join(self._prefix, inner, name))
             if name.startswith(self._prefix):
                 return name[len(self._prefix) :]
-            reason = f"leads out of {self.root}; {hint}"
-        if not self._by_basename:
-            raise ImageError(reason)
-        return None
+            reason = f"leads out of {self.root}"
+        if self._by_basename:
+            return None
+        raise ImageError(f"{reason}; give the folder of the images with --images")
 
     def _check_inside(self, relative: str, *, is_link: bool) -> None:
         """Refuse a path that links lead out of the folder; each subfolder is resolved once."""

@@ -13,10 +13,7 @@ COLUMNS = ("row", "id", "picture", "reason")
 def write_skip_report(path: Path, skipped: Iterable[Skipped], *, ids: Mapping[str, str] | None = None) -> None:
     """Write a line for each skipped row or image, in UTF-8 with a byte order mark; the file is replaced as a whole.
 
-    Args:
-        path: The file to write.
-        skipped: What was skipped.
-        ids: Item ids by the name of an image, for images that only the build found unreadable.
+    `ids` are those of items by the name of an image, for images that only the build found unreadable.
 
     Raises:
         OSError: The file cannot be written.

@@ -44,13 +44,10 @@ SCHEMAS = (SHOPIFY, GOOGLE, PLAIN)
 def read_records(
     table: Table, columns: Mapping[str, str] | None = None, *, schema: TableSchema | None = None
 ) -> tuple[list[Record], str]:
-    """Return the records of a table and the name of its layout.
+    """Return the records of a table and the name of its layout; skipped rows are added to the table.
 
-    Args:
-        table: The rows; skipped ones are added to it.
-        columns: Columns by the field that each is to become: id, image, title, description, caption, or any attribute.
-            An empty column drops the field.
-        schema: What the columns mean, where that is known; else their names tell.
+    `columns` are those by the field that each is to become, of which an empty one drops the field. Without a `schema`
+    the names of the columns tell which it is.
 
     Raises:
         ColumnError: A mapped column does not exist.

@@ -133,9 +133,6 @@ def _read_jsonl(table: Table) -> None:
                 table.skip(f"line {number}", f"is not JSON ({error})", may_hide_items=True)
 
 
-# --- CSV
-
-
 def _read_csv(table: Table) -> None:
     path = table.path
     text = decode(path.read_bytes(), name=path.name)
@@ -199,9 +196,6 @@ def _unclosed_quote(text: str, table: Table) -> PairsError:
         f"{table.name} line {line} opens a quote that is never closed, with all rows after it inside. "
         f"No row of the file is taken; fix that line."
     )
-
-
-# --- Parquet
 
 
 def _read_parquet(table: Table) -> None:

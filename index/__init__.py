@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from index.vector_index import VectorIndex
     from index.vectors import Ids, Neighbors, Rows, unit_rows
 
-__all__ = [
-    "Ids",
-    "IndexSpec",
-    "IndexingError",
-    "Neighbors",
-    "Rows",
-    "VectorIndex",
-    "choose_spec",
-    "estimate_bytes",
-    "exact_search",
-    "recall_at_k",
-    "tune_effort",
-    "unit_rows",
-]
-
 _MODULES = {
     "exact": ("exact_search",),
     "spec": ("IndexSpec", "choose_spec", "estimate_bytes"),
@@ -37,6 +22,8 @@ _MODULES = {
     "vector_index": ("VectorIndex",),
     "vectors": ("Ids", "Neighbors", "Rows", "unit_rows"),
 }
+__all__ = ["Ids", "IndexSpec", "IndexingError", "Neighbors", "Rows", "VectorIndex", "choose_spec", "estimate_bytes"]
+__all__ += ["exact_search", "recall_at_k", "tune_effort", "unit_rows"]
 
 
 def __getattr__(name: str) -> Any:

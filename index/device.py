@@ -48,10 +48,13 @@ def resolve_device(choice: DeviceChoice) -> Device:
         raise SpecError(f"There is no device {choice!r}. Use auto, cpu or cuda.")
     if choice == "cpu" or (choice == "auto" and not any(map(_is_installed, GPU_PACKAGES))):
         return "cpu"
-    reason = _find_gpu_problem()
-    if reason and choice == "cuda":
-        raise DeviceError(reason)
-    return "cpu" if reason else "cuda"
+    try:
+        _check_gpu()
+    except DeviceError:
+        if choice == "cuda":
+            raise
+        return "cpu"
+    return "cuda"
 
 
 def copy_to_gpu(index: Any, *, float16: bool) -> Any:
@@ -91,17 +94,13 @@ def _gpu_resources() -> Any:
     return load_faiss().StandardGpuResources()
 
 
-def _find_gpu_problem() -> str:
-    """Return why FAISS cannot use a GPU here, with the remedy, or an empty string."""
-    try:
-        faiss = load_faiss()
-    except DeviceError as error:
-        return str(error)
+def _check_gpu() -> None:
+    """Raise a DeviceError where FAISS cannot use a GPU, with the remedy."""
+    faiss = load_faiss()
     if not hasattr(faiss, "StandardGpuResources"):
-        return f"This FAISS {faiss.__version__} was built without CUDA. Run {INSTALL_GPU}."
+        raise DeviceError(f"This FAISS {faiss.__version__} was built without CUDA. Run {INSTALL_GPU}.")
     if faiss.get_num_gpus() == 0:
-        return "FAISS finds no CUDA device. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device='cpu'."
-    return ""
+        raise DeviceError("FAISS finds no CUDA device. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device='cpu'.")
 
 
 def _is_installed(package: str) -> bool:

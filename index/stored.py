@@ -66,9 +66,7 @@ def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Calla
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # RuntimeError is FAISS's
         new.unlink(missing_ok=True)
-        raise StoredIndexError(
-            f"The index could not be written to {path} ({error}). Make room and save it again."
-        ) from error
+        raise StoredIndexError(f"The index could not be written to {path} ({error}). Make room for it.") from error
 
 
 def read_index_file(path: Path, rows: Rows) -> StoredIndex:

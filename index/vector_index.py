@@ -158,7 +158,7 @@ class VectorIndex:
         return np.arange(first, first + len(rows))
 
     def extend(self, rows: Rows) -> None:
-        """Do what `update` does, without a dead row, and `maintain`."""
+        """`update` the matrix, and `maintain`."""
         self.update(rows)
         self.maintain()
 
@@ -182,9 +182,7 @@ class VectorIndex:
         with self._snapshot_lock:
             known = self._snapshot.rows
             if len(rows) < len(known) or checksum_rows(rows[: len(known)]) != checksum_rows(known):
-                raise VectorError(
-                    f"{len(rows):,} rows do not start with the {len(known):,} of the index. Build it again."
-                )
+                raise VectorError(f"{len(rows):,} rows do not start with the {len(known):,} indexed. Build it again.")
             check_rows(rows[len(known) :])
             self._publish(rows)
         if dead is not None:
@@ -204,7 +202,8 @@ class VectorIndex:
             snapshot = self._snapshot
             rows, live, candidate_index = snapshot.rows, np.flatnonzero(snapshot.live), snapshot.candidate_index
             is_behind = len(rows) - snapshot.covered > MAX_UNINDEXED
-            if not is_behind and not _has_many_dead(snapshot):
+            dead = [0.0] if candidate_index is None else ~snapshot.live[candidate_index.slots]
+            if not is_behind and np.mean(dead) <= MAX_DEAD_FRACTION:
                 return
             outgrown = candidate_index is None or candidate_index.needs_rebuild(len(live), growth=MAX_GROWTH)
             if candidate_index is None or outgrown or not is_behind:
@@ -271,13 +270,6 @@ class VectorIndex:
 def _build_candidates(rows: Rows, slots: Ids, *, spec: IndexSpec, device: Device) -> CandidateIndex | None:
     kind = spec.create_kind().sized(len(slots), rows.shape[1], device=device)
     return kind.build(rows, slots, device=device)
-
-
-def _has_many_dead(snapshot: Snapshot) -> bool:
-    candidate_index = snapshot.candidate_index
-    if candidate_index is None:
-        return False
-    return bool(np.mean(~snapshot.live[candidate_index.slots]) > MAX_DEAD_FRACTION)
 
 
 def _create_on(choice: DeviceChoice, create: Callable[[Device], VectorIndex]) -> VectorIndex:

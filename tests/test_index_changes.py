@@ -125,7 +125,7 @@ def test_extending_with_other_or_fewer_rows_is_refused():
     rows = clustered_rows(100, 8)
     index = build(rows[:50], spec="exact")
     for wrong in (rows[:49], rows[1:], np.vstack([rows[:20], rows[:60]])):
-        with pytest.raises(VectorError, match="do not start with the 50 of the index"):
+        with pytest.raises(VectorError, match="do not start with the 50 indexed"):
             index.extend(wrong)
     with pytest.raises(VectorError, match="has length"):
         index.extend(np.vstack([rows[:50], np.zeros((1, 8), np.float32)]))

@@ -75,7 +75,7 @@ class OpenClipEncoder:
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """See `fingerprints.image_fingerprint`; computed on first use, about half a second for 600 MB."""
+        """See `fingerprints.image_fingerprint`; computed on first use, in about half a second for 600 MB."""
         with self._lock:
             return image_fingerprint(self._checkpoint)
 
@@ -96,24 +96,15 @@ class OpenClipEncoder:
         return np.asarray(image)
 
     def encode_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Array:
-        """Encode what `prepare` returned: `(n, dimension)`, float32, rows of unit length.
-
-        Raises:
-            EncoderError: An image's row is zero or not finite; the message says which, counted from 1.
-        """
+        """Encode what `prepare` returned; an EncoderError names the first row that is zero or not finite, from 1."""
         return self._encode_batches(_batch(prepared, self.batch_size))
 
     def encode_images(self, images: Sequence[Image.Image]) -> Array:
-        """Encode RGB images: `(n, dimension)`, float32, rows of unit length; raises as `encode_prepared` does."""
+        """Encode RGB images; errors as in `encode_prepared`."""
         return self._encode_batches(map(self.prepare, batch) for batch in _batch(images, self.batch_size))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """Encode texts, truncated to the context length: `(n, dimension)`, float32, rows of unit length.
-
-        Raises:
-            EncoderError: A text's row is zero or not finite; the message says which, counted from 1. Or `texts` is one
-                string.
-        """
+        """Encode texts, truncated to the context length; an EncoderError for one string, or as in `encode_prepared`."""
         if isinstance(texts, str):
             raise EncoderError("encode_texts takes a list of texts. Put the one text into a list.")
         return self._normalize([self._encode_text_window(window) for window in _batch(texts, _TEXT_WINDOW)], "text")

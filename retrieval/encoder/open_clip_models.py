@@ -55,8 +55,7 @@ class Checkpoint:
 def open_checkpoint(name: str) -> Checkpoint:
     """Open a trained model by "starter", a folder, "hf-hub:org/model", or an open_clip name/tag, in this order.
 
-    Raises:
-        EncoderError: There is no such model, it has no trained weights, it is damaged, or its hub is out of reach.
+    An EncoderError says that there is none, or that it is untrained or damaged, or that its hub cannot be reached.
     """
     if name == STARTER:  # before folders: a folder of that name must not break the default
         with as_file(files("retrieval") / STARTER) as folder:

@@ -1,7 +1,9 @@
 """Settings declared once, as fields of a frozen dataclass: checks, options and reference tables derive from them."""
 
 import difflib
+import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -12,15 +14,16 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _KEY: Final = "setting"
+_ENTRY: Final = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)  # of a docstring's "Args:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting; `settings_of` fills in `name`, `types` and `default` from the field that declares it.
+    """One setting; `settings_of` fills in the name, type and default of the field that declares it.
 
     Attributes:
-        help: Shown by `--help`, and in the reference.
-        details: Further sentences for the reference.
+        help: Shown by `--help`; by default the first sentence on the field in the "Args:" of the class.
+        details: Further sentences for the reference; by default those that follow there.
         low: Smallest number.
         high: Largest number.
         exclusive: Whether `low` itself is too small.
@@ -35,7 +38,7 @@ class Setting:
         affects_result: Whether another value gives another result, rather than the same one at another cost.
     """
 
-    help: str
+    help: str = ""
     details: str = ""
     low: float = -math.inf
     high: float = math.inf
@@ -77,12 +80,15 @@ class Setting:
 
     def add_option(self, command: Command) -> Command:
         """The click command with this setting's option, and a hidden one of its old name."""
+        is_shown = bool not in self.types and self.default not in {None, "", ()}
         arguments: dict[str, Any] = {"help": self.help, "metavar": self.metavar, "hidden": self.hidden}
-        arguments["show_default"] = self.default_text or (bool not in self.types and self.default not in {None, "", ()})
-        arguments |= (
-            {"is_flag": True} if bool in self.types else {"type": self._click_type(), "multiple": self._repeats}
-        )
-        command = click.option(self.flag or flag_of(self.name), self.name, default=self.default, **arguments)(command)
+        arguments |= {
+            "default": self.default,
+            "show_default": self.default_text or is_shown,
+            "multiple": tuple[str, ...] in self.types,
+        }
+        arguments |= {"is_flag": True} if bool in self.types else {"type": self._click_type()}
+        command = click.option(self.flag or flag_of(self.name), self.name, **arguments)(command)
         if self.old_name:
             arguments |= {"hidden": True, "default": None}
             command = click.option(flag_of(self.old_name), self.old_name, **arguments)(command)
@@ -94,16 +100,12 @@ class Setting:
             return _WordOrNumber(self.choices, min=low, max=high, min_open=self.exclusive)
         if int in self.types:
             return click.IntRange(low if low is None else int(low), high if high is None else int(high))
-        if self._repeats:
+        if tuple[str, ...] in self.types:
             return _ListedWords()
         return click.Choice(self.choices) if self.choices else click.STRING
 
-    @property
-    def _repeats(self) -> bool:
-        return tuple[str, ...] in self.types
 
-
-def setting(default: Any, help: str, **declared: Any) -> Any:  # noqa: A002 (as click and argparse call it)
+def setting(default: Any, help: str = "", **declared: Any) -> Any:  # noqa: A002 (as click and argparse call it)
     """A dataclass field that is a setting; `declared` is what `Setting` takes."""
     one = Setting(help=help, default=default, **declared)
     return field(default=default, repr=not one.secret, metadata={_KEY: one})
@@ -112,8 +114,17 @@ def setting(default: Any, help: str, **declared: Any) -> Any:  # noqa: A002 (as 
 @cache
 def settings_of(cls: type) -> dict[str, Setting]:
     """The settings that a dataclass declares, by their names, in order."""
-    declared = {one.name: (one.type, one.metadata[_KEY]) for one in fields(cls) if _KEY in one.metadata}
-    return {name: replace(one, name=name, types=_types_of(kind)) for name, (kind, one) in declared.items()}
+    entries = _ENTRY.findall(inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[2])
+    described = {name: " ".join(text.split()).partition(". ") for name, text in entries}
+    settings = {}
+    for one in (one for one in fields(cls) if _KEY in one.metadata):
+        types = get_args(one.type) if get_origin(one.type) in {Union, UnionType} else (one.type,)
+        declared = replace(one.metadata[_KEY], name=one.name, types=frozenset(types))
+        if not declared.help:
+            first, _, rest = described.get(one.name, ("", "", ""))
+            declared = replace(declared, help=first.removesuffix(".") + ".", details=rest)
+        settings[one.name] = declared
+    return settings
 
 
 def check_settings(settings: Any, *, error: type[Exception]) -> None:
@@ -171,20 +182,12 @@ def settings_table(cls: type) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _types_of(annotation: Any) -> frozenset[Any]:
-    """The types of a union apart, NoneType among them; one type alone otherwise."""
-    return frozenset(get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,))
-
-
 class _WordOrNumber(click.FloatRange):
-    """One of a few words, or a number in a range."""
-
     def __init__(self, words: tuple[str, ...], **bounds: Any) -> None:
         super().__init__(**bounds)
         self._words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The word as it is, or the number."""
         return value if value in self._words else super().convert(value, param, ctx)
 
 
@@ -192,5 +195,4 @@ class _ListedWords(click.types.StringParamType):
     """Text that may be given several times; in an environment variable, separated by commas or blanks."""
 
     def split_envvar_value(self, rv: str) -> list[str]:
-        """The parts of the variable."""
         return rv.replace(",", " ").split()

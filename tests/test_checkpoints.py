@@ -1,4 +1,4 @@
-"""The state of training: what is loaded goes on exactly as what was saved."""
+"""Checkpoints: a loaded one continues exactly as the saved one."""
 
 import json
 
@@ -31,19 +31,19 @@ def learn(model, optimizer, *, steps):
         optimizer.zero_grad()
 
 
-def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+def test_training_resumes_from_a_checkpoint_bit_for_bit(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(3))
     save_checkpoint(tmp_path / "state", model=model, optimizer=optimizer, progress=PROGRESS)
     learn(model, optimizer, steps=range(3, 6))
     other, other_optimizer = network(seed=1)
-    assert load_checkpoint(tmp_path / "state", model=other, optimizer=other_optimizer) == PROGRESS
+    assert load_checkpoint(tmp_path / "state", model=other, optimizer=other_optimizer) == (PROGRESS, {})
     learn(other, other_optimizer, steps=range(3, 6))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_the_same_state_is_the_same_file(tmp_path):
+def test_equal_states_give_equal_files(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(2))
     for name in ("one", "two"):
@@ -51,7 +51,7 @@ def test_the_same_state_is_the_same_file(tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_moments_are_kept_under_the_names_of_their_parameters(tmp_path):
+def test_optimizer_moments_are_saved_by_parameter_name(tmp_path):
     model, optimizer = network()
     learn(model, optimizer, steps=range(1))
     save_checkpoint(tmp_path / "state", model=model, optimizer=optimizer, progress=PROGRESS)
@@ -73,7 +73,7 @@ def without_progress(path):
 
 
 @pytest.mark.parametrize("spoil", [damaged, of_another_model, without_progress])
-def test_a_file_that_is_no_checkpoint_of_this_model_is_refused(tmp_path, spoil):
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path, spoil):
     model, optimizer = network()
     path = tmp_path / "state"
     save_checkpoint(path, model=model, optimizer=optimizer, progress=PROGRESS)
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_checkpoint_of_this_model_is_refused(tmp_path, spoil):
         load_checkpoint(path, model=model, optimizer=optimizer)
 
 
-def test_a_newer_format_is_said_to_be_newer(tmp_path):
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
     model, optimizer = network()
     save_file({"model.x": torch.ones(1)}, tmp_path / "state", metadata={"state": json.dumps({"format": 2})})
     with pytest.raises(TrainingError, match="was written by a newer version"):

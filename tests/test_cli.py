@@ -291,7 +291,7 @@ def test_evaluate_prints_one_object_with_the_names_of_clip_benchmark(run, shop, 
     assert run("evaluate", shop, "--catalog", catalog)[0] == 0
 
 
-def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
+def test_evaluate_held_out_excludes_training_pairs(run, model, tmp_path):
     for number in range(60):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
@@ -313,7 +313,7 @@ def test_evaluate_can_leave_out_what_the_run_learned_from(run, model, tmp_path):
         assert "No --model was given" not in err
 
 
-def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run, shop, model, tmp_path):
+def test_train_writes_a_run_that_builds_and_searches_a_catalog(run, shop, model, tmp_path):
     code, lines, _ = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", "--batch-size", "4")
     assert code == 0
     assert lines
@@ -321,7 +321,7 @@ def test_training_from_the_command_line_gives_a_run_that_builds_and_searches(run
     assert len(run("search", tmp_path / "c", "red")[1]) == 6
 
 
-def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_path):
+def test_resume_needs_no_settings(run, shop, model, tmp_path):
     """Two epochs of two steps, with a loss and a seed that are not the usual ones."""
     settings = ["--model", model, "--epochs", "2", "--batch-size", "3", "--loss", "sigmoid", "--seed", "5"]
     folder = tmp_path / "run"
@@ -337,7 +337,7 @@ def test_a_run_goes_on_without_its_settings_named_again(run, shop, model, tmp_pa
     assert "was begun with epochs 2, now 3" in err
 
 
-def test_resuming_where_nothing_was_begun_says_that_a_run_is_begun(run, shop, model, tmp_path):
+def test_resume_without_a_run_starts_one_with_a_notice(run, shop, model, tmp_path):
     """So torchrun may name --resume from the start, and a mistyped folder is seen before hours of training."""
     settings = ["--model", model, "--epochs", "1", "--batch-size", "3", "--resume"]
     told = f"{tmp_path / 'run'} holds no run to resume, so a new one starts."
@@ -346,7 +346,7 @@ def test_resuming_where_nothing_was_begun_says_that_a_run_is_begun(run, shop, mo
         assert (code, told in err) == (0, begins)
 
 
-def test_settings_without_a_flag_are_set_by_name(run, shop, model, tmp_path):
+def test_set_reaches_settings_without_an_option(run, shop, model, tmp_path):
     """A number, a word of JSON's, and a text; all come back from the run's folder."""
     words = [
         "weight_decay=0.25",
@@ -372,7 +372,7 @@ def test_a_renamed_setting_is_read_by_its_old_name_with_a_notice(run, shop, mode
 
 
 @pytest.mark.parametrize("flag", ["--images", "--validation-images"])
-def test_validation_pairs_find_their_pictures_where_told(run, shop, model, tmp_path, flag):
+def test_validation_images_are_found_in_their_folder(run, shop, model, tmp_path, flag):
     """In the folder of --images unless they have one of their own; a row of them without a picture is told."""
     asked = tmp_path / "asked.csv"
     asked.write_text("image,title\n0.png,a red square\n1.png,a green square\nx.png,lost", encoding="utf-8")

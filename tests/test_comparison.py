@@ -1,4 +1,4 @@
-"""Whether training helped is told from paired differences, in the words that fit the interval."""
+"""Whether training helped follows from paired differences and their intervals."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ class FakeCollection:
         self.item_texts = self.item_images = Relevance.from_pairs(numbers, numbers, queries=count, targets=count)
 
 
-def test_places_come_back_from_their_file_and_damage_is_nothing(tmp_path):
+def test_answer_ranks_round_trip_and_a_damaged_file_is_none(tmp_path):
     places = AnswerRanks(ranks([0, 3, 7]), ranks([2, 2, 50], targets=80))
     places.save(tmp_path / "start.npz")
     again = AnswerRanks.load(tmp_path / "start.npz")
@@ -35,7 +35,7 @@ def test_places_come_back_from_their_file_and_damage_is_nothing(tmp_path):
     assert AnswerRanks.load(tmp_path / "start.npz") is None
 
 
-def test_changes_are_paired_differences_with_their_intervals():
+def test_comparisons_are_paired_differences_with_intervals():
     """60 of 100 queries right before, the same and 15 more after: +15.0, and an interval without zero."""
     before, after = ranks([0] * 60 + [40] * 40), ranks([0] * 75 + [40] * 25)
     changed = compare_recalls(AnswerRanks(before, before), AnswerRanks(after, before), FakeCollection(100))
@@ -90,5 +90,5 @@ UNMEASURED = "It is unknown whether training helped: nothing was held out"
         ({}, 7, UNMEASURED),
     ],
 )
-def test_the_verdict_is_in_the_words_that_the_interval_allows(changed, best_step, told):
+def test_the_conclusion_follows_from_the_interval(changed, best_step, told):
     assert conclude(changed, best_step=best_step, why_unknown="nothing was held out") == f"{told}."

@@ -1,4 +1,4 @@
-"""Several processes under torchrun learn what one learns from the joint batch."""
+"""Several processes under torchrun train the same model as one process does on the joint batch."""
 
 import json
 import os
@@ -33,13 +33,13 @@ def one_thread():
 
 @settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 9))
-def test_the_shares_of_a_crew_are_the_batch_and_even(count, size):
+def test_shards_partition_the_batch_evenly(count, size):
     shares = [ProcessGroup(place, size).shard(count) for place in range(size)]
     assert [item for share in shares for item in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_one_that_stands_alone_needs_nobody(monkeypatch):
+def test_a_group_of_one_process_communicates_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join_process_group("cpu") as process_group:
         assert (process_group.is_main, process_group.world_size) == (True, 1)
@@ -67,7 +67,7 @@ def write_shapes(folder: Path, count: int = 26) -> Path:
 def launched(
     folder: Path, command: list[str], *, processes: int, restarts: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """What becomes of a command of Python's under torchrun, as users start it."""
+    """Run a Python command under torchrun, as users start it."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     torchrun += ["--max-restarts", str(restarts)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -77,8 +77,8 @@ def launched(
 
 
 @pytest.mark.parametrize(("vision", "micro_batch"), [({}, None), (CONVOLUTIONS, 4)])
-def test_two_processes_learn_what_one_does(tmp_path, vision, micro_batch):
-    """Uneven shares (batches of 9 and 8), a part size of its own, weights, and texts that several pictures share.
+def test_two_processes_train_the_same_model_as_one(tmp_path, vision, micro_batch):
+    """Uneven shards (batches of 9 and 8), another micro-batch, weights, and texts that several images share.
 
     With batch normalisation, one process alone has to take its batches in parts too, to keep its statistics.
     """
@@ -126,8 +126,8 @@ train(read_pairs("pairs"), sys.argv[1], config=config, resume=True, progress=pro
 """
 
 
-def test_a_killed_process_is_taken_up_again_and_the_same_is_learned(tmp_path):
-    """The leading one, which writes. With --max-restarts torchrun begins all anew; they go on from the checkpoint."""
+def test_a_killed_process_is_restarted_and_trains_the_same_model(tmp_path):
+    """The main one, which writes. With --max-restarts torchrun restarts all; they resume from the checkpoint."""
     write_shapes(tmp_path / "pairs")
     (tmp_path / "learn.py").write_text(LEARN)
     model = {"model_cfg": tiny_config(width=16, image_size=32, context_length=12)}

@@ -1,4 +1,4 @@
-"""The page of a training run: the verdict, the right examples and what leaked; the same after a kill."""
+"""The report of a training run: conclusion, examples and leakage; the same after a kill."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ def one_thread():
 
 
 def write_squares(folder, seeds, *, quality=None):
-    """Squares in eight colours on noise; texts with a mark that HTML must escape."""
+    """Squares in eight colors on noise; their captions have characters that HTML must escape."""
     folder.mkdir()
     lines = []
     for seed in seeds:
@@ -76,7 +76,7 @@ class Page(HTMLParser):
         self.images += [dict(attrs)["src"]] if tag == "img" else []
 
 
-def test_the_page_says_what_the_command_says_and_shows_examples(sets, config, tmp_path):
+def test_the_report_shows_the_conclusion_the_curves_and_examples(sets, config, tmp_path):
     learn, ask = sets
     graded = []
     result = train(
@@ -102,7 +102,7 @@ def test_the_page_says_what_the_command_says_and_shows_examples(sets, config, tm
     assert result.best == graded[[one["mean_recall"] for one in graded].index(result.best["mean_recall"])]
 
 
-def test_the_kept_model_is_graded_on_the_very_same_exam(sets, config, tmp_path):
+def test_the_saved_model_is_evaluated_on_the_validation_pairs(sets, config, tmp_path):
     learn, ask = sets
     result = train(learn, tmp_path / "run", config=config, validation=ask)
     before, after = (
@@ -120,7 +120,7 @@ class KilledError(Exception):
     """Stands for a kill: nothing in the library catches it."""
 
 
-def test_the_verdict_survives_a_kill(sets, config, tmp_path):
+def test_a_resumed_run_has_the_same_conclusion(sets, config, tmp_path):
     learn, ask = sets
 
     def killed(step, *_):
@@ -137,14 +137,14 @@ def test_the_verdict_survives_a_kill(sets, config, tmp_path):
     assert again.comparisons == whole.comparisons
 
 
-def test_without_validation_it_cannot_be_told(sets, config, tmp_path):
+def test_without_validation_pairs_the_conclusion_is_unknown(sets, config, tmp_path):
     result = train(sets[0], tmp_path / "run", config=replace(config, epochs=1))
     assert result.conclusion.startswith("It is unknown whether training helped: nothing was held out")
     assert result.conclusion in Page((tmp_path / "run" / "report.html").read_text(encoding="utf-8")).texts
 
 
-def test_leakage_is_counted_and_told(sets, config, tmp_path):
-    """Of 16 validation pictures 4 are learned from, 4 are saved again, and 3 texts recur, in other letters."""
+def test_leakage_is_counted_and_reported(sets, config, tmp_path):
+    """Of 16 validation images 4 are training images, 4 are saved again, and 3 texts recur in other case."""
     learn, _ = sets
     same = write_squares(tmp_path / "same", range(4))
     again = write_squares(tmp_path / "again", range(4, 8), quality=95)
@@ -162,7 +162,7 @@ def test_leakage_is_counted_and_told(sets, config, tmp_path):
     assert result.summary().splitlines()[-1] == result.conclusion
 
 
-def test_pictures_are_told_while_they_are_opened(sets, config, tmp_path):
+def test_reading_images_calls_the_progress_callback(sets, config, tmp_path):
     told = []
     callbacks = Callbacks(on_images_read=lambda done, total: told.append((done, total)))
     train(sets[0], tmp_path / "run", config=replace(config, epochs=1), validation=sets[1], callbacks=callbacks)

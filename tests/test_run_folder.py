@@ -1,4 +1,4 @@
-"""The run folder: what may be trained into, and a log without doubles after a kill."""
+"""The run folder: which folders are accepted, and a log without duplicates after a kill."""
 
 import pytest
 
@@ -15,13 +15,13 @@ def row(step):
     return {"step": step, "epoch": 1, "loss": 0.5}
 
 
-def test_a_new_and_an_empty_folder_may_be_trained_into(tmp_path):
+def test_a_new_and_an_empty_folder_are_accepted(tmp_path):
     for folder in (tmp_path, tmp_path / "new"):
         for resume in (False, True):
             RunFolder(folder).check(CONFIG, resume=resume)
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("mine")
     for resume in (False, True):
@@ -33,7 +33,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         RunFolder(tmp_path / "photos" / "a.jpg").check(CONFIG, resume=False)
 
 
-def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_path):
+def test_a_run_is_resumed_only_on_request_and_with_its_own_settings(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.begin(CONFIG, step=0)
     with pytest.raises(TrainingError, match=r"run already holds a training run\. Resume it, or choose another"):
@@ -43,13 +43,13 @@ def test_a_run_is_only_gone_on_with_on_request_and_with_its_own_settings(tmp_pat
     run.check(with_defaults(TrainConfig(epochs=2, device="cpu", threads=4)), resume=True)
 
 
-def test_what_a_kill_left_before_the_first_file_was_whole_is_no_obstacle(tmp_path):
+def test_unfinished_files_of_a_killed_start_are_ignored(tmp_path):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / ".config.json.tmp").write_text("{")
     RunFolder(tmp_path).check(CONFIG, resume=False)
 
 
-def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+def test_the_log_is_truncated_to_the_checkpoint(tmp_path):
     run = RunFolder(tmp_path)
     run.begin(CONFIG, step=0)
     run.append_log([row(1), row(2)])
@@ -62,7 +62,7 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     assert tuple(run.read_log()[0]) == LOG_COLUMNS
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     def fail(path):
         path.write_text("half")
         raise OSError("disk full")

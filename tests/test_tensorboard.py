@@ -1,4 +1,4 @@
-"""Logs for TensorBoard: asked for without its package they are refused at once; with it they say what log.csv says."""
+"""Logs for TensorBoard: refused at once without its package; with it they say what log.csv says."""
 
 import importlib.util
 
@@ -9,7 +9,7 @@ from retrieval.train.loop import callbacks
 from retrieval.train.loop.callbacks import TensorBoardWriter, require_tensorboard
 
 
-def test_without_the_package_the_error_says_what_to_do(monkeypatch):
+def test_a_missing_tensorboard_package_is_an_error_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(callbacks, "find_spec", lambda _name: None)
     with pytest.raises(TrainingError, match=r"needs its package. Run `pip install tensorboard`, or train without"):
         require_tensorboard()
@@ -17,7 +17,7 @@ def test_without_the_package_the_error_says_what_to_do(monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the package tensorboard")
 @pytest.mark.filterwarnings("ignore")
-def test_rows_come_back_and_those_after_the_checkpoint_do_not_count(tmp_path):
+def test_rows_after_the_checkpoint_are_purged_on_resume(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     require_tensorboard()

@@ -1,4 +1,4 @@
-"""Training from end to end on tiny models: it learns, stops and resumes exactly, and refuses what makes no sense."""
+"""Training from end to end on tiny models: it converges, stops, resumes exactly, and refuses invalid input."""
 
 import json
 import math
@@ -38,7 +38,7 @@ QUICK = TrainConfig(model=MODEL, epochs=2, batch_size=16, device="cpu", checkpoi
 
 
 def draw(folder, name, color):
-    """A square of a colour on grey, with noise of its own."""
+    """A colored square on gray, with its own noise."""
     noise = np.random.default_rng(sum(map(ord, name))).integers(0, 40, (40, 40, 3), np.uint8)
     image = Image.fromarray(noise + np.uint8(90))
     image.paste(color, (8, 8, 32, 32))
@@ -47,7 +47,7 @@ def draw(folder, name, color):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Models so small are slower on two."""
+    """Such small models are slower on two."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +56,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory):
-    """32 squares in eight colours; each with a caption that names its colour and one that names it and itself."""
+    """32 squares in eight colors; each has a caption with its color and one with color and number."""
     folder = tmp_path_factory.mktemp("squares")
     lines = []
     for number in range(32):
@@ -83,8 +83,8 @@ def kill_at(wanted):
     return progress
 
 
-def test_colours_are_learned_both_ways(squares, tmp_path):
-    """After training every text "a ... square" finds a square of its colour first, and the other way round."""
+def test_training_reaches_full_recall_on_colors_both_ways(squares, tmp_path):
+    """Every text "a ... square" finds a square of its color first, and the other way round."""
     config = replace(QUICK, epochs=30, learning_rate=3e-3, checkpoint_seconds=1000)
     pairs = replace(squares, pairs=tuple(replace(pair, captions=pair.captions[:1]) for pair in squares))
     result = train(pairs, tmp_path / "run", config=config)
@@ -96,7 +96,7 @@ def test_colours_are_learned_both_ways(squares, tmp_path):
     assert "not validated" in result.summary()
 
 
-def test_the_run_is_loaded_by_plain_open_clip_with_the_same_rows(squares, tmp_path):
+def test_plain_open_clip_loads_the_run_with_the_same_embeddings(squares, tmp_path):
     train(squares, tmp_path, config=QUICK)
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     model.eval()
@@ -127,8 +127,8 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_same_bits(squares, tmp
     assert steps == [["1", "2", "3", "4"]] * 2
 
 
-def test_pictures_are_told_apart_from_the_start_where_batches_come_in_parts(squares, tmp_path):
-    """Batch normalisation keeps its statistics then: random weights have none, so those of the first batch are taken.
+def test_micro_batches_start_with_batch_norm_statistics_that_separate_images(squares, tmp_path):
+    """Batch normalization keeps fixed statistics then. Random weights have none, so those of the first batch are used.
 
     Without, the mean cosine is .9999. A run that is killed and resumed keeps them, to the bit.
     """
@@ -149,7 +149,7 @@ def test_pictures_are_told_apart_from_the_start_where_batches_come_in_parts(squa
 
 
 def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(squares, tmp_path, monkeypatch):
-    """The model of the first epoch is kept already, the checkpoint still that of the step before."""
+    """The model of the first epoch is already saved; the checkpoint is still that of the step before."""
     train(squares, tmp_path / "whole", config=QUICK, validation=squares)
     save = trainer.save_checkpoint
 
@@ -170,8 +170,8 @@ def test_a_kill_between_the_best_model_and_its_checkpoint_changes_nothing(square
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_after_the_step_in_hand_with_a_checkpoint(squares, tmp_path, kind):
-    """A machine that is taken away says so by SIGTERM."""
+def test_ctrl_c_and_sigterm_stop_after_the_current_step_with_a_checkpoint(squares, tmp_path, kind):
+    """A preempted machine sends SIGTERM."""
 
     def press(step, *_):
         if step == 2:
@@ -188,7 +188,7 @@ def test_ctrl_c_and_sigterm_end_after_the_step_in_hand_with_a_checkpoint(squares
     assert later == [3, 4]
 
 
-def test_training_works_on_another_thread_than_the_main_one(squares, tmp_path):
+def test_training_works_outside_the_main_thread(squares, tmp_path):
     results = []
     thread = threading.Thread(target=lambda: results.append(train(squares, tmp_path, config=replace(QUICK, epochs=1))))
     thread.start()
@@ -196,7 +196,7 @@ def test_training_works_on_another_thread_than_the_main_one(squares, tmp_path):
     assert results[0].steps == 2
 
 
-def test_a_finished_run_resumes_to_what_it_was(squares, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(squares, tmp_path):
     first = train(squares, tmp_path, config=QUICK)
     before = weights(tmp_path)
     again = train(squares, tmp_path, config=QUICK, resume=True)
@@ -204,7 +204,7 @@ def test_a_finished_run_resumes_to_what_it_was(squares, tmp_path):
     assert weights(tmp_path) == before
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(squares, tmp_path, monkeypatch):
+def test_a_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_model(squares, tmp_path, monkeypatch):
     whole = step_file.compute_loss
     calls = []
 
@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_model(s
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
 
 
-def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
+def test_a_run_with_other_settings_or_pairs_is_refused(squares, tmp_path):
     train(squares, tmp_path / "run", config=QUICK)
     with pytest.raises(TrainingError, match=r"run already holds a training run\. Resume it, or choose another"):
         train(squares, tmp_path / "run", config=QUICK)
@@ -234,7 +234,7 @@ def test_a_run_is_not_mixed_with_another_one(squares, tmp_path):
         train(fewer, tmp_path / "run", config=QUICK, resume=True)
 
 
-def test_two_trainings_in_one_folder_are_locked_out(squares, tmp_path):
+def test_a_second_training_in_the_same_folder_is_refused(squares, tmp_path):
     refused = []
 
     def meanwhile(step, *_):
@@ -250,7 +250,7 @@ def test_two_trainings_in_one_folder_are_locked_out(squares, tmp_path):
 
 
 def test_a_balanced_run_shows_rare_classes_more_and_resumes_to_the_same_bits(squares, tmp_path):
-    """28 squares of seven colours and one of the eighth; the pictures' classes are their texts."""
+    """28 squares of seven colors and one of the eighth; the classes of the images are their texts."""
     pairs = replace(squares, pairs=tuple(pair for place, pair in enumerate(squares) if place % 8 or place == 0))
     config = replace(QUICK, balance="text", word_dropout=0.2)
     train(pairs, tmp_path / "whole", config=config)
@@ -262,7 +262,7 @@ def test_a_balanced_run_shows_rare_classes_more_and_resumes_to_the_same_bits(squ
     assert weights(tmp_path / "plain") != weights(tmp_path / "whole")
 
 
-def test_bad_pictures_are_named_and_left_out(tmp_path):
+def test_unreadable_images_are_named_and_skipped(tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     for number in range(8):
@@ -282,8 +282,8 @@ def test_bad_pictures_are_named_and_left_out(tmp_path):
     assert all(page.count(name) for name in names)
 
 
-def test_validation_pairs_that_cannot_validate_are_an_error(squares, tmp_path):
-    """They would turn validation off otherwise, and with it the choice of the model that is kept."""
+def test_unreadable_validation_pairs_are_an_error(squares, tmp_path):
+    """Otherwise they would turn off validation, and with it the choice of the saved model."""
     missing = replace(squares, pairs=(), skipped=(Skipped("7.png", "there is no such file"),))
     with pytest.raises(TrainingError, match=r"to validate on\. .* skipped one, 7\.png, there is no such file"):
         train(squares, tmp_path / "run", config=QUICK, validation=missing)
@@ -292,7 +292,7 @@ def test_validation_pairs_that_cannot_validate_are_an_error(squares, tmp_path):
         train(squares, tmp_path / "run", config=QUICK, validation=silent)
 
 
-def test_without_anything_to_tell_apart_there_is_no_training(squares, tmp_path):
+def test_fewer_than_two_images_are_an_error(squares, tmp_path):
     one = replace(squares, pairs=squares.pairs[:1])
     with pytest.raises(TrainingError, match="has 1 readable images with a caption, but training needs at least two"):
         train(one, tmp_path / "run", config=QUICK)
@@ -302,14 +302,14 @@ def test_without_anything_to_tell_apart_there_is_no_training(squares, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_one_text_for_all_pictures_does_no_harm(squares, tmp_path):
-    """Nothing is wrong for anything then, so the loss is 0 and the weights stay finite."""
+def test_one_caption_for_all_images_gives_a_loss_of_zero(squares, tmp_path):
+    """There are no negatives, and the weights stay finite."""
     same = replace(squares, pairs=tuple(replace(pair, captions=("a square",)) for pair in squares))
     assert train(same, tmp_path, config=QUICK).loss == 0
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "open_clip_model.safetensors").values())
 
 
-def test_the_best_of_all_validated_models_is_kept(squares, tmp_path):
+def test_the_best_validated_model_is_saved(squares, tmp_path):
     config = replace(QUICK, epochs=6, learning_rate=3e-3)
     result = train(squares, tmp_path, config=config, validation=squares)
     graded = {
@@ -325,8 +325,8 @@ def test_the_best_of_all_validated_models_is_kept(squares, tmp_path):
     assert f"→ {100 * result.best['text_to_image_recall@10']:.1f}" in result.summary()
 
 
-def test_a_model_that_only_gets_worse_is_kept_as_it_was(squares, tmp_path):
-    """The start counts as a candidate: with a learning rate that ruins it, step 0 stays."""
+def test_the_start_is_saved_where_training_only_gets_worse(squares, tmp_path):
+    """The start is a candidate: with a learning rate that makes the model diverge, step 0 wins."""
     good = replace(QUICK, epochs=12, learning_rate=3e-3, checkpoint_seconds=1000)
     train(squares, tmp_path / "good", config=good, validation=squares)
     ruin = TrainConfig(
@@ -344,7 +344,7 @@ def test_a_model_that_only_gets_worse_is_kept_as_it_was(squares, tmp_path):
     assert all(torch.equal(kept[name], start[name]) for name in start)
 
 
-def test_a_trained_model_goes_on_from_its_weights_and_temperature(squares, tmp_path):
+def test_fine_tuning_starts_from_the_weights_and_temperature_of_the_model(squares, tmp_path):
     write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12), seed=4)
     start = load_file(tmp_path / "start" / "open_clip_model.safetensors")
     config = TrainConfig(model=str(tmp_path / "start"), epochs=1, batch_size=16, device="cpu")
@@ -356,7 +356,7 @@ def test_a_trained_model_goes_on_from_its_weights_and_temperature(squares, tmp_p
     assert tuned["logit_scale"].item() == pytest.approx(math.log(1 / 0.07), abs=1e-3)
 
 
-def test_a_resumed_run_does_not_need_what_it_started_from(squares, tmp_path):
+def test_resuming_does_not_need_the_starting_model(squares, tmp_path):
     write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12))
     config = replace(QUICK, model=str(tmp_path / "start"))
     train(squares, tmp_path / "whole", config=config)
@@ -368,7 +368,7 @@ def test_a_resumed_run_does_not_need_what_it_started_from(squares, tmp_path):
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
-def test_the_temperature_never_passes_100(squares, tmp_path):
+def test_the_logit_scale_never_exceeds_100(squares, tmp_path):
     write_model(tmp_path / "start", tiny_config(width=16, image_size=32, context_length=12))
     path = tmp_path / "start" / "open_clip_model.safetensors"
     save_file({**load_file(path), "logit_scale": torch.tensor(9.0)}, path)
@@ -377,7 +377,7 @@ def test_the_temperature_never_passes_100(squares, tmp_path):
     assert float(RunFolder(tmp_path / "run").read_log()[-1]["scale"]) == pytest.approx(100, rel=1e-4)
 
 
-def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_path):
+def test_training_leaves_the_callers_random_state_and_torch_settings_unchanged(squares, tmp_path):
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -400,14 +400,14 @@ def test_training_leaves_the_caller_s_chance_and_switches_alone(squares, tmp_pat
         ("ViT-B-32/no-such-tag", "ViT-B-32/no-such-tag names no trained weights"),
     ],
 )
-def test_a_model_that_there_is_not_is_said_to_be_missing(squares, tmp_path, *, model, message):
+def test_an_unknown_or_invalid_model_is_an_error_that_names_it(squares, tmp_path, *, model, message):
     with pytest.raises(RetrievalError) as raised:
         train(squares, tmp_path / "run", config=replace(QUICK, model=model))
     assert message in str(raised.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_may_lie_in_a_file_of_either_form(squares, tmp_path):
+def test_a_model_config_file_may_have_either_form(squares, tmp_path):
     (tmp_path / "bare.json").write_text(json.dumps(MODEL))
     (tmp_path / "whole.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}))
     for name in ("bare", "whole"):
@@ -428,7 +428,7 @@ def test_the_small_model_is_plain_open_clip_and_stays_small():
 
 
 @pytest.mark.parametrize("config", [{}, {"custom_text": True}, {"custom_text": True, "no_causal_mask": True}])
-def test_texts_without_padding_have_the_same_rows_and_gradients(config):
+def test_texts_without_padding_have_the_same_embeddings_and_gradients(config):
     """Cut and sorted by length or whole: equal within float error, in causal towers and in one that must not be cut."""
     tower = {name: value for name, value in config.items() if name != "custom_text"}
     config = tiny_config(width=16, context_length=20, **tower) | {"custom_text": "custom_text" in config}
@@ -451,7 +451,7 @@ def test_texts_without_padding_have_the_same_rows_and_gradients(config):
         assert torch.allclose(our_gradients[name], gradient, atol=1e-4 * gradient.abs().max().item() + 1e-6), name
 
 
-def test_the_learning_rate_rises_straight_and_falls_along_a_cosine():
+def test_the_learning_rate_warms_up_linearly_and_decays_along_a_cosine():
     config = with_defaults(TrainConfig(learning_rate=1.0, warmup=0.1))
     rates = [learning_rate(step, config=config, steps=110) for step in range(110)]
     assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
@@ -461,7 +461,7 @@ def test_the_learning_rate_rises_straight_and_falls_along_a_cosine():
     assert 0 < rates[-1] < 0.001
 
 
-def test_progress_is_told_after_each_step(squares, tmp_path):
+def test_progress_is_called_after_each_step(squares, tmp_path):
     told = []
     result = train(squares, tmp_path, config=QUICK, progress=lambda *facts: told.append(facts))
     assert [(step, steps) for step, steps, _, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -469,7 +469,7 @@ def test_progress_is_told_after_each_step(squares, tmp_path):
     assert all(speed > 0 for *_, speed in told)
 
 
-def test_a_gpu_that_there_is_not_is_an_error(squares, tmp_path):
+def test_a_missing_gpu_is_an_error(squares, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(TrainingError, match="There is no usable GPU"):
@@ -477,13 +477,13 @@ def test_a_gpu_that_there_is_not_is_an_error(squares, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_learns_as_the_cpu_does(squares, tmp_path):
+def test_training_on_a_gpu_gives_the_losses_of_the_cpu(squares, tmp_path):
     losses = [train(squares, tmp_path / name, config=replace(QUICK, device=name)).loss for name in ("cpu", "cuda")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begun_with(tmp_path, squares):
-    """From trained weights both are found from model and pictures where they are not named."""
+def test_resuming_keeps_the_resolved_epochs_and_learning_rate(tmp_path, squares):
+    """From trained weights both depend on the model and the images where they are not set."""
     start = train(squares, tmp_path / "start", config=replace(QUICK, epochs=1)).run
     begun = replace(QUICK, model=str(start), epochs=1, learning_rate=1e-4, wise_ft="off")
     first = train(squares, tmp_path / "run", config=begun)
@@ -494,8 +494,8 @@ def test_resuming_goes_by_the_epochs_and_the_learning_rate_that_the_run_was_begu
 
 
 @pytest.mark.parametrize("validates", [False, True])
-def test_a_ruined_model_is_not_kept_whether_or_not_pairs_validate(tmp_path, squares, validates):
-    """The last step alone ruins it: its loss was still finite."""
+def test_a_diverged_model_is_not_saved_with_or_without_validation_pairs(tmp_path, squares, validates):
+    """Only the last step makes it diverge: its loss was still finite."""
     config = replace(QUICK, epochs=1, batch_size=32, learning_rate=1e38, warmup=0.0, validation_share=0.0)
     with pytest.raises(TrainingError, match=r"no longer finite at step 1 of 1\. .* a learning rate below"):
         train(squares, tmp_path / "run", config=config, validation=squares if validates else None)

@@ -1,4 +1,4 @@
-"""The training config: what it accepts, fills in, writes and reads."""
+"""The training config: validation, defaults, JSON."""
 
 import json
 import math
@@ -29,12 +29,12 @@ configs = st.builds(
 
 
 @given(configs)
-def test_a_config_comes_back_from_json_as_it_was(config):
+def test_config_round_trips_through_json(config):
     assert TrainConfig.from_json(config.to_json()) == config
 
 
 @given(configs)
-def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config):
+def test_resolving_keeps_what_is_set_and_leaves_nothing_decisive_open(config):
     complete = with_defaults(config)
     assert all(value in (None, "auto", getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
     fitted = resolve(complete, weights=10**8, images=2000)
@@ -61,7 +61,7 @@ def test_complete_keeps_what_is_set_and_leaves_nothing_that_matters_open(config)
         ("hf-hub:someone/model", False),
     ],
 )
-def test_what_a_model_starts_from_shows_in_its_name(model, from_random):
+def test_the_model_name_decides_whether_weights_are_random(model, from_random):
     assert TrainConfig(model=model).from_random is from_random
 
 
@@ -72,7 +72,7 @@ def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
         assert not TrainConfig(model=name).from_random
 
 
-def test_trained_models_are_tuned_gently():
+def test_fine_tuning_has_a_lower_learning_rate_by_model_size():
     """From trained weights the learning rate is lower by one to two orders of magnitude and the epochs are few."""
     tuned, fresh = with_defaults(TrainConfig(model="a/b")), with_defaults(TrainConfig(model="small"))
     assert resolve(tuned, weights=151_000_000, images=9).learning_rate == pytest.approx(1e-5, rel=0.01)
@@ -81,7 +81,7 @@ def test_trained_models_are_tuned_gently():
     assert asdict(resolve(fresh, weights=10**9, images=9)) == asdict(fresh)
 
 
-def test_a_text_tower_alone_learns_four_times_as_fast():
+def test_the_learning_rate_of_a_text_tower_alone_is_four_times_higher():
     for weights in (10**9, 10**8, 10**6):
         alone, with_images = (
             resolve(with_defaults(TrainConfig(model="a/b", tune=tune)), weights=weights, images=9)
@@ -92,14 +92,14 @@ def test_a_text_tower_alone_learns_four_times_as_fast():
     assert resolve(low_rank, weights=10**8, images=9).learning_rate == low_rank.learning_rate == 2e-4
 
 
-def test_small_sets_are_shown_more_often_so_that_there_are_enough_steps():
+def test_fewer_images_get_more_epochs():
     tuned = with_defaults(TrainConfig(model="a/b"))
     shown = {pictures: resolve(tuned, weights=10**8, images=pictures).epochs for pictures in (100, 640, 10**6)}
     assert shown == {100: 20, 640: 10, 10**6: 5}
     assert resolve(replace(tuned, epochs=3), weights=10**8, images=100).epochs == 3
 
 
-def test_only_trained_models_are_mixed_with_their_start():
+def test_only_fine_tuned_models_are_interpolated_with_the_start():
     assert with_defaults(TrainConfig(model="a/b")).wise_ft == "auto"
     assert with_defaults(TrainConfig(model="small")).wise_ft == "off"
     assert with_defaults(TrainConfig(model="a/b", wise_ft=0.5)).wise_ft == 0.5
@@ -154,7 +154,7 @@ def test_only_trained_models_are_mixed_with_their_start():
         ({"model": None}, "Invalid value for model: None. It must be a name or an open_clip config."),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named_with_its_value(settings, message):
+def test_an_invalid_setting_is_refused_with_its_value_and_range(settings, message):
     with pytest.raises(TrainingError) as error:
         TrainConfig(**settings)
     assert str(error.value) == message
@@ -169,21 +169,21 @@ def test_a_setting_that_makes_no_sense_is_named_with_its_value(settings, message
         ('{"epochs": "3"}', "Invalid value for epochs: '3'. It must be a whole number of at least 1."),
     ],
 )
-def test_json_that_is_no_config_is_refused_with_the_reason(text, message):
+def test_invalid_config_json_is_refused_with_the_reason(text, message):
     with pytest.raises(TrainingError) as error:
         TrainConfig.from_json(text)
     assert str(error.value).startswith(message)
 
 
-def test_only_what_changes_the_model_is_a_difference():
+def test_only_settings_that_affect_the_result_are_differences():
     one, other = TrainConfig(epochs=3, seed=1, device="cpu"), TrainConfig(epochs=5, seed=1, checkpoint_seconds=1)
     assert differences(one, other) == ["epochs 5, now 3"]
     assert differences(one, TrainConfig(epochs=3, seed=1, learning_rate=0.1)) == []
     assert differences(TrainConfig(learning_rate=0.2), TrainConfig(learning_rate=0.1)) == ["learning_rate 0.1, now 0.2"]
 
 
-def test_few_pictures_train_of_a_trained_image_tower_what_is_behind_its_blocks():
-    """Unless more is asked for, the weights are random, or LoRA keeps what there was anyway."""
+def test_few_images_freeze_the_blocks_of_a_trained_image_tower():
+    """Not where more is asked for, with random weights, or with LoRA, which forgets little."""
     few, many = ({"weights": 10**7, "images": count} for count in (1999, 2000))
 
     def tuned(config, facts):

@@ -1,4 +1,4 @@
-"""A training loses nothing to a kill at a random moment, in the middle of a save, or to a full disk."""
+"""Training loses nothing to a kill at a random moment or in the middle of a save, or to a full disk."""
 
 import resource
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_three_kills_at_random_moments_and_inside_saves_change_nothing(tmp_path):
+def test_kills_at_random_moments_and_inside_saves_change_nothing(tmp_path):
     """Weights, checkpoint and log are compared byte for byte with those of an undisturbed training."""
     outcomes = [outcome for outcome in killed(tmp_path, kills=3, seed=1) if outcome["killed"]]
     assert len(outcomes) == 3
@@ -30,7 +30,7 @@ def test_three_kills_at_random_moments_and_inside_saves_change_nothing(tmp_path)
 
 @contextmanager
 def full_disk(room):
-    """No file can grow beyond so many bytes: writing fails as on a full disk."""
+    """Limit the size of files: writing beyond it fails as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
@@ -40,8 +40,8 @@ def full_disk(room):
 
 
 @pytest.mark.parametrize("room", [0, 1_000_000])
-def test_a_full_disk_loses_nothing(tmp_path, room):
-    """It fills up in the middle of a run: the last checkpoint and the best model stay, and it goes on from there."""
+def test_a_full_disk_loses_no_checkpoint(tmp_path, room):
+    """It fills up in the middle of a run: the last checkpoint and the best model stay, and training resumes."""
     pairs = read_pairs(write_pictures(tmp_path / "pictures"))
     config = replace(CONFIG, cache_bytes=0)  # so that pictures would be kept on the disk too
     train(pairs, tmp_path / "whole", config=config, validation=pairs)

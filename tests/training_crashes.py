@@ -1,4 +1,4 @@
-"""Kill trainings at any moment, resume them, and compare what comes out with a training that nobody disturbed.
+"""Kill trainings at any moment, resume them, and compare the outcome with an undisturbed training.
 
     python tests/training_crashes.py FOLDER KILLS SEED   kills so many; each is a line of JSON, also what ended before
 

@@ -4,11 +4,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -36,18 +36,17 @@ if TYPE_CHECKING:
 
 
 def _parse_settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
-    return dict(map(_parse_setting, words))
-
-
-def _parse_setting(word: str) -> tuple[str, Any]:
-    """A name and its value, which is JSON where it can be read as JSON, and text otherwise."""
-    name, equals, text = word.partition("=")
-    if not (name and equals):
-        raise click.BadParameter(f"{word!r} is not NAME=VALUE.")
-    try:
-        return name, json.loads(text)
-    except json.JSONDecodeError:
-        return name, text
+    """Names and their values, which are JSON where they can be read as JSON, and text otherwise."""
+    settings = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE.")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+    return settings
 
 
 @click.command()
@@ -80,7 +79,7 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a dual encoder on PAIRS, into the folder RUN."""
-    with interruptible("To continue, run it again with --resume."), TrainingBar() as bar:
+    with interruptible("To continue, run it again with --resume."), _training_bar() as callbacks:
         from retrieval.pairs import read_pairs
         from retrieval.train import train as train_encoder
 
@@ -100,9 +99,7 @@ def train(
             notice(f"{run} holds no run to resume, so a new one starts.")
         if "model" not in named and not continues and _is_main_process():
             notice(STARTER_NOTICE + " --model small trains from scratch.")
-        result = train_encoder(
-            source, run, config=config, validation=held_out, resume=resume, callbacks=bar.callbacks()
-        )
+        result = train_encoder(source, run, config=config, validation=held_out, resume=resume, callbacks=callbacks)
     if _is_main_process():
         notice_skipped(result.skipped)
         notice(f"Wrote {run / 'report.html'}.")
@@ -148,6 +145,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure recall@K on PAIRS, text to image and image to text."""
+    from retrieval.encoder import STARTER, load_encoder
     from retrieval.evaluate import evaluate as measure
     from retrieval.pairs import read_pairs
 
@@ -160,7 +158,10 @@ def evaluate(
         notice(STARTER_NOTICE)
     if model is not None:
         source = _unlearned(source, model, alone=held_out)
-    with _measured(model, catalog, device) as (encoder, indexes), progress_bar("pictures and texts") as progress:
+    context = nullcontext() if catalog is None else open_read_only(catalog, device=device)
+    with context as opened, progress_bar("images and texts") as progress:
+        encoder = load_encoder(model or STARTER, device=device) if opened is None else opened.encoder
+        indexes = None if opened is None else opened.served
         report = measure(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
     notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
@@ -201,58 +202,34 @@ def _is_named(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-class TrainingBar:
-    """A progress bar on stderr from the first second on: of images read, of inputs precomputed, then of steps."""
-
-    def __init__(self) -> None:
-        self._bar, self._unit, self._recall = self._make_bar(" images"), " images", ""
-
-    @staticmethod
-    def _make_bar(unit: str) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(unit=unit, file=sys.stderr, disable=None if _is_main_process() else True, leave=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def callbacks(self) -> "Callbacks":
-        """Callbacks of a training run that move the bar."""
-        from retrieval.train import Callbacks
-
-        return Callbacks(
-            on_step=self._show_step,
-            on_images_read=partial(self._move, " images"),
-            on_precomputed=partial(self._move, " encoded"),
-            on_validation=self._show_recall,
-        )
-
-    def _show_recall(self, recalls: Mapping[str, float]) -> None:
-        if recalls:
-            self._recall = f", text→image R@1 {100 * recalls['text_to_image_recall@1']:.1f}"
-
-    def _show_step(self, step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- a callback
-        self._move(" steps", step, total, postfix=f"loss {loss:.3f}, {rate:.0f} pairs/s{self._recall}")
-
-    def _move(self, unit: str, done: int, total: int, *, postfix: str = "") -> None:
-        if self._unit != unit:
-            self._bar.close()
-            self._bar, self._unit = self._make_bar(unit), unit
-        self._bar.set_postfix_str(postfix, refresh=False)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-
 @contextmanager
-def _measured(model: str | None, catalog: Path | None, device: str) -> Iterator[tuple[Any, Any]]:
-    """The encoder to measure, and the search of the catalog that serves it."""
-    from retrieval.encoder import STARTER, load_encoder
+def _training_bar() -> "Iterator[Callbacks]":
+    """Callbacks that move a bar on stderr: of images read, perhaps of inputs of frozen towers, then of steps."""
+    from tqdm import tqdm
 
-    if catalog is None:
-        yield load_encoder(model or STARTER, device=device), None
-        return
-    with open_read_only(catalog, device=device) as opened:
-        yield opened.encoder, opened.served
+    from retrieval.train.loop.callbacks import Callbacks
+
+    make_bar = partial(tqdm, file=sys.stderr, disable=None if _is_main_process() else True, leave=False)
+    bar, shown, recall = make_bar(unit=" images"), " images", ""
+
+    def move(unit: str, done: int, total: int, *, postfix: str = "") -> None:
+        nonlocal bar, shown
+        if shown != unit:
+            bar.close()
+            bar, shown = make_bar(unit=unit), unit
+        bar.set_postfix_str(postfix, refresh=False)
+        bar.total = total
+        bar.update(done - bar.n)
+
+    def show_step(step: int, total: int, loss: float, rate: float) -> None:  # noqa: PLR0917 -- a callback
+        move(" steps", step, total, postfix=f"loss {loss:.3f}, {rate:.0f} pairs/s{recall}")
+
+    def show_recall(recalls: Mapping[str, float]) -> None:
+        nonlocal recall
+        if recalls:
+            recall = f", text→image R@1 {100 * recalls['text_to_image_recall@1']:.1f}"
+
+    try:
+        yield Callbacks(show_step, partial(move, " images"), partial(move, " encoded"), show_recall)
+    finally:
+        bar.close()

@@ -26,10 +26,7 @@ def save_checkpoint(
     ema: Tensors | None = None,
     extra: Tensors | None = None,
 ) -> None:
-    """Write the model's tensors, the optimizer's by the names of their parameters, and `progress`, which is JSON.
-
-    The moving average of the weights is written beside them, and `extra` tensors, which `load_extra` reads.
-    """
+    """Write the model's tensors, the optimizer's by parameter name, the moving average, `extra` ones, and JSON."""
     tensors = {f"{_MODEL}{name}": _copy_to_cpu(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -47,8 +44,8 @@ def save_weights(path: Path, weights: Tensors) -> None:
 
 def load_checkpoint(
     path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, ema: Tensors | None = None
-) -> dict[str, Any]:
-    """Put model, optimizer and moving average back into the saved state; return `progress`.
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Put model, optimizer and moving average back into the saved state; return `progress` and `extra`.
 
     Raises:
         TrainingError: The file is damaged or belongs to another model.
@@ -59,8 +56,7 @@ def load_checkpoint(
             if state["format"] != _FORMAT:
                 raise TrainingError(f"{path} was written by a newer version. Resume with that version.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        weights = {name.removeprefix(_MODEL): tensors[name] for name in tensors if name.startswith(_MODEL)}
-        model.load_state_dict(weights)
+        model.load_state_dict(_strip(tensors, _MODEL))
         for name, tensor in (ema or {}).items():
             tensor.copy_(tensors[f"{_EMA}{name}"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -68,15 +64,11 @@ def load_checkpoint(
         raise TrainingError(f"The checkpoint {path} cannot be read ({reason}). Train into another folder.") from error
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = dict(_optimizer_state(name, parameter, tensors))
-    progress: dict[str, Any] = state["facts"]
-    return progress
+    return state["facts"], _strip(tensors, _EXTRA)
 
 
-def load_extra(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors that were saved as `extra`."""
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(_EXTRA)]  # noqa: SIM118 (it is no mapping)
-        return {name.removeprefix(_EXTRA): file.get_tensor(name) for name in names}
+def _strip(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
 def _optimizer_state(

@@ -87,8 +87,7 @@ class ProcessGroup:
     def _sum_values(self, values: list[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(tensor)
-        summed: list[float] = tensor.tolist()
-        return summed
+        return list(tensor.tolist())
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
     page = ReportPage(
         title=f"Training of {result.run.resolve().name}",
         verdict=result.conclusion,
-        notes=_notes(result),
+        notes=[_OPTIMISTIC if result.comparisons else _UNKNOWN, *result.warnings],
         recalls=_recall_table(result.comparisons) if result.comparisons else None,
         panels=_panels(trainer.folder.read_log(), trainer.before),
         galleries=[] if evaluations is None else _galleries(trainer, evaluations),
@@ -57,18 +57,12 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
     write_atomically(trainer.folder.report, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _notes(result: "TrainResult") -> list[str]:
-    leaked = f"Validation shares {result.leakage} with training, so its figures are too good."
-    return [_OPTIMISTIC if result.comparisons else _UNKNOWN, *([leaked] if result.leakage else [])]
-
-
 def _recall_table(comparisons: Mapping[str, Comparison]) -> Table:
-    rows = []
-    for way, name in DIRECTIONS.items():
-        for k in KS:
-            one = comparisons[f"{way}_recall@{k}"]
-            cells = (_cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
-            rows.append((f"{name} R@{k}", *cells))
+    ones = {f"{name} R@{k}": comparisons[f"{way}_recall@{k}"] for way, name in DIRECTIONS.items() for k in KS}
+    rows = [
+        (name, _cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
+        for name, one in ones.items()
+    ]
     return Table(header=("recall in %, with 95 % intervals", "before", "after", "difference"), rows=tuple(rows))
 
 
@@ -159,6 +153,8 @@ def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
     dataset, validation_set = trainer.dataset, trainer.validation_set
     groups = trainer.image_cache.duplicate_groups[np.array(dataset.images, np.int64)]
     near_duplicates = len(groups) - len(np.unique(groups))
+    mix = f", {result.alpha:.0%} of the way from the start" if result.alpha else ""
+    saved = f"{result.best_step or result.steps:,}{mix}"
     return [
         ("images trained on", f"{len(groups):,}"),
         ("their texts", f"{len(dataset.texts):,}"),
@@ -169,15 +165,8 @@ def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
         ("shared with training", str(result.leakage)),
         ("skipped", f"{len(result.skipped):,}"),
         ("steps", f"{result.steps:,}"),
-        ("saved", _describe_saved_model(result)),
+        ("saved", "the start" if result.held_out and result.best_step == 0 else f"the model after step {saved}"),
     ]
-
-
-def _describe_saved_model(result: "TrainResult") -> str:
-    if result.held_out and result.best_step == 0:
-        return "the start"
-    mix = f", {result.alpha:.0%} of the way from the start" if result.alpha else ""
-    return f"the model after step {result.best_step or result.steps:,}{mix}"
 
 
 def _settings(trainer: "Trainer") -> list[tuple[str, str]]:

@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from retrieval.encoder import load_encoder
 from retrieval.pairs import Skipped
-from retrieval.train.validation.comparison import AnswerRanks, Comparison, compare_recalls, conclude
+from retrieval.train.validation.comparison import DIRECTIONS, AnswerRanks, Comparison, compare_recalls, conclude
 from retrieval.train.validation.leakage import Leakage
 
 if TYPE_CHECKING:
     from index.vectors import Rows
     from retrieval.train.loop.trainer import Trainer
+
+
+_SHOWN: Final = {f"{name} R@10": f"{way}_recall@10" for way, name in DIRECTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +62,28 @@ class TrainResult:
             reason = "the ranks of the starting model were not saved"
         return conclude(self.comparisons, best_step=self.best_step, why_unknown=reason)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What leaked from training into validation, where anything did."""
+        leaked = f"Validation shares {self.leakage} with training, so its figures are too good."
+        return [leaked] if self.leakage else []
+
     def summary(self) -> str:
         """Lines: what was trained on, what leaked, and as the last one the conclusion."""
-        leaked = [f"Validation shares {self.leakage} with training, so its figures are too good."]
-        return "\n".join([self._describe_run(), *(leaked if self.leakage else []), self.conclusion])
-
-    def _describe_run(self) -> str:
         line = f"{self.run}: {self.steps} steps on {self.images} images, loss {self.loss:.3f}"
         mix = f", {self.alpha:.0%} of the way from the start," if self.alpha else ""
         if not self.held_out:
-            return f"{line}; not validated: the last model{mix} is kept"
-        ways = {"text→image": "text_to_image_recall@10", "image→text": "image_to_text_recall@10"}
-        recalls = [f"{way} R@10 {100 * self.before[key]:.1f} → {100 * self.best[key]:.1f}" for way, key in ways.items()]
-        return f"{line}; on {self.held_out} held-out images {', '.join(recalls)} (step {self.best_step}{mix} is kept)"
+            line += f"; not validated: the last model{mix} is kept"
+        else:
+            pairs = {name: (self.before[key], self.best[key]) for name, key in _SHOWN.items()}
+            recalls = [f"{name} {100 * before:.1f} → {100 * best:.1f}" for name, (before, best) in pairs.items()]
+            line += f"; on {self.held_out} held-out images {', '.join(recalls)} (step {self.best_step}{mix} is kept)"
+        return "\n".join([line, *self.warnings, self.conclusion])
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """The validation set ranked before and after training, and embedded by the saved model.
-
-    Attributes:
-        before: Ranks by the start.
-        after: Ranks by the saved model, loaded as anyone loads it.
-        images: (n, d) its rows of the images.
-        texts: (t, d) its rows of the texts.
-    """
+    """The validation set ranked before and after training, and the saved model's rows of its images and texts."""
 
     before: AnswerRanks
     after: AnswerRanks

@@ -24,56 +24,41 @@ LOG_COLUMNS: Final = (
 )
 
 
+class _File:
+    """A path inside a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", _owner: type) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """`path` holds the model and report.html, `path/training` everything else."""
+    """`path` holds the model and report.html, `path/training` everything else; names on disk are those of 0.1.0.
+
+    Attributes:
+        config: The settings, as JSON.
+        checkpoint: The last checkpoint: model, optimizer and progress.
+        starting_weights: The weights that the run started from, where its result is interpolated with them.
+        log: A row for each step; those that end an epoch have the recall on the validation pairs.
+        tensorboard: The folder of the log as TensorBoard reads it.
+        starting_ranks: The ranks of the answers to the validation queries at the start: `comparison.AnswerRanks`.
+        held_out: The ids of the pairs that were held out for validation, where training drew them itself.
+        report: The page that says whether training helped.
+    """
 
     path: Path
-
-    @property
-    def training(self) -> Path:
-        """The folder of the training's own files."""
-        return self.path / "training"
-
-    @property
-    def config(self) -> Path:
-        """The settings, as JSON."""
-        return self.training / "config.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The last checkpoint: model, optimizer and progress."""
-        return self.training / "state.safetensors"
-
-    @property
-    def starting_weights(self) -> Path:
-        """The weights that the run started from, where its result is interpolated with them."""
-        return self.training / "start.safetensors"
-
-    @property
-    def log(self) -> Path:
-        """A row for each step; those that end an epoch have the recall on the validation pairs."""
-        return self.training / "log.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of the log as TensorBoard reads it."""
-        return self.training / "tensorboard"
-
-    @property
-    def starting_ranks(self) -> Path:
-        """The ranks of the answers to the validation queries before the first step: `comparison.AnswerRanks`."""
-        return self.training / "start_places.npz"
-
-    @property
-    def held_out(self) -> Path:
-        """The ids of the pairs that were held out for validation, where training drew them itself."""
-        return self.training / "held_out.json"
-
-    @property
-    def report(self) -> Path:
-        """The page that says whether training helped."""
-        return self.path / "report.html"
+    training = _File("training")
+    config = _File("training/config.json")
+    checkpoint = _File("training/state.safetensors")
+    starting_weights = _File("training/start.safetensors")
+    log = _File("training/log.csv")
+    tensorboard = _File("training/tensorboard")
+    starting_ranks = _File("training/start_places.npz")
+    held_out = _File("training/held_out.json")
+    report = _File("report.html")
 
     def check(self, config: TrainConfig, *, resume: bool) -> None:
         """Pass where the folder is new or empty or, when resuming, holds a run with the same config.
@@ -82,14 +67,12 @@ class RunFolder:
             OtherRunError: It holds a run with another config.
             TrainingError: It holds a run that is not to be resumed, or something else.
         """
-        if self.config.is_file():
-            self._check_run(config, resume=resume)
-        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.rglob("*")))):
-            raise TrainingError(
-                f"{self.path} holds something other than a training run. Choose a new or an empty folder."
-            )
-
-    def _check_run(self, config: TrainConfig, *, resume: bool) -> None:
+        if not self.config.is_file():
+            if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.rglob("*")))):
+                raise TrainingError(
+                    f"{self.path} holds something other than a training run. Choose a new or an empty folder."
+                )
+            return
         if not resume:
             raise TrainingError(f"{self.path} already holds a training run. Resume it, or choose another folder.")
         changed = differences(config, with_defaults(self.read_config()))

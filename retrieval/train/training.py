@@ -79,18 +79,25 @@ def train(
         folder.check(config, resume=resume)
         if process_group.is_main:
             stack.enter_context(folder.lock())
-        stack.enter_context(_forked_rng())
+        gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        stack.enter_context(torch.random.fork_rng(devices=gpus))  # leaves the caller's random state as it was
         folder.check(config, resume=resume)  # again: another process may have begun it before it was locked
         if resume and folder.config.is_file():
             config = with_resolved(config, folder.read_config())
         has_checkpoint = resume and folder.checkpoint.is_file()
+        # A run has the whole of its model: where that came from may be out of reach by now.
+        checkpoint = open_checkpoint(str(folder.path)) if has_checkpoint else create_model(config)
+        if config.loss == "sigmoid":
+            checkpoint = add_logit_bias(checkpoint, from_random=config.from_random)
+        cache_folder = Path(config.cache_folder or folder.training)
+        disk = DiskCache(cache_folder, config.disk_cache_bytes, processes=local_world_size())
         trainer = _make_trainer(
             pairs,
             folder,
             config=config,
-            checkpoint=_load_model(config, folder if has_checkpoint else None),
+            checkpoint=checkpoint,
             validation=validation,
-            disk=stack.enter_context(closing(_open_disk_cache(config, folder))),
+            disk=stack.enter_context(closing(disk)),
             process_group=process_group,
             callbacks=callbacks,
         )
@@ -107,17 +114,6 @@ def train(
         if process_group.is_main:
             write_report(trainer, result, evaluations)
     return result
-
-
-def _load_model(config: TrainConfig, folder: RunFolder | None) -> Checkpoint:
-    """The model of a run with a checkpoint, whose origin may be out of reach by now; else the one to start from."""
-    checkpoint = create_model(config) if folder is None else open_checkpoint(str(folder.path))
-    return add_logit_bias(checkpoint, from_random=config.from_random) if config.loss == "sigmoid" else checkpoint
-
-
-def _open_disk_cache(config: TrainConfig, folder: RunFolder) -> DiskCache:
-    cache_folder = Path(config.cache_folder or folder.training)
-    return DiskCache(cache_folder, config.disk_cache_bytes, processes=local_world_size())
 
 
 def _make_trainer(
@@ -137,7 +133,9 @@ def _make_trainer(
     except EncoderError as error:
         raise TrainingError(str(error)) from error
     transform = TrainTransform.from_preprocess(checkpoint.preprocess, min_scale=cast("float", config.crop))
-    caches = not _reads_images_once(config, checkpoint)
+    # Where training itself never shows an image, decoded ones are not worth keeping.
+    heads_only = config.tune == "heads" and find_head(checkpoint.model.visual) is not None
+    caches = config.tune != "text" and not heads_only
     image_cache = build_image_cache(
         pairs.pairs,
         transform,
@@ -188,21 +186,8 @@ def _make_trainer(
     )
 
 
-def _reads_images_once(config: TrainConfig, checkpoint: Checkpoint) -> bool:
-    """Whether training itself never shows an image: decoded ones are then not worth keeping."""
-    return config.tune == "text" or (config.tune == "heads" and find_head(checkpoint.model.visual) is not None)
-
-
 def _first_skipped(skipped: Sequence[Skipped]) -> str:
     return f" The first skipped one, {skipped[0].name}, {skipped[0].reason}." if skipped else ""
-
-
-@contextmanager
-def _forked_rng() -> Iterator[None]:
-    """Leave the caller's random state as it was."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 @contextmanager

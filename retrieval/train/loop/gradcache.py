@@ -42,11 +42,6 @@ _BN_IMAGES: Final = 64  # the usual batch, and memory for it is little without g
 class GradCache:
     """Computes the gradients of batches.
 
-    Args:
-        towers: The model's two sides.
-        config: Names the loss and the size of a micro-batch.
-        process_group: The processes that share each batch.
-
     Attributes:
         precision: Of the towers; "auto" until the first step. The loss is always computed in float32 at least.
     """
@@ -71,10 +66,7 @@ class GradCache:
 
     @torch.no_grad()
     def initialize_bn_stats(self, batch: "Batch") -> None:
-        """Let batch normalization keep the statistics of a batch's first images.
-
-        With mean 0 and variance 1 throughout, random weights would give all images nearly the same embedding.
-        """
+        """Keep the statistics of a batch's first images: with mean 0 and variance 1 all embeddings would be alike."""
         self._towers.model.eval()
         for norm in self._untrained_norms:
             norm.train()
@@ -91,13 +83,14 @@ class GradCache:
         if self.precision.dtype == "auto":
             self.precision = Precision(self._choose_dtype(batch, optimizer), self._towers.device)
         loss = self.accumulate(batch)
-        self.precision.unscale(optimizer)
+        self.precision.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._towers.model.parameters(), self._config.clip_norm)
-        return loss.item(), bool(torch.isfinite(loss if self.precision.may_skip else loss + norm))
+        return loss.item(), bool(torch.isfinite(loss if self.precision.is_enabled() else loss + norm))
 
     def optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take an optimizer step, zero the gradients, and clamp the temperature."""
         self.precision.step(optimizer)
+        self.precision.update()
         optimizer.zero_grad()
         with torch.no_grad():
             self._towers.model.logit_scale.clamp_(0, math.log(_MAX_SCALE))
@@ -106,7 +99,9 @@ class GradCache:
         """Add the gradients of the loss to those of the model's parameters; return the loss."""
         for norm in self._frozen_norms:
             norm.eval()
-        parts = self._micro_batches(len(batch.images))
+        count = len(batch.images)
+        size = self._config.micro_batch or count
+        parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
         whole = len(parts) == 1
         with torch.set_grad_enabled(whole):
             rows = [torch.cat([self._embed(batch, side, part) for part in parts]) for side in _SIDES]
@@ -120,12 +115,12 @@ class GradCache:
                 again = own if whole else self._embed(batch, side, part)
                 if again.requires_grad:  # not where the tower is frozen
                     again.backward(cached[part])  # type: ignore[no-untyped-call]
-        self._all_reduce()
+        model: Any = self._towers.model
+        for parameter in (model.logit_scale, model.logit_bias):
+            if parameter is not None and parameter.grad is not None:  # each process has these in full
+                parameter.grad /= self._process_group.world_size
+        self._process_group.all_reduce_gradients(model.parameters())
         return loss
-
-    def _micro_batches(self, count: int) -> list[slice]:
-        size = self._config.micro_batch or count
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
     def _embed(self, batch: "Batch", side: Side, part: slice) -> Tensor:
         """Unit rows of a micro-batch, the same each time: its randomness depends on seed, step and items."""
@@ -137,26 +132,14 @@ class GradCache:
 
     def _backward(self, batch: "Batch", rows: list[Tensor]) -> Tensor:
         model: Any = self._towers.model
-        if self._is_bias_new(batch):
+        learns_bias = self._config.loss == "sigmoid" and not self._config.from_random
+        if batch.step == 0 and learns_bias and float(model.logit_bias.detach()) == INIT_LOGIT_BIAS:  # it came without
             with torch.no_grad():
                 model.logit_bias.fill_(fit_logit_bias(rows, model.logit_scale.exp()))
         weights = None if batch.weights is None else torch.from_numpy(batch.weights)
         loss = compute_loss(model, self._config, rows, positives=batch.positives, weights=weights)
         self.precision.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _is_bias_new(self, batch: "Batch") -> bool:
-        """Whether a trained model that had no bias starts to learn that of the sigmoid loss."""
-        begins = batch.step == 0 and self._config.loss == "sigmoid" and not self._config.from_random
-        return begins and float(self._towers.model.logit_bias.detach()) == INIT_LOGIT_BIAS
-
-    def _all_reduce(self) -> None:
-        """Add up the processes' gradients; each has those of the temperature and the bias in full."""
-        model: Any = self._towers.model
-        for parameter in (model.logit_scale, model.logit_bias):
-            if parameter is not None and parameter.grad is not None:
-                parameter.grad /= self._process_group.world_size
-        self._process_group.all_reduce_gradients(model.parameters())
 
     def _choose_dtype(self, batch: "Batch", optimizer: torch.optim.Optimizer) -> str:
         """The data type that is fast here, as the main process finds it."""

@@ -57,20 +57,18 @@ class HardNegativeMiner:
             TrainingError: An image can no longer be read.
         """
         share, length = self.config.hard_negatives, sampler.steps_per_epoch
+        images = 0 if self.towers.can_precompute("image") else max(sampler.batch_sizes) // self.process_group.world_size
+        batch_bytes = images * self.transform.height * self.transform.width * 3
+        depth = prefetch_depth(threads, batch_bytes=batch_bytes, memory=_PREFETCH_BYTES // local_world_size())
         while steps:
             part = steps if not share else steps[: length - steps.start % length]
             if share and part.start % length == 0:
                 self.hard = None if self.config.from_random and part.start == 0 else self._mine()
             loader.sampler = replace(sampler, negatives=self.hard, negative_fraction=share)
-            batches = prefetch_map(loader.load, part, threads=threads, depth=self._prefetch_depth(sampler, threads))
+            batches = prefetch_map(loader.load, part, threads=threads, depth=depth)
             with closing(batches):
                 yield from batches
             steps = steps[len(part) :]
-
-    def _prefetch_depth(self, sampler: "BatchSampler", threads: int) -> int:
-        images = 0 if self.towers.can_precompute("image") else max(sampler.batch_sizes) // self.process_group.world_size
-        batch_bytes = images * self.transform.height * self.transform.width * 3
-        return prefetch_depth(threads, batch_bytes=batch_bytes, memory=_PREFETCH_BYTES // local_world_size())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps; the names are those of version 0.1.0."""

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from retrieval.encoder.open_clip_encoder import fastest_dtype
 from retrieval.train.distributed import ProcessGroup
@@ -15,11 +14,12 @@ _LARGE: Final = 10_000_000  # weights of a model worth half precision on a CPU; 
 _MIN_SPEEDUP: Final = 2.0  # of a step in bfloat16 on a CPU: few have instructions for it
 
 
-class Precision:
+class Precision(torch.amp.GradScaler):
     """A data type, and the loss scaling that gradients in it need.
 
     In float16 small gradients would vanish, so the loss is scaled up by a factor that adapts (Micikevicius et al.
-    2018, "Mixed Precision Training", arXiv 1710.03740): a step whose gradients overflow is skipped.
+    2018, "Mixed Precision Training", arXiv 1710.03740): a step whose gradients overflow is skipped. In other types
+    nothing is scaled or skipped.
 
     Args:
         dtype: "float32", "bfloat16" or "float16"; "auto" for one that is still to be chosen.
@@ -27,42 +27,23 @@ class Precision:
     """
 
     def __init__(self, dtype: str, device: str) -> None:
+        super().__init__(device, enabled=dtype == "float16")
         self.dtype, self.device = dtype, device
-        self._scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
-
-    @property
-    def may_skip(self) -> bool:
-        """Whether a step with non-finite gradients is skipped rather than an error."""
-        return self._scaler.is_enabled()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which the towers run."""
         half = self.dtype in {"bfloat16", "float16"}
         return torch.autocast(self.device, dtype=getattr(torch, self.dtype if half else "bfloat16"), enabled=half)
 
-    def scale(self, loss: Tensor) -> Tensor:
-        """The loss to compute gradients of."""
-        return self._scaler.scale(loss)
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the factor that the loss was scaled by."""
-        self._scaler.unscale_(optimizer)
-
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take an optimizer step if all gradients are finite."""
-        self._scaler.step(optimizer)
-        self._scaler.update()
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON; the key "kind" is that of version 0.1.0."""
-        return self._scaler.state_dict() | {"kind": self.dtype}
+        return super().state_dict() | {"kind": self.dtype}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], device: str) -> "Precision":
         """The precision of a checkpoint, in the data type that the run was begun in: `choose_dtype` may vary."""
         precision = cls(state["kind"], device)
-        if precision.may_skip:
-            precision._scaler.load_state_dict({name: value for name, value in state.items() if name != "kind"})
+        precision.load_state_dict({name: value for name, value in state.items() if name != "kind"})
         return precision
 
 

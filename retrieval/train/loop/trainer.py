@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from retrieval.concurrency import available_cores
+from retrieval.encoder.open_clip_encoder import OpenClipEncoder
 from retrieval.encoder.open_clip_models import Checkpoint, save_run
 from retrieval.errors import EvaluationError, OtherRunError, TrainingError
-from retrieval.train.checkpoints import load_checkpoint, load_extra, save_checkpoint, save_weights
+from retrieval.train.checkpoints import load_checkpoint, save_checkpoint, save_weights
 from retrieval.train.data.dataset import PairDataset
 from retrieval.train.data.image_cache import ImageCache
 from retrieval.train.data.loader import Batch, BatchLoader
@@ -40,15 +41,7 @@ _SPEED_DECAY: Final = 0.9  # of the moving average of the speed that callbacks g
 
 @dataclass(slots=True)
 class Trainer:
-    """A run in progress.
-
-    Attributes:
-        held_out: The ids of the pairs that were split off for validation.
-        before: Recall on the validation pairs before the first step; empty without such pairs.
-        best: Recall of the saved model.
-        best_step: The step after which that model was reached.
-        alpha: Its WiSE-FT weight; None while the run has not ended, or where nothing is interpolated.
-    """
+    """A run in progress; `held_out` has the ids of the pairs that were split off, the rest is as in `TrainResult`."""
 
     folder: RunFolder
     config: ResolvedConfig
@@ -93,7 +86,7 @@ class Trainer:
             dataset=self.dataset,
             image_cache=self.image_cache,
             transform=self.transform,
-            encoder=self.validation_set.encoder,
+            encoder=self.encoder,
             towers=self.towers,
             process_group=self.process_group,
         )
@@ -101,13 +94,18 @@ class Trainer:
 
     @property
     def model(self) -> Any:
-        """The model, which the encoder of the validation set shares."""
+        """The model that is trained."""
         return self.checkpoint.model
+
+    @property
+    def encoder(self) -> OpenClipEncoder:
+        """The encoder of the validation set, which shares the model."""
+        return self.validation_set.encoder
 
     @property
     def device(self) -> str:
         """Where the model is."""
-        return self.validation_set.encoder.device
+        return self.encoder.device
 
     @property
     def steps(self) -> int:
@@ -122,7 +120,7 @@ class Trainer:
             TrainingError: It cannot be read.
         """
         ema = self.ema.weights if self.ema else None
-        saved = load_checkpoint(self.folder.checkpoint, model=self.model, optimizer=self.optimizer, ema=ema)
+        saved, extra = load_checkpoint(self.folder.checkpoint, model=self.model, optimizer=self.optimizer, ema=ema)
         if saved["pairs"] != self._digests():
             raise OtherRunError(
                 f"{self.folder.path} was begun with other images or texts. Resume with those, or choose another folder."
@@ -130,13 +128,15 @@ class Trainer:
         for name in _PROGRESS:
             setattr(self, name, saved[name])
         self.grad_cache.precision = Precision.from_state_dict(saved["precision"], self.device)
-        self.miner.restore(load_extra(self.folder.checkpoint))
+        self.miner.restore(extra)
         set_train_mode(self.model)
 
     def begin(self) -> None:
         """Write what the folder holds from the first step on, including the starting model."""
         if self.step == 0 and self.process_group.is_main and self.grad_cache.needs_bn_stats:
-            self._initialize_bn_stats()
+            self.grad_cache.initialize_bn_stats(self._make_loader(ProcessGroup()).load(0))
+            if self.ema is not None:
+                self.ema = self.validator.ema = Ema(self.model, decay=self.ema.decay)
         self.process_group.broadcast(self.model.state_dict().values())
         self.process_group.barrier()  # from here on the main process may change the folder
         if self.process_group.is_main:
@@ -149,12 +149,6 @@ class Trainer:
             if self.config.wise_ft != "off" and self.process_group.is_main:
                 save_weights(self.folder.starting_weights, merged_state_dict(self.model))
             self._save_model()
-
-    def _initialize_bn_stats(self) -> None:
-        """In the main process alone: the others get the statistics with the rest of the model."""
-        self.grad_cache.initialize_bn_stats(self._make_loader(ProcessGroup()).load(0))
-        if self.ema is not None:
-            self.ema = self.validator.ema = Ema(self.model, decay=self.ema.decay)
 
     def fit(self, stop: threading.Event) -> None:
         """Take the remaining steps.
@@ -179,7 +173,10 @@ class Trainer:
     def _train_epochs(self, stop: threading.Event) -> None:
         loader, steps = self._make_loader(self.process_group), range(self.step, self.steps)
         self._precompute_frozen(loader, stop)
-        with closing(self.miner.load_batches(loader, self.sampler, steps, threads=self._loader_threads())) as batches:
+        # On a CPU the model needs the cores itself, unless images have to be decoded again.
+        nothing_to_decode = self.image_cache.is_complete or self.towers.can_precompute("image")
+        threads = self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else available_cores())
+        with closing(self.miner.load_batches(loader, self.sampler, steps, threads=threads)) as batches:
             since = time.perf_counter()
             for batch in batches:
                 self._train_step(batch)
@@ -191,18 +188,17 @@ class Trainer:
                 since = time.perf_counter()
 
     def _make_loader(self, process_group: ProcessGroup) -> BatchLoader:
+        texts, positives = self.dataset.texts, self.dataset.positives
+        augmentation = Augmentation.from_captions(
+            texts, positives, flip=self.config.flip, color_jitter=self.config.color_jitter
+        )
         return BatchLoader(
             self.dataset,
             self.image_cache,
             sampler=self.sampler,
             transform=None if self.towers.can_precompute("image") else self.transform,
             tokenizer=self.checkpoint.tokenizer,
-            augmentation=Augmentation.from_captions(
-                self.dataset.texts,
-                self.dataset.positives,
-                flip=self.config.flip,
-                color_jitter=self.config.color_jitter,
-            ),
+            augmentation=augmentation,
             word_dropout=0.0 if self.towers.can_precompute("text") else self.config.word_dropout,
             process_group=process_group,
         )
@@ -216,21 +212,12 @@ class Trainer:
                 raise KeyboardInterrupt
 
         if self.towers.can_precompute("image"):
-            sources = [self.image_cache.sources[number] for number in self.dataset.images]
-            self.towers.precompute_images(
-                sources,
-                self.validation_set.encoder,
-                threads=self.config.threads,
-                progress=partial(report, total=len(sources)),
-            )
+            sources, encoder = [self.image_cache.sources[number] for number in self.dataset.images], self.encoder
+            progress = partial(report, total=len(sources))
+            self.towers.precompute_images(sources, encoder, threads=self.config.threads, progress=progress)
         if self.towers.can_precompute("text"):
             texts = range(len(self.dataset.texts))
             self.towers.precompute("text", map(loader.tokenize_text, texts), progress=partial(report, total=len(texts)))
-
-    def _loader_threads(self) -> int:
-        """On a CPU the model needs the cores itself, unless images have to be decoded again."""
-        nothing_to_decode = self.image_cache.is_complete or self.towers.can_precompute("image")
-        return self.config.threads or (1 if nothing_to_decode and self.device == "cpu" else available_cores())
 
     def _train_step(self, batch: Batch) -> None:
         """Take one step; its randomness depends on the seed and the step alone."""
@@ -293,9 +280,12 @@ class Trainer:
         wise_ft = self.config.wise_ft
         if self.alpha is not None or wise_ft == "off":
             return
+        alphas = wise_ft_alphas(self.config) if wise_ft == "auto" else (float(wise_ft),)
+        if wise_ft == "auto" and not self.validation_set.images:
+            alphas = alphas[1:2]  # a small one, since there is nothing to choose by
         start = load_file(self.folder.starting_weights, device=self.device)
         try:
-            chosen, recalls = self.validator.interpolate(start, self._alphas())
+            chosen, recalls = self.validator.interpolate(start, alphas)
         except EvaluationError as error:
             raise self._non_finite_error(self.step) from error
         if wise_ft == "auto" and recalls and recalls["mean_recall"] < self.before["mean_recall"]:
@@ -305,25 +295,11 @@ class Trainer:
             self.alpha, self.best, self.best_step = chosen.alpha, recalls, self.step
             self._save_model(chosen.weights)
 
-    def _alphas(self) -> tuple[float, ...]:
-        """The WiSE-FT weights to choose from; a small one where there is nothing to choose by."""
-        if self.config.wise_ft != "auto":
-            return (float(self.config.wise_ft),)
-        alphas = wise_ft_alphas(self.config)
-        return alphas if self.validation_set.images else alphas[1:2]
-
     def _save_model(self, weights: Weights | None = None) -> None:
-        if not self.process_group.is_main:
-            return
-        checkpoint = self.checkpoint
-        save_run(
-            self.model,
-            self.folder.path,
-            config=checkpoint.config,
-            preprocess=checkpoint.preprocess,
-            tokenizer=checkpoint.tokenizer,
-            weights=merged_state_dict(self.model) if weights is None else weights,
-        )
+        if self.process_group.is_main:
+            parts = {name: getattr(self.checkpoint, name) for name in ("config", "preprocess", "tokenizer")}
+            weights = merged_state_dict(self.model) if weights is None else weights
+            save_run(self.model, self.folder.path, weights=weights, **parts)
 
     def _save_checkpoint(self) -> None:
         """Write the log, then a checkpoint: rows after the checkpoint's step are dropped when resuming."""
@@ -334,13 +310,10 @@ class Trainer:
             self.tensorboard.write(self._rows)
         self._rows.clear()
         progress = {name: getattr(self, name) for name in _PROGRESS}
+        progress |= {"pairs": self._digests(), "precision": self.grad_cache.precision.state_dict()}
+        tensors = {"ema": self.ema.weights if self.ema else None, "extra": self.miner.tensors()}
         save_checkpoint(
-            self.folder.checkpoint,
-            model=self.model,
-            optimizer=self.optimizer,
-            progress=progress | {"pairs": self._digests(), "precision": self.grad_cache.precision.state_dict()},
-            ema=self.ema.weights if self.ema else None,
-            extra=self.miner.tensors(),
+            self.folder.checkpoint, model=self.model, optimizer=self.optimizer, progress=progress, **tensors
         )
         self._saved_at = time.monotonic()
 

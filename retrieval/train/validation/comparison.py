@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -68,13 +68,10 @@ class AnswerRanks:
         """The ranks that were saved; None where the file is missing or damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(**{way: _load_ranks(arrays, way) for way in DIRECTIONS})
+                parts = {way: {name: arrays[f"{way}.{name}"] for name in (*_ARRAYS, "targets")} for way in DIRECTIONS}
+                return cls(**{way: Ranks(**part | {"targets": int(part["targets"])}) for way, part in parts.items()})
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-
-
-def _load_ranks(arrays: Mapping[str, Any], way: str) -> Ranks:
-    return Ranks(**{name: arrays[f"{way}.{name}"] for name in _ARRAYS}, targets=int(arrays[f"{way}.targets"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +92,14 @@ class Comparison:
 
 def compare_recalls(before: AnswerRanks, after: AnswerRanks, collection: "Collection") -> dict[str, Comparison]:
     """Compare each recall, by the names of `metrics.recall_both_ways`."""
-    items = {
-        "text_to_image": collection.item_texts.query_of_pair(),
-        "image_to_text": collection.item_images.query_of_pair(),
-    }
-    return {
-        f"{way}_recall@{k}": _compare(getattr(before, way).recall(k), getattr(after, way).recall(k), items[way])
-        for way in DIRECTIONS
-        for k in KS
-    }
-
-
-def _compare(before: Floats, after: Floats, items: Ids) -> Comparison:
-    return Comparison(_estimate(before, items), _estimate(after, items), paired_difference(before, after, items=items))
+    comparisons = {}
+    for way, queries in zip(DIRECTIONS, (collection.item_texts, collection.item_images), strict=True):
+        items = queries.query_of_pair()
+        for k in KS:
+            old, new = getattr(before, way).recall(k), getattr(after, way).recall(k)
+            difference = paired_difference(old, new, items=items)
+            comparisons[f"{way}_recall@{k}"] = Comparison(_estimate(old, items), _estimate(new, items), difference)
+    return comparisons
 
 
 def _estimate(values: Floats, items: Ids) -> Estimate:

@@ -61,14 +61,7 @@ class ValidationSet:
         threads: int | None,
         progress: Callable[[int, int], None] | None = None,
     ) -> "ValidationSet":
-        """Read the pairs; the set is empty where no readable image has a caption.
-
-        Args:
-            pairs: What is searched for and found.
-            encoder: Shares its model with the training.
-            threads: That read images; one a core where it is None.
-            progress: Called with (done, total) after each file.
-        """
+        """Read the pairs' images, as `read_distinct_images` does; the set is empty where none has a caption."""
         prepared: dict[str, tuple[PerceptualHashes, Any]] = {}
         captioned = [place for place, pair in enumerate(pairs) if pair.captions]
         distinct = read_distinct_images(
@@ -124,12 +117,10 @@ class ValidationSet:
 
     def query_recalls(self, ranks: AnswerRanks) -> QueryRecalls:
         """Recall of each query at each K."""
-        queries = self.collection.item_texts, self.collection.item_images
-        directions = zip((ranks.text_to_image, ranks.image_to_text), queries, strict=True)
+        texts, images = self.collection.item_texts.query_of_pair(), self.collection.item_images.query_of_pair()
+        directions = (ranks.text_to_image, texts), (ranks.image_to_text, images)
         return QueryRecalls(
-            tuple(
-                (np.stack([found.recall(k) for k in KS], axis=1), asked.query_of_pair()) for found, asked in directions
-            )
+            tuple((np.stack([found.recall(k) for k in KS], axis=1), items) for found, items in directions)
         )
 
     def embed_images(self) -> "Rows":
@@ -179,7 +170,12 @@ class Validator:
         if not self.process_group.is_main:
             alpha, *_ = self.process_group.broadcast_values([0.0])
             return Interpolation(alpha, {}, None), self._broadcast_means(None)
-        chosen = select_interpolation(start, tuned, alphas=alphas, evaluate=self._evaluate_weights)
+
+        def evaluate(weights: Weights) -> QueryRecalls | None:
+            with temporary_weights(self.model, unmerged_state_dict(self.model, weights)):
+                return self._query_recalls()
+
+        chosen = select_interpolation(start, tuned, alphas=alphas, evaluate=evaluate)
         self.process_group.broadcast_values([chosen.alpha])
         return chosen, self._broadcast_means(chosen.recalls)
 
@@ -190,10 +186,6 @@ class Validator:
         means = {} if recalls is None else recalls.means()
         values = self.process_group.broadcast_values([means.get(name, 0.0) for name in names])
         return dict(zip(names, values, strict=True))
-
-    def _evaluate_weights(self, weights: Weights) -> QueryRecalls | None:
-        with temporary_weights(self.model, unmerged_state_dict(self.model, weights)):
-            return self._query_recalls()
 
     def _query_recalls(self, save_ranks_to: Path | None = None) -> QueryRecalls | None:
         self.model.eval()

@@ -31,7 +31,7 @@ def reason(data, **options) -> str:
     return str(caught.value)
 
 
-def test_forty_hostile_files_are_each_refused_for_their_reason_and_ten_good_ones_open(tmp_path):
+def test_forty_hostile_files_are_refused_with_their_reasons_and_ten_good_ones_decode(tmp_path):
     expected, good = write_hostile_files(tmp_path), write_good_files(tmp_path)
     assert len(expected) == 40
     assert len(good) == 10
@@ -76,7 +76,7 @@ def test_hostile_files_take_little_memory(tmp_path):
     assert peaks[1] - peaks[0] < 200_000
 
 
-def test_too_many_pixels_are_refused_by_our_own_cap_and_pillows_is_left_alone(monkeypatch):
+def test_pixels_are_capped_without_changing_pillows_global_cap(monkeypatch):
     before = Image.MAX_IMAGE_PIXELS
     data = encoded(Image.new("L", (1000, 100)), "PNG")
     assert reason(data, max_pixels=99_999) == "has 100,000 pixels; the cap is 99,999"
@@ -88,7 +88,7 @@ def test_too_many_pixels_are_refused_by_our_own_cap_and_pillows_is_left_alone(mo
     assert f"the cap is {MAX_PIXELS:,}" in reason(png(20_000, 20_000, png_chunk(b"IDAT", b"")))
 
 
-def test_nothing_is_decoded_before_the_cap_is_checked(monkeypatch):
+def test_the_cap_is_checked_before_decoding(monkeypatch):
     def decode(*_):
         raise AssertionError
 
@@ -97,7 +97,7 @@ def test_nothing_is_decoded_before_the_cap_is_checked(monkeypatch):
     assert "the cap is 10" in reason(data, max_pixels=10)
 
 
-def test_pillow_says_nothing_on_the_terminal(capfd):
+def test_pillow_prints_nothing(capfd):
     """A TIFF with tags that make no sense warns in Pillow; here it opens or is refused, without a word."""
     odd = tiff({256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 279: 16, 700: 2**31, 34665: 2**30}, bytes(16))
     with warnings.catch_warnings(record=True) as caught:
@@ -111,7 +111,7 @@ def test_pillow_says_nothing_on_the_terminal(capfd):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP"]), st.data())
-def test_damage_of_any_kind_is_a_picture_or_a_reason(kind, data):
+def test_any_damaged_file_decodes_or_gives_a_reason(kind, data):
     damaged = bytearray(encoded(picture(40, 30), kind))
     for _ in range(data.draw(st.integers(0, 6))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -120,7 +120,7 @@ def test_damage_of_any_kind_is_a_picture_or_a_reason(kind, data):
         assert open_image(cut, size=8, max_pixels=10**6).mode == "RGB"
 
 
-def test_a_source_reads_a_stretch_of_a_container(tmp_path):
+def test_a_source_reads_a_member_of_a_container(tmp_path):
     data = encoded(picture(), "PNG")
     path = tmp_path / "shard.tar"
     path.write_bytes(b"before" + data + b"after")
@@ -129,7 +129,7 @@ def test_a_source_reads_a_stretch_of_a_container(tmp_path):
         ImageSource(path, "shard.tar/a.png", "6:99999").read()
 
 
-def test_a_file_that_is_no_picture_is_not_read_to_its_end(tmp_path, monkeypatch):
+def test_a_file_that_is_no_picture_is_read_no_further_than_its_head(tmp_path, monkeypatch):
     path = tmp_path / "zeros.jpg"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES)  # sparse
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_picture_is_not_read_to_its_end(tmp_path, monkeypatch)
     assert "is not an image" in reason(path)
 
 
-def test_reasons_against_paths(tmp_path):
+def test_unreadable_paths_give_their_reasons(tmp_path):
     assert reason(tmp_path / "missing.jpg") == "there is no such file"
     assert reason(tmp_path) == "is a folder, not a file"
     assert reason(Path("/dev/zero")) == "is a device, not a file"

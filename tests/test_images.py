@@ -25,7 +25,7 @@ def reason(data, **options) -> str:
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-def test_lossless_formats_come_back_as_they_were_by_content_and_not_by_name(kind, tmp_path):
+def test_lossless_formats_decode_exactly_whatever_the_file_name(kind, tmp_path):
     image = picture()
     path = tmp_path / "wrong.JPG"
     path.write_bytes(encoded(image, kind, **LOSSLESS[kind]))
@@ -33,7 +33,7 @@ def test_lossless_formats_come_back_as_they_were_by_content_and_not_by_name(kind
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
-def test_lossy_formats_come_back_nearly_as_they_were(kind):
+def test_lossy_formats_decode_closely(kind):
     assert abs(pixels(encoded(picture(), kind, quality=95)) - np.asarray(picture())).mean() < 8
 
 
@@ -52,7 +52,7 @@ def test_exif_rotation_is_undone(kind, orientation):
     assert abs(upright - expected).mean() < 8
 
 
-def test_what_is_transparent_is_white_and_half_transparent_is_half_white():
+def test_transparent_pixels_are_blended_over_white():
     image = Image.new("RGBA", (3, 1))
     image.putdata([(200, 0, 0, 0), (200, 0, 0, 128), (200, 0, 0, 255)])
     expected = [[255, 255, 255], [227, 127, 127], [200, 0, 0]]
@@ -60,7 +60,7 @@ def test_what_is_transparent_is_white_and_half_transparent_is_half_white():
         assert abs(pixels(encoded(image, kind, **options))[0] - expected).max() <= 1, kind
 
 
-def test_transparency_of_palettes_and_of_grey_is_white_too():
+def test_transparency_of_palettes_and_gray_is_blended_over_white():
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putdata([0, 1])
@@ -88,7 +88,7 @@ def test_transparency_of_palettes_and_of_grey_is_white_too():
         (np.array([[np.nan, 0.5, np.inf]], np.float32), [0, 127, 0]),
     ],
 )
-def test_wide_greys_are_scaled_and_not_cut_off_at_255(values, expected):
+def test_wide_gray_values_are_scaled_and_not_clipped_at_255(values, expected):
     assert pixels(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == expected
 
 
@@ -97,7 +97,7 @@ def test_sixteen_bit_png_is_scaled():
     assert pixels(encoded(image, "PNG"))[0].tolist() == [[0] * 3, [7] * 3, [255] * 3]
 
 
-def test_black_and_white_and_print_colours():
+def test_bilevel_and_cmyk_pictures_are_converted_to_rgb():
     assert pixels(encoded(Image.new("1", (4, 4), 1), "PNG")).min() == 255
     for kind in ("JPEG", "TIFF"):  # Photoshop and Pillow store CMYK inverted in a JPEG
         red = Image.new("RGB", (16, 16), (200, 30, 40)).convert("CMYK")
@@ -105,13 +105,13 @@ def test_black_and_white_and_print_colours():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
-def test_of_moving_pictures_the_first_frame_is_taken(kind):
+def test_animations_decode_to_their_first_frame(kind):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert abs(pixels(data) - [255, 0, 0]).max() < 6
 
 
-def test_damaged_metadata_does_not_cost_the_picture():
+def test_pictures_with_damaged_metadata_decode():
     """Broken EXIF, a text that unpacks to 30 MB, a wrong checksum of a comment, an animation header without frames."""
     expected = np.asarray(picture())
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xee" * 40
@@ -125,7 +125,7 @@ def test_damaged_metadata_does_not_cost_the_picture():
     assert pixels(encoded(picture(), "JPEG", exif=exif)).shape == (64, 96, 3)
 
 
-def test_heic_is_read_where_pillow_heif_is_installed():
+def test_heic_decodes_where_pillow_heif_is_installed():
     heif = pytest.importorskip("pillow_heif")
     file = BytesIO()
     heif.from_pillow(picture()).save(file, quality=95)
@@ -134,7 +134,7 @@ def test_heic_is_read_where_pillow_heif_is_installed():
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.integers(8, 64), st.sampled_from(["JPEG", "PNG"]))
-def test_a_smaller_decode_keeps_the_shape_and_never_goes_below_twice_the_size_asked_for(sides, size, kind):
+def test_scaled_decoding_keeps_the_aspect_ratio_and_at_least_twice_the_size(sides, size, kind):
     width, height = sides
     data = encoded(Image.new("RGB", (width, height), "teal"), kind)
     image = open_image(data, size=size)
@@ -145,18 +145,18 @@ def test_a_smaller_decode_keeps_the_shape_and_never_goes_below_twice_the_size_as
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_resized_pixels_hardly_differ_from_those_of_a_full_decode(kind):
+def test_scaled_decoding_hardly_changes_the_resized_pixels(kind):
     data = encoded(picture(1600, 1200), kind, quality=92)
     full, scaled = (open_image(data, size=size).resize((128, 96), Image.Resampling.BICUBIC) for size in (None, 96))
     error = np.mean((np.asarray(full, float) - np.asarray(scaled, float)) ** 2)
     assert 10 * np.log10(255**2 / error) > 40  # decibels
 
 
-def test_every_pixel_comes_back_without_a_size():
+def test_without_a_size_every_pixel_is_decoded():
     assert open_image(encoded(picture(801, 603), "JPEG")).size == (801, 603)
 
 
-def test_extremely_elongated_pictures_are_cut_to_their_middle_when_a_model_asks():
+def test_extremely_elongated_pictures_are_cropped_to_their_middle_for_a_model():
     column = Image.new("L", (1, 20_000))
     column.paste(255, (0, 9_990, 1, 10_010))
     data = encoded(column, "PNG")
@@ -167,7 +167,7 @@ def test_extremely_elongated_pictures_are_cut_to_their_middle_when_a_model_asks(
     assert open_image(encoded(Image.new("RGB", (1, 1)), "GIF"), size=224).size == (1, 1)
 
 
-def test_real_pictures_all_open(shared_data):
+def test_all_real_pictures_decode(shared_data):
     paths = [path for name in ("luma", "coco_open", "recipes") for path in sorted(shared_data(name).glob("images/*"))]
     sizes = [open_image(path, size=64).size for path in paths]
     assert len(sizes) == len(paths) > 900

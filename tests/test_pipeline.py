@@ -6,7 +6,7 @@ from PIL import Image
 from retrieval.errors import CatalogError, ImageError
 from retrieval.hashing import content_hash
 from retrieval.images import ImageSource
-from retrieval.images.pipeline import Deduplicator, read_distinct_images, read_images
+from retrieval.images.pipeline import ReadImage, collect_distinct_images, read_distinct_images, read_images
 
 
 def save(path, color):
@@ -56,26 +56,33 @@ def test_each_distinct_picture_is_decoded_once_and_each_bad_file_is_named(source
 
 
 def test_pictures_are_numbered_in_the_order_of_their_sources_whichever_copy_is_decoded(sources):
-    images = Deduplicator(sources[:3])
     red, green = (content_hash(sources[number].read()) for number in (0, 2))
-    assert images.is_first(2, green)
-    assert images.is_first(1, red)
-    assert not images.is_first(0, red)
-    assert images.distinct().contents == (red, green)
-    assert images.distinct().sources == (sources[0], sources[2])
+
+    def read(_files, wanted):
+        assert wanted(2, green)
+        assert wanted(1, red)
+        assert not wanted(0, red)
+        yield from [ReadImage(0, red), ReadImage(1, red, prepared="red"), ReadImage(2, green, prepared="green")]
+
+    received = []
+    images = collect_distinct_images(sources[:3], read, receive=lambda *one: received.append(one))
+    assert received == [(red, "red"), (green, "green")]
+    assert images.contents == (red, green)
+    assert images.sources == (sources[0], sources[2])
+    assert images.numbers.tolist() == [0, 0, 1]
 
 
 def test_a_failed_picture_fails_its_copies_and_takes_no_number(sources):
-    images = Deduplicator(sources[:3])
-    assert [images.is_first(number, content_hash(sources[number].read())) for number in (1, 0, 2)] == [
-        True,
-        False,
-        True,
-    ]
-    images.add_failure(1, ImageError("no direction"))
-    distinct = images.distinct()
-    assert distinct.numbers.tolist() == [-1, -1, 0]
-    assert [(source.name, reason) for source, reason in distinct.failures] == [
+    red, green = (content_hash(sources[number].read()) for number in (0, 2))
+
+    def read(_files, wanted):
+        assert [wanted(1, red), wanted(0, red), wanted(2, green)] == [True, False, True]
+        failed = ReadImage(1, red, error=ImageError("no direction"))
+        yield from [ReadImage(0, red), failed, ReadImage(2, green, prepared="green")]
+
+    images = collect_distinct_images(sources[:3], read, receive=lambda *_: None)
+    assert images.numbers.tolist() == [-1, -1, 0]
+    assert [(source.name, reason) for source, reason in images.failures] == [
         ("red.png", "no direction"),
         ("copy.png", "no direction"),
     ]

@@ -16,6 +16,7 @@ from retrieval.evaluate.index_recall import measure_index_recall
 from retrieval.evaluate.measures import Direction, bootstrap
 from retrieval.evaluate.report import Report
 from retrieval.metrics import rank, take_rows
+from retrieval.pairs import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from retrieval.encoder import Encoder
     from retrieval.evaluate.index_recall import CatalogIndexes
     from retrieval.metrics import Relevance, Rows
-    from retrieval.pairs import Pairs, Skipped
+    from retrieval.pairs import Pairs
 
 
 def evaluate(
@@ -50,7 +51,8 @@ def evaluate(
     """
     if resamples < 0:
         raise EvaluationError(f"{resamples} resamples cannot be drawn. Ask for 1000, or for 0 to have no intervals.")
-    done, total = 0, len(pairs) + len({text for pair in pairs.pairs for text in pair.captions})
+    files = {(pair.image.path, pair.image.member) for pair in pairs.pairs}
+    done, total = 0, len(files) + len({text for pair in pairs.pairs for text in pair.captions})
 
     def advance(count: int) -> None:
         nonlocal done
@@ -58,15 +60,15 @@ def evaluate(
         if progress is not None:
             progress(done, total)
 
-    images = embed_distinct_images(encoder, [pair.image for pair in pairs.pairs], advance)
-    skipped = (*pairs.skipped, *images.skipped)
-    collection = build_collection(pairs.pairs, images.numbers, images=len(images.rows))
+    images, image_rows = embed_distinct_images(encoder, [pair.image for pair in pairs.pairs], advance)
+    skipped = (*pairs.skipped, *(Skipped(source.name, reason) for source, reason in images.failures))
+    collection = build_collection(pairs.pairs, images.numbers, images=len(image_rows))
     if not collection.texts:
         raise EvaluationError(_explain_no_captions(pairs, skipped))
     relevance = collection.relevant_images()
     text_rows = embed_texts(encoder, collection.texts, advance)
-    text_to_image = _rank_direction(text_rows, images.rows, relevance, asked=collection.item_texts)
-    image_to_text = _rank_direction(images.rows, text_rows, relevance.transpose(), asked=collection.item_images)
+    text_to_image = _rank_direction(text_rows, image_rows, relevance, asked=collection.item_texts)
+    image_to_text = _rank_direction(image_rows, text_rows, relevance.transpose(), asked=collection.item_images)
     index_recalls = {}
     if indexes is not None:
         index_recalls = {
@@ -75,7 +77,7 @@ def evaluate(
             ),
             "image_to_text": measure_index_recall(
                 indexes.captions,
-                images.rows,
+                image_rows,
                 relevance.transpose(),
                 contents=collection.texts,
                 asked=collection.item_images.ids,

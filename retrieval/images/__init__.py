@@ -1,4 +1,4 @@
-"""Open pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding."""
+"""Decode pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding."""
 
 import re
 import struct
@@ -39,22 +39,21 @@ __all__ = [
 ]
 
 MAX_PIXELS = 89_478_485
-"""Pictures with more pixels are refused before any is decoded. Pillow begins to warn at the same number."""
+"""Pictures with more pixels are refused before decoding. Pillow warns from the same number on."""
 
-# A picture is decoded, and shrunk, to at least this many times the size that a model asks for. Against a full decode
-# of 60 photographs the resized pixels then differ by a median of 40 dB PSNR or better at every ratio of sizes; at
-# once the size it is 31 dB.
+# A picture is decoded to at least this many times the size that a model needs. The resized pixels of 60 photographs
+# then have a median PSNR of 40 dB or better against a full decode, at any ratio of sizes; with a factor of 1, 31 dB.
 _MARGIN = 2
 
-# More elongated than this, only the middle of a picture is handed to a model: resizing the short side of a picture of
-# 1 × 20,000 pixels to 224 would otherwise make a thousand million pixels of it.
+# Of a more elongated picture a model gets only the middle: resizing the short side of 1 × 20,000 pixels to 224 would
+# make a billion pixels of it.
 _MAX_ASPECT = 32
 
-# One picture at a time may have more decoded pixels than this: with 16 threads a bound on each alone bounds little.
+# Only one picture at a time may have more decoded pixels: with 16 threads, a bound on each alone bounds little.
 _LARGE_PIXELS = 2**24
-_one_large = threading.Lock()
+_large_picture_lock = threading.Lock()
 
-# Opened by class, never by Image.open: that tries formats which run other programs, and warns, under global settings.
+# Opened by class, never by Image.open: that tries formats that run other programs, and warns, under global settings.
 _OPENERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -81,50 +80,54 @@ _UPRIGHT = {  # EXIF 2.32, tag Orientation
 def open_image(
     data: bytes | Path | ImageSource, *, size: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Upright picture of mode RGB: the first frame, alpha over white, 16-bit grey scaled to 8.
+    """Return an upright picture of mode RGB: the first frame, alpha over white, 16-bit gray scaled to 8.
 
     Args:
-        data: bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP, PPM or (with pillow-heif) HEIC, or where they are.
-        size: the least side that the caller goes on to resize to. A picture whose least side is more than twice that is
-            decoded smaller, to no less than twice (JPEG is decoded scaled, which is what makes it fast), and of one
-            more than 32 times as long as wide only the middle is returned. None: every pixel.
-        max_pixels: more than this are refused.
+        data: The bytes of a JPEG, PNG, GIF, WebP, AVIF, TIFF, BMP, PPM or (with pillow-heif) HEIC, or their location.
+        size: The least side that the caller resizes to. A picture whose least side is over twice as long is decoded
+            smaller, to no less than twice the size (JPEG is decoded scaled, which makes it fast), and of one more than
+            32 times as long as wide only the middle is returned. None for every pixel.
+        max_pixels: Pictures with more pixels are refused.
 
     Raises:
-        ImageError: it is no picture, damaged, or too large; the message is the reason.
+        ImageError: It is no picture, damaged, or too large; the message is the reason.
     """
     if not isinstance(data, bytes):
         data = (ImageSource(data, data.name) if isinstance(data, Path) else data).read()
     kind = detect_format(data[:1024])
-    with _reasons_given(kind, max_pixels):
-        return _decode(data, kind, size=size, max_pixels=max_pixels)
+    with _image_errors(kind, max_pixels):
+        image = _open(data, kind, max_pixels=max_pixels)
+        _check_pixels(image.size, max_pixels)
+        if size is not None and isinstance(image, ImageFile.ImageFile):
+            image.draft(None, (_MARGIN * size, _MARGIN * size))  # only JPEG supports it
+        return _convert(image, size)
 
 
 def convert_image(image: Image.Image, *, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """What `open_image` returns, of a picture that Pillow has open; that one stays as it is.
+    """Return what `open_image` does for a picture that Pillow has opened, and leave that unchanged.
 
     Raises:
-        ImageError: its file is damaged, it is too large, or of colours that are not read; the message is the reason.
+        ImageError: Its file is damaged, or it is too large or of an unsupported mode; the message is the reason.
     """
-    with _reasons_given(image.format or "picture", max_pixels):
+    with _image_errors(image.format or "picture", max_pixels):
         _check_pixels(image.size, max_pixels)
-        return _prepared(image, size)
+        return _convert(image, size)
 
 
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse what is no picture, or has too many pixels, by its head alone: nothing is decoded.
+    """Check by its header alone that this is a picture, and not too large; nothing is decoded.
 
     Raises:
-        ImageError: as `open_image` does.
+        ImageError: As `open_image` does.
     """
     kind = detect_format(data[:1024])
-    with _reasons_given(kind, max_pixels):
+    with _image_errors(kind, max_pixels):
         _check_pixels(_open(data, kind, max_pixels=max_pixels).size, max_pixels)
 
 
 @contextmanager
-def _reasons_given(kind: str, max_pixels: int) -> Iterator[None]:
-    """Turn what the decoder of a picture raises into reasons."""
+def _image_errors(kind: str, max_pixels: int) -> Iterator[None]:
+    """Turn what a decoder raises into an ImageError with the reason."""
     try:
         yield
     except ImageError:
@@ -134,31 +137,25 @@ def _reasons_given(kind: str, max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError as error:  # some decoders check against Pillow's own cap
         raise ImageError(f"has more pixels than the cap of {max_pixels:,}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in error on damaged files
-        raise ImageError(f"is a damaged {kind} ({_damage(error)})") from error
+        raise ImageError(f"is a damaged {kind} ({_describe_damage(error)})") from error
 
 
-def _decode(data: bytes, kind: str, *, size: int | None, max_pixels: int) -> Image.Image:
-    image = _open(data, kind, max_pixels=max_pixels)
-    _check_pixels(image.size, max_pixels)
-    if size is not None and isinstance(image, ImageFile.ImageFile):
-        image.draft(None, (_MARGIN * size, _MARGIN * size))  # JPEG alone heeds it
-    return _prepared(image, size)
-
-
-def _prepared(image: Image.Image, size: int | None) -> Image.Image:
-    """The picture upright, RGB and no larger than `size` needs, as another one."""
-    with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
+def _convert(image: Image.Image, size: int | None) -> Image.Image:
+    """Return a new picture, upright, RGB and no larger than `size` needs."""
+    with _large_picture_lock if image.width * image.height > _LARGE_PIXELS else nullcontext():
         image.load()
         orientation = _orientation(image)
-        image = _eight_bit(image)
+        image = _to_eight_bit(image)
         if size is not None:
-            image = _shrink(_middle(image), size)
-        image = _over_white(image)
+            image = _crop_to_middle(image)
+            factor = min(image.size) // (_MARGIN * size)
+            image = image.reduce(factor) if factor > 1 else image
+        image = _to_rgb(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _damage(error: Exception) -> str:
-    """What is wrong with a file, in fewer words than the decoder's."""
+def _describe_damage(error: Exception) -> str:
+    """Describe the damage of a file more briefly than the decoder does."""
     text = " ".join(str(error).split())
     if isinstance(error.__cause__ or error, (struct.error, EOFError, IndexError)) or "truncated" in text.lower():
         return "it breaks off"
@@ -166,8 +163,10 @@ def _damage(error: Exception) -> str:
 
 
 def _open(data: bytes, kind: str, *, max_pixels: int) -> Image.Image:
-    """The picture with its size known and nothing decoded."""
-    _hush_pillow()
+    """Open a picture, so that its size is known, without decoding it."""
+    # One narrow filter, and not warnings.catch_warnings, which threads cannot share: the pixels do not need metadata.
+    if warnings.filters[0] != _METADATA_WARNINGS:
+        warnings.filterwarnings("ignore", category=UserWarning, module=_METADATA_WARNINGS[3].pattern)
     if kind == "HEIC":
         return _open_heic(data, max_pixels)
     if kind == "PNG":
@@ -193,15 +192,6 @@ def _open_heic(data: bytes, max_pixels: int) -> Image.Image:
     return file.to_pillow()  # type: ignore[no-any-return]
 
 
-def _hush_pillow() -> None:
-    """Keep Pillow's warnings of odd metadata off the terminal (and from being errors): the pixels do not need it.
-
-    One narrow filter, and not warnings.catch_warnings, which threads may not share.
-    """
-    if warnings.filters[0] != _METADATA_WARNINGS:
-        warnings.filterwarnings("ignore", category=UserWarning, module=_METADATA_WARNINGS[3].pattern)
-
-
 _METADATA_WARNINGS = ("ignore", None, UserWarning, re.compile(r"PIL\.(Tiff|Png)ImagePlugin"), 0)
 
 
@@ -213,17 +203,17 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or it cannot be read: a picture with broken EXIF is still a picture."""
+    """Return the EXIF orientation, 1 where there is none or it is unreadable: broken EXIF does not break a picture."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 (hand-made EXIF raises anything from struct.error to RecursionError)
         return 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The picture with 8 bits a channel and without a palette, in a mode that reduce() and _over_white() know."""
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Return the picture with 8 bits a channel and without a palette, in a mode that reduce() and _to_rgb() support."""
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bit_grey(np.asarray(image)))
+        return Image.fromarray(_scale_gray(np.asarray(image)))
     if image.mode in {"P", "PA"} or "transparency" in image.info:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode == "1":
@@ -233,10 +223,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def _eight_bit_grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values on the scale from 0 to 255.
+def _scale_gray(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale gray values to 0..255.
 
-    16-bit values and fractions keep their scale; of wider ones nothing says what is white, so they are stretched.
+    16-bit values and fractions keep their scale; wider ones have no defined white, so they are stretched.
     """
     if values.dtype.itemsize == _TWO_BYTES:
         return (values // (_WHITE_16 // _WHITE_8)).astype(np.uint8)
@@ -253,8 +243,8 @@ _WHITE_8 = 255
 _WHITE_16 = 65535
 
 
-def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a picture that is extremely elongated; any other picture itself."""
+def _crop_to_middle(image: Image.Image) -> Image.Image:
+    """Return the middle of an extremely elongated picture, and any other picture unchanged."""
     longest = _MAX_ASPECT * min(image.size)
     if max(image.size) <= longest:
         return image
@@ -262,14 +252,8 @@ def _middle(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
 
 
-def _shrink(image: Image.Image, size: int) -> Image.Image:
-    """The picture averaged over whole blocks of pixels, to a least side of no less than the margin times size."""
-    factor = min(image.size) // (_MARGIN * size)
-    return image.reduce(factor) if factor > 1 else image
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """The picture as RGB, what is transparent shown on white: shops and clip art mean it so."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return the picture as RGB, transparency over white, as shops and clip art expect."""
     if image.mode in {"La", "RGBa"}:
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode not in {"LA", "RGBA"}:

@@ -1,4 +1,4 @@
-"""What Pillow does not check, or checks too late: scans without end, checksums, texts that unpack, frame sizes."""
+"""Checks that Pillow omits, or makes too late: endless scans, checksums, compressed texts, frame sizes."""
 
 import zlib
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from typing import NoReturn
 
 from retrieval.errors import ImageError
 
-# libjpeg works through the whole picture at every scan. No program writes more than a dozen; the fuzzers of
-# libjpeg-turbo give up at the same number.
+# libjpeg processes the whole picture at every scan. No program writes more than a dozen; the fuzzers of libjpeg-turbo
+# stop at the same number.
 _MAX_SCANS = 500
 
 
 def check_jpeg_scans(data: bytes) -> None:
-    """Refuse a progressive JPEG of absurdly many scans: 100 kB of them can keep a processor busy for minutes.
+    """Check the number of scans of a progressive JPEG: 100 kB of them can keep a processor busy for minutes.
 
     Raises:
-        ImageError: it has too many.
+        ImageError: There are too many.
     """
     scans = data.count(b"\xff\xda")
     if scans > _MAX_SCANS:
@@ -23,13 +23,13 @@ def check_jpeg_scans(data: bytes) -> None:
 
 
 def strip_png(data: bytes) -> bytes:
-    """The PNG with only those chunks that its pixels need.
+    """Return the PNG with only those chunks that its pixels need, once their checksums are verified.
 
-    Pillow does not compare the checksums of pixel data, unpacks texts and colour profiles up to 64 MB and gives up on
-    pictures with larger ones, and warns of odd animations.
+    Pillow does not verify the checksums of pixel data, decompresses texts and color profiles up to 64 MB, fails on
+    larger ones, and warns of odd animations.
 
     Raises:
-        ImageError: a chunk that the pixels need is cut off, or its checksum is wrong.
+        ImageError: A chunk that the pixels need is truncated, or its checksum is wrong.
     """
     kept, dropped = [data[:8]], False
     for name, start, end in _png_chunks(data):
@@ -46,7 +46,7 @@ _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"}
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, its length and checksum included, up to IEND."""
+    """Yield name, start and end of each chunk, with its length and checksum, up to IEND."""
     start = 8
     name = b""
     while name != b"IEND":
@@ -59,16 +59,18 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_gif_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a GIF's first frame, its place on the screen included.
+    """Return width and height of a GIF's first frame, with its offset on the screen.
 
-    Pillow takes memory for a frame while it opens the file, and a frame may be larger than the screen that the header
-    states.
+    Pillow allocates memory for a frame while it opens the file, and a frame may be larger than the screen that the
+    header states.
 
     Raises:
-        ImageError: there is no frame.
+        ImageError: There is no frame.
     """
     width, height = _pair(data, 6)
-    position = 13 + _palette_bytes(data[10:11])
+    flags = data[10:11]
+    palette_bytes = 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0  # 3 for each of 2, 4, ... 256 colors
+    position = 13 + palette_bytes
     while data[position : position + 1] == b"!":  # extension: a label, then blocks up to one of length 0
         position += 2
         while length := data[position] if position < len(data) else _no_frame():
@@ -79,11 +81,6 @@ def read_gif_size(data: bytes) -> tuple[int, int]:
     left, top = _pair(data, position + 1)
     frame_width, frame_height = _pair(data, position + 5)
     return max(width, left + frame_width), max(height, top + frame_height)
-
-
-def _palette_bytes(flags: bytes) -> int:
-    """Bytes of the colour table that the flags announce: 3 for each of 2, 4, ... 256 colours, or none."""
-    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
 def _pair(data: bytes, start: int) -> tuple[int, int]:

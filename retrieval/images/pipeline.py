@@ -1,19 +1,17 @@
 """The one way from many files to prepared pictures: each distinct picture is decoded once, ahead on threads.
 
-* `read_distinct_images` is for a set of files that is read as a whole (training pairs, validation pairs): every
-  prepared picture goes to a callback as soon as it is decoded, and the function returns which file shows which picture.
-* `read_images` is for a stream (the batches of an encoder, the items of a build): it yields what became of each file in
-  order, and a callback decides by content hash which pictures are worth decoding. `Deduplicator.is_first` is such a
-  callback, with which a caller of `read_images` or of `retrieval.encoder.embed_images` decodes equal pictures once.
+* `read_images` is for a stream, such as the items of a build: it yields what became of each file, in order, and a
+  callback decides by content hash which pictures are decoded.
+* `read_distinct_images` is for a set of files, such as training pairs: every prepared picture goes to a callback, and
+  the function returns which file shows which picture.
 
-A picture is its bytes: files with equal bytes are one picture, named by `content_hash`. A file that cannot be read is
-reported with its reason and never stops the others.
+Files of equal bytes are one picture, named by `content_hash`. An unreadable file is reported with its reason and never
+stops the others.
 """
 
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -36,13 +34,13 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ReadImage(Generic[Prepared]):
-    """What became of one source.
+    """The outcome of one source.
 
     Attributes:
-        number: Which source, counted from 0.
+        number: The source, counted from 0.
         content: The content hash; None where the bytes cannot be read.
-        prepared: What `prepare` returned; None where the picture cannot be read or was not wanted.
-        error: Why the picture cannot be read; None where it can.
+        prepared: What `prepare` returned; None for an unreadable or unwanted picture.
+        error: Why the picture is unreadable.
     """
 
     number: int
@@ -58,8 +56,8 @@ class DistinctImages:
     Attributes:
         sources: The first source of each picture.
         contents: The content hash of each picture.
-        numbers: (s,), which picture each of the s given sources shows; -1 for one that cannot be read.
-        failures: Each file that cannot be read, once, with the reason.
+        numbers: (s,), the picture that each of the s given sources shows; -1 for an unreadable one.
+        failures: Each unreadable file, once, with the reason.
     """
 
     sources: tuple[ImageSource, ...]
@@ -77,18 +75,18 @@ def read_images(
     threads: int | None = None,
     depth: int | None = None,
 ) -> Generator[ReadImage[Prepared], None, None]:
-    """Yield what becomes of each source, in order, read and decoded ahead on threads.
+    """Yield the outcome of each source, in order, read and decoded ahead on threads.
 
     At most `depth` results are held at a time, so `sources` may be endless. Close the iterator (`contextlib.closing`)
     where it is not exhausted: that stops its threads.
 
     Args:
-        sources: Where the pictures are; taken one by one on the caller's thread.
+        sources: Taken one by one on the caller's thread.
         prepare: Called on the threads with each decoded picture, upright and RGB; a RetrievalError that it raises is
             that picture's failure.
         size: The least side in pixels that is needed, as for `open_image`.
-        wanted: Called on the threads with the number of a source and its content hash before the picture is decoded;
-            where it returns False the picture is not decoded. An error that it raises ends the iteration.
+        wanted: Called on the threads with the number of a source and its content hash; where it returns False the
+            picture is not decoded. An error that it raises ends the iteration.
         threads: One a core where it is None.
         depth: As for `prefetch_map`.
     """
@@ -111,7 +109,7 @@ def read_images(
 
 
 def read_distinct_images(
-    sources: Iterable[ImageSource],
+    sources: Sequence[ImageSource],
     prepare: "Prepare[Prepared]",
     *,
     size: int | None,
@@ -122,77 +120,62 @@ def read_distinct_images(
     """Read each file once and decode each distinct picture once; return which source shows which picture.
 
     Args:
-        sources: Where the pictures are. Sources of one file (same path and member) are read once.
+        sources: Sources of one file (same path and member) are read once.
         prepare: As for `read_images`.
         size: As for `read_images`.
         receive: Called on the caller's thread with the content hash of each picture and what `prepare` returned for it.
         threads: As for `read_images`.
         progress: Called with (done, total) after each file.
     """
-    images = Deduplicator(sources)
-    outcomes = read_images(images.files, prepare, size=size, wanted=images.is_first, threads=threads)
-    with closing(outcomes):
-        for done, outcome in enumerate(outcomes, start=1):
-            if outcome.error is not None:
-                images.add_failure(outcome.number, outcome.error)
-            elif outcome.prepared is not None and outcome.content is not None:
-                receive(outcome.content, outcome.prepared)
-            if progress is not None:
-                progress(done, len(images.files))
-    return images.distinct()
+
+    def read(files: list[ImageSource], wanted: Wanted) -> Generator[ReadImage[Prepared], None, None]:
+        return read_images(files, prepare, size=size, wanted=wanted, threads=threads)
+
+    return collect_distinct_images(sources, read, receive=receive, progress=progress)
 
 
-class Deduplicator:
-    """Decides which of several equal pictures is decoded, and afterwards numbers the pictures.
+def collect_distinct_images(
+    sources: Sequence[ImageSource],
+    read: Callable[[list[ImageSource], Wanted], Generator[ReadImage[Prepared], None, None]],
+    *,
+    receive: Callable[[str, Prepared], None],
+    progress: Progress | None = None,
+) -> DistinctImages:
+    """Do the same as `read_distinct_images` with another reader, such as one that also encodes the pictures.
 
-    Attributes:
-        files: The given sources, those of one file (same path and member) once.
+    Args:
+        sources: As above.
+        read: Yields the outcome of each file, in order; called with the files and `wanted` of `read_images`.
+        receive: As above.
+        progress: As above.
     """
+    keys = [(source.path, source.member) for source in sources]
+    files: dict[tuple[object, ...], ImageSource] = {}
+    for key, source in zip(keys, sources, strict=True):
+        files.setdefault(key, source)
+    decoded: dict[str, int] = {}  # by content hash, the file that is decoded, whichever thread comes first
+    images: list[ReadImage[Prepared]] = []
 
-    def __init__(self, sources: Iterable[ImageSource]) -> None:
-        """Take the sources in the order in which their pictures are to be numbered."""
-        files: dict[tuple[object, ...], int] = {}
-        self.files: list[ImageSource] = []
-        self._file_of_source: list[int] = []
-        for source in sources:
-            number = files.setdefault((source.path, source.member), len(files))
-            self._file_of_source.append(number)
-            if number == len(self.files):
-                self.files.append(source)
-        self._contents: list[str | None] = [None] * len(self.files)
-        self._decoded_file: dict[str, int] = {}
-        self._reasons: dict[int, str] = {}
-        self._lock = threading.Lock()
+    def is_first(number: int, content: str) -> bool:
+        return decoded.setdefault(content, number) == number
 
-    def is_first(self, number: int, content: str) -> bool:
-        """Record the content hash of a file; return whether no equal file came before. Threads may call it."""
-        with self._lock:
-            self._contents[number] = content
-            return self._decoded_file.setdefault(content, number) == number
-
-    def add_failure(self, number: int, error: ImageError) -> None:
-        """Record that a file cannot be read, and with it every equal one."""
-        self._reasons[number] = str(error)
-
-    def distinct(self) -> DistinctImages:
-        """Return the distinct pictures, once all files are read."""
-        sources: list[ImageSource] = []
-        failures: list[tuple[ImageSource, str]] = []
-        numbers: dict[str, int] = {}
-        number_of_file: list[int] = []
-        for number, (file, content) in enumerate(zip(self.files, self._contents, strict=True)):
-            decoded = number if content is None else self._decoded_file[content]
-            if decoded in self._reasons:
-                failures.append((file, self._reasons[decoded]))
-                number_of_file.append(-1)
-                continue
-            assert content is not None  # noqa: S101 - a file without a content has a failure
-            number_of_file.append(numbers.setdefault(content, len(numbers)))
-            if len(numbers) > len(sources):
-                sources.append(file)
-        return DistinctImages(
-            sources=tuple(sources),
-            contents=tuple(numbers),
-            numbers=np.array(number_of_file, np.int64)[self._file_of_source],
-            failures=tuple(failures),
-        )
+    with closing(read(list(files.values()), is_first)) as found:
+        for image in found:
+            if image.prepared is not None and image.content is not None:
+                receive(image.content, image.prepared)
+            images.append(replace(image, prepared=None))
+            if progress is not None:
+                progress(len(images), len(files))
+    reasons = [images[decoded.get(image.content or "", image.number)].error for image in images]
+    first: dict[str, ImageSource] = {}
+    for file, image, reason in zip(files.values(), images, reasons, strict=True):
+        if reason is None and image.content is not None:
+            first.setdefault(image.content, file)
+    place = {content: number for number, content in enumerate(first)}
+    number_of_file = {key: place.get(image.content or "", -1) for key, image in zip(files, images, strict=True)}
+    return DistinctImages(
+        sources=tuple(first.values()),
+        contents=tuple(first),
+        numbers=np.array([number_of_file[key] for key in keys], np.int64),
+        failures=tuple((file, str(why)) for file, why in zip(files.values(), reasons, strict=True) if why is not None),
+    )

@@ -56,11 +56,6 @@ class Query:
         """Id of the item to search with; it is not among its own hits."""
         return next((part.value for part in self.parts if part.kind == "like"), None)
 
-    @property
-    def is_image_alone(self) -> bool:
-        """Whether an image is the only part."""
-        return [part.kind for part in self.parts] == ["image"]
-
 
 def make_query(parts: Mapping[PartKind, Any], weights: Mapping[str, float] | None = None) -> Query:
     """Return the query of these parts; a part without a weight weighs 1.
@@ -138,8 +133,3 @@ def open_query_image(image: ImageInput, *, size: int) -> Image:
     except ImageError as error:
         name = "" if isinstance(image, bytes) else str(getattr(image, "name", image))
         raise ImageError(f"The query's picture {name}: {error}") from error
-
-
-def mean_row(rows: Rows) -> Rows:
-    """Return the normalized mean of the rows (n, d), as (1, d): the vector of an item with several pictures."""
-    return unit_rows(rows.astype(np.float64).mean(axis=0, keepdims=True))

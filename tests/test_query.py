@@ -11,7 +11,7 @@ from PIL import Image
 
 from index.vectors import unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.query import Part, Query, make_query, mean_row, mix, open_query_image, vector_row
+from retrieval.query import Part, make_query, mix, open_query_image, vector_row
 
 
 def rows_for(query, *, seed=0):
@@ -89,13 +89,6 @@ def test_invalid_parts_and_weights_are_refused_with_the_value(parts, message):
         make_query({kind: value for kind, value in parts.items() if kind != "weights"}, parts.get("weights"))
 
 
-def test_is_image_alone_only_for_a_single_image():
-    assert make_query({"image": b""}).is_image_alone
-    assert not make_query({"image": b"", "text": "a"}).is_image_alone
-    assert not make_query({"like": "a"}).is_image_alone
-    assert not Query((Part("vector", [1]),)).is_image_alone
-
-
 def test_vector_may_be_a_list_or_one_row_and_is_normalized():
     for vector in ([3.0, 4.0], np.array([[3, 4]]), np.array([3, 4], np.float16)):
         np.testing.assert_allclose(vector_row(vector, dimension=2), [[0.6, 0.8]], atol=1e-7)
@@ -115,10 +108,6 @@ def test_vector_may_be_a_list_or_one_row_and_is_normalized():
 def test_vector_of_another_shape_is_refused(vector, message):
     with pytest.raises(QueryError, match=message):
         vector_row(vector, dimension=2)
-
-
-def test_mean_row_is_the_normalized_mean():
-    np.testing.assert_allclose(mean_row(unit_rows([[1, 0], [0, 1]])), [[math.sqrt(0.5)] * 2], atol=1e-7)
 
 
 def test_query_image_may_be_a_path_bytes_or_a_pillow_image(tmp_path):

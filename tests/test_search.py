@@ -432,6 +432,26 @@ def test_text_alone_is_a_hybrid_search_where_the_catalog_has_words(tmp_path, ite
         assert all(bool(hit.ranks) == (mode == "hybrid") for hit in hits)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        ({"image": b""}, "captions"),
+        ({"image": b"", "minus": "red"}, "images"),
+        ({"like": "a"}, "images"),
+        ({"vector": [1]}, "images"),
+    ],
+)
+def test_an_image_alone_ranks_captions_and_other_queries_images(arguments, target):
+    assert SearchRequest(**arguments).resolve(has_captions=True, has_words=True).target == target
+    assert SearchRequest(**arguments).resolve(has_captions=False, has_words=True).target == "images"
+
+
+def test_like_searches_with_the_normalized_mean_of_an_items_pictures(tmp_path):
+    with Catalog.open(tmp_path / "c", create=True) as catalog:
+        catalog.upsert([{"id": "a", "image_vectors": np.eye(3)[:2]}, {"id": "b", "image_vectors": [[1.0, 1.0, 0.0]]}])
+        assert catalog.search(like="a")[0].score == pytest.approx(1, abs=1e-6)
+
+
 def test_text_is_searched_by_vectors_again_once_the_last_words_are_removed(tmp_path):
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": np.eye(24)[:1], "captions": ["red"], "attributes": {"n": 1}}])

@@ -181,7 +181,7 @@ class SearchRequest:
             has_words: Whether any item has a caption or an attribute.
         """
         mode = self.mode or ("hybrid" if has_words and self._may_be_hybrid else "vectors")
-        is_image_alone = self.query is not None and self.query.is_image_alone
+        is_image_alone = self.query is not None and [part.kind for part in self.query.parts] == ["image"]
         by_vectors: Target = "captions" if is_image_alone and has_captions else "images"
         return ResolvedRequest(self, mode, self.target or (by_vectors if mode == "vectors" else "items"))
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from index.vectors import Ids, Mask, Rows
+from index.vectors import Ids, Mask, Rows, unit_rows
 from retrieval.catalog.ranking import Ranking, SearchScope
 from retrieval.catalog.search.hits import read_hits
 from retrieval.catalog.search.item_fusion import DEFAULT_CAPTION_WEIGHT, fuse_sides
@@ -21,7 +21,7 @@ from retrieval.errors import QueryError
 from retrieval.filters.column_store import ColumnStore
 from retrieval.filters.facets import Facet, count_facet, find_spelling
 from retrieval.filters.values import Scalar
-from retrieval.query import mean_row, mix
+from retrieval.query import mix
 from retrieval.records import Records
 from retrieval.types import Hits, SideName, Target
 from retrieval.words.search import WordHit, WordSearch
@@ -149,7 +149,8 @@ class Search:
             # The side's rows: a compaction may have removed the file that the records name.
             item = self._records.items_by_number([self._exclude])[self._exclude]
             slots = [image.slot for image in item.images]
-            vectors = {**vectors, "like": mean_row(np.array(self._sides["images"].rows[slots]))}
+            rows = self._sides["images"].rows[slots].astype(np.float64)
+            vectors = {**vectors, "like": unit_rows(rows.mean(axis=0, keepdims=True))}
         return mix(query, vectors)
 
     # --- candidates
@@ -227,7 +228,7 @@ class Search:
     def _count_variants(self, page: Ranking, found: Ranking) -> Sequence[int | None]:
         if self._request.group is None:
             return [None] * len(page)
-        mask = self._counted(found)
+        mask = self._facet_mask(found)
         with self._columns.snapshot(self._records.connection) as columns:
             return group_sizes(page.item, columns.column(self._request.group), mask)
 
@@ -239,7 +240,7 @@ class Search:
     def _count_facets(self, found: Ranking) -> Mapping[str, Facet]:
         if not self._request.facet_requests:
             return {}
-        mask = self._counted(found)
+        mask = self._facet_mask(found)
         with self._columns.snapshot(self._records.connection) as columns:
             return {
                 spec.key: count_facet(columns.column(spec.key), mask, spec, spelling=self._spelling(spec.key))
@@ -254,7 +255,7 @@ class Search:
         """Whether totals, facets and groups count what was found, instead of all that passes the filter."""
         return self._mode == "words" or self._request.floor is not None
 
-    def _counted(self, found: Ranking) -> Mask:
+    def _facet_mask(self, found: Ranking) -> Mask:
         """Return which items, by number, are counted in facets and groups."""
         if not self._counts_found:
             return self._side.items_with_entries(self._passing)

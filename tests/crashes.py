@@ -1,7 +1,7 @@
-"""Kill a process that builds, upserts and deletes, at any moment, and look at what it leaves.
+"""Kill a process that builds, upserts and deletes at any moment, and check what it leaves.
 
-The process works through a plan that follows from a seed, and says on stdout what it begins and what is done. The one
-that kills it replays the plan in a second catalog as far as it was acknowledged, and compares all that both hold.
+The process follows a seeded plan and reports the begin and the end of each operation on stdout. Its killer replays the
+acknowledged operations in a second catalog and compares the contents of both.
 
     python tests/crashes.py CATALOG PICTURES SEED [STEP]   is the process that dies; at STEP it kills itself
 """
@@ -38,7 +38,7 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one killed process.
+    """The outcome of one killed process.
 
     Attributes:
         operation: What it was doing; "nothing" between two operations or when it was already done.

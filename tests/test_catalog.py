@@ -291,7 +291,7 @@ def test_item_with_many_images_does_not_hide_other_items(tmp_path):
 # --- the life of a catalog
 
 
-def test_another_process_sees_each_acknowledged_change_and_readers_need_no_lock(shop, tmp_path):
+def test_reader_sees_each_committed_change_without_a_lock(shop, tmp_path):
     with Catalog.open(tmp_path / "c", read_only=True) as reader:
         row = FakeEncoder().encode_texts(["blue"])[0]
         assert ids(reader.search(vector=row, k=1)) == ["blue"]
@@ -305,7 +305,7 @@ def test_another_process_sees_each_acknowledged_change_and_readers_need_no_lock(
             assert ids(reader.search(vector=row, k=1)) == ["again"]
 
 
-def test_a_second_writer_is_told_who_writes(shop, tmp_path):
+def test_second_writer_gets_an_error_that_names_the_first(shop, tmp_path):
     with (
         Catalog.open(tmp_path / "c") as second,
         shop._writer.locked(),
@@ -314,7 +314,7 @@ def test_a_second_writer_is_told_who_writes(shop, tmp_path):
         second.delete(["red"])
 
 
-def test_a_catalog_follows_compactions_of_another_process(tmp_path):
+def test_reader_follows_compactions_of_another_process(tmp_path):
     generator = np.random.default_rng(1)
     items = random_items(generator, 60, images=1)
     query = unit_rows(generator.normal(size=(1, 6)))[0]
@@ -328,8 +328,8 @@ def test_a_catalog_follows_compactions_of_another_process(tmp_path):
         assert ids(reader.search(vector=query, k=5)) == ids(writer.search(vector=query, k=5)) == expected
 
 
-def test_threads_search_while_one_writes_and_never_see_half_a_change(tmp_path):
-    """Each item's two pictures and its caption are changed together: a search finds all of one version."""
+def test_concurrent_searches_never_see_a_partial_change(tmp_path):
+    """An item's two images change together: a search finds both of one version."""
     axes = np.eye(6)
 
     def version(number):
@@ -407,7 +407,7 @@ def test_search_like_an_item_keeps_its_vectors_while_a_compaction_removes_the_fi
     assert [hit.id for hit in reader.search(like="it", target=target)] == ["other"]
 
 
-def test_two_threads_that_write_wait_for_each_other(tmp_path):
+def test_writing_threads_wait_for_each_other(tmp_path):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
 
         def write(start):
@@ -422,7 +422,7 @@ def test_two_threads_that_write_wait_for_each_other(tmp_path):
         assert len(catalog) == 30
 
 
-def test_the_folder_can_be_moved_with_its_pictures(tmp_path):
+def test_catalog_can_be_moved_together_with_its_images(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("RGB", (16, 16), "red").save(tmp_path / "one" / "a.png")
     with Catalog.open(tmp_path / "one" / "c", encoder=FakeEncoder()) as catalog:
@@ -436,7 +436,7 @@ def test_the_folder_can_be_moved_with_its_pictures(tmp_path):
 # --- opening
 
 
-def test_opening_what_is_no_catalog_says_so_and_makes_nothing(tmp_path):
+def test_opening_a_folder_without_a_catalog_raises_and_creates_nothing(tmp_path):
     with pytest.raises(CatalogError, match="no catalog at"):
         Catalog.open(tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -452,7 +452,7 @@ def test_opening_what_is_no_catalog_says_so_and_makes_nothing(tmp_path):
 
 
 @pytest.mark.usefixtures("shop")
-def test_another_encoder_is_an_error_that_names_both(tmp_path):
+def test_other_encoder_raises_an_error_that_names_both(tmp_path):
     with pytest.raises(CatalogError, match=r"built with the encoder fake/one, not with fake/two \(image towers"):
         Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="fake/two", fingerprint="ffff"))
     other_texts = FakeEncoder(name="fake/two")
@@ -482,7 +482,7 @@ def test_encoder_is_loaded_at_the_first_query_that_needs_it(tmp_path):
         assert loads == [1]
 
 
-def test_an_encoder_that_cannot_be_loaded_again_is_named(tmp_path):
+def test_encoder_that_does_not_load_is_named_in_the_error(tmp_path):
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder(name="/no/such/run")) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
     with (
@@ -502,7 +502,7 @@ def test_text_query_checks_only_the_fingerprint_of_the_text_tower(tmp_path):
             catalog.search(image=tmp_path / "red.png")
 
 
-def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
+def test_imported_vectors_adopt_the_first_encoder_of_their_dimension(tmp_path):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": np.eye(DIMENSION)[:1]}])
         assert (catalog.dimension, catalog.info()["encoder"]) == (DIMENSION, None)
@@ -522,7 +522,7 @@ def test_imported_vectors_take_the_first_fitting_encoder(tmp_path):
         assert catalog.info()["encoder"] == "fake/one"
 
 
-def test_info_says_what_there_is(shop):
+def test_info_reports_counts_encoder_and_indexes(shop):
     info = shop.info()
     assert {name: info[name] for name in ("items", "images", "captions", "encoder", "dimension", "format")} == {
         "items": 5,
@@ -537,7 +537,7 @@ def test_info_says_what_there_is(shop):
     assert info["bytes"] > 0
 
 
-def test_the_bytes_of_a_catalog_are_those_of_its_kept_pictures_too(shop, tmp_path):
+def test_info_bytes_include_stored_pictures(shop, tmp_path):
     picture = (tmp_path / "red.png").read_bytes()
     before = shop.info()["bytes"]
     kept = tmp_path / "c" / "pictures" / "ab" / "abc"
@@ -548,7 +548,7 @@ def test_the_bytes_of_a_catalog_are_those_of_its_kept_pictures_too(shop, tmp_pat
 
 
 @pytest.mark.usefixtures("shop")
-def test_importing_and_searching_by_vector_load_neither_torch_nor_faiss(tmp_path):
+def test_vector_search_imports_neither_torch_nor_faiss(tmp_path):
     code = (
         "import sys; from retrieval import Catalog\n"
         f"hits = Catalog.open({str(tmp_path / 'c')!r}, read_only=True).search(vector=[1.0] * {DIMENSION}, k=1)\n"
@@ -560,7 +560,7 @@ def test_importing_and_searching_by_vector_load_neither_torch_nor_faiss(tmp_path
 # --- as an evaluation asks
 
 
-def test_the_served_sides_answer_in_slots_through_the_index_and_exactly(shop, tmp_path):
+def test_served_sides_return_slots_through_the_index_and_exactly(shop, tmp_path):
     shop.delete(["green"])
     served, encoder = shop.served, FakeEncoder()
     slots = served.images.slots_of([content_hash((tmp_path / f"{color}.png").read_bytes()) for color in COLORS])
@@ -584,9 +584,7 @@ def many():
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "garbage"])
-def test_a_deleted_or_damaged_index_file_is_made_again_and_hits_are_the_same(
-    tmp_path, many, *, damage, pairs_of_nothing
-):
+def test_deleted_or_damaged_index_is_rebuilt_with_equal_hits(tmp_path, many, *, damage, pairs_of_nothing):
     query = unit_rows(np.random.default_rng(4).normal(size=(1, 16)))[0]
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert(many)
@@ -617,7 +615,7 @@ def pairs_of_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_a_saved_index_is_extended_with_what_came_since(tmp_path, many, *, kind, pairs_of_nothing):
+def test_saved_index_is_extended_with_later_vectors(tmp_path, many, *, kind, pairs_of_nothing):
     generator = np.random.default_rng(5)
     queries = unit_rows(generator.normal(size=(20, 16)))
     with Catalog.open(tmp_path / "c", create=True) as catalog:
@@ -641,7 +639,7 @@ def test_a_saved_index_is_extended_with_what_came_since(tmp_path, many, *, kind,
             assert ids(hits) == [name for name, _ in best_images(allowed, queries[0], 5)]
 
 
-def test_another_kind_takes_the_place_of_the_one_before(tmp_path, many, pairs_of_nothing):
+def test_changing_the_index_kind_replaces_the_saved_index(tmp_path, many, pairs_of_nothing):
     query = many[7]["image_vectors"]
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert(many)
@@ -674,7 +672,7 @@ def without_index(tmp_path, many, pairs_of_nothing):
 
 @pytest.fixture
 def late(monkeypatch):
-    """Indexes of kind hnsw are built, and then handed over when the second event is set; the first says they are."""
+    """Set the first event once an hnsw index is built, and return it only after the second event is set."""
     begun, may_end = threading.Event(), threading.Event()
     build = VectorIndex.build
 
@@ -689,7 +687,7 @@ def late(monkeypatch):
     return begun, may_end
 
 
-def test_searches_and_changes_go_on_while_an_index_is_built_and_are_all_in_it(without_index, many, late):
+def test_searches_and_changes_continue_while_an_index_is_built(without_index, many, late):
     begun, may_end = late
     with Catalog.open(without_index) as catalog:
         assert ids(catalog.search(vector=many[7]["image_vectors"], k=1)) == ["item 7"]
@@ -705,7 +703,7 @@ def test_searches_and_changes_go_on_while_an_index_is_built_and_are_all_in_it(wi
     assert list(without_index.glob("images-*.faiss"))
 
 
-def test_an_index_that_is_built_while_a_compaction_moves_its_slots_is_not_searched(without_index, many, late):
+def test_index_built_during_a_compaction_is_discarded(without_index, many, late):
     begun, may_end = late
     with Catalog.open(without_index) as catalog:
         catalog.search(vector=many[0]["image_vectors"])
@@ -724,7 +722,7 @@ def test_an_index_that_is_built_while_a_compaction_moves_its_slots_is_not_search
     assert [path.name for path in without_index.glob("images-*.faiss")] == ["images-2.faiss"]
 
 
-def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without_index, many):
+def test_reader_leaves_a_missing_index_to_the_writing_process(without_index, many):
     query = many[7]["image_vectors"]
     with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
         with writer._writer.locked():
@@ -740,9 +738,7 @@ def test_a_missing_index_is_left_to_who_writes_and_read_once_it_is_there(without
         assert (saved.stat().st_ino, saved.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_changes_made(
-    without_index, many, monkeypatch, caplog
-):
+def test_index_that_cannot_be_built_is_logged_and_search_stays_exact(without_index, many, monkeypatch, caplog):
     build = VectorIndex.build
 
     def failing(rows, *, spec, **options):
@@ -761,7 +757,7 @@ def test_an_index_that_cannot_be_built_is_named_and_searches_stay_exact_and_chan
     assert "The changes are committed, but the catalog could not be maintained: there is no FAISS" in other
 
 
-def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, monkeypatch, pairs_of_nothing):
+def test_new_rows_join_the_structure_in_the_background(tmp_path, many, monkeypatch, pairs_of_nothing):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert(many[:1000])
         catalog.build(pairs_of_nothing, index="hnsw")
@@ -776,7 +772,7 @@ def test_rows_that_came_since_are_taken_in_beside_the_searches(tmp_path, many, m
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 
 
-def test_the_kind_that_auto_picks_fits_half_of_the_machines_memory(tmp_path, monkeypatch):
+def test_auto_index_fits_half_of_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("index.spec.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4 << 20}.__getitem__)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": np.eye(512)[:1]}])
@@ -793,7 +789,7 @@ def recall(found, true):
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
 
 
-def test_the_oracle_of_this_file_is_the_projects_oracle(many):
+def test_oracle_of_this_file_equals_exact_search(many):
     rows = np.concatenate([item["image_vectors"] for item in many])
     query = unit_rows(np.random.default_rng(6).normal(size=(1, 16)))
     neighbors = exact_search(query, rows, 10)
@@ -803,7 +799,7 @@ def test_the_oracle_of_this_file_is_the_projects_oracle(many):
 # --- pictures inside containers, and folders that cannot be written
 
 
-def test_a_picture_in_a_shard_is_found_named_and_opened(tmp_path):
+def test_image_in_a_tar_shard_is_found_and_opened(tmp_path):
     with tarfile.open(tmp_path / "shard-000.tar", "w") as tar:
         for color in COLORS:
             buffer = BytesIO()
@@ -824,7 +820,7 @@ def test_a_picture_in_a_shard_is_found_named_and_opened(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_missing_vectors_are_an_error_that_names_the_file(tmp_path, cut):
+def test_missing_vectors_raise_an_error_that_names_the_file(tmp_path, cut):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": str(number), "image_vectors": [[1.0, number]]} for number in range(9)])
     path = tmp_path / "c" / "images-1.f32"
@@ -839,7 +835,7 @@ def test_missing_vectors_are_an_error_that_names_the_file(tmp_path, cut):
             catalog.upsert([{"id": "more", "image_vectors": [[1.0, 7.5]]}])
 
 
-def test_a_catalog_in_a_folder_that_cannot_be_written_is_searched(tmp_path, monkeypatch):
+def test_catalog_in_a_read_only_folder_is_searched(tmp_path, monkeypatch):
     """On read-only media SQLite has no place for its log's index; a closed catalog has no log."""
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
@@ -852,7 +848,7 @@ def test_a_catalog_in_a_folder_that_cannot_be_written_is_searched(tmp_path, monk
         catalog.delete(["a"])
 
 
-def test_a_reader_that_may_not_write_follows_each_change_whether_its_writer_is_open_or_closed(tmp_path, monkeypatch):
+def test_reader_without_write_access_follows_each_change(tmp_path, monkeypatch):
     def answers(reader, expected):
         with monkeypatch.context() as patched:
             patched.setattr("retrieval.records.database.os.access", lambda _path, _mode: False)
@@ -876,7 +872,7 @@ def test_a_reader_that_may_not_write_follows_each_change_whether_its_writer_is_o
         answers(reader, ["b", "c"])
 
 
-def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pictures(tmp_path, monkeypatch):
+def test_database_error_while_images_are_read_fails_no_image(tmp_path, monkeypatch):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
 
     def failing(*_, **__):
@@ -890,8 +886,8 @@ def test_trouble_with_the_records_while_pictures_are_read_is_no_fault_of_the_pic
         catalog.upsert([{"id": "a", "images": [tmp_path / "a.png"]}])
 
 
-def test_a_catalog_is_not_used_beyond_a_fork(tmp_path):
-    """Locks that another thread held at that moment would never be let go of in the child."""
+def test_catalog_refuses_use_after_a_fork(tmp_path):
+    """Locks that another thread held at the fork would never be released in the child."""
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]]}])
         reader, writer = os.pipe()
@@ -914,7 +910,7 @@ def test_a_catalog_is_not_used_beyond_a_fork(tmp_path):
         assert catalog.search(vector=[1.0, 0.0])[0].id == "a"
 
 
-def test_an_empty_folder_is_told_from_one_that_is_no_catalog(tmp_path):
+def test_errors_distinguish_an_empty_folder_from_another_folder(tmp_path):
     with pytest.raises(CatalogError, match=r"is empty\. Build a catalog there first"):
         Catalog.open(tmp_path)
     (tmp_path / "other.txt").write_text("x")

@@ -1,4 +1,4 @@
-"""Nothing that was acknowledged is lost when a process is killed, and the next build mends the rest."""
+"""A killed process loses no acknowledged change, and the next build completes the rest."""
 
 import pytest
 from crashes import crash, random_moment, write_pictures
@@ -10,7 +10,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path, pictures, seed):
+def test_kill_at_a_random_moment_loses_no_acknowledged_change(tmp_path, pictures, seed):
     crash(tmp_path, pictures, seed, moment=random_moment(seed))
 
 
@@ -24,5 +24,5 @@ def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path, pictures
         "the old vectors are not yet removed",
     ],
 )
-def test_a_kill_between_any_two_writes_loses_nothing_acknowledged(tmp_path, pictures, step):
+def test_kill_between_two_writes_loses_no_acknowledged_change(tmp_path, pictures, step):
     crash(tmp_path, pictures, 0, step=step)

@@ -1,4 +1,4 @@
-"""Items got, patched, and put with pictures as bytes: what is named changes, all else stays, vectors included."""
+"""Get, patch and put items, with images as bytes: a patch changes only the named fields and their vectors."""
 
 from io import BytesIO
 
@@ -38,7 +38,7 @@ def shop(tmp_path):
         yield catalog
 
 
-def test_a_picture_as_bytes_is_kept_in_the_catalog_found_and_moves_with_it(shop, tmp_path):
+def test_image_bytes_are_stored_in_the_catalog_and_move_with_it(shop, tmp_path):
     hit = shop.search("red", k=1)[0]
     assert hit.id == "red"
     assert Image.open(hit.image).getpixel((0, 0)) == (255, 0, 0)
@@ -51,21 +51,21 @@ def test_a_picture_as_bytes_is_kept_in_the_catalog_found_and_moves_with_it(shop,
         assert moved.encoder.images == 0
 
 
-def test_what_is_no_picture_is_refused_alone_and_leaves_no_file(shop, tmp_path):
+def test_bytes_that_are_no_image_are_refused_alone_and_leave_no_file(shop, tmp_path):
     before = sorted((tmp_path / "c" / "pictures").rglob("*"))
     report = shop.upsert([{"id": "bad", "images": [b"<svg/>"]}, {"id": "good", "images": [picture("red")]}])
     assert (report.added, [one.name for one in report.skipped]) == (1, ["bad"])
     assert sorted((tmp_path / "c" / "pictures").rglob("*")) == before
 
 
-def test_pictures_of_deleted_items_go_and_shared_ones_stay(shop, tmp_path):
+def test_stored_images_are_deleted_with_their_last_item(shop, tmp_path):
     shop.upsert([{"id": "red too", "images": [picture("red")]}])
     shop.delete(["red", "green"])
     kept = [Image.open(path).getpixel((0, 0)) for path in (tmp_path / "c" / "pictures").glob("*/*")]
     assert sorted(kept) == [(0, 0, 255), (255, 0, 0)]
 
 
-def test_items_are_got_as_they_were_put(shop):
+def test_get_returns_items_as_they_were_put(shop):
     found = shop.get(["blue", "unknown"])
     assert list(found) == ["blue"]
     assert found["blue"]["captions"] == ["a blue square", "blue"]
@@ -73,7 +73,7 @@ def test_items_are_got_as_they_were_put(shop):
     assert Image.open(found["blue"]["images"][0]).getpixel((0, 0)) == (0, 0, 255)
 
 
-def test_ids_come_in_pages_in_the_order_of_their_characters(shop):
+def test_ids_are_paged_in_code_point_order(shop):
     shop.upsert({"id": name, "images": [picture("white")]} for name in ("Z", "é", "10", "9"))
     every = ["10", "9", "Z", "blue", "green", "red", "é"]
     assert shop.ids() == every
@@ -85,7 +85,7 @@ def test_ids_come_in_pages_in_the_order_of_their_characters(shop):
         shop.ids(limit=0)
 
 
-def test_items_are_got_with_their_vectors_and_put_into_another_catalog_with_them(shop, tmp_path):
+def test_items_round_trip_with_their_vectors_to_another_catalog(shop, tmp_path):
     shop.upsert([{"id": "two", "images": [picture("white"), picture("black")]}])
     shop.delete(["red"])  # which compacts
     two = shop.get(["two"], vectors=True)["two"]
@@ -106,7 +106,7 @@ def opened(item):
     return [Image.open(path) for path in item["images"]]
 
 
-def test_vectors_that_a_compaction_takes_away_are_looked_for_again_and_missing_ones_told(shop, monkeypatch, tmp_path):
+def test_get_retries_after_a_compaction_and_reports_missing_vectors(shop, monkeypatch, tmp_path):
     begun = []
 
     def compacted_first(*args, **options):
@@ -123,7 +123,7 @@ def test_vectors_that_a_compaction_takes_away_are_looked_for_again_and_missing_o
         shop.get(["red"], vectors=True)
 
 
-def test_a_patch_of_attributes_embeds_nothing_and_is_searched_at_once(shop):
+def test_attribute_patch_embeds_nothing_and_is_searchable_at_once(shop):
     shop.encoder.texts.clear()
     images = shop.encoder.images
     report = shop.patch([{"id": "red", "attributes": {"price": 9, "size": {"us": None}, "new": True}}])
@@ -135,7 +135,7 @@ def test_a_patch_of_attributes_embeds_nothing_and_is_searched_at_once(shop):
     assert shop.patch([{"id": "red", "attributes": {"price": 9}}]).unchanged == 1
 
 
-def test_a_patch_of_captions_or_pictures_embeds_these_alone(shop):
+def test_patch_embeds_only_the_changed_captions_or_images(shop):
     shop.encoder.texts.clear()
     images = shop.encoder.images
     shop.patch([{"id": "red", "captions": ["a white square"]}])
@@ -147,7 +147,7 @@ def test_a_patch_of_captions_or_pictures_embeds_these_alone(shop):
     assert shop.get(["red"])["red"]["captions"] == ["a white square"]
 
 
-def test_handed_in_vectors_survive_a_patch(tmp_path):
+def test_imported_vectors_survive_a_patch(tmp_path):
     rows = np.eye(DIMENSION, dtype=np.float32)
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert([{"id": "a", "image_vectors": rows[:2], "captions": ["x"], "caption_vectors": rows[2:3]}])
@@ -157,7 +157,7 @@ def test_handed_in_vectors_survive_a_patch(tmp_path):
             assert (hit.score, hit.attributes) == (1.0, {"n": 1})
 
 
-def test_changes_that_cannot_be_made_are_named_and_malformed_ones_change_nothing(shop):
+def test_impossible_patches_are_skipped_and_malformed_ones_change_nothing(shop):
     report = shop.patch([{"id": "pink", "attributes": {}}, {"id": "blue", "attributes": {"price": 1}}])
     assert ([one.name for one in report.skipped], report.changed) == (["pink"], 1)
     for change, message in (
@@ -201,10 +201,10 @@ json_values = st.recursive(
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_merging_is_that_of_the_standard(old, change, new):
+def test_merge_patch_follows_rfc_7396(old, change, new):
     assert merge_patch(old, change) == new
 
 
 @given(json_values, json_values)
-def test_a_patch_twice_is_the_patch_once(old, change):
+def test_merge_patch_is_idempotent(old, change):
     assert merge_patch(merge_patch(old, change), change) == merge_patch(old, change)

@@ -49,7 +49,7 @@ def rows_of(*values):
     return np.repeat(np.array(values, np.float32)[:, None], 3, axis=1)
 
 
-def test_vectors_come_back_bit_for_bit_and_a_tail_that_no_record_names_is_not_seen(tmp_path):
+def test_vectors_round_trip_bit_for_bit_without_an_uncommitted_tail(tmp_path):
     path = tmp_path / "images-1.f32"
     append_rows(path, rows_of(1, 2), at=0)
     append_rows(path, rows_of(3), at=2)
@@ -57,7 +57,7 @@ def test_vectors_come_back_bit_for_bit_and_a_tail_that_no_record_names_is_not_se
     np.testing.assert_array_equal(map_rows(path, count=3, dimension=3), rows_of(1, 2, 3))
 
 
-def test_an_append_takes_the_place_of_what_an_unfinished_write_left(tmp_path):
+def test_append_overwrites_an_uncommitted_tail(tmp_path):
     path = tmp_path / "images-1.f32"
     append_rows(path, rows_of(1, 2, 3, 4), at=0)
     append_rows(path, rows_of(9), at=1)
@@ -65,7 +65,7 @@ def test_an_append_takes_the_place_of_what_an_unfinished_write_left(tmp_path):
     np.testing.assert_array_equal(map_rows(path, count=2, dimension=3), rows_of(1, 9))
 
 
-def test_a_map_keeps_its_rows_while_the_file_grows_and_after_it_is_gone(tmp_path):
+def test_memory_map_survives_appends_and_deletion_of_the_file(tmp_path):
     path = tmp_path / "images-1.f32"
     append_rows(path, rows_of(1, 2), at=0)
     mapped = map_rows(path, count=2, dimension=3)
@@ -75,7 +75,7 @@ def test_a_map_keeps_its_rows_while_the_file_grows_and_after_it_is_gone(tmp_path
     np.testing.assert_array_equal(mapped, rows_of(1, 2))
 
 
-def test_a_file_that_was_cut_is_an_error_that_says_how_many_are_missing(tmp_path):
+def test_truncated_vector_file_raises_an_error_with_both_counts(tmp_path):
     path = tmp_path / "images-1.f32"
     append_rows(path, rows_of(1, 2), at=0)
     with pytest.raises(CatalogError, match="holds 2 vectors where the records name 5"):
@@ -85,11 +85,11 @@ def test_a_file_that_was_cut_is_an_error_that_says_how_many_are_missing(tmp_path
     assert path.stat().st_size == 2 * 3 * 4, "a refused append changes nothing"
 
 
-def test_no_rows_need_no_file(tmp_path):
+def test_mapping_zero_rows_needs_no_file(tmp_path):
     assert map_rows(tmp_path / "none", count=0, dimension=7).shape == (0, 7)
 
 
-def test_a_compacted_copy_holds_the_chosen_rows_in_order(tmp_path):
+def test_copy_rows_writes_the_chosen_rows_in_order(tmp_path):
     rows = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
     chosen = np.flatnonzero(np.arange(20_000) % 3)
     copy_rows(rows, chosen, tmp_path / "images-2.f32")
@@ -99,7 +99,7 @@ def test_a_compacted_copy_holds_the_chosen_rows_in_order(tmp_path):
 # --- items
 
 
-def test_an_item_comes_back_as_it_was_put_and_a_replacement_keeps_its_number(database):
+def test_item_round_trips_and_a_replacement_keeps_its_number(database):
     put(database, stored("ä b", slots=(4, 2), captions=("x", "y"), attributes={"n": 1}), stored("c"))
     with database.reading() as records:
         first = records.items(["ä b", "nobody"])["ä b"]
@@ -113,7 +113,7 @@ def test_an_item_comes_back_as_it_was_put_and_a_replacement_keeps_its_number(dat
         assert records.counts() == {"items": 2, "images": 2, "captions": 0, "deleted": 0}
 
 
-def test_the_number_of_a_dropped_item_is_not_given_to_another(database):
+def test_number_of_a_dropped_item_is_never_reused(database):
     put(database, stored("a"), stored("b"))
     with database.writing() as records:
         gone = records.numbers_of(["b"])["b"]
@@ -129,8 +129,8 @@ def rows_of_entries(entries):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_changed_entries_are_those_that_sorting_all_gives_and_are_counted(seed):
-    """Slots are shared by items, an item has several and one of them twice; items come, change and go."""
+def test_replaced_entries_equal_sorting_all_and_are_counted(seed):
+    """Items share slots, have several, and one of them twice; they are added, changed and dropped."""
     generator = np.random.default_rng(seed)
 
     def entries_of(items):
@@ -152,7 +152,7 @@ def test_changed_entries_are_those_that_sorting_all_gives_and_are_counted(seed):
     assert found.live_slots().tolist() == sorted({row[0] for row in expected})
 
 
-def test_what_changed_since_a_revision_is_what_was_touched_since(database):
+def test_changed_items_are_those_written_since_a_revision(database):
     put(database, stored("a", slots=(0,)), stored("b", slots=(1,)), stored("c", slots=(2,)))
     with database.reading() as records:
         before = records.state().revision
@@ -167,7 +167,7 @@ def test_what_changed_since_a_revision_is_what_was_touched_since(database):
         assert rows_of_entries(every) == [(0, 1, 0), (3, 2, 0), (4, 2, 1)]
 
 
-def test_filters_by_sql_and_by_columns_see_what_the_records_hold(database):
+def test_filters_by_sql_and_by_columns_equal_the_records(database):
     put(database, stored("a"), attributes={"price": 5})
     put(database, stored("b"), attributes={"price": 50})
     with database.writing() as records:
@@ -179,7 +179,7 @@ def test_filters_by_sql_and_by_columns_see_what_the_records_hold(database):
         assert by_sql == set(np.flatnonzero(column_store.mask(condition, records.connection)).tolist()) == {2, 3}
 
 
-def test_a_content_is_known_under_its_tower_and_live_while_an_item_has_it(database):
+def test_vector_is_found_by_content_and_tower_and_live_while_used(database):
     put(database, stored("a", slots=(0,)))
     with database.writing() as records:
         records.slots.add_vectors("images", SideState(), ["x", "y"], fingerprint="tower")
@@ -205,7 +205,7 @@ def test_renumbering_keeps_each_image_with_its_content(database):
 # --- places
 
 
-def test_a_place_moves_with_the_catalog_and_stays_when_only_the_catalog_moves(tmp_path):
+def test_place_moves_with_the_catalog_and_stays_when_only_the_catalog_moves(tmp_path):
     (tmp_path / "one" / "photos").mkdir(parents=True)
     create_database(tmp_path / "one" / "c")
     first = Database(tmp_path / "one" / "c", read_only=False)
@@ -230,7 +230,7 @@ def test_a_place_moves_with_the_catalog_and_stays_when_only_the_catalog_moves(tm
 # --- transactions
 
 
-def test_an_error_in_a_transaction_undoes_all_of_it(database):
+def test_error_in_a_transaction_rolls_it_back(database):
     put(database, stored("a"))
 
     def drop_and_fail():
@@ -244,7 +244,7 @@ def test_an_error_in_a_transaction_undoes_all_of_it(database):
         assert records.counts()["items"] == 1
 
 
-def test_a_reader_keeps_what_it_saw_first_while_a_writer_commits(database):
+def test_read_transaction_keeps_its_snapshot_while_another_commits(database):
     put(database, stored("a"))
     with database.reading() as before:
         assert before.counts()["items"] == 1
@@ -254,7 +254,7 @@ def test_a_reader_keeps_what_it_saw_first_while_a_writer_commits(database):
             assert after.counts()["items"] == 2
 
 
-def test_a_closed_database_says_so(database):
+def test_closed_database_raises(database):
     database.close()
     with pytest.raises(CatalogError, match="was closed"), database.reading():
         pass
@@ -263,7 +263,7 @@ def test_a_closed_database_says_so(database):
 # --- format
 
 
-def test_creating_leaves_a_catalog_as_it_is_and_refuses_anything_else(database, tmp_path):
+def test_create_keeps_an_existing_catalog_and_refuses_other_folders(database, tmp_path):
     put(database, stored("a"))
     create_database(database.folder)
     with database.reading() as records:
@@ -277,7 +277,7 @@ def test_creating_leaves_a_catalog_as_it_is_and_refuses_anything_else(database, 
         create_database(tmp_path / "photos" / "me.jpg")
 
 
-def test_a_creation_that_was_interrupted_is_taken_up_again(tmp_path):
+def test_interrupted_creation_is_completed(tmp_path):
     (tmp_path / "c").mkdir()
     sqlite3.connect(tmp_path / "c" / FILE).close()
     assert is_catalog(tmp_path / "c")
@@ -288,7 +288,7 @@ def test_a_creation_that_was_interrupted_is_taken_up_again(tmp_path):
     Database(tmp_path / "c", read_only=True).close()
 
 
-def test_a_newer_format_is_refused_with_the_release_that_reads_it(database):
+def test_newer_format_raises_an_error_that_names_the_release(database):
     with database.writing() as records:
         records.connection.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
         records.put_meta(needs="7.5.0")
@@ -298,7 +298,7 @@ def test_a_newer_format_is_refused_with_the_release_that_reads_it(database):
         Database(database.folder, read_only=False)
 
 
-def test_another_programs_database_and_garbage_are_refused_and_left_alone(tmp_path):
+def test_foreign_database_and_garbage_are_refused_unchanged(tmp_path):
     (tmp_path / "other").mkdir()
     connection = sqlite3.connect(tmp_path / "other" / FILE)
     connection.execute("CREATE TABLE theirs (a)")
@@ -380,7 +380,7 @@ def write_format_0(folder: Path) -> None:
     append_rows(folder / "images-1.f32", rows_of(1, 2), at=0)
 
 
-def test_an_older_format_is_migrated_with_all_it_holds(tmp_path):
+def test_older_format_is_migrated_with_all_its_records(tmp_path):
     write_format_0(tmp_path / "c")
     with pytest.raises(CatalogFormatError, match="older format 0"):
         Database(tmp_path / "c", read_only=True)
@@ -402,7 +402,7 @@ def words_of(records):
     return sorted(records.connection.execute(sql).fetchall())
 
 
-def test_a_catalog_without_words_gets_those_that_its_items_would_have(database):
+def test_migration_to_format_2_indexes_the_words_of_all_items(database):
     facts = {"sku": "A-1", "b": {"y": "wool", "x": ["felt"]}}
     texts = [(f"red bag {number}", "more") for number in range(1500)]
     items = [stored(f"item {place}", captions=captions, attributes=facts) for place, captions in enumerate(texts)]
@@ -421,7 +421,7 @@ def test_a_catalog_without_words_gets_those_that_its_items_would_have(database):
     migrated.close()
 
 
-def test_there_is_a_migration_from_every_older_format():
+def test_every_older_format_has_a_migration():
     assert len(schema.MIGRATIONS) == schema.FORMAT
     assert set(schema.FIRST_READERS) == set(range(schema.FORMAT + 1))
 
@@ -429,7 +429,7 @@ def test_there_is_a_migration_from_every_older_format():
 # --- locks
 
 
-def test_a_second_writer_is_refused_with_the_process_that_writes(tmp_path):
+def test_writer_lock_names_the_process_that_holds_it(tmp_path):
     code = (
         "import sys, pathlib; from retrieval.records.locks import writer_lock\n"
         "with writer_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -446,7 +446,7 @@ def test_a_second_writer_is_refused_with_the_process_that_writes(tmp_path):
             assert lock.read_text() == f"{os.getpid()}\n"
 
 
-def test_two_writers_in_one_process_exclude_each_other_too(tmp_path):
+def test_writer_lock_excludes_another_catalog_object_of_the_process(tmp_path):
     with (
         writer_lock(tmp_path / "lock"),
         pytest.raises(CatalogLockedError, match="another Catalog object"),
@@ -455,7 +455,7 @@ def test_two_writers_in_one_process_exclude_each_other_too(tmp_path):
         pass
 
 
-def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
+def test_read_only_database_has_no_writer(tmp_path):
     create_database(tmp_path / "c")
     opened = Database(tmp_path / "c", read_only=True)
     with pytest.raises(CatalogError, match="opened for reading only"), opened.writer():
@@ -488,18 +488,18 @@ def test_a_database_that_may_only_be_read_has_no_writer(tmp_path):
         ("a", "An item must be a mapping"),
     ],
 )
-def test_an_item_of_another_form_is_refused_with_the_reason(given, message, tmp_path):
+def test_malformed_item_raises_an_error_with_the_reason(given, message, tmp_path):
     with pytest.raises(CatalogError, match=message):
         parse_item(given, root=tmp_path, dimension=2)
 
 
-def test_the_first_item_of_a_catalog_has_vectors_of_one_dimension(tmp_path):
+def test_image_and_caption_vectors_of_an_item_share_one_dimension(tmp_path):
     given = {"id": "a", "image_vectors": [[1, 0]], "captions": ["x"], "caption_vectors": [[1, 0, 0]]}
     with pytest.raises(CatalogError, match="caption_vectors: The vectors have dimension 3, and 2"):
         parse_item(given, root=tmp_path, dimension=None)
 
 
-def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path):
+def test_attributes_become_json_and_caption_vectors_follow_their_captions(tmp_path):
     item = parse_item(
         {
             "id": 7,
@@ -517,7 +517,7 @@ def test_an_item_is_cleaned_as_json_and_its_vectors_follow_its_captions(tmp_path
     assert encode_attributes(item.attributes) == '{"list":[0.5,true],"n":3,"x":null}'
 
 
-def test_a_relative_picture_is_looked_for_under_the_root_then_here(tmp_path, monkeypatch):
+def test_relative_image_path_is_resolved_under_the_root_then_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "root").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""A service whose disk is full: what it says, what it keeps, and that it goes on once there is room again."""
+"""A service whose disk is full: its errors, the items that it keeps, and that it recovers once there is room."""
 
 import errno
 import shutil
@@ -28,7 +28,7 @@ def _item(number):
 
 @contextmanager
 def _mounted(folder, size):
-    """Mount a disk of a few megabytes; skip the test where this may not be done."""
+    """Mount a disk of a few megabytes; skip the test without the right to."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
@@ -52,7 +52,7 @@ def _fill(path):
                 return
 
 
-def test_a_disk_that_gets_full_is_told_and_what_was_acknowledged_stays_and_is_found(tmp_path):
+def test_full_disk_returns_507_and_keeps_acknowledged_items(tmp_path):
     with (
         _mounted(tmp_path / "disk", "12m") as disk,
         Catalog.open(disk / "c", encoder=FakeEncoder()) as catalog,
@@ -98,7 +98,7 @@ def client(tmp_path):
         yield client
 
 
-def test_vectors_that_find_no_room_are_told_with_507_and_searches_go_on(client, monkeypatch):
+def test_vectors_without_room_return_507_and_searches_continue(client, monkeypatch):
     monkeypatch.setattr(vector_store, "_write_all", partial(_raise, FULL))
     assert client.put("/items/4", json=_item(4)).status_code == 507
     assert client.post("/search", json={"text": "number", "k": 10}).json()["total"] == 4
@@ -107,7 +107,7 @@ def test_vectors_that_find_no_room_are_told_with_507_and_searches_go_on(client, 
     assert client.post("/search", json={"text": "number 4", "k": 1}).json()["hits"][0]["id"] == "4"
 
 
-def test_a_deletion_that_is_made_says_so_also_where_there_is_no_room_to_compact(client, monkeypatch):
+def test_deletion_succeeds_without_room_to_compact(client, monkeypatch):
     monkeypatch.setattr(maintenance, "copy_rows", partial(_raise, FULL))
     for number in range(3):
         assert client.delete(f"/items/{number}").status_code == 200
@@ -115,12 +115,12 @@ def test_a_deletion_that_is_made_says_so_also_where_there_is_no_room_to_compact(
     assert client.post("/search", json={"text": "number", "k": 10}).json()["total"] == 1
 
 
-def test_a_change_needs_no_room_to_say_who_writes(client, monkeypatch):
+def test_change_succeeds_when_the_lock_file_cannot_hold_a_name(client, monkeypatch):
     monkeypatch.setattr(locks.Path, "open", partial(_raise, FULL))
     assert client.patch("/items/0", json={"attributes": {"price": 1}}).status_code == 200
 
 
-def test_what_found_no_room_leaves_the_room_that_there_was(tmp_path, monkeypatch):
+def test_failed_append_and_copy_release_their_disk_space(tmp_path, monkeypatch):
     rows = np.ones((100, 8), np.float32)
     append_rows(tmp_path / "rows", rows[:3], at=0)
 

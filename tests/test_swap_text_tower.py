@@ -1,4 +1,4 @@
-"""A catalog is switched over to a new text tower: no picture is embedded again, and answers are a fresh build's."""
+"""Swapping the text tower of a catalog embeds no image again and gives the hits of a fresh build."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ from retrieval.pairs import read_pairs
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
-    """A catalog built with the encoder as it was; copy it before changing it."""
+    """A catalog built with the old encoder; copy it before changing it."""
     return build(tmp_path_factory.mktemp("old"))
 
 
@@ -35,14 +35,14 @@ def catalog(old, tmp_path):
 
 @pytest.fixture(scope="module")
 def adopted(old, tmp_path_factory):
-    """What the catalog holds after an adoption that nothing disturbed."""
+    """The contents of the catalog after an undisturbed swap."""
     path = shutil.copytree(old, tmp_path_factory.mktemp("adopted") / "catalog")
     with Catalog.open(path) as opened:
         opened.adopt(TunedEncoder())
     return held(path)
 
 
-def test_pictures_keep_their_vectors_and_each_text_is_embedded_once(catalog):
+def test_swap_keeps_image_vectors_and_embeds_each_distinct_caption_once(catalog):
     encoder = TunedEncoder()
     with Catalog.open(catalog) as opened:
         before = contents(opened)
@@ -60,7 +60,7 @@ def test_pictures_keep_their_vectors_and_each_text_is_embedded_once(catalog):
         assert after[name][2] == [(text, row.tobytes()) for text, row in zip(texts, expected, strict=True)]
 
 
-def test_the_same_text_tower_under_another_name_embeds_nothing(catalog):
+def test_same_text_tower_under_another_name_embeds_nothing(catalog):
     encoder = FakeEncoder(name="fake/renamed")
     with Catalog.open(catalog) as opened:
         assert opened.adopt(encoder).summary() == "adopted: 60 pictures kept, 0 captions embedded again"
@@ -68,7 +68,7 @@ def test_the_same_text_tower_under_another_name_embeds_nothing(catalog):
     assert (encoder.images, encoder.texts) == (0, [])
 
 
-def test_after_an_adoption_a_build_finds_nothing_to_do_and_new_items_go_in(catalog, tmp_path):
+def test_build_and_upsert_work_after_a_swap(catalog, tmp_path):
     encoder = TunedEncoder()
     with Catalog.open(catalog, encoder=FakeEncoder()) as opened:
         opened.adopt(encoder)
@@ -79,7 +79,7 @@ def test_after_an_adoption_a_build_finds_nothing_to_do_and_new_items_go_in(catal
     assert encoder.images == 0
 
 
-def test_another_image_tower_or_dimension_is_refused_by_both_names(catalog):
+def test_other_image_tower_or_dimension_raises_an_error_that_names_both(catalog):
     other = FakeEncoder(name="fake/two", fingerprint="another")
     wide = FakeEncoder(name="fake/wide")
     wide.dimension = 48
@@ -92,14 +92,14 @@ def test_another_image_tower_or_dimension_is_refused_by_both_names(catalog):
     assert held(catalog) == before
 
 
-def test_a_catalog_without_an_encoder_adopts_none(tmp_path):
+def test_catalog_without_an_encoder_cannot_swap_towers(tmp_path):
     with Catalog.open(tmp_path / "catalog", create=True) as opened:
         opened.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]], "captions": []}])
         with pytest.raises(CatalogError, match="has no encoder yet whose place fake/tuned could take"):
             opened.adopt(TunedEncoder())
 
 
-def test_who_has_the_old_encoder_open_is_told_instead_of_answered_wrongly(catalog):
+def test_reader_with_the_old_encoder_raises_after_a_swap(catalog):
     with Catalog.open(catalog, encoder=FakeEncoder()) as reader, Catalog.open(catalog) as writer:
         assert reader.search("picture 3", target="captions", k=1)[0].caption == "picture 3"
         writer.adopt(TunedEncoder())
@@ -108,7 +108,7 @@ def test_who_has_the_old_encoder_open_is_told_instead_of_answered_wrongly(catalo
         assert writer.search("picture 3", target="captions", k=1)[0].score == pytest.approx(1, abs=1e-6)
 
 
-def test_who_opened_it_by_its_record_goes_on_with_the_new_encoder(catalog, monkeypatch):
+def test_reader_by_record_reloads_the_new_encoder_after_a_swap(catalog, monkeypatch):
     known = {"fake/one": FakeEncoder(), "fake/tuned": TunedEncoder()}
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda name, **_: known[name])
     with Catalog.open(catalog) as reader, Catalog.open(catalog) as writer:
@@ -118,8 +118,8 @@ def test_who_opened_it_by_its_record_goes_on_with_the_new_encoder(catalog, monke
             assert reader.encoder is encoder
 
 
-def test_an_adoption_in_the_middle_of_a_query_is_noticed(catalog, monkeypatch):
-    """The query was encoded by the old text tower when the captions changed: it is encoded again."""
+def test_query_is_encoded_again_after_a_swap_during_its_search(catalog, monkeypatch):
+    """The old text tower encoded the query before the captions changed."""
     known = {"fake/one": FakeEncoder(), "fake/tuned": TunedEncoder()}
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda name, **_: known[name])
     encode = FakeEncoder.encode_texts
@@ -136,7 +136,7 @@ def test_an_adoption_in_the_middle_of_a_query_is_noticed(catalog, monkeypatch):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_kill_at_any_step_leaves_the_old_catalog_or_the_new_one(catalog, old, adopted, step):
+def test_kill_at_any_step_leaves_the_old_or_the_new_catalog(catalog, old, adopted, step):
     killed(catalog, step=step)
     assert held(catalog) == (adopted if step == "the old vectors are not yet removed" else held(old))
     with Catalog.open(catalog) as opened:
@@ -146,7 +146,7 @@ def test_a_kill_at_any_step_leaves_the_old_catalog_or_the_new_one(catalog, old, 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_kill_at_a_random_moment_leaves_the_old_catalog_or_the_new_one(catalog, old, adopted, seed):
+def test_kill_at_a_random_moment_leaves_the_old_or_the_new_catalog(catalog, old, adopted, seed):
     killed(catalog, delay=random.Random(seed).uniform(0, 0.03))
     assert held(catalog) in (held(old), adopted)
     with Catalog.open(catalog) as opened:
@@ -169,7 +169,7 @@ def towers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("index", ["exact", "hnsw"])
-def test_hits_are_those_of_a_catalog_that_was_built_with_the_run(tmp_path, towers, index):
+def test_hits_after_a_swap_equal_a_fresh_build(tmp_path, towers, index):
     torch.set_num_threads(1)
     start, run, _ = towers
     photos = tmp_path / "photos"
@@ -201,7 +201,7 @@ def test_hits_are_those_of_a_catalog_that_was_built_with_the_run(tmp_path, tower
             assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], abs=1e-6)
 
 
-def test_the_command_says_in_one_line_what_it_did_or_why_not(tmp_path, towers):
+def test_adopt_command_reports_its_result_or_error_in_one_line(tmp_path, towers):
     start, run, other = towers
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "photos" / "a.png")

@@ -1,4 +1,4 @@
-"""Build as a sync, upsert and delete: what is added, changed, dropped and embedded, and what is left alone."""
+"""Build as a sync, upsert and delete: which items are added, changed, dropped and embedded, and which stay."""
 
 import csv
 import os
@@ -68,20 +68,20 @@ def shop(folder):
 # --- build
 
 
-def test_a_first_build_adds_all_and_a_second_touches_nothing(shop):
+def test_build_adds_every_item_and_a_second_build_changes_nothing(shop):
     assert shop.build()[:2] == ((5, 0, 0, 0), (5, 10))
     before = (shop.folder.parent / "c" / "images-1.f32").stat().st_mtime_ns
     assert shop.build()[:2] == ((0, 0, 0, 5), (0, 0))
     assert (shop.folder.parent / "c" / "images-1.f32").stat().st_mtime_ns == before
 
 
-def test_a_build_without_changes_reads_no_picture(shop, monkeypatch):
+def test_build_without_changes_reads_no_image(shop, monkeypatch):
     shop.build()
     monkeypatch.setattr("retrieval.images.sources.ImageSource.read", None)
     assert shop.build()[0] == (0, 0, 0, 5)
 
 
-def test_new_changed_and_missing_files_are_added_changed_and_dropped(shop):
+def test_build_adds_new_updates_changed_and_drops_missing_files(shop):
     shop.build()
     draw(shop.folder / "pink.png", "pink")
     draw(shop.folder / "red.png", "purple", size=20)
@@ -92,7 +92,7 @@ def test_new_changed_and_missing_files_are_added_changed_and_dropped(shop):
     }
 
 
-def test_a_file_that_was_written_again_with_the_same_content_is_unchanged_and_not_embedded(shop):
+def test_file_rewritten_with_equal_content_is_unchanged_and_not_embedded(shop):
     shop.build()
     os.utime(shop.folder / "red.png", ns=(1, 1))
     assert shop.build()[:2] == ((0, 0, 0, 5), (0, 0))
@@ -100,7 +100,7 @@ def test_a_file_that_was_written_again_with_the_same_content_is_unchanged_and_no
         assert records.items(["red.png"])["red.png"].images[0].modified == 1
 
 
-def test_of_a_changed_text_only_what_is_new_is_embedded(shop):
+def test_changed_caption_file_embeds_only_the_new_caption(shop):
     shop.build()
     (shop.folder / "red.txt").write_text("red\nscarlet, rather\na blue square\n")
     assert shop.build()[:2] == ((0, 1, 0, 4), (0, 1))
@@ -111,14 +111,14 @@ def test_of_a_changed_text_only_what_is_new_is_embedded(shop):
     assert [len(captions) for _, _, captions in contents(shop.catalog).values()] == [2, 2, 2, 3, 2]
 
 
-def test_a_renamed_picture_is_another_item_but_is_not_embedded_again(shop):
+def test_renamed_image_is_a_new_item_and_reuses_its_vector(shop):
     shop.build()
     (shop.folder / "red.png").rename(shop.folder / "rouge.png")
     assert shop.build()[:2] == ((1, 0, 1, 4), (0, 0))
     assert shop.catalog.search("red", k=1)[0].id == "rouge.png"
 
 
-def test_equal_pictures_and_captions_are_embedded_once(shop):
+def test_equal_images_and_captions_are_embedded_once(shop):
     for number in range(30):
         draw(shop.folder / f"more {number}.png", COLORS[number % 5])
         (shop.folder / f"more {number}.txt").write_text("the same text\n")
@@ -126,14 +126,14 @@ def test_equal_pictures_and_captions_are_embedded_once(shop):
     assert len(shop.catalog.search("red", k=99)) == 35
 
 
-def test_content_that_comes_back_is_copied_not_embedded_again(shop):
+def test_restored_content_reuses_its_dead_vector(shop):
     shop.build()
     shop.catalog.delete(["red.png"])
     assert shop.build(restore=True)[:2] == ((1, 0, 0, 4), (0, 0))
     assert shop.catalog.search("red", k=1)[0].id == "red.png"
 
 
-def test_bad_pictures_are_named_skipped_and_kept_out(shop):
+def test_unreadable_images_are_skipped_with_name_and_reason(shop):
     (shop.folder / "text.png").write_bytes(b"this is no picture")
     (shop.folder / "empty.jpg").touch()
     whole = draw(shop.folder / "cut.png", "pink", size=200).read_bytes()
@@ -146,13 +146,13 @@ def test_bad_pictures_are_named_skipped_and_kept_out(shop):
     assert shop.build()[0] == (0, 0, 0, 5)
 
 
-def test_strict_stops_at_the_first_bad_picture_and_names_it(shop):
+def test_strict_build_stops_at_the_first_unreadable_image(shop):
     (shop.folder / "bad.png").write_bytes(b"this is no picture")
     with pytest.raises(CatalogError, match=r"bad\.png: is not an image"):
         shop.build(strict=True)
 
 
-def test_an_item_whose_picture_became_unreadable_leaves_the_catalog(shop):
+def test_item_whose_image_became_unreadable_is_dropped(shop):
     shop.build()
     (shop.folder / "red.png").write_bytes(b"this is no picture any more")
     counts, _, report = shop.build()
@@ -160,7 +160,7 @@ def test_an_item_whose_picture_became_unreadable_leaves_the_catalog(shop):
     assert [one.name for one in report.skipped] == ["red.png"]
 
 
-def test_when_most_pictures_become_unreadable_nothing_is_dropped(shop):
+def test_build_drops_nothing_when_most_images_become_unreadable(shop):
     shop.build()
     for color in COLORS[:3]:
         (shop.folder / f"{color}.png").write_bytes(b"this is no picture any more")
@@ -170,7 +170,7 @@ def test_when_most_pictures_become_unreadable_nothing_is_dropped(shop):
     assert shop.build(prune=True)[0] == (0, 0, 3, 2)
 
 
-def test_more_than_half_is_dropped_only_when_asked(shop):
+def test_build_drops_more_than_half_only_with_prune(shop):
     shop.build()
     for color in COLORS[:3]:
         (shop.folder / f"{color}.png").unlink()
@@ -181,7 +181,7 @@ def test_more_than_half_is_dropped_only_when_asked(shop):
     assert shop.build(prune=True)[0] == (1, 0, 3, 2)
 
 
-def test_half_is_dropped_without_asking(shop):
+def test_build_drops_half_without_prune(shop):
     (shop.folder / "black.png").unlink()
     shop.build()
     for color in COLORS[:2]:
@@ -189,7 +189,7 @@ def test_half_is_dropped_without_asking(shop):
     assert shop.build()[0] == (0, 0, 2, 2)
 
 
-def test_a_build_drops_only_what_came_from_its_own_source(shop, tmp_path):
+def test_build_drops_only_items_of_its_own_source(shop, tmp_path):
     shop.build()
     (tmp_path / "others").mkdir()
     draw(tmp_path / "others" / "pink.png", "pink")
@@ -201,7 +201,7 @@ def test_a_build_drops_only_what_came_from_its_own_source(shop, tmp_path):
     assert len(shop.catalog) == 6
 
 
-def test_an_item_that_moves_to_another_source_is_dropped_with_that_one(shop, tmp_path):
+def test_item_that_moved_to_another_source_is_dropped_with_that_source(shop, tmp_path):
     for name in ("one.csv", "two.csv"):
         with (tmp_path / name).open("w", newline="") as file:
             csv.writer(file).writerows([["id", "image"], ["x", "photos/red.png"]])
@@ -233,7 +233,7 @@ def shown_of(catalog):
     return {hit.id: Path(hit.image) for hit in catalog.search("x", k=99, target="images")}
 
 
-def test_equal_names_in_two_folders_do_not_replace_each_other_and_are_named(shop, years):
+def test_equal_file_names_in_two_folders_do_not_overwrite_each_other(shop, years):
     shop.catalog.build(read_pairs(years[0]))
     draw(years[1] / "new.png", "green")
     report = shop.catalog.build(read_pairs(years[1]))
@@ -247,7 +247,7 @@ def test_equal_names_in_two_folders_do_not_replace_each_other_and_are_named(shop
         shop.catalog.build(read_pairs(years[1]), strict=True)
 
 
-def test_a_bad_picture_drops_no_item_of_another_source(shop, years):
+def test_unreadable_image_drops_no_item_of_another_source(shop, years):
     shop.catalog.build(read_pairs(years[0]))
     for number in range(3):
         (years[1] / f"IMG_{number}.png").write_bytes(b"this is no picture")
@@ -257,7 +257,7 @@ def test_a_bad_picture_drops_no_item_of_another_source(shop, years):
     assert shown_of(shop.catalog) == {f"IMG_{n}.png": years[0] / f"IMG_{n}.png" for n in "012"}
 
 
-def test_items_of_a_folder_that_was_moved_or_copied_go_over_to_the_new_one(shop, years):
+def test_items_of_a_moved_or_copied_folder_move_to_the_new_source(shop, years):
     shop.catalog.build(read_pairs(years[0]))
     copy = years[0].parent / "copy"
     shutil.copytree(years[0], copy)
@@ -271,8 +271,8 @@ def test_items_of_a_folder_that_was_moved_or_copied_go_over_to_the_new_one(shop,
     assert counts(shop.catalog.build(read_pairs(moved))) == (0, 1, 1, 0, 0), "they are of the new folder by now"
 
 
-def test_a_table_takes_over_what_an_earlier_one_said_of_the_same_picture_file(shop, tmp_path):
-    """As the next day's export beside the last one's, even where the picture has changed since."""
+def test_table_takes_over_the_items_of_an_earlier_table_of_the_same_files(shop, tmp_path):
+    """As with a daily export, even where the image has changed since."""
     for day, price in (("1", "5"), ("2", "6")):
         with (tmp_path / f"{day}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["id", "image", "price"], ["x", "photos/red.png", price]])
@@ -282,7 +282,7 @@ def test_a_table_takes_over_what_an_earlier_one_said_of_the_same_picture_file(sh
     assert [hit.id for hit in shop.catalog.search("pink", where={"price": 6})] == ["x"]
 
 
-def test_a_build_that_refuses_to_drop_has_tidied_up_after_what_it_committed(shop):
+def test_build_that_refuses_to_drop_still_maintains_the_catalog(shop):
     shop.build()
     for color in COLORS[:2]:
         draw(shop.folder / f"{color}.png", color, size=20)
@@ -294,7 +294,7 @@ def test_a_build_that_refuses_to_drop_has_tidied_up_after_what_it_committed(shop
     assert (shop.folder.parent / "c" / "images-2.f32").stat().st_size == 5 * DIMENSION * 4
 
 
-def test_rows_that_cannot_be_read_drop_nothing_until_they_are_mended_or_it_is_asked_for(shop, tmp_path):
+def test_unreadable_rows_block_drops_until_fixed_or_pruned(shop, tmp_path):
     def feed(*rows):
         (tmp_path / "feed.csv").write_text("\n".join(["id,image,title", *rows]))
         return read_pairs(tmp_path / "feed.csv")
@@ -309,7 +309,7 @@ def test_rows_that_cannot_be_read_drop_nothing_until_they_are_mended_or_it_is_as
     assert counts(shop.catalog.build(bad, prune=True)) == (0, 1, 1, 2, 1)
 
 
-def test_a_folder_that_cannot_be_read_drops_nothing(shop, monkeypatch):
+def test_unreadable_folder_drops_nothing(shop, monkeypatch):
     (shop.folder / "inner").mkdir()
     draw(shop.folder / "inner" / "pink.png", "pink")
     shop.build()
@@ -326,7 +326,7 @@ def test_a_folder_that_cannot_be_read_drops_nothing(shop, monkeypatch):
     assert [(one.name, one.reason) for one in report.skipped] == [("inner/", "cannot be read (Input/output error)")]
 
 
-def test_a_deleted_item_stays_deleted_until_it_is_restored(shop):
+def test_deleted_item_stays_deleted_until_restore(shop):
     shop.build()
     assert shop.catalog.delete(["red.png", "nobody"]) == 1
     counts, _, report = shop.build()
@@ -335,7 +335,7 @@ def test_a_deleted_item_stays_deleted_until_it_is_restored(shop):
     assert shop.build()[0] == (0, 0, 0, 5)
 
 
-def test_several_rows_of_one_id_are_one_item_with_all_pictures_and_captions(shop, tmp_path):
+def test_rows_of_one_id_are_one_item_with_all_images_and_captions(shop, tmp_path):
     with (tmp_path / "products.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
             [
@@ -355,7 +355,7 @@ def test_several_rows_of_one_id_are_one_item_with_all_pictures_and_captions(shop
     assert sorted(one.caption for one in shop.catalog.search("x", target="captions")) == ["a shoe", "shoe"]
 
 
-def test_attributes_alone_change_without_embedding_and_filters_follow(shop, tmp_path):
+def test_attribute_change_embeds_nothing_and_updates_filters(shop, tmp_path):
     def feed(price):
         with (tmp_path / "feed.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["id", "image", "price"], ["x", "photos/red.png", price]])
@@ -370,7 +370,7 @@ def test_attributes_alone_change_without_embedding_and_filters_follow(shop, tmp_
     assert [hit.id for hit in shop.catalog.search("red", where={"price": 7})] == ["x"]
 
 
-def test_texts_that_are_not_unicode_are_skipped_not_a_crash(shop):
+def test_invalid_unicode_is_skipped_by_build_and_refused_by_upsert(shop):
     pairs = read_pairs(shop.folder)
     red, blue, *others = pairs.pairs
     pairs = replace(pairs, pairs=(replace(red, id="caf\udce9"), replace(blue, captions=("\udce9",)), *others))
@@ -382,8 +382,8 @@ def test_texts_that_are_not_unicode_are_skipped_not_a_crash(shop):
         shop.catalog.upsert([{"id": "x", "images": [shop.folder / "red.png"], "attributes": {"a": "\udce9"}}])
 
 
-def test_an_id_with_a_nul_is_refused_and_finds_nothing(shop):
-    """SQLite cuts a name short there: it stood for the item of what is before it."""
+def test_id_with_nul_is_refused_and_matches_nothing(shop):
+    """SQLite cuts a text at a NUL, so such an id would match the item of its first part."""
     shop.catalog.upsert([{"id": "a", "images": [shop.folder / "red.png"]}])
     with pytest.raises(ItemError, match=r"Item 'a\\x00b': .* has a NUL"):
         shop.catalog.upsert([{"id": "a\0b", "images": [shop.folder / "red.png"]}])
@@ -392,7 +392,7 @@ def test_an_id_with_a_nul_is_refused_and_finds_nothing(shop):
     assert list(shop.catalog.get(["a"])) == ["a"]
 
 
-def test_progress_ends_at_all_items_also_of_a_build_without_changes(shop):
+def test_progress_reaches_the_total_even_without_changes(shop):
     for _ in range(2):
         seen = []
         shop.build(progress=lambda done, total, seen=seen: seen.append((done, total)))
@@ -400,12 +400,12 @@ def test_progress_ends_at_all_items_also_of_a_build_without_changes(shop):
         assert seen == sorted(seen)
 
 
-def test_an_unknown_kind_of_index_is_refused(shop):
+def test_unknown_index_kind_is_refused(shop):
     with pytest.raises(CatalogError, match="no index kind 'flat'"):
         shop.build(index="flat")
 
 
-def test_a_build_that_broke_off_goes_on_where_it_was(folder, monkeypatch):
+def test_interrupted_build_resumes_after_its_last_batch(folder, monkeypatch):
     monkeypatch.setattr(sync, "BATCH_ITEMS", 8)
     for number in range(60):
         draw(folder / f"n{number:02d}.png", (number * 4, 0, 255 - number * 4))
@@ -433,7 +433,7 @@ def test_a_build_that_broke_off_goes_on_where_it_was(folder, monkeypatch):
     shop.catalog.close()
 
 
-def test_dead_vectors_are_compacted_away_past_a_fifth(shop):
+def test_compaction_removes_dead_vectors_past_a_fifth(shop):
     shop.build()
     shop.catalog.delete(["red.png"])
     assert shop.folder.parent.joinpath("c", "images-1.f32").stat().st_size == 5 * DIMENSION * 4
@@ -448,7 +448,7 @@ def test_dead_vectors_are_compacted_away_past_a_fifth(shop):
 # --- upsert and delete
 
 
-def test_upsert_adds_changes_and_leaves_alone(shop):
+def test_upsert_adds_updates_and_leaves_unchanged_items(shop):
     item = {"id": "x", "images": [shop.folder / "red.png"], "captions": ["a", "b"], "attributes": {"n": 1}}
     assert shop.catalog.upsert([item]) == SyncReport(added=1)
     assert shop.catalog.upsert([item]) == SyncReport(unchanged=1)
@@ -459,7 +459,7 @@ def test_upsert_adds_changes_and_leaves_alone(shop):
     assert [hit.image for hit in shop.catalog.search("blue")] == [str(shop.folder / "blue.png")]
 
 
-def test_the_same_vectors_again_change_nothing_on_the_disk(shop):
+def test_upsert_of_the_same_vectors_writes_nothing(shop):
     item = {"id": "x", "image_vectors": np.eye(DIMENSION)[:2], "captions": ["a"]}
     shop.catalog.upsert([item])
     size = shop.folder.parent.joinpath("c", "images-1.f32").stat().st_size
@@ -467,7 +467,7 @@ def test_the_same_vectors_again_change_nothing_on_the_disk(shop):
     assert shop.folder.parent.joinpath("c", "images-1.f32").stat().st_size == size
 
 
-def test_of_two_items_with_one_id_the_last_counts(shop):
+def test_last_of_two_items_with_one_id_wins(shop):
     report = shop.catalog.upsert(
         {"id": "x", "images": [shop.folder / f"{color}.png"]} for color in ("red", "green", "blue")
     )
@@ -475,7 +475,7 @@ def test_of_two_items_with_one_id_the_last_counts(shop):
     assert Path(shop.catalog.search("red")[0].image).name == "blue.png"
 
 
-def test_an_item_with_a_bad_picture_is_refused_alone_and_keeps_what_it_was(shop):
+def test_upsert_refuses_only_the_item_with_an_unreadable_image(shop):
     shop.catalog.upsert([{"id": "x", "images": [shop.folder / "red.png"]}])
     (shop.folder / "bad.png").write_bytes(b"this is no picture")
     report = shop.catalog.upsert(
@@ -491,33 +491,33 @@ def test_an_item_with_a_bad_picture_is_refused_alone_and_keeps_what_it_was(shop)
     assert Path(shop.catalog.search("red")[0].image).name == "red.png"
 
 
-def test_an_item_of_the_wrong_form_refuses_the_whole_call(shop):
+def test_malformed_item_refuses_the_whole_upsert(shop):
     good = {"id": "x", "images": [shop.folder / "red.png"]}
     with pytest.raises(CatalogError, match="unknown fields"):
         shop.catalog.upsert([good, {"id": "y", "picture": "a.png"}])
     assert len(shop.catalog) == 0
 
 
-def test_upsert_brings_a_deleted_id_back_and_builds_then_keep_it(shop):
+def test_upsert_restores_a_deleted_id_for_later_builds(shop):
     shop.build()
     shop.catalog.delete(["red.png"])
     shop.catalog.upsert([{"id": "red.png", "images": [shop.folder / "red.png"]}])
     assert shop.build()[0] == (0, 1, 0, 4)
 
 
-def test_a_built_item_that_was_upserted_is_still_dropped_with_its_source(shop):
+def test_upserted_item_of_a_source_is_dropped_with_that_source(shop):
     shop.build()
     shop.catalog.upsert([{"id": "red.png", "images": [shop.folder / "red.png"], "attributes": {"stock": 3}}])
     (shop.folder / "red.png").unlink()
     assert shop.build()[0] == (0, 0, 1, 4)
 
 
-def test_delete_wants_a_list(shop):
+def test_delete_requires_a_list(shop):
     with pytest.raises(CatalogError, match=r"takes a list of ids.*\['red'\]"):
         shop.catalog.delete("red")
 
 
-def test_where_all_vectors_were_handed_in_no_encoder_is_guessed_and_nothing_is_written(folder):
+def test_catalog_of_imported_vectors_guesses_no_encoder(folder):
     with Catalog.open(folder.parent / "c", create=True) as catalog:
         catalog.upsert([{"id": "v", "image_vectors": [[0.0, 1.0, 0.0]]}])
         with pytest.raises(CatalogError, match="no encoder yet"):
@@ -532,7 +532,7 @@ def test_where_all_vectors_were_handed_in_no_encoder_is_guessed_and_nothing_is_w
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs limits on file sizes")
 @pytest.mark.parametrize("limit", [600, 40_000, 150_000])
-def test_a_full_disk_is_a_clear_error_and_loses_nothing_committed(folder, limit):
+def test_full_disk_raises_and_keeps_all_committed_items(folder, limit):
     """A limit on the size of files stands for the full disk: at first the vectors, then SQLite, meet it."""
     with Catalog.open(folder.parent / "c", encoder=FakeEncoder()) as catalog:
         catalog.upsert([{"id": "first", "images": [folder / "red.png"]}])
@@ -568,7 +568,7 @@ with Catalog.open(sys.argv[1], encoder=FakeEncoder()) as catalog:
         assert catalog.upsert([{"id": "next", "images": [folder / "blue.png"]}]).added == 1
 
 
-def test_a_build_beside_another_writer_says_so_in_one_line(shop, monkeypatch):
+def test_build_beside_another_writer_raises_a_locked_error(shop, monkeypatch):
     monkeypatch.setattr("retrieval.catalog.write.writer.BUILD_PATIENCE", 0.1)
     with (
         Catalog.open(shop.folder.parent / "c") as other,
@@ -578,8 +578,8 @@ def test_a_build_beside_another_writer_says_so_in_one_line(shop, monkeypatch):
         shop.build()
 
 
-def test_a_build_waits_for_a_small_change_of_another_writer(shop):
-    """As beside a service that prices are sent to."""
+def test_build_waits_for_a_small_change_of_another_writer(shop):
+    """As beside a service that receives price updates."""
     with Catalog.open(shop.folder.parent / "c") as service, ExitStack() as stack:
         stack.enter_context(service._writer.locked())
         done = threading.Timer(0.3, stack.close)
@@ -591,7 +591,7 @@ def test_a_build_waits_for_a_small_change_of_another_writer(shop):
 # --- a real model
 
 
-def test_a_real_model_is_recorded_loaded_again_and_checked(folder, tmp_path):
+def test_real_model_is_recorded_reloaded_and_checked(folder, tmp_path):
     run = write_tiny_model(tmp_path / "run")
     with Catalog.open(tmp_path / "c", encoder=load_encoder(run, device="cpu"), device="cpu") as catalog:
         assert catalog.build(read_pairs(folder)).added == 5

@@ -30,7 +30,7 @@ def catalog(photos, tmp_path):
 
 @pytest.fixture
 def transactions(monkeypatch):
-    """Counts of the "reading" and the "writing" transactions that have begun."""
+    """Count the "reading" and the "writing" transactions."""
     counts = Counter()
     reading, writing = Database.reading, Database.writing
 

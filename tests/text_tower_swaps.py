@@ -1,4 +1,4 @@
-"""Kill a process that adopts a new text tower, at any moment, and look at what it leaves.
+"""Kill a process that swaps the text tower of a catalog at any moment, and check what it leaves.
 
 python tests/text_tower_swaps.py CATALOG [STEP]   is the process that dies; at STEP it kills itself
 """

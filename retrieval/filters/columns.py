@@ -95,11 +95,7 @@ class Column:
 
     def value_counts(self, mask: Mask) -> list[tuple[int, Scalar, int, int]]:
         """Return kind, value, the number of items in the mask that have it, and one of these items."""
-        decode: dict[int, Callable[[float], Scalar]] = {
-            BOOLEAN: bool,
-            NUMBER: float,
-            TEXT: lambda code: self.vocabulary[int(code)],
-        }
+        decode: Sequence[Callable[[float], Scalar]] = (bool, float, lambda code: self.vocabulary[int(code)])  # by kind
         return [
             (kind, decode[kind](value), count, item)
             for kind, values in self._kinds.items()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from retrieval.errors import QueryError
 from retrieval.filters.attributes import iter_values
-from retrieval.filters.values import NUMBER, TEXT, Scalar, escape_text, normalize_value, short_repr
+from retrieval.filters.values import NUMBER, TEXT, Scalar, escape_text, kind_of, normalize_value, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,6 @@ MAX_LIMIT: Final = 1000
 MAX_FACETS: Final = 50
 MAX_RANGES: Final = 100
 _AUTOMATIC_RANGES: Final = 5  # approximately, where numbers have more distinct values than the limit
-_BOUNDS: Final = 2
 _SMALLEST_STEP: Final = 1e-300
 
 
@@ -87,7 +87,7 @@ def _parse_facet(key: object, option: object) -> FacetRequest:
         raise QueryError(f"A facet is the name of an attribute, not {short_repr(key)}.")
     if isinstance(option, int) and not isinstance(option, bool) and 1 <= option <= MAX_LIMIT:
         return FacetRequest(escape_text(key), limit=option)
-    if _is_list(option) and 1 <= len(option) <= MAX_RANGES:
+    if isinstance(option, Sequence) and not isinstance(option, str) and 1 <= len(option) <= MAX_RANGES:
         return FacetRequest(escape_text(key), ranges=tuple(_parse_range(key, bounds) for bounds in option))
     raise QueryError(
         f"The facet {short_repr(key)} takes a number of values from 1 to {MAX_LIMIT}, or ranges such as "
@@ -95,28 +95,17 @@ def _parse_facet(key: object, option: object) -> FacetRequest:
     )
 
 
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _parse_range(key: str, bounds: Any) -> tuple[Bound, Bound]:
-    is_pair = _is_list(bounds) and len(bounds) == _BOUNDS
-    low, high = (_parse_bound(key, bound) for bound in bounds) if is_pair else (None, None)
-    if low is high is None or (low is not None and high is not None and type(low) is not type(high)):
-        raise QueryError(
-            f"A range of {short_repr(key)} is [from, to], both numbers or both texts, not {short_repr(bounds)}."
-        )
-    return low, high
-
-
-def _parse_bound(key: str, bound: object) -> Bound:
-    try:
-        value = normalize_value(bound)
-    except TypeError:
-        value = True
-    if not isinstance(value, bool):
-        return value
-    raise QueryError(f"A bound of a range of {short_repr(key)} is a number, a text or null, not {short_repr(bound)}.")
+def _parse_range(key: str, bounds: object) -> tuple[Bound, Bound]:
+    if isinstance(bounds, Sequence) and not isinstance(bounds, str):
+        with suppress(TypeError, ValueError):  # of another type, or not two
+            low, high = map(normalize_value, bounds)
+            kinds = {kind_of(bound) for bound in (low, high) if bound is not None}
+            if kinds in ({NUMBER}, {TEXT}):
+                return low, high
+    raise QueryError(
+        f"A range of {short_repr(key)} is [from, to], both numbers or both texts, or null for no bound, not "
+        f"{short_repr(bounds)}."
+    )
 
 
 def count_facet(

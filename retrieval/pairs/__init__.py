@@ -6,10 +6,12 @@ from pathlib import Path
 
 from retrieval.errors import PairsError
 from retrieval.pairs.layout import Collector, Source
-from retrieval.pairs.layouts import ACCEPTED, read_layout
+from retrieval.pairs.layouts import ACCEPTED, LAYOUTS
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 
 __all__ = ["AttributeValue", "Pair", "Pairs", "Skipped", "read_pairs"]
+
+_ARCHIVES = {".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst"}
 
 
 def read_pairs(
@@ -48,9 +50,16 @@ def read_pairs(
         raise PairsError(f"{source} does not exist. {ACCEPTED}")
     if images is not None and not Path(images).is_dir():
         raise PairsError(f"The folder of images {images} does not exist or is not a folder.")
+    found = Source(path, None if images is None else Path(images), map or {})
+    layout = next((layout for layout in LAYOUTS if layout.matches(found)), None)
+    if found.columns and (layout is None or not layout.has_columns):
+        raise found.unmappable()
+    if layout is None:
+        hint = "Unpack it first. " if found.suffix in _ARCHIVES else ""
+        raise PairsError(f"{path.name} is not a source of pairs. {hint}{ACCEPTED}")
     collector = Collector()
-    root, layout = read_layout(Source(path, None if images is None else Path(images), map or {}), collector)
-    pairs = collector.to_pairs(path, root=root, layout=layout)
+    root, name = layout.read(found, collector)
+    pairs = collector.to_pairs(path, root=root, layout=name)
     if not empty and not pairs.pairs and not pairs.skipped:
         raise PairsError(f"{source} holds no images. {ACCEPTED}")
     return pairs

@@ -68,23 +68,27 @@ def _find_image_folder(
     return ImageFolder(folders[0])
 
 
-def _read_file(source: Source, collector: Collector) -> tuple[Path, str]:
-    path = source.path
-    table = read_xml(path) if source.suffix == ".xml" else read_table(path)
-    schema = GOOGLE if source.suffix == ".xml" else PLAIN if table.packed else None
-    folders = [path.parent, path.parent / "images"]
-    folder, layout = collect_table(table, source, collector, folders=folders, schema=schema)
-    return folder.root, layout
-
-
-def _read_files(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
-    root, folder = source.path, None
+def _read_tables(
+    paths: Sequence[Path], source: Source, collector: Collector, *, root: Path, schema: TableSchema | None = None
+) -> tuple[Path, str]:
+    folder, layout = None, ""
     for path in paths:
-        table = read_table(path, name=path.relative_to(root).as_posix())
-        inner = posixpath.dirname(table.name)
-        folders = [root, root / "images"]
-        folder, _ = collect_table(table, source, collector, folders=folders, schema=PLAIN, folder=folder, inner=inner)
-    return folder.root if folder else root
+        is_xml = path.suffix.lower() == ".xml"
+        table = read_xml(path) if is_xml else read_table(path, name=path.relative_to(root).as_posix())
+        folder, layout = collect_table(
+            table,
+            source,
+            collector,
+            folders=[root, root / "images"],
+            schema=GOOGLE if is_xml else PLAIN if table.packed else schema,
+            folder=folder,
+            inner=posixpath.dirname(table.name),
+        )
+    return folder.root if folder else root, layout
+
+
+def _read_folder(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
+    return _read_tables(paths, source, collector, root=source.path, schema=PLAIN)[0]
 
 
 def _metadata_files(source: Source) -> list[Path]:
@@ -104,16 +108,16 @@ TABLE_FILE = Layout(
     "a CSV, TSV, JSONL or Parquet file with an image column, a Google Merchant feed (XML, TSV or CSV) or a Shopify "
     "export of products (CSV)",
     lambda source: source.suffix in {*TABLE_SUFFIXES, ".xml"},
-    _read_file,
+    lambda source, collector: _read_tables([source.path], source, collector, root=source.path.parent),
     has_columns=True,
 )
 METADATA_FOLDER = Layout(
     "a folder with metadata.jsonl or metadata.csv",
     lambda source: bool(_metadata_files(source)),
-    lambda source, collector: (_read_files(_metadata_files(source), source, collector), "metadata"),
+    lambda source, collector: (_read_folder(_metadata_files(source), source, collector), "metadata"),
 )
 PARQUET_FOLDER = Layout(
     "a folder of Parquet files",
     lambda source: bool(_parquet_files(source)),
-    lambda source, collector: (_read_files(_parquet_files(source), source, collector), "table"),
+    lambda source, collector: (_read_folder(_parquet_files(source), source, collector), "table"),
 )

@@ -2,7 +2,7 @@
 
 import posixpath
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retrieval.errors import PairsError
@@ -48,7 +48,12 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a kilobyte of each
                 if tar.offset <= member.offset:  # a negative size: some versions of Python loop forever on it
                     raise tarfile.ReadError("a size is invalid")
-                _read_member(tar, member, samples, path=path, label=label, collector=collector)
+                name = posixpath.normpath(member.name).lstrip("/")
+                try:
+                    if not member.isdir() and not is_hidden(name):
+                        _add_member(tar, member, samples, image=ImageSource(path, f"{label}/{name}"), name=name)
+                except (PairsError, ValueError) as error:
+                    collector.skip(Skipped(f"{label}/{name}", str(error)))
             tar.fileobj.seek(tar.offset)  # tar.next() returns None at a damaged header too
             if tar.fileobj.read(_BLOCK).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
@@ -62,34 +67,21 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
             collector.add(image, sample.sidecars.to_record())
 
 
-def _read_member(
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    samples: dict[str, _Sample],
-    *,
-    path: Path,
-    label: str,
-    collector: Collector,
+def _add_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, _Sample], *, image: ImageSource, name: str
 ) -> None:
-    name = posixpath.normpath(member.name).lstrip("/")
-    full_name = f"{label}/{name}"
-    if member.isdir() or is_hidden(name):
-        return
+    """Add a member to its sample, or raise a PairsError with the reason against it."""
     if not name.isascii() and name != name.encode("utf-8", "replace").decode():
-        collector.skip(Skipped(full_name, "has a name that is not UTF-8; rename it"))
-    elif not member.isreg() or member.issparse():
-        collector.skip(Skipped(full_name, "is a link or another special member, not a file"))
-    else:
-        folder, _, last = name.rpartition("/")
-        sample = samples.setdefault(posixpath.join(folder, last.partition(".")[0]), _Sample())
-        suffix = posixpath.splitext(last)[1].lower()
-        if suffix in PICTURE_SUFFIXES:
-            sample.images.append(ImageSource(path, full_name, f"{member.offset_data}:{member.size}"))
-        elif suffix in {".txt", ".json", ".cls"} and (file := tar.extractfile(member)):
-            try:
-                sample.sidecars.add(suffix, file.read(MAX_BYTES + 1))
-            except (PairsError, ValueError) as error:
-                collector.skip(Skipped(full_name, str(error)))
+        raise PairsError("has a name that is not UTF-8; rename it")
+    if not member.isreg() or member.issparse():
+        raise PairsError("is a link or another special member, not a file")
+    folder, _, last = name.rpartition("/")
+    sample = samples.setdefault(posixpath.join(folder, last.partition(".")[0]), _Sample())
+    suffix = posixpath.splitext(last)[1].lower()
+    if suffix in PICTURE_SUFFIXES:
+        sample.images.append(replace(image, member=f"{member.offset_data}:{member.size}"))
+    elif suffix in {".txt", ".json", ".cls"} and (file := tar.extractfile(member)):
+        sample.sidecars.add(suffix, file.read(MAX_BYTES + 1))
 
 
 WEBDATASET = Layout("WebDataset .tar shards", lambda source: bool(_shards(source)), _read_shards)

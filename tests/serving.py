@@ -1,4 +1,4 @@
-"""What the tests of the service share: a small shop, its application, and a client."""
+"""Helpers of the service's tests: a small shop, its application, and a client."""
 
 import base64
 import json
@@ -33,22 +33,22 @@ class CountingEncoder(FakeEncoder):
         return super().encode_texts(texts)
 
 
-def picture(color="red", *, size=(300, 200), form="PNG"):
-    """Return the bytes of a plain picture."""
+def image_bytes(color="red", *, size=(300, 200), form="PNG"):
+    """Return the file of an image of one color."""
     file = BytesIO()
     Image.new("RGB", size, color).save(file, form)
     return file.getvalue()
 
 
-def encoded(data):
+def to_base64(data):
     """Return bytes in base64."""
     return base64.b64encode(data).decode()
 
 
 def make_shop(folder, *, encoder=None):
-    """Return an open catalog of one item for each colour: a picture, a caption, a price."""
+    """Return an open catalog of one item for each color, with an image, a caption and a price."""
     for color in COLORS:
-        (folder / f"{color}.png").write_bytes(picture(color))
+        (folder / f"{color}.png").write_bytes(image_bytes(color))
     catalog = Catalog.open(folder / "c", encoder=encoder or CountingEncoder())
     catalog.upsert(
         {
@@ -64,7 +64,7 @@ def make_shop(folder, *, encoder=None):
 
 @contextmanager
 def serving(catalog, settings=None, **options):
-    """Give a client of an application that is ready."""
+    """Yield a client of an application that is ready."""
     app = make_app(catalog, settings or Settings(batch_size=8))
     with TestClient(app, base_url="http://localhost", **options) as client:
         wait_until_ready(client)
@@ -72,20 +72,20 @@ def serving(catalog, settings=None, **options):
 
 
 def wait_until_ready(client):
-    """Wait until the service is warm."""
-    until(lambda: client.get("/ready").status_code == 200)
+    """Wait until the service is ready."""
+    wait_until(lambda: client.get("/ready").status_code == 200)
 
 
-def until(true):
-    """Wait for something to come true; half a minute is only waited where something hangs."""
+def wait_until(condition):
+    """Wait until a condition is true, at most half a minute."""
     end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end, "it does not come true"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.005)
 
 
-def bulk(client, changes, **options):
-    """Send changes as lines, and return the answers."""
+def send_lines(client, changes, **options):
+    """Send changes as a bulk request, and return the result of each line."""
     lines = "\n".join(json.dumps(change) for change in changes)
     answer = client.post("/items", content=lines, headers=LINES | options.pop("headers", {}), **options)
     assert answer.status_code == 200, answer.text
@@ -94,7 +94,7 @@ def bulk(client, changes, **options):
 
 @contextmanager
 def served(catalog, settings):
-    """Give the address of a service on a socket, in a thread of this process."""
+    """Yield the URL of a service that runs in a thread of this process."""
     ready, address, failed = threading.Event(), [], []
     app = make_app(catalog, settings)
 

@@ -177,7 +177,7 @@ def panel(page):
     return page.get_by_role("dialog")
 
 
-def test_what_is_typed_is_found_as_the_service_ranks_it(opened, address):
+def test_typed_text_shows_the_hits_of_the_service_in_order(opened, address):
     page = opened(address)
     assert page.evaluate("document.activeElement.id") == "q"
     assert page.locator("#count").inner_text() == "60 items"
@@ -191,14 +191,14 @@ def test_what_is_typed_is_found_as_the_service_ranks_it(opened, address):
     assert ids(page) == asked(address, k=PAGE)
 
 
-def test_pictures_are_there_in_their_places(opened, address):
+def test_images_load_in_their_cards(opened, address):
     page = opened(address)
     first = page.locator("#hits img").first
     comes(lambda: first.evaluate("image => image.complete && image.naturalWidth") == 60)
     assert [first.get_attribute(name) for name in ("width", "height", "loading")] == ["240", "240", "lazy"]
 
 
-def test_a_stale_answer_is_not_shown(opened, address):
+def test_a_stale_response_is_not_shown(opened, address):
     page = opened(address)
     held = []
 
@@ -219,7 +219,7 @@ def test_a_stale_answer_is_not_shown(opened, address):
     assert ids(page) == asked(address, text="red", k=PAGE)
 
 
-def test_what_is_typed_while_an_answer_comes_is_waited_for(opened, address):
+def test_text_typed_while_a_response_arrives_is_searched_next(opened, address):
     page = opened(address)
     page.clock.install()
     page.clock.pause_at(time.time() + 3600)  # what is typed is searched after a pause, which now does not end by itself
@@ -237,7 +237,7 @@ def test_what_is_typed_while_an_answer_comes_is_waited_for(opened, address):
     assert ids(page) == asked(address, text="blue", sort=["-price"], k=100)
 
 
-def test_what_is_typed_while_the_panel_closes_is_searched(opened, address):
+def test_text_typed_while_the_panel_closes_is_searched(opened, address):
     page = opened(address)
     page.locator("#hits .card").first.click()
     panel(page).wait_for()
@@ -256,7 +256,7 @@ def test_what_is_typed_while_the_panel_closes_is_searched(opened, address):
     assert page.locator("#q").input_value() == "blue"
 
 
-def test_words_with_a_minus_lead_away(opened, address):
+def test_words_after_a_minus_are_searched_away_from(opened, address):
     page = opened(address)
     typed(page, "white -blue")
     assert ids(page) == asked(address, text="white", minus="blue", k=PAGE)
@@ -265,7 +265,7 @@ def test_words_with_a_minus_lead_away(opened, address):
     assert page.locator("#q").input_value() == "white"
 
 
-def test_a_facet_narrows_to_as_many_as_it_counts(opened, address):
+def test_a_facet_narrows_to_its_count(opened, address):
     page = opened(address)
     assert page.locator("#filters summary").all_inner_texts() == ["Color", "Price"]
     choose_facets(page, "Blue")
@@ -288,7 +288,7 @@ def test_a_facet_narrows_to_as_many_as_it_counts(opened, address):
     assert page.locator("#count").inner_text() == "60 items"
 
 
-def test_a_choice_that_is_taken_back_while_it_is_counted_is_unticked(opened, address):
+def test_a_facet_value_unticked_during_counting_stays_unticked(opened, address):
     page = opened(address)
     page.route("**/search", lambda route: route.continue_() if '"facets"' not in route.request.post_data else None)
     page.locator("#filters").get_by_label("Blue").click()
@@ -298,7 +298,7 @@ def test_a_choice_that_is_taken_back_while_it_is_counted_is_unticked(opened, add
     assert not page.locator("#filters").get_by_label("Blue").is_checked()
 
 
-def test_back_forward_and_reload_bring_what_was_there(opened, address):
+def test_back_forward_and_reload_restore_the_search(opened, address):
     page = opened(address)
     typed(page, "green")
     choose_facets(page, "Green")
@@ -315,12 +315,12 @@ def test_back_forward_and_reload_bring_what_was_there(opened, address):
     assert page.locator("#q").input_value() == "green"
 
 
-def test_an_address_made_by_hand_does_no_harm(opened, address):
+def test_a_hand_made_url_does_no_harm(opened, address):
     page = opened(f"{address}/?filters=%5B1%5D&n=-3&weight=x&sort=nothing&unknown=1")
     assert page.locator("#count").inner_text() == "60 items"
 
 
-def test_sorting_browses_by_price_and_reorders_the_best_of_a_search(opened, address):
+def test_sorting_by_price_browses_and_reorders_search_hits(opened, address):
     page = opened(address)
     page.locator("#sort").select_option("-price")
     settled(page)
@@ -332,7 +332,7 @@ def test_sorting_browses_by_price_and_reorders_the_best_of_a_search(opened, addr
     assert ids(page) == [f"blue/{number}" for number in range(EACH)]
 
 
-def test_a_search_is_sorted_by_the_service_also_by_a_nested_attribute(opened, tmp_path):
+def test_hits_are_sorted_by_the_service_also_by_a_nested_attribute(opened, tmp_path):
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         prices = [50, 20, 40, 10, 30, 60]
         catalog.upsert(
@@ -349,7 +349,7 @@ def test_a_search_is_sorted_by_the_service_also_by_a_nested_attribute(opened, tm
             page.context.close()
 
 
-def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
+def test_the_page_requests_no_more_hits_than_the_limit(opened, shop):
     with served(shop, Settings(batch_size=8, max_results=10)) as address:
         page = opened(f"{address}/?n=500")
         assert ids(page) == asked(address, k=10)
@@ -363,7 +363,7 @@ def test_a_service_that_reaches_few_hits_is_asked_for_no_more(opened, shop):
         page.context.close()
 
 
-def test_variants_are_grouped_and_shown_apart_again(opened, address):
+def test_variants_can_be_grouped_and_ungrouped(opened, address):
     page = opened(address)
     page.get_by_label("Group variants").click()
     settled(page)
@@ -375,7 +375,7 @@ def test_variants_are_grouped_and_shown_apart_again(opened, address):
     assert set(ids(page)) == {"red/0", "red/1"}
 
 
-def test_the_rest_comes_with_scrolling(opened, address):
+def test_scrolling_loads_more_hits(opened, address):
     page = opened(address)
     for last in (PAGE, 2 * PAGE):
         page.locator("#hits > li").nth(last - 1).scroll_into_view_if_needed()
@@ -397,7 +397,7 @@ def picture_of(color, number=0):
     return {"name": "photo.png", "mimeType": "image/png", "buffer": file.getvalue()}
 
 
-def test_a_picture_finds_its_likes_mixes_with_words_and_has_captions(opened, address):
+def test_an_image_finds_similar_items_mixes_with_words_and_finds_captions(opened, address):
     page = opened(address)
     page.locator("#file").set_input_files(picture_of("green"))
     page.locator("#parts .chip").wait_for()
@@ -422,7 +422,7 @@ def test_a_picture_finds_its_likes_mixes_with_words_and_has_captions(opened, add
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
-def test_a_picture_may_be_dropped_or_pasted(opened, address, way):
+def test_an_image_can_be_dropped_or_pasted(opened, address, way):
     page = opened(address)
     page.evaluate(
         """async ([way, bytes]) => {
@@ -439,7 +439,7 @@ def test_a_picture_may_be_dropped_or_pasted(opened, address, way):
     assert ids(page)[0].startswith("blue/")
 
 
-def test_what_is_no_picture_is_told(opened, address):
+def test_a_dropped_file_that_is_no_image_is_reported(opened, address):
     page = opened(address, expect=("422",))
     page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.get_by_role("button", name="Try again").wait_for()
@@ -449,7 +449,7 @@ def test_what_is_no_picture_is_told(opened, address):
     assert page.locator("#count").inner_text() == "60 items"
 
 
-def test_the_panel_shows_an_item_its_likes_and_its_captions(opened, address):
+def test_the_panel_shows_an_item_with_its_captions_and_similar_items(opened, address):
     page = opened(address)
     typed(page, "blue")
     first = ids(page)[0]
@@ -469,7 +469,7 @@ def test_the_panel_shows_an_item_its_likes_and_its_captions(opened, address):
     assert first not in ids(page)
 
 
-def test_captions_that_come_before_the_rest_of_an_item_stay(opened, address):
+def test_captions_that_arrive_before_the_rest_of_an_item_stay(opened, address):
     page = opened(address)
     held = []
     page.route("**/items/*", lambda route: held.append(route))  # noqa: PLW0108 - a builtin cannot be given
@@ -482,7 +482,7 @@ def test_captions_that_come_before_the_rest_of_an_item_stay(opened, address):
     assert panel(page).locator("li a").count() > 0
 
 
-def test_an_item_that_is_opened_before_the_last_one_is_closed_stays(opened, address):
+def test_an_item_opened_before_the_last_one_closed_stays_open(opened, address):
     page = opened(address)
     page.locator("#hits .card").first.click()
     panel(page).wait_for()
@@ -498,7 +498,7 @@ def test_an_item_that_is_opened_before_the_last_one_is_closed_stays(opened, addr
     assert page.evaluate("location.search") == "?item=red%2F1"
 
 
-def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
+def test_an_item_has_its_own_url_and_back_closes_it(opened, address):
     page = opened(f"{address}/?item=green%2F3")
     panel(page).get_by_text("a green square, number 3").wait_for()
     panel(page).get_by_role("button", name="Close").click()
@@ -510,7 +510,7 @@ def test_an_item_has_an_address_of_its_own_and_back_closes_it(opened, address):
     panel(page).wait_for(state="hidden")
 
 
-def test_the_keyboard_is_enough(opened, address):
+def test_the_page_works_by_keyboard_alone(opened, address):
     page = opened(address)
     page.keyboard.type("red")
     settled(page)
@@ -538,7 +538,7 @@ def test_the_keyboard_is_enough(opened, address):
     assert page.locator("#q").input_value() == ""
 
 
-def test_a_phone_scrolls_one_way_only_and_has_the_filters_in_a_sheet(opened, address):
+def test_on_a_phone_the_page_scrolls_vertically_and_filters_open_in_a_sheet(opened, address):
     page = opened(address, viewport=PHONE, has_touch=True)
     typed(page, "red -blue")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -559,7 +559,7 @@ def luminance(color):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_in_both_schemes(opened, address, scheme):
+def test_texts_have_enough_contrast_in_both_color_schemes(opened, address, scheme):
     page = opened(f"{address}/?q=red+-blue", color_scheme=scheme)
     of = "one => [getComputedStyle(one).color, getComputedStyle(document.body).backgroundColor]"
     for place in ("body", "#count", ".choice .soft", ".tips"):
@@ -568,7 +568,7 @@ def test_texts_stand_out_in_both_schemes(opened, address, scheme):
         assert (other < 0.1) == (scheme == "dark")
 
 
-def test_texts_of_a_catalog_are_texts(opened, tmp_path):
+def test_texts_of_a_catalog_are_never_markup(opened, tmp_path):
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
         hostile = {"color": HOSTILE, HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}
         pictures = [picture_of("red", number)["buffer"] for number in range(3)]
@@ -594,7 +594,7 @@ def test_texts_of_a_catalog_are_texts(opened, tmp_path):
             page.context.close()
 
 
-def test_a_key_is_asked_for_once_and_opens_pictures_too(opened, shop):
+def test_a_key_is_asked_for_once_and_also_loads_images(opened, shop):
     with served(shop, KEYS) as address:
         page = opened(address, expect=("401",), settles=False)
         dialog = page.get_by_role("dialog", name="This service needs a key")
@@ -615,7 +615,7 @@ def test_a_key_is_asked_for_once_and_opens_pictures_too(opened, shop):
         page.context.close()
 
 
-def test_a_service_that_is_gone_is_told_and_asked_again(opened, address):
+def test_an_unreachable_service_is_reported_and_retried(opened, address):
     page = opened(address, expect=("net::ERR_FAILED",))
     page.route("**/search", lambda route: route.abort())
     page.locator("#q").fill("red")

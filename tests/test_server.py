@@ -1,4 +1,4 @@
-"""The service: the right answer of each route, who may ask it, and what is said when something is wrong."""
+"""The service's routes: results, access, settings and errors."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fake_encoder import DIMENSION, FakeEncoder
 from PIL import Image
-from serving import COLORS, KEYS, LINES, READ, WRITE, bulk, encoded, make_shop, picture, serving, until
+from serving import COLORS, KEYS, LINES, READ, WRITE, image_bytes, make_shop, send_lines, serving, to_base64, wait_until
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -53,24 +53,24 @@ def client(shop):
 
 
 @pytest.fixture
-def guarded(shop):
+def client_with_keys(shop):
     with serving(shop, KEYS) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def steady(tmp_path_factory):
-    """Give a client of one shop for the tests that leave it as it was."""
+def shared_client(tmp_path_factory):
+    """Yield a client of one shop for the tests that do not change it."""
     with make_shop(tmp_path_factory.mktemp("steady")) as catalog, serving(catalog) as client:
         yield client
 
 
-def found(answer):
+def hit_ids(answer):
     assert answer.status_code == 200, answer.text
     return [hit["id"] for hit in answer.json()["hits"]]
 
 
-def told(answer, status):
+def error_of(answer, status):
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
     return answer.json()["error"]
@@ -94,34 +94,34 @@ def test_search_over_http_equals_catalog_search(client, shop):
 @pytest.mark.parametrize(
     ("query", "first"),
     [
-        ({"image": encoded(picture("green")), "target": "images"}, "green"),
+        ({"image": to_base64(image_bytes("green")), "target": "images"}, "green"),
         ({"like": "white", "where": {"color": "BLACK"}}, "black"),
         ({"text": "white", "minus": "blue", "weights": {"minus": 0.5}, "mode": "vectors"}, "white"),
         ({"vector": VECTOR, "where": {"price": {"$gte": 40}}}, "black"),
         ({"vector": VECTOR, "where": {"color": {"$contains": "LAC"}}}, "black"),
     ],
 )
-def test_search_by_image_item_mix_and_vector(steady, query, first):
-    assert found(steady.post("/search", json=query))[0] == first
+def test_search_by_image_item_mix_and_vector(shared_client, query, first):
+    assert hit_ids(shared_client.post("/search", json=query))[0] == first
 
 
-def test_search_with_an_uploaded_image_alone_and_with_a_request(steady):
-    files = {"image": ("whatever.txt", picture("blue"), "text/plain")}
-    assert found(steady.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
+def test_search_with_an_uploaded_image_alone_and_with_a_request(shared_client):
+    files = {"image": ("whatever.txt", image_bytes("blue"), "text/plain")}
+    assert hit_ids(shared_client.post("/search", files=files, data={"request": '{"target": "images"}'}))[0] == "blue"
     request = json.dumps({"target": "images", "k": 1, "where": {"color": {"$ne": "BLUE"}}})
-    assert len(found(steady.post("/search", files=files, data={"request": request}))) == 1
-    both = json.dumps({"image": encoded(picture("red"))})
-    assert "two images" in told(steady.post("/search", files=files, data={"request": both}), 422)
-    assert "parts besides" in told(steady.post("/search", files={"file": ("a", b"a")}), 422)
-    assert "SVG" in told(steady.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
+    assert len(hit_ids(shared_client.post("/search", files=files, data={"request": request}))) == 1
+    both = json.dumps({"image": to_base64(image_bytes("red"))})
+    assert "two images" in error_of(shared_client.post("/search", files=files, data={"request": both}), 422)
+    assert "parts besides" in error_of(shared_client.post("/search", files={"file": ("a", b"a")}), 422)
+    assert "SVG" in error_of(shared_client.post("/search", files={"image": ("a.png", b"<svg></svg>")}), 422)
 
 
 def test_query_image_is_decoded_and_shrunk_before_the_search_is_queued(client, shop, monkeypatch):
     waiting, searches = [], client.app.state.service.batcher
     submit = searches.submit
     monkeypatch.setattr(searches, "submit", lambda request: waiting.append(request) or submit(request))
-    large = picture("blue", size=(3000, 2000))
-    answer = client.post("/search", json={"image": encoded(large), "target": "images"})
+    large = image_bytes("blue", size=(3000, 2000))
+    answer = client.post("/search", json={"image": to_base64(large), "target": "images"})
     assert [part.value.size for part in waiting[0].query.parts] == [(24, 16)]
     same = [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in shop.search(image=large, target="images")]
     assert [(hit["id"], hit["score"]) for hit in answer.json()["hits"]] == same
@@ -129,8 +129,8 @@ def test_query_image_is_decoded_and_shrunk_before_the_search_is_queued(client, s
 
 def test_offset_plus_k_is_limited_by_the_service(shop):
     with serving(shop, Settings(max_results=20, batch_size=1)) as client:
-        assert found(client.post("/search", json={"text": "red", "k": 20}))
-        assert "limit of 20" in told(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
+        assert hit_ids(client.post("/search", json={"text": "red", "k": 20}))
+        assert "limit of 20" in error_of(client.post("/search", json={"text": "red", "k": 15, "offset": 6}), 422)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_offset_plus_k_is_limited_by_the_service(shop):
         ({"text": "red", "path": "/etc/passwd"}, "path"),
         ({"image": "/etc/passwd.png!"}, "base64"),
         ({"image": "http://example.com/a.png"}, "base64"),
-        ({"image": encoded(b"not a picture")}, "not an image"),
+        ({"image": to_base64(b"not a picture")}, "not an image"),
         ({"text": "red", "where": {"price": {"$less": 5}}}, "$less"),
         ({"text": "red", "where": {"a' OR 1=1 --": {"$in": "x"}}}, "list"),
         ({"like": "nobody"}, "nobody"),
@@ -152,8 +152,8 @@ def test_offset_plus_k_is_limited_by_the_service(shop):
         ([], "body"),
     ],
 )
-def test_invalid_search_is_refused_with_the_reason(steady, query, word):
-    assert word in told(steady.post("/search", json=query), 422)
+def test_invalid_search_is_refused_with_the_reason(shared_client, query, word):
+    assert word in error_of(shared_client.post("/search", json=query), 422)
 
 
 # --- items
@@ -162,39 +162,39 @@ ODD = ["a/b", "a/images/0", "x y", "ü→漢", "100%", "%2F", "?a=b#c", "a\tb", 
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_id_may_be_any_text(steady, name):
+def test_an_id_may_be_any_text(shared_client, name):
     address = f"/items/{quote(name, safe='')}"
-    answer = steady.put(address, json={"images": [{"vector": VECTOR}], "attributes": {"é": [1, None, "x"]}})
+    answer = shared_client.put(address, json={"images": [{"vector": VECTOR}], "attributes": {"é": [1, None, "x"]}})
     assert (answer.status_code, answer.headers["location"]) == (201, address)
-    item = steady.get(address).json()
+    item = shared_client.get(address).json()
     assert (item["id"], item["attributes"]) == (name, {"é": [1, None, "x"]})
     assert item["images"] == [{"image": None, "thumbnail": None}]
-    assert steady.delete(address).json() == {"id": name, "status": 200}
-    assert steady.get(address).status_code == 404
+    assert shared_client.delete(address).json() == {"id": name, "status": 200}
+    assert shared_client.get(address).status_code == 404
     assert parse_id(item_path(name).removeprefix("/items/")) == name
 
 
 @pytest.mark.parametrize("segment", ["%FF", "%00", "a%00b", "%20", "nobody", "%ED%A0%80"])
-def test_an_item_that_cannot_be_is_not_there(steady, segment):
-    assert "no" in told(steady.get(f"/items/{segment}"), 404)
+def test_an_impossible_id_is_not_found(shared_client, segment):
+    assert "no" in error_of(shared_client.get(f"/items/{segment}"), 404)
 
 
-def test_items_are_listed_page_by_page(steady):
-    whole = steady.get("/items").json()
-    assert whole == {"items": [steady.get(f"/items/{name}").json() for name in sorted(COLORS)], "next": None}
-    first = steady.get("/items", params={"limit": 3}).json()
+def test_items_are_listed_page_by_page(shared_client):
+    whole = shared_client.get("/items").json()
+    assert whole == {"items": [shared_client.get(f"/items/{name}").json() for name in sorted(COLORS)], "next": None}
+    first = shared_client.get("/items", params={"limit": 3}).json()
     assert (first["items"], first["next"]) == (whole["items"][:3], "green")
-    rest = steady.get("/items", params={"limit": 2, "after": first["next"]}).json()
+    rest = shared_client.get("/items", params={"limit": 2, "after": first["next"]}).json()
     assert rest == {"items": whole["items"][3:], "next": None}
-    assert steady.get("/items", params={"after": "zzz"}).json() == {"items": [], "next": None}
+    assert shared_client.get("/items", params={"after": "zzz"}).json() == {"items": [], "next": None}
 
 
 @pytest.mark.parametrize("given", [{"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"after": ""}])
-def test_a_page_of_items_that_makes_no_sense_is_told(steady, given):
-    assert next(iter(given)) in told(steady.get("/items", params=given), 422)
+def test_invalid_page_parameters_are_named(shared_client, given):
+    assert next(iter(given)) in error_of(shared_client.get("/items", params=given), 422)
 
 
-def test_an_empty_catalog_that_was_served_and_searched_takes_vectors_of_any_encoder(tmp_path, monkeypatch):
+def test_serving_and_searching_an_empty_catalog_does_not_fix_its_encoder(tmp_path, monkeypatch):
     monkeypatch.setattr("retrieval.catalog.encoder.load_encoder", lambda *_, **__: FakeEncoder())
     with Catalog.open(tmp_path / "c", create=True) as catalog, serving(catalog) as client:
         assert client.post("/search", json={"text": "red"}).json()["hits"] == []
@@ -203,27 +203,28 @@ def test_an_empty_catalog_that_was_served_and_searched_takes_vectors_of_any_enco
         assert (catalog.info()["encoder"], catalog.dimension) == (None, 2)
 
 
-def test_an_item_is_put_replaced_and_deleted(client):
+def test_put_creates_and_replaces_and_delete_removes_an_item(client):
     one = {"images": [{"vector": VECTOR}], "captions": ["one"], "caption_vectors": [VECTOR]}
     assert client.put("/items/a", json=one).status_code == 201
     assert client.put("/items/a", json=one).status_code == 200
     assert client.put("/items/a", json={"id": "a", "images": [{"vector": VECTOR}]}).status_code == 200
     assert client.get("/items/a").json()["captions"] == []
-    assert "its body 'b'" in told(client.put("/items/a", json={"id": "b", "images": [{"vector": VECTOR}]}), 422)
+    assert "its body 'b'" in error_of(client.put("/items/a", json={"id": "b", "images": [{"vector": VECTOR}]}), 422)
     assert client.delete("/items/a").status_code == 200
-    assert "no item 'a'" in told(client.delete("/items/a"), 404)
+    assert "no item 'a'" in error_of(client.delete("/items/a"), 404)
 
 
-def test_a_picture_that_was_put_is_found_and_shown(client, shop, tmp_path):
-    data = picture("orange", size=(40, 20), form="JPEG")
+def test_an_uploaded_image_is_found_and_served_as_it_was_sent(client, shop, tmp_path):
+    data = image_bytes("orange", size=(40, 20), form="JPEG")
     assert (
-        client.put("/items/photo", json={"images": [{"data": encoded(data)}], "captions": ["night"]}).status_code == 201
+        client.put("/items/photo", json={"images": [{"data": to_base64(data)}], "captions": ["night"]}).status_code
+        == 201
     )
-    assert found(client.post("/search", json={"image": encoded(data), "target": "images"}))[0] == "photo"
+    assert hit_ids(client.post("/search", json={"image": to_base64(data), "target": "images"}))[0] == "photo"
     assert client.get("/items/photo/images/0").content == data
     assert client.get("/items/photo/images/0").headers["content-type"] == "image/jpeg"
-    client.put("/items/photo", json={"images": [{"data": encoded(picture("white"))}]})
-    assert client.get("/items/photo/images/0").content == picture("white")
+    client.put("/items/photo", json={"images": [{"data": to_base64(image_bytes("white"))}]})
+    assert client.get("/items/photo/images/0").content == image_bytes("white")
     assert str(tmp_path) not in client.get("/items/photo").text
     assert not shop.get(["photo"])["photo"]["images"][0].startswith(str(tmp_path / "photo"))
 
@@ -240,10 +241,10 @@ def test_a_patch_merges_attributes_and_replaces_lists(client):
     item = patched({"attributes": {"more": {"a": None, "b": 2}}, "captions": ["new", "words"]}, headers=merge)
     assert (item["attributes"], item["captions"]) == ({"price": 7, "more": {"b": 2}}, ["new", "words"])
     assert patched({"captions": []})["captions"] == []
-    patched({"images": [{"data": encoded(picture("blue"))}]})
-    assert client.get("/items/red/images/0").content == picture("blue")
+    patched({"images": [{"data": to_base64(image_bytes("blue"))}]})
+    assert client.get("/items/red/images/0").content == image_bytes("blue")
     assert patched({}) == client.get("/items/red").json()
-    assert "no item" in told(client.patch("/items/nobody", json={"attributes": {"a": 1}}), 404)
+    assert "no item" in error_of(client.patch("/items/nobody", json={"attributes": {"a": 1}}), 404)
     for wrong in (
         {"images": []},
         {"images": [{"vector": VECTOR}]},
@@ -251,7 +252,7 @@ def test_a_patch_merges_attributes_and_replaces_lists(client):
         {"id": "red"},
         {"attributes": 1},
     ):
-        assert told(client.patch("/items/red", json=wrong), 422)
+        assert error_of(client.patch("/items/red", json=wrong), 422)
     assert client.get("/items/red").json()["attributes"] == {"price": 7, "more": {"b": 2}}
 
 
@@ -271,7 +272,7 @@ def test_paging_facets_sorting_groups_floors_and_boosts_over_http(client, shop):
     assert (color["other"], color["missing"]) == (2, 0)
     assert price["ranges"] == [{"from": None, "to": 20, "count": 1}, {"from": 20, "to": None, "count": 3}]
     assert (price["min"], price["max"]) == (10, 40)
-    bulk(client, [{"patch": {"id": name, "attributes": {"model": "m"}}} for name in ("red", "blue", "black")])
+    send_lines(client, [{"patch": {"id": name, "attributes": {"model": "m"}}} for name in ("red", "blue", "black")])
     query = {"text": "blue", "mode": "vectors", "group": "model", "boosts": [{"attribute": "price", "weight": 0.5}]}
     hits = shop.search(query.pop("text"), **query)
     answer = client.post("/search", json={"text": "blue", **query}).json()
@@ -288,14 +289,14 @@ def test_text_in_a_mix_is_not_searched_by_words(client):
     """A text alone names what to find; beside an image it says how the image is to be modified."""
     alone = client.post("/search", json={"text": "blue", "weights": {"words": 2.0}}).json()["hits"]
     assert all("vectors" in hit["ranks"] for hit in alone)
-    for seen in ({"like": "red"}, {"image": encoded(picture("red"))}, {"vector": VECTOR}):
+    for seen in ({"like": "red"}, {"image": to_base64(image_bytes("red"))}, {"vector": VECTOR}):
         hits = client.post("/search", json={"text": "blue", "target": "images", **seen}).json()["hits"]
         assert not any("ranks" in hit for hit in hits)
 
 
 def test_date_facets_are_counted_in_ranges(client):
     days = {"red": "2026-01-31", "blue": "2026-02-01", "black": "2025-12-24"}
-    bulk(client, [{"patch": {"id": name, "attributes": {"day": day}}} for name, day in days.items()])
+    send_lines(client, [{"patch": {"id": name, "attributes": {"day": day}}} for name, day in days.items()])
     answer = client.post("/search", json={"facets": {"day": [["2026-01-01", "2026-02-01"], ["2026-02-01", None]]}})
     assert [one["count"] for one in answer.json()["facets"]["day"]["ranges"]] == [1, 1]
 
@@ -309,34 +310,34 @@ def test_date_facets_are_counted_in_ranges(client):
         ({"images": [{"url": "http://localhost/"}]}, "images.0.url"),
         ({"images": [{"data": "file:///etc/passwd"}]}, "base64"),
         ({"images": [{}]}, "data, or a vector"),
-        ({"images": [{"vector": VECTOR}, {"data": encoded(picture())}]}, "either all images"),
-        ({"images": [{"data": encoded(b"no picture")}]}, "Image 0 is not an image"),
-        ({"images": [{"data": encoded(picture()[:100])}]}, "breaks off"),
+        ({"images": [{"vector": VECTOR}, {"data": to_base64(image_bytes())}]}, "either all images"),
+        ({"images": [{"data": to_base64(b"no picture")}]}, "Image 0 is not an image"),
+        ({"images": [{"data": to_base64(image_bytes()[:100])}]}, "breaks off"),
         ({"images": [{"vector": [1.0, 2.0]}]}, "dimension"),
         ({"images": [{"vector": VECTOR}], "image_vectors": [[1.0]]}, "image_vectors"),
         ({"images": [{"vector": VECTOR}], "captions": ["a", "b"], "caption_vectors": [VECTOR]}, "2 captions have 1"),
         ({"images": [{"vector": [0.0] * DIMENSION}]}, "all zeros"),
     ],
 )
-def test_an_item_that_makes_no_sense_is_told_what_is_wrong(steady, item, word):
-    assert word in told(steady.put("/items/a", json=item), 422)
-    assert steady.get("/items/a").status_code == 404
+def test_invalid_item_is_refused_with_the_reason(shared_client, item, word):
+    assert word in error_of(shared_client.put("/items/a", json=item), 422)
+    assert shared_client.get("/items/a").status_code == 404
 
 
-def test_a_body_of_another_type_is_refused(steady):
-    for ask in (steady.post, steady.put, steady.patch):
-        address = "/search" if ask == steady.post else "/items/a"
-        assert "Content-Type" in told(ask(address, content="{}", headers={"Content-Type": "text/plain"}), 415)
-        assert "Content-Type" in told(ask(address, content="{}"), 415)
-    assert told(steady.post("/items", content="{}", headers={"Content-Type": "application/json"}), 415)
+def test_other_media_types_are_refused_with_415(shared_client):
+    for ask in (shared_client.post, shared_client.put, shared_client.patch):
+        address = "/search" if ask == shared_client.post else "/items/a"
+        assert "Content-Type" in error_of(ask(address, content="{}", headers={"Content-Type": "text/plain"}), 415)
+        assert "Content-Type" in error_of(ask(address, content="{}"), 415)
+    assert error_of(shared_client.post("/items", content="{}", headers={"Content-Type": "application/json"}), 415)
 
 
-# --- many items
+# --- bulk requests
 
 
-def test_each_line_of_a_bulk_request_is_answered(client):
+def test_every_line_of_a_bulk_request_has_its_own_result(client):
     vector = {"images": [{"vector": VECTOR}]}
-    answers = bulk(
+    answers = send_lines(
         client,
         [
             {"put": {"id": "a", **vector}},
@@ -372,7 +373,7 @@ def test_each_line_of_a_bulk_request_is_answered(client):
     assert client.get("/items/a").json()["captions"] == ["again"]
 
 
-def test_lines_that_cannot_be_read_stop_no_other(shop):
+def test_malformed_lines_do_not_fail_the_others(shop):
     with serving(shop, Settings(max_body=1000, batch_size=1)) as client:
         good = json.dumps({"delete": "red"})
         lines = [b"{", b"", b"\xff\xfe", b"x" * 5000, b'"' + b"[" * 900, b"NaN", good.encode(), b"   \r", b'{"delete":']
@@ -381,46 +382,48 @@ def test_lines_that_cannot_be_read_stop_no_other(shop):
         assert statuses == {1: 400, 3: 400, 4: 413, 5: 400, 6: 400, 7: 200, 9: 400}
 
 
-def test_lines_that_find_too_much_waiting_are_told_each_by_its_number(client):
+def test_bulk_lines_get_503_each_when_the_read_queue_is_full(client):
     service = client.app.state.service
     service.read_executor.pending += service.settings.queue
-    answers = bulk(client, [{"delete": "red"}, {"delete": "blue"}])
+    answers = send_lines(client, [{"delete": "red"}, {"delete": "blue"}])
     service.read_executor.pending -= service.settings.queue
     assert [(one["line"], one["status"]) for one in answers] == [(1, 503), (2, 503)]
     assert client.get("/items/red").status_code == 200
 
 
-def test_a_bulk_request_has_so_many_lines_and_those_before_are_answered(shop):
+def test_a_bulk_request_over_max_lines_is_answered_up_to_the_limit(shop):
     with serving(shop, Settings(max_lines=3, batch_size=1)) as client:
-        answers = bulk(client, [{"delete": color} for color in COLORS])
+        answers = send_lines(client, [{"delete": color} for color in COLORS])
         assert [answer["status"] for answer in answers] == [200, 200, 200, 413]
         assert len(shop) == 2
 
 
-def test_many_lines_come_in_few_commits(client, shop, monkeypatch):
+def test_bulk_lines_are_committed_in_batches(client, shop, monkeypatch):
     calls = []
     upsert = type(shop).upsert
     monkeypatch.setattr(type(shop), "upsert", lambda self, items: calls.append(len(items)) or upsert(self, items))
-    answers = bulk(client, [{"put": {"id": str(number), "images": [{"vector": VECTOR}]}} for number in range(150)])
+    answers = send_lines(
+        client, [{"put": {"id": str(number), "images": [{"vector": VECTOR}]}} for number in range(150)]
+    )
     assert [answer["status"] for answer in answers] == [201] * 150
     assert sum(calls) == 150
     assert len(calls) == 3
     assert len(shop) == 155
 
 
-# --- pictures
+# --- images
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_thumbnail_is_a_webp_of_its_size(steady, size):
-    answer = steady.get(f"/items/red/images/0?size={size}")
+def test_a_thumbnail_is_a_webp_of_the_requested_size(shared_client, size):
+    answer = shared_client.get(f"/items/red/images/0?size={size}")
     assert answer.headers["content-type"] == "image/webp"
     small = Image.open(BytesIO(answer.content))
     assert (small.format, max(small.size)) == ("WEBP", min(size, 300))
     assert all(abs(a - b) < 8 for a, b in zip(small.convert("RGB").getpixel((5, 5)), (255, 0, 0), strict=True))
 
 
-def test_a_picture_is_sent_as_it_is_and_not_again_to_who_has_it(client, tmp_path):
+def test_an_image_is_served_unchanged_and_304_to_a_client_with_its_etag(client, tmp_path):
     answer = client.get("/items/red/images/0")
     assert answer.content == (tmp_path / "red.png").read_bytes()
     assert answer.headers["content-type"] == "image/png"
@@ -448,16 +451,16 @@ def test_a_picture_is_sent_as_it_is_and_not_again_to_who_has_it(client, tmp_path
         ("/app.js/../index.html", 404),
     ],
 )
-def test_only_pictures_of_items_are_sent(steady, address, status):
-    assert told(steady.get(address), status)
+def test_no_path_reaches_other_files_than_images_of_items(shared_client, address, status):
+    assert error_of(shared_client.get(address), status)
 
 
-def test_a_file_that_has_become_a_page_or_is_gone_is_not_sent(client, tmp_path):
+def test_a_file_that_became_html_or_is_missing_is_404(client, tmp_path):
     (tmp_path / "red.png").write_bytes(b"<html><script>alert(1)</script></html>")
-    assert "HTML" in told(client.get("/items/red/images/0"), 404)
-    assert "HTML" in told(client.get("/items/red/images/0?size=120"), 404)
+    assert "HTML" in error_of(client.get("/items/red/images/0"), 404)
+    assert "HTML" in error_of(client.get("/items/red/images/0?size=120"), 404)
     (tmp_path / "red.png").unlink()
-    assert "no file any more" in told(client.get("/items/red/images/0"), 404)
+    assert "no file any more" in error_of(client.get("/items/red/images/0"), 404)
 
 
 def test_thumbnail_cache_is_bounded_in_bytes_and_evicts_the_least_recently_used(shop):
@@ -474,7 +477,7 @@ def test_thumbnail_cache_is_bounded_in_bytes_and_evicts_the_least_recently_used(
         assert not client.app.state.service.thumbnails
 
 
-def test_a_thumbnail_is_made_once(client):
+def test_a_thumbnail_is_made_once_and_then_cached(client):
     for _ in range(3):
         client.get("/items/blue/images/0?size=480")
     figures = client.get("/metrics").text
@@ -482,7 +485,7 @@ def test_a_thumbnail_is_made_once(client):
     assert 'retrieval_thumbnails_total{how="kept"} 2.0' in figures
 
 
-# --- who may do what
+# --- access
 
 OPEN = {"/health", "/ready", "/openapi.json", *PAGE_PATHS}
 WRITES = {("PUT", "/items/{id}"), ("PATCH", "/items/{id}"), ("DELETE", "/items/{id}"), ("POST", "/items")}
@@ -495,26 +498,26 @@ def routes(client):
             yield method, route.path
 
 
-def test_every_route_needs_the_right_key(guarded):
+def test_every_route_requires_a_key_of_the_right_scope(client_with_keys):
     asked = set()
-    for method, path in routes(guarded):
+    for method, path in routes(client_with_keys):
         address = path.replace("{id}", "red").replace("{position}", "0")
         asked.add((method, path))
         for headers, refused in ((None, 401), ({"X-API-Key": "no such key"}, 401), (READ, 403)):
-            status = guarded.request(method, address, headers=headers).status_code
+            status = client_with_keys.request(method, address, headers=headers).status_code
             if path in OPEN:
                 assert status in {200, 404}
             elif headers is not READ or (method, path) in WRITES:
                 assert status == refused, (method, path)
             else:
                 assert status not in {401, 403}, (method, path)
-        assert guarded.request(method, address, headers=WRITE).status_code not in {401, 403}
+        assert client_with_keys.request(method, address, headers=WRITE).status_code not in {401, 403}
     assert asked > WRITES
 
 
-def test_a_key_is_taken_from_either_header_and_what_is_none_is_refused(guarded):
+def test_a_key_is_accepted_in_either_header_and_unknown_ones_get_401(client_with_keys):
     query = {"json": {"text": "red"}}
-    assert found(guarded.post("/search", headers={"X-API-Key": KEYS.read_keys[0]}, **query))
+    assert hit_ids(client_with_keys.post("/search", headers={"X-API-Key": KEYS.read_keys[0]}, **query))
     for headers in (
         {"Authorization": f"Basic {KEYS.read_keys[0]}"},
         {"Authorization": "Bearer"},
@@ -522,12 +525,12 @@ def test_a_key_is_taken_from_either_header_and_what_is_none_is_refused(guarded):
         {"X-API-Key": ""},
         {"X-API-Key": KEYS.read_keys[0][:-1]},
     ):
-        answer = guarded.post("/search", headers=headers, **query)
-        assert "key" in told(answer, 401)
+        answer = client_with_keys.post("/search", headers=headers, **query)
+        assert "key" in error_of(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_keys_have_scopes_and_are_not_shown():
+def test_keys_have_scopes_and_no_repr_shows_them():
     keys = ApiKeys(KEYS)
     assert [keys.find_scope(key) for key in (*KEYS.read_keys, *KEYS.write_keys, "", "x" * 30)] == [
         "read",
@@ -538,7 +541,7 @@ def test_keys_have_scopes_and_are_not_shown():
     assert not re.search("a-key-that", repr(KEYS) + repr(vars(keys)))
 
 
-def test_a_file_of_keys_is_read(tmp_path):
+def test_key_file_is_parsed(tmp_path):
     path = tmp_path / "keys"
     path.write_text("# ours\nread aaaaaaaaaaaaaaaaaaaa # the shop\n\nwrite bbbbbbbbbbbbbbbbbbbb\n")
     assert read_key_file(path) == {"read": ("aaaaaaaaaaaaaaaaaaaa",), "write": ("bbbbbbbbbbbbbbbbbbbb",)}
@@ -552,33 +555,33 @@ def test_a_file_of_keys_is_read(tmp_path):
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "a@b"]
 )
-def test_without_keys_only_this_machines_names_are_answered(steady, host):
-    assert "localhost" in told(steady.get("/health", headers={"Host": host}), 421)
+def test_without_keys_other_host_names_are_refused(shared_client, host):
+    assert "localhost" in error_of(shared_client.get("/health", headers={"Host": host}), 421)
 
 
-def test_without_keys_this_machines_names_are_answered(steady):
+def test_without_keys_local_host_names_are_accepted(shared_client):
     for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000"):
-        assert steady.get("/health", headers={"Host": host}).status_code == 200
+        assert shared_client.get("/health", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:9999", "file://"])
-def test_without_keys_a_foreign_page_changes_and_searches_nothing(client, shop, origin):
+def test_without_keys_pages_of_other_origins_can_neither_change_nor_search(client, shop, origin):
     for method, address in (("POST", "/search"), ("POST", "/items"), ("DELETE", "/items/red"), ("PUT", "/items/red")):
-        assert "other origins" in told(client.request(method, address, json={}, headers={"Origin": origin}), 403)
+        assert "other origins" in error_of(client.request(method, address, json={}, headers={"Origin": origin}), 403)
     assert len(shop) == 5
     answer = client.get("/items/red", headers={"Origin": origin})
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_an_own_page_may_ask(steady):
-    assert found(steady.post("/search", json={"text": "red"}, headers={"Origin": "http://localhost"}))
+def test_a_same_origin_page_may_search(shared_client):
+    assert hit_ids(shared_client.post("/search", json={"text": "red"}, headers={"Origin": "http://localhost"}))
 
 
-def test_a_foreign_page_may_ask_where_it_was_let_in(shop):
+def test_a_page_of_an_allowed_cors_origin_may_search(shop):
     origin = {"Origin": "https://shop.example"}
     with serving(shop, Settings(cors_origins=("https://shop.example",), batch_size=1)) as client:
-        assert found(client.post("/search", json={"text": "red"}, headers=origin))
+        assert hit_ids(client.post("/search", json={"text": "red"}, headers=origin))
         asked = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
         answer = client.options("/search", headers=asked)
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://shop.example")
@@ -675,13 +678,13 @@ def test_earlier_names_of_settings_still_work_with_a_notice(monkeypatch, tmp_pat
         (MemoryError(), 500),
     ],
 )
-def test_each_error_has_its_status(error, status):
+def test_every_error_class_has_its_status(error, status):
     problem = to_api_error(error)
     assert problem.status == status
     assert "secret" not in problem.message
 
 
-def test_a_full_disk_has_a_status_of_its_own_and_folders_are_not_told():
+def test_a_full_disk_is_507_and_messages_do_not_reveal_the_folder():
     error = CatalogError("/home/me/c/catalog.sqlite: full")
     error.__cause__ = sqlite3.OperationalError("database or disk is full")
     assert to_api_error(error, folder="/home/me/c").status == 507
@@ -692,83 +695,83 @@ def test_a_full_disk_has_a_status_of_its_own_and_folders_are_not_told():
     assert to_api_error(error).status == 503
 
 
-def test_what_was_not_foreseen_is_logged_and_told_without_its_text(client, shop, monkeypatch, caplog):
+def test_an_unexpected_error_is_logged_and_its_text_kept_from_clients(client, shop, monkeypatch, caplog):
     def failing(*_args, **_options):
         raise KeyError("a secret")
 
     monkeypatch.setattr(type(shop), "search_each", failing)
-    assert "secret" not in told(client.post("/search", json={"text": "red"}), 500)
+    assert "secret" not in error_of(client.post("/search", json={"text": "red"}), 500)
     assert "a secret" in caplog.text
 
 
 @pytest.mark.parametrize(("method", "address", "status"), [("GET", "/search", 405), ("GET", "/nothing", 404)])
-def test_what_is_not_there_is_told_in_the_same_form(steady, method, address, status):
-    assert told(steady.request(method, address), status)
+def test_routing_errors_have_the_form_of_all_errors(shared_client, method, address, status):
+    assert error_of(shared_client.request(method, address), status)
 
 
-def test_while_another_process_writes_changes_are_told_to_wait_and_searches_go_on(client, tmp_path):
+def test_while_another_process_writes_changes_get_409_and_searches_succeed(client, tmp_path):
     with writer_lock(tmp_path / "c" / LOCK):
         for answer in (
             client.put("/items/a", json={"images": [{"vector": VECTOR}]}),
             client.delete("/items/red"),
         ):
-            assert "is being written by" in told(answer, 409)
+            assert "is being written by" in error_of(answer, 409)
             assert str(tmp_path) not in answer.text
             assert int(answer.headers["retry-after"]) > 0
-        assert {answer["status"] for answer in bulk(client, [{"delete": "red"}, {"delete": "blue"}])} == {409}
-        assert found(client.post("/search", json={"text": "red", "mode": "vectors"}))[0] == "red"
+        assert {answer["status"] for answer in send_lines(client, [{"delete": "red"}, {"delete": "blue"}])} == {409}
+        assert hit_ids(client.post("/search", json={"text": "red", "mode": "vectors"}))[0] == "red"
     assert client.delete("/items/red").status_code == 200
 
 
-def test_a_search_sees_what_another_process_has_changed(client, shop, tmp_path):
+def test_a_search_sees_changes_of_another_process(client, shop, tmp_path):
     with type(shop).open(tmp_path / "c") as other:
         other.upsert([{"id": "new", "image_vectors": [VECTOR]}])
         other.delete(["red"])
-    assert found(client.post("/search", json={"vector": VECTOR}))[0] == "new"
+    assert hit_ids(client.post("/search", json={"vector": VECTOR}))[0] == "new"
     assert client.get("/items/red").status_code == 404
 
 
-def test_a_read_only_service_takes_no_changes(shop):
+def test_a_read_only_service_refuses_changes(shop):
     with serving(shop, Settings(read_only=True, batch_size=1)) as client:
         vector = {"images": [{"vector": VECTOR}]}
-        assert "read-only" in told(client.put("/items/a", json=vector), 403)
-        assert "read-only" in told(client.delete("/items/red"), 403)
-        assert "read-only" in told(client.post("/items", content="", headers=LINES), 403)
-        assert found(client.post("/search", json={"text": "red"}))
+        assert "read-only" in error_of(client.put("/items/a", json=vector), 403)
+        assert "read-only" in error_of(client.delete("/items/red"), 403)
+        assert "read-only" in error_of(client.post("/items", content="", headers=LINES), 403)
+        assert hit_ids(client.post("/search", json={"text": "red"}))
 
 
-# --- those who run it
+# --- operations
 
 
-def test_it_is_alive_before_it_is_ready_and_ready_once_it_is_warm(shop, monkeypatch):
+def test_health_is_alive_before_the_service_is_ready(shop, monkeypatch):
     app = make_app(shop, Settings(batch_size=1))
     monkeypatch.setattr(app.state.service, "start", app.state.service.batcher.start)
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/health").json() == {"status": "alive"}
         answer = client.get("/ready")
-        assert "warm" in told(answer, 503)
+        assert "warm" in error_of(answer, 503)
         assert answer.headers["retry-after"] == "1"
         app.state.service.ready = True
         assert client.get("/ready").json() == {"status": "ready", "items": 5}
 
 
-def test_getting_warm_encodes_a_text_and_a_picture(shop):
+def test_warm_up_encodes_one_text_and_one_image(shop):
     encoder = shop.encoder
     texts, pictures = len(encoder.texts), encoder.images
     with serving(shop, Settings(batch_size=1)):
         assert (len(encoder.texts), encoder.images) == (texts + 1, pictures + 1)
 
 
-def test_a_service_that_does_not_get_warm_says_why(shop, monkeypatch):
+def test_ready_reports_why_the_warm_up_failed(shop, monkeypatch):
     def failing(_self):
         raise EncoderError("the model is gone")
 
     monkeypatch.setattr("retrieval.server.catalog_api.CatalogAPI.warm_up", failing)
     with TestClient(make_app(shop), base_url="http://localhost") as client:
-        until_told(client, "The model is gone")
+        wait_until_ready_says(client, "The model is gone")
 
 
-def test_a_service_whose_texts_another_tower_encodes_does_not_get_ready(shop, tmp_path):
+def test_a_service_with_another_text_tower_than_the_catalogs_is_not_ready(shop, tmp_path):
     shop.close()
     retrained = FakeEncoder()
     retrained.text_fingerprint = "another"
@@ -776,24 +779,24 @@ def test_a_service_whose_texts_another_tower_encodes_does_not_get_ready(shop, tm
         Catalog.open(tmp_path / "c", encoder=lambda: retrained) as catalog,
         TestClient(make_app(catalog), base_url="http://localhost") as client,
     ):
-        until_told(client, "text towers text0123456789abcdef and another")
+        wait_until_ready_says(client, "text towers text0123456789abcdef and another")
 
 
-def until_told(client, words):
-    """Wait until /ready says so."""
-    until(lambda: words in told(client.get("/ready"), 503))
+def wait_until_ready_says(client, words):
+    """Wait until the error of /ready contains these words."""
+    wait_until(lambda: words in error_of(client.get("/ready"), 503))
 
 
-def test_reads_that_wait_do_not_make_a_warm_service_look_ill(client):
+def test_a_full_read_queue_does_not_fail_the_health_checks(client):
     service = client.app.state.service
     service.read_executor.pending += service.settings.queue
-    assert "Too many reads" in told(client.get("/items/red"), 503)
+    assert "Too many reads" in error_of(client.get("/items/red"), 503)
     assert client.get("/ready").json() == {"status": "ready", "items": 5}
     assert 'retrieval_waiting{what="reads"} 256.0' in client.get("/metrics").text
     service.read_executor.pending -= service.settings.queue
 
 
-def test_figures_count_requests_by_route(client):
+def test_metrics_count_requests_by_route(client):
     client.get("/items/red")
     client.get("/items/nobody")
     client.head("/items/red")
@@ -811,39 +814,39 @@ def test_figures_count_requests_by_route(client):
         assert line in figures.text
 
 
-def test_the_document_describes_every_route_and_its_examples_are_right(steady):
-    document = steady.get("/openapi.json").json()
+def test_openapi_describes_every_route_and_its_examples_are_valid(shared_client):
+    document = shared_client.get("/openapi.json").json()
     described = {(method.upper(), path) for path, of in document["paths"].items() for method in of}
-    assert described == {one for one in routes(steady) if one[1] not in {*PAGE_PATHS, "/openapi.json"}}
+    assert described == {one for one in routes(shared_client) if one[1] not in {*PAGE_PATHS, "/openapi.json"}}
     used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert used <= set(document["components"]["schemas"])
     for example in document["components"]["schemas"]["SearchBody"]["examples"]:
-        answer = steady.post("/search", json={**example, "like": "red"} if "like" in example else example)
+        answer = shared_client.post("/search", json={**example, "like": "red"} if "like" in example else example)
         assert answer.status_code == 200
 
 
-def test_head_is_get_without_a_body_and_options_lists_methods(steady):
+def test_head_is_get_without_a_body_and_options_lists_methods(shared_client):
     for address in ("/items/red", "/items/red/images/0?size=120", "/health", "/"):
-        head, get = steady.head(address), steady.get(address)
+        head, get = shared_client.head(address), shared_client.get(address)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(get.content))
-    assert steady.options("/items/red").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
-    assert steady.options("/search").headers["allow"] == "OPTIONS, POST"
-    assert told(steady.options("/nothing"), 404)
+    assert shared_client.options("/items/red").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+    assert shared_client.options("/search").headers["allow"] == "OPTIONS, POST"
+    assert error_of(shared_client.options("/nothing"), 404)
 
 
-def test_the_page_knows_how_far_a_search_goes(shop, steady):
+def test_the_page_contains_the_limit_of_results(shop, shared_client):
     with serving(shop, Settings(max_results=77, batch_size=1)) as client:
         assert 'data-most="77"' in client.get("/").text
-        assert client.get("/").headers["etag"] != steady.get("/").headers["etag"]
-    assert 'data-most="1000"' in steady.get("/").text
+        assert client.get("/").headers["etag"] != shared_client.get("/").headers["etag"]
+    assert 'data-most="1000"' in shared_client.get("/").text
 
 
-def test_the_page_is_sent_once_and_runs_only_own_scripts(steady):
-    answer = steady.get("/")
+def test_the_page_has_an_etag_and_a_policy_for_own_scripts_only(shared_client):
+    answer = shared_client.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
-    assert steady.get("/", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
-    assert steady.get("/health").headers["content-security-policy"].startswith("default-src 'none'")
+    assert shared_client.get("/", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert shared_client.get("/health").headers["content-security-policy"].startswith("default-src 'none'")

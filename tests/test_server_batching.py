@@ -1,11 +1,11 @@
-"""Concurrent searches in one call; bounds on what waits; and who goes away takes no other along."""
+"""Batches of concurrent requests, bounded queues, and cancelled callers."""
 
 import asyncio
 import threading
 
 import pytest
 from serving import CountingEncoder, make_shop
-from serving import until as comes
+from serving import wait_until as block_until
 
 from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import QueryError
@@ -15,17 +15,17 @@ from retrieval.server.errors import BusyError
 from retrieval.server.executors import BoundedExecutor
 
 
-class Gate:
-    """Answers with what was asked, once it is opened."""
+class GatedProcess:
+    """Returns the requests in capitals once it is opened; fails for "break", and for each that begins with "bad"."""
 
     def __init__(self):
-        """Begin closed, with nothing asked."""
+        """Begin closed."""
         self.open = threading.Event()
         self.begun = 0
         self.batches = []
 
     def __call__(self, asked):
-        """Wait, then answer; errors where errors were asked for."""
+        """Wait, then process a batch."""
         self.begun += 1
         self.open.wait(30)
         self.batches.append(list(asked))
@@ -34,43 +34,43 @@ class Gate:
         return [QueryError(one) if one.startswith("bad") else one.upper() for one in asked]
 
 
-def collected(size=8, queue=100):
-    gate = Gate()
+def make_batcher(size=8, queue=100):
+    gate = GatedProcess()
     return gate, Batcher(gate, size=size, queue=queue)
 
 
-async def settled(tasks):
+async def gather_results(tasks):
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition):
-    await asyncio.to_thread(comes, condition)
+async def wait_until(condition):
+    await asyncio.to_thread(block_until, condition)
 
 
-def test_what_comes_while_a_call_runs_goes_together_in_the_next():
+def test_requests_during_a_call_form_the_next_batch():
     async def main():
-        gate, batcher = collected(size=4)
+        gate, batcher = make_batcher(size=4)
         batcher.start()
         first = asyncio.create_task(batcher.submit("a"))
-        await until(lambda: gate.begun == 1)  # nothing else was there: it goes alone
+        await wait_until(lambda: gate.begun == 1)  # nothing else was there: it goes alone
         rest = [asyncio.create_task(batcher.submit(one)) for one in "bcdefg"]
-        await until(lambda: batcher.pending == 6)
+        await wait_until(lambda: batcher.pending == 6)
         gate.open.set()
-        assert await settled([first, *rest]) == list("ABCDEFG")
+        assert await gather_results([first, *rest]) == list("ABCDEFG")
         assert gate.batches == [["a"], list("bcde"), ["f", "g"]]
         await batcher.stop()
 
     asyncio.run(main())
 
 
-def test_what_comes_at_once_goes_in_one_call():
+def test_simultaneous_requests_form_one_batch():
     async def main():
-        gate, batcher = collected()
+        gate, batcher = make_batcher()
         gate.open.set()
         batcher.start()
         sizes = []
         batcher.on_batch = sizes.append
-        assert await settled([asyncio.create_task(batcher.submit(one)) for one in "abcde"]) == list("ABCDE")
+        assert await gather_results([asyncio.create_task(batcher.submit(one)) for one in "abcde"]) == list("ABCDE")
         assert gate.batches == [list("abcde")]
         assert sizes == [5]
         await batcher.stop()
@@ -78,36 +78,36 @@ def test_what_comes_at_once_goes_in_one_call():
     asyncio.run(main())
 
 
-def test_each_caller_gets_its_own_error_and_a_broken_call_is_everyones():
+def test_each_caller_gets_its_own_error_and_a_failed_call_fails_its_whole_batch():
     async def main():
-        gate, batcher = collected()
+        gate, batcher = make_batcher()
         gate.open.set()
         batcher.start()
         tasks = [asyncio.create_task(batcher.submit(one)) for one in ("a", "bad b", "c")]
-        one, two, three = await settled(tasks)
+        one, two, three = await gather_results(tasks)
         assert (one, three) == ("A", "C")
         assert isinstance(two, QueryError)
-        found = await settled([asyncio.create_task(batcher.submit(one)) for one in ("x", "break")])
-        assert [type(error) for error in found] == [RuntimeError, RuntimeError]
+        errors = await gather_results([asyncio.create_task(batcher.submit(one)) for one in ("x", "break")])
+        assert [type(error) for error in errors] == [RuntimeError, RuntimeError]
         assert await batcher.submit("still there") == "STILL THERE"
         await batcher.stop()
 
     asyncio.run(main())
 
 
-def test_who_goes_away_takes_no_other_along_and_is_not_asked_for():
+def test_a_cancelled_request_is_not_processed_and_does_not_affect_others():
     async def main():
-        gate, batcher = collected()
+        gate, batcher = make_batcher()
         batcher.start()
         tasks = [asyncio.create_task(batcher.submit("a"))]
-        await until(lambda: gate.begun == 1)
+        await wait_until(lambda: gate.begun == 1)
         tasks += [asyncio.create_task(batcher.submit(one)) for one in "bcd"]
-        await until(lambda: batcher.pending == 3)
+        await wait_until(lambda: batcher.pending == 3)
         tasks[0].cancel()  # its call runs
         tasks[2].cancel()  # its call has not begun
-        await until(lambda: batcher.pending == 2)
+        await wait_until(lambda: batcher.pending == 2)
         gate.open.set()
-        assert [type(answer) for answer in await settled(tasks)][::2] == [asyncio.CancelledError] * 2
+        assert [type(answer) for answer in await gather_results(tasks)][::2] == [asyncio.CancelledError] * 2
         assert gate.batches == [["a"], ["b", "d"]]
         assert [task.result() for task in tasks[1::2]] == ["B", "D"]
         await batcher.stop()
@@ -115,34 +115,34 @@ def test_who_goes_away_takes_no_other_along_and_is_not_asked_for():
     asyncio.run(main())
 
 
-def test_more_than_may_wait_is_refused_at_once_and_stopping_refuses_the_rest():
+def test_a_full_queue_and_stopping_refuse_requests_as_busy():
     async def main():
-        gate, batcher = collected(size=1, queue=2)
+        gate, batcher = make_batcher(size=1, queue=2)
         batcher.start()
         tasks = [asyncio.create_task(batcher.submit("a"))]
-        await until(lambda: gate.begun == 1)
+        await wait_until(lambda: gate.begun == 1)
         tasks += [asyncio.create_task(batcher.submit(one)) for one in "bc"]
-        await until(lambda: batcher.pending == 2)
+        await wait_until(lambda: batcher.pending == 2)
         with pytest.raises(BusyError):
             await batcher.submit("d")
         asyncio.get_running_loop().call_later(0.05, gate.open.set)
         await batcher.stop()
-        assert [type(answer) for answer in await settled(tasks)] == [BusyError] * 3
+        assert [type(answer) for answer in await gather_results(tasks)] == [BusyError] * 3
 
     asyncio.run(main())
 
 
-def test_a_lane_bounds_what_waits_and_goes_on_after_who_went_away():
+def test_executor_bounds_its_queue_and_survives_cancelled_callers():
     async def main():
         executor, gate = BoundedExecutor("reads", threads=1, queue=2), threading.Event()
         tasks = [asyncio.create_task(executor.run(gate.wait, 30)) for _ in range(2)]
-        await until(lambda: executor.pending == 2)
+        await wait_until(lambda: executor.pending == 2)
         with pytest.raises(BusyError, match="reads"):
             await executor.run(gate.wait)
         tasks[1].cancel()
         gate.set()
         assert await tasks[0] is True
-        await until(lambda: executor.pending == 0)
+        await wait_until(lambda: executor.pending == 0)
         assert await executor.run(len, "abc") == 3
         executor.close()
 
@@ -171,7 +171,7 @@ def without_seconds(answer):
     return str(answer) if isinstance(answer, Exception) else {**answer, "seconds": {}}
 
 
-def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
+def test_batched_searches_equal_single_ones_in_one_forward_pass(shop):
     engine = CatalogAPI(shop)
     requests = [SearchRequest(**query) for query in QUERIES]
     alone = [without_seconds(answer) for request in requests for answer in engine.search_many([request])]
@@ -182,7 +182,7 @@ def test_a_batch_gives_the_answers_of_one_by_one_in_one_forward_pass(shop):
     assert shop.encoder.passes == 1
 
 
-def test_one_that_nobody_foresaw_takes_no_other_with_it(shop, monkeypatch):
+def test_an_unexpected_error_fails_only_its_own_search(shop, monkeypatch):
     engine = CatalogAPI(shop)
     search_each = type(shop).search_each
 
@@ -198,8 +198,8 @@ def test_one_that_nobody_foresaw_takes_no_other_with_it(shop, monkeypatch):
 
 
 @pytest.mark.parametrize(("each", "batch", "size"), [(0.0, 4.0, 64), (2.0, 0.0, 1)])
-def test_the_size_of_batches_is_what_pays_here(each, batch, size):
-    """One encoder takes as long for many texts as for one, the other so long for each."""
+def test_measured_batch_size_is_the_largest_that_pays(each, batch, size):
+    """One encoder takes as long for a batch as for one text, the other the same time for each text."""
     now = 0.0
 
     def encode(texts):

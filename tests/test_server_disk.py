@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from fake_encoder import FakeEncoder
-from serving import bulk, encoded, picture, serving
+from serving import image_bytes, send_lines, serving, to_base64
 
 from retrieval.catalog import Catalog
 from retrieval.catalog.write import maintenance
@@ -20,10 +20,10 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def _item(number):
-    """An item whose picture and attributes take a few hundred kilobytes."""
+    """An item whose image takes a few hundred kilobytes."""
     noise = np.random.default_rng(number).integers(0, 256, (300, 300, 3), np.uint8)
     data = b"P6 300 300 255\n" + noise.tobytes()
-    return {"images": [{"data": encoded(data)}], "captions": [f"number {number}"], "attributes": {"number": number}}
+    return {"images": [{"data": to_base64(data)}], "captions": [f"number {number}"], "attributes": {"number": number}}
 
 
 @contextmanager
@@ -67,20 +67,20 @@ def test_full_disk_returns_507_and_keeps_acknowledged_items(tmp_path):
         assert status == 507, answer.text
         assert "No space left" in answer.json()["error"]
         _fill(disk / "rest")
-        (line,) = bulk(client, [{"put": {"id": "late", **_item(0)}}])
+        (line,) = send_lines(client, [{"put": {"id": "late", **_item(0)}}])
         assert line["status"] == 507
         assert client.patch("/items/0", json={"attributes": {"text": "x" * 500_000}}).status_code == 507
         assert shutil.disk_usage(disk).free == 0
 
-        found = client.post("/search", json={"text": "number 3", "facets": ["number"], "k": 100}).json()
-        assert {hit["id"] for hit in found["hits"]} == set(kept)
+        answer = client.post("/search", json={"text": "number 3", "facets": ["number"], "k": 100}).json()
+        assert {hit["id"] for hit in answer["hits"]} == set(kept)
         assert client.post("/search", json={"like": "1", "k": 1}).status_code == 200
         assert client.get("/items/1/images/0?size=120").status_code == 200
         assert client.get("/ready").json()["items"] == len(kept)
 
         (disk / "ballast").unlink()
         assert client.delete("/items/0").status_code == 200
-        assert client.put("/items/late", json={"images": [{"data": encoded(picture())}]}).status_code == 201
+        assert client.put("/items/late", json={"images": [{"data": to_base64(image_bytes())}]}).status_code == 201
         assert client.get("/ready").json()["items"] == len(kept)
         with Catalog.open(disk / "c", read_only=True) as again:
             assert set(again.get([*kept, "late"])) == {*kept[1:], "late"}

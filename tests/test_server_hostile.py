@@ -1,4 +1,4 @@
-"""What nobody sends who means well: no request makes the service fail, or say what it should not."""
+"""Hostile requests: none causes a server error, or reveals anything."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from fake_encoder import DIMENSION
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import CHECKS
-from serving import LINES, bulk, encoded, make_shop, picture, served, serving
+from serving import LINES, image_bytes, make_shop, send_lines, served, serving, to_base64
 
 from retrieval.server import Settings
 
@@ -33,7 +33,7 @@ def client(shop):
 
 
 def refused(answer):
-    """Whether an answer is our refusal, in our form and without anything from within."""
+    """Whether a response is a client error in our form that reveals nothing internal."""
     assert 400 <= answer.status_code < 500, (answer.status_code, answer.text)
     assert list(answer.json()) == ["error"]
     assert "Traceback" not in answer.text
@@ -43,18 +43,18 @@ def refused(answer):
 
 @schemathesis.serializer("application/x-ndjson")
 def as_line(_context, value):
-    """Write a drawn value as one line."""
+    """Serialize a drawn value as one line."""
     return json.dumps(value).encode()
 
 
-def test_nothing_that_the_document_allows_or_nearly_makes_it_fail(tmp_path):
-    """Schemathesis draws requests from the OpenAPI document, right ones and wrong ones."""
+def test_requests_drawn_from_the_openapi_document_never_cause_a_server_error(tmp_path):
+    """Schemathesis draws valid and invalid requests."""
     failed = CHECKS.get_by_names(["not_a_server_error"])
     seen = set()
     with make_shop(tmp_path) as catalog, served(catalog, Settings(port=0, batch_size=4, max_body=100_000)) as url:
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        for result in schema.get_all_operations():
+            operation = result.ok()
 
             @given(case=operation.as_strategy())
             @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -103,7 +103,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("body", HARD, ids=range(len(HARD)))
-def test_json_that_is_none_or_makes_no_sense_is_refused(client, body):
+def test_malformed_or_invalid_json_is_refused(client, body):
     for method, address in (("POST", "/search"), ("PUT", "/items/new"), ("PATCH", "/items/red")):
         assert refused(client.request(method, address, content=body, headers=JSON))
     line = client.post("/items", content=body.replace(b"\n", b""), headers=LINES)
@@ -124,7 +124,7 @@ def test_attributes_may_be_any_json(client, value):
 
 
 def bomb(side=30_000):
-    """Return a PNG of very many pixels in a few kilobytes."""
+    """Return a PNG of 900 megapixels in a few kilobytes."""
     rows = zlib.compress(b"\0" * (side // 8 + 1) * 200, 9)
 
     def chunk(kind, data):
@@ -136,7 +136,7 @@ def bomb(side=30_000):
 
 UPLOADS = {
     "bomb": bomb(),
-    "cut": picture(size=(200, 200), form="JPEG")[:300],
+    "cut": image_bytes(size=(200, 200), form="JPEG")[:300],
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
     "html": b"<html><script>alert(1)</script></html>",
     "postscript": b"%!PS\n(/etc/passwd) (r) file",
@@ -150,19 +150,19 @@ UPLOADS = {
 
 
 @pytest.mark.parametrize("name", UPLOADS)
-def test_a_file_that_is_no_picture_is_refused_wherever_it_is_sent(client, name):
+def test_a_file_that_is_no_image_is_refused_on_every_route(client, name):
     data = UPLOADS[name]
     assert refused(client.post("/search", files={"image": ("a.png", data, "image/png")}))
-    assert refused(client.post("/search", json={"image": encoded(data)}))
-    assert refused(client.put("/items/new", json={"images": [{"data": encoded(data)}]}))
-    (answer,) = bulk(client, [{"put": {"id": "new", "images": [{"data": encoded(data)}]}}])
+    assert refused(client.post("/search", json={"image": to_base64(data)}))
+    assert refused(client.put("/items/new", json={"images": [{"data": to_base64(data)}]}))
+    (answer,) = send_lines(client, [{"put": {"id": "new", "images": [{"data": to_base64(data)}]}}])
     assert answer["status"] == 422
     assert client.get("/items/new").status_code == 404
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"])
-def test_a_damaged_picture_is_refused_or_searched_with_and_nothing_else(client, form):
-    good = picture("blue", size=(40, 30), form=form)
+def test_a_damaged_image_is_refused_or_searched_with(client, form):
+    good = image_bytes("blue", size=(40, 30), form=form)
     draw = random.Random(form)
     for _ in range(20):
         data = bytearray(good)
@@ -196,7 +196,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
         b"\0" * 1000,
     ],
 )
-def test_a_damaged_form_is_refused(client, body):
+def test_a_malformed_form_is_refused(client, body):
     assert refused(client.post("/search", content=body, headers=FORM))
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_form_is_refused(client, body):
         "multipart/form-data; boundary=x; charset=no-such-charset",
     ],
 )
-def test_a_form_with_a_strange_type_is_refused(client, kind):
+def test_a_form_with_a_malformed_content_type_is_refused(client, kind):
     content = PART % (b"request", b'{"k": 0}') + b"--x--\r\n"
     assert refused(client.post("/search", content=content, headers={"Content-Type": kind.encode("latin-1")}))
 
@@ -247,21 +247,21 @@ def test_too_large_bodies_are_refused(client):
         "/redoc",
     ],
 )
-def test_an_address_reaches_nothing_but_items(client, address):
+def test_unknown_and_malformed_paths_are_refused(client, address):
     assert refused(client.get(address))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200))
-def test_any_line_is_answered(client, data):
+def test_any_bytes_as_bulk_lines_are_answered(client, data):
     answer = client.post("/items", content=data, headers=LINES)
     assert answer.status_code == 200
     lines = [line for line in data.split(b"\n") if line.strip()]
     assert [json.loads(one)["status"] < 500 for one in answer.text.splitlines()] == [True] * min(len(lines), 51)
 
 
-def test_a_pasted_address_is_only_text(client, monkeypatch):
-    """Nothing that a request holds is opened as a file, or fetched."""
+def test_paths_and_urls_in_a_request_are_never_opened(client, monkeypatch):
+    """Nothing in a request is opened as a file, or fetched."""
 
     def opened(*_args, **_options):
         raise AssertionError("something was opened")
@@ -275,13 +275,13 @@ def test_a_pasted_address_is_only_text(client, monkeypatch):
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"", "The image is empty"), (b"abc", "The image is not an image")])
-def test_a_query_that_is_no_picture_is_told_in_a_sentence(client, data, said):
-    answer = client.post("/search", json={"image": encoded(data)})
+def test_an_invalid_query_image_is_explained_in_a_sentence(client, data, said):
+    answer = client.post("/search", json={"image": to_base64(data)})
     assert refused(answer)
     assert answer.json()["error"].startswith(said)
 
 
-def test_words_have_a_weight_over_http_as_they_have_in_python(client):
+def test_the_weight_of_words_applies_over_http(client):
     hits = {
         weight: client.post("/search", json={"text": "red", "weights": {"words": weight}}).json()["hits"][0]["score"]
         for weight in (1, 2)
@@ -290,7 +290,7 @@ def test_words_have_a_weight_over_http_as_they_have_in_python(client):
     assert refused(client.post("/search", json={"text": "red", "mode": "vectors", "weights": {"words": 2}}))
 
 
-def test_a_picture_whose_file_is_gone_is_told_in_a_sentence(tmp_path):
+def test_an_image_whose_file_is_missing_is_404(tmp_path):
     with make_shop(tmp_path) as catalog, serving(catalog) as client:
         (tmp_path / "red.png").unlink()
         for size in ("", "?size=120"):

@@ -1,4 +1,4 @@
-"""Bounds on what a request may bring and take, on a served socket: bodies, slow clients, time, stopping."""
+"""Limits of requests on a real socket: bodies, slow clients, queues, time, and shutdown."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from fake_encoder import DIMENSION
-from serving import COLORS, LINES, CountingEncoder, make_shop, picture, served, serving, until
+from serving import COLORS, LINES, CountingEncoder, image_bytes, make_shop, served, serving, wait_until
 
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.server import Settings, make_app
@@ -30,10 +30,10 @@ post, get = partial(httpx2.post, timeout=30), partial(httpx2.get, timeout=30)
 
 
 class HeldEncoder(CountingEncoder):
-    """Encodes texts once it is let go."""
+    """Encodes texts once it is released."""
 
     def __init__(self):
-        """Begin let go."""
+        """Begin released."""
         super().__init__()
         self.free = threading.Event()
         self.free.set()
@@ -68,7 +68,7 @@ def url(shop):
 
 
 def raw(url, data):
-    """Send bytes, and return what comes until the other side closes, and whether it did."""
+    """Send bytes; return the response, and whether the service closed the connection."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(data)
@@ -88,7 +88,7 @@ def port_of(url):
 
 
 def waiting(url):
-    """How many searches wait for the one that is under way."""
+    """Return the number of searches in the queue."""
     return float(re.search(r'retrieval_waiting\{what="searches"\} (.*)', get(f"{url}/metrics").text)[1])
 
 
@@ -100,13 +100,13 @@ def head(line, **headers):
 # --- bodies
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(url):
+def test_a_too_large_content_length_is_refused_before_the_body_is_sent(url):
     data, closed = raw(url, head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=10**12))
     assert data.startswith(b"HTTP/1.1 413 ")
     assert closed
 
 
-def test_a_body_in_chunks_is_refused_once_it_is_too_large(url):
+def test_a_chunked_body_is_refused_once_it_is_too_large(url):
     chunk = b"1000\r\n" + b" " * 0x1000 + b"\r\n"
     kind = {"Content_Type": "application/json", "Transfer_Encoding": "chunked", "Connection": "close"}
     request = head("POST /search HTTP/1.1", **kind)
@@ -118,12 +118,12 @@ def test_a_body_in_chunks_is_refused_once_it_is_too_large(url):
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "1,2"])
-def test_a_length_that_is_none_is_refused(url, length):
+def test_a_malformed_content_length_is_refused(url, length):
     data, _ = raw(url, head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=length))
     assert data.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_another_request(url):
+def test_content_length_with_transfer_encoding_is_refused_and_the_connection_closed(url):
     start = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     both = b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     answer, _ = raw(url, start + both + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -131,7 +131,7 @@ def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_another_reque
     assert b"alive" not in answer
 
 
-def test_a_body_that_stops_coming_is_not_waited_for(url):
+def test_a_stalled_body_times_out(url):
     request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=100)
     data, closed = raw(url, request + b"{")
     assert data.startswith(b"HTTP/1.1 408 ")
@@ -139,18 +139,18 @@ def test_a_body_that_stops_coming_is_not_waited_for(url):
 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01"])
-def test_a_request_that_does_not_get_going_is_not_waited_for(url, data):
+def test_a_stalled_request_head_times_out(url, data):
     _, closed = raw(url, data)
     assert closed
 
 
-def test_a_second_request_that_does_not_get_going_is_not_waited_for_either(url):
+def test_a_stalled_head_on_a_reused_connection_times_out(url):
     data, closed = raw(url, head("GET /health HTTP/1.1") + b"GET /hea")
     assert data.startswith(b"HTTP/1.1 200 ")
     assert closed
 
 
-def test_lines_are_answered_while_more_are_sent(shop):
+def test_bulk_lines_are_answered_while_more_are_sent(shop):
     def lines():
         for color in COLORS[:2]:
             yield json.dumps({"delete": color}).encode() + b"\n"
@@ -161,7 +161,7 @@ def test_lines_are_answered_while_more_are_sent(shop):
     assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [200, 200]
 
 
-def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
+def test_an_incomplete_last_line_is_not_applied_but_complete_ones_are(url, shop):
     kind = {"Content_Type": "application/x-ndjson", "Content_Length": 1000, "Connection": "close"}
     request = head("POST /items HTTP/1.1", **kind)
     data, _ = raw(url, request + b'{"delete": "red"}\n{"delete": "bl')
@@ -173,27 +173,27 @@ def test_a_line_that_breaks_off_is_not_applied_and_those_before_are(url, shop):
     assert {color for color in COLORS if shop.search(where={"color": color.upper()})} == {*COLORS} - {"red"}
 
 
-def test_bodies_that_wait_take_bounded_memory(shop):
-    """Each may have 1,000 bytes, and all together 16 times as much."""
+def test_pending_bodies_take_bounded_memory(shop):
+    """The limit is 1,000 bytes for each, and 16 times as much for all together."""
     with served(shop, Settings(port=0, batch_size=8, max_body=1000, client_timeout=60.0)) as url:
         request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=1000) + b" " * 999
         with ExitStack() as stack:
             for _ in range(17):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)))).sendall(request)
             large = {"like": "red" + " " * 500}
-            until(lambda: post(f"{url}/search", json=large).status_code == 503)  # once all of it came
+            wait_until(lambda: post(f"{url}/search", json=large).status_code == 503)  # once all of it came
             assert post(f"{url}/search", json=large).headers["retry-after"] == "1"
-        until(lambda: post(f"{url}/search", json={"like": "red"}).status_code == 200)
+        wait_until(lambda: post(f"{url}/search", json={"like": "red"}).status_code == 200)
 
 
 # --- time and queues
 
 
-def test_searches_that_come_together_share_a_forward_pass(url, encoder):
+def test_concurrent_searches_share_a_forward_pass(url, encoder):
     async def ask(texts):
         async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
             tasks = [asyncio.create_task(client.post("/search", json={"text": text, "k": 1})) for text in texts]
-            await asyncio.to_thread(until, lambda: sum(encoder.begun) + waiting(url) == 4)
+            await asyncio.to_thread(wait_until, lambda: sum(encoder.begun) + waiting(url) == 4)
             encoder.free.set()
             return [(await task).json()["hits"][0]["id"] for task in tasks]
 
@@ -205,11 +205,11 @@ def test_searches_that_come_together_share_a_forward_pass(url, encoder):
     assert len(encoder.sizes) <= 2  # the first may have gone alone
 
 
-def test_too_many_that_wait_and_too_long_a_wait_are_told(shop, encoder):
+def test_a_full_queue_is_503_and_a_slow_search_504(shop, encoder):
     async def ask(url):
         async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
             first = asyncio.create_task(client.post("/search", json={"text": "red"}))
-            await asyncio.to_thread(until, lambda: encoder.begun)
+            await asyncio.to_thread(wait_until, lambda: encoder.begun)
             tasks = [asyncio.create_task(client.post("/search", json={"text": "red"})) for _ in range(6)]
             return [await task for task in (first, *tasks)]
 
@@ -223,7 +223,7 @@ def test_too_many_that_wait_and_too_long_a_wait_are_told(shop, encoder):
         assert post(f"{url}/search", json={"text": "red", "k": 1}).json()["hits"][0]["id"] == "red"
 
 
-def test_who_hangs_up_breaks_no_batch(url, encoder):
+def test_a_disconnected_client_does_not_fail_its_batch(url, encoder):
     encoder.free.clear()
     body = json.dumps({"text": "red"}).encode()
     request = head("POST /search HTTP/1.1", Content_Type="application/json", Content_Length=len(body)) + body
@@ -235,8 +235,8 @@ def test_who_hangs_up_breaks_no_batch(url, encoder):
     assert post(f"{url}/search", json={"text": "blue", "k": 1}).json()["hits"][0]["id"] == "blue"
 
 
-def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_larger(shop):
-    data = picture("blue", size=(1000, 1000), form="BMP")
+def test_max_pixels_limits_query_images(shop):
+    data = image_bytes("blue", size=(1000, 1000), form="BMP")
     with serving(shop, Settings(batch_size=1, max_pixels=999_999)) as client:
         answer = client.post("/search", files={"image": ("a.bmp", data)})
         assert (answer.status_code, "1,000,000 pixels" in answer.json()["error"]) == (422, True)
@@ -247,20 +247,20 @@ def test_an_original_of_two_hundred_kilobytes_is_taken_where_bodies_may_be_large
 # --- starting and stopping
 
 
-def test_small_answers_are_not_held_back():
-    """Asyncio sets TCP_NODELAY only where a socket names its protocol."""
+def test_listening_socket_sets_tcp_nodelay():
+    """Asyncio sets TCP_NODELAY only for a socket that names its protocol."""
     with _listen("127.0.0.1", 0) as bound:
         assert bound.proto == socket.IPPROTO_TCP
 
 
-def test_an_address_that_is_taken_is_told(shop):
+def test_a_port_in_use_is_a_service_error(shop):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings(port=taken.getsockname()[1], batch_size=1)
         with pytest.raises(ServiceError, match="cannot listen on"):
             serve(make_app(shop, settings), on_ready=print)
 
 
-def test_a_service_whose_encoder_does_not_load_ends_with_its_error(shop, monkeypatch):
+def test_serve_raises_the_error_of_the_warm_up(shop, monkeypatch):
     def failing(_self):
         raise EncoderError("the model is gone")
 
@@ -291,7 +291,7 @@ print("closed", flush=True)
 
 
 def refuses(url):
-    """Whether nobody listens any more; who comes while the service stops listening may also be cut off."""
+    """Whether nothing listens any more; a client may also be cut off while the service stops listening."""
     try:
         get(f"{url}/health")
     except httpx2.ConnectError:
@@ -302,7 +302,7 @@ def refuses(url):
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_finishes_what_is_under_way_and_succeeds(tmp_path, kind):
+def test_a_signal_lets_requests_in_progress_finish_and_exits_with_success(tmp_path, kind):
     make_shop(tmp_path).close()
     program = PROGRAM.format(tests=str(Path(__file__).parent))
     with subprocess.Popen(
@@ -316,7 +316,7 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_succeeds(tmp_path, kind)
         asking.start()
         assert process.stdout.readline() == "asked\n"
         os.kill(process.pid, kind)
-        until(lambda: refuses(url))
+        wait_until(lambda: refuses(url))
         process.stdin.write("go on\n")
         process.stdin.flush()
         asking.join()
@@ -325,7 +325,7 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_succeeds(tmp_path, kind)
     assert process.returncode == 0
 
 
-def test_the_command_says_where_it_serves_and_who_may_ask(tmp_path):
+def test_the_command_prints_its_url_and_who_has_access(tmp_path):
     from retrieval.catalog import Catalog
 
     with Catalog.open(tmp_path / "c", create=True) as catalog:
@@ -346,7 +346,7 @@ def test_the_command_says_where_it_serves_and_who_may_ask(tmp_path):
     ("options", "word"),
     [(["--host", "0.0.0.0"], "no keys"), (["--keys", "/none"], "cannot be read")],  # noqa: S104
 )
-def test_a_service_that_cannot_be_meant_is_a_usage_error(tmp_path, options, word):
+def test_invalid_service_settings_are_usage_errors(tmp_path, options, word):
     command = [sys.executable, "-m", "retrieval", "serve", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The README's section "A shop in five minutes", run as it stands there, over a feed such as shops export."""
+"""The README's section "A shop in five minutes", run as written, on a feed such as shops export."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def blocks(language):
 
 
 def commands(block):
-    """The commands of a block, without comments; what begins with blanks goes on."""
+    """The commands of a block, without comments; an indented line continues its command."""
     lines = [line for line in block.splitlines() if line and not line.startswith("#")]
     return re.split(r"\n(?=\S)", "\n".join(lines))
 
@@ -40,7 +40,7 @@ run = partial(subprocess.run, capture_output=True, text=True, check=False, timeo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A Google Merchant feed of 120 drawn products, with addresses of their pictures, and a row without a picture."""
+    """A Google Merchant feed of 120 drawn products with image URLs, and a row without an image."""
     folder = tmp_path_factory.mktemp("five")
     drawn = list(read_pairs(draw_shop(folder / "drawn", count=120)))
     (folder / "images").mkdir()
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(folder):
-    """Build and serve as the first block says, on a free port."""
+    """Build and serve with the commands of the first block, on a free port."""
     build, serve = commands(blocks("sh")[0])
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
@@ -78,7 +78,7 @@ def service(folder):
     process.stderr.close()
 
 
-def test_every_request_of_the_section_is_answered_as_it_says(folder, service):
+def test_every_request_of_the_readme_section_is_answered(folder, service):
     answers = []
     for command in commands(blocks("sh")[1]):
         done = run(["bash", "-c", command.replace(PORT, service)], cwd=folder)
@@ -103,7 +103,7 @@ def test_every_request_of_the_section_is_answered_as_it_says(folder, service):
 
 
 @pytest.mark.usefixtures("service")
-def test_the_python_of_the_section_runs_beside_the_service(folder):
+def test_the_python_of_the_readme_section_runs_beside_the_service(folder):
     (code,) = blocks("python")
     done = run([sys.executable, "-c", code], cwd=folder)
     assert done.returncode == 0, done.stderr

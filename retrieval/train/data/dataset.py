@@ -11,14 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from index.vectors import Ids
 from retrieval.errors import TrainingError
 from retrieval.evaluate.collection import Collection, build_collection, caption_key
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
 from retrieval.train.data.image_cache import ImageCache
 from retrieval.train.data.near_duplicates import connect_pairs
-
-Ids = NDArray[np.int64]
 
 MIN_HELD_OUT: Final = 20
 MAX_HELD_OUT: Final = 2000

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from index.vectors import Ids
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, open_image
 from retrieval.images.pipeline import read_distinct_images
@@ -26,7 +27,6 @@ from retrieval.train.data.near_duplicates import (
 if TYPE_CHECKING:
     from retrieval.train.data.transforms import TrainTransform
 
-Ids = NDArray[np.int64]
 
 _MAX_FRACTION_OF_FREE: Final = 0.5  # of what is free on the disk: checkpoints and whatever else runs need the rest
 
@@ -133,17 +133,23 @@ class ImageCache:
         if resized is None and self.disk is not None:
             resized = self.disk.get(key)
         if resized is None:
-            source, size = self.sources[image], max(transform.height, transform.width)
-            try:
-                resized = transform.resize(open_image(source.read(), size=size))
-            except RetrievalError as error:
-                raise lost_image_error(source, error) from error
+            size = max(transform.height, transform.width)
+            resized = transform.resize(reopen_image(self.sources[image], size=size))
         return transform.random_resized_crop(resized, draws)
 
 
-def lost_image_error(source: ImageSource, error: RetrievalError) -> TrainingError:
-    """Return the error of an image that could be read when the cache was built."""
-    return TrainingError(f"{source.name} could be read before training, but now it {error}. Put it back and resume.")
+def reopen_image(source: ImageSource, *, size: int) -> Image.Image:
+    """Return an image that could be read when the cache was built, as `open_image` does.
+
+    Raises:
+        TrainingError: it can no longer be read.
+    """
+    try:
+        return open_image(source.read(), size=size)
+    except RetrievalError as error:
+        raise TrainingError(
+            f"{source.name} could be read before training, but now it {error}. Put it back and resume."
+        ) from error
 
 
 def build_image_cache(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from index.vectors import Ids
 from retrieval.train.data.caption_words import split_words
 from retrieval.train.data.transforms import drop_words
 from retrieval.train.distributed import ProcessGroup
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from retrieval.train.data.sampler import BatchIndices, BatchSampler
     from retrieval.train.data.transforms import Augmentation, TrainTransform
 
-Ids = NDArray[np.int64]
 
 _ALONE: Final = ProcessGroup()
 _CACHED_TEXTS: Final = 2**17  # texts that stay tokenized, 80 MB at the usual 77 tokens
@@ -37,7 +37,7 @@ class Batch:
         texts: (b,), numbers in the dataset.
         pixels: (b, height, width, 3), bytes; empty where the images' features are precomputed.
         tokens: (b, context length).
-        positives: Which texts of the whole batch are right for which of its images.
+        positives: Which texts of the whole batch are right for which of its images; its length is that of the batch.
         weights: (whole batch,), weight of each pair in the loss; None for equal weights.
         offset: Where in the whole batch these b are; the whole batch is larger where other processes have the rest.
     """
@@ -51,11 +51,6 @@ class Batch:
     positives: Positives
     weights: NDArray[np.float64] | None = None
     offset: int = 0
-
-    @property
-    def total(self) -> int:
-        """Number of pairs in the whole batch."""
-        return len(self.positives)
 
 
 class BatchLoader:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Ids = NDArray[np.int64]
+from index.vectors import Ids
 
 MAX_HAMMING_DISTANCE: Final = 4  # of 64 bits; .99 of images saved again pass, others hardly ever do
 MAX_RMS_DIFFERENCE: Final = 0.1  # of the thumbnails, as a fraction of their contrast

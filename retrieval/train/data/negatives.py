@@ -9,17 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.exact import exact_search, score_pairs
+from index.vectors import Ids, Rows
 
-if TYPE_CHECKING:
-    from index.vectors import Rows
-
-Ids = NDArray[np.int64]
 Numbers = Sequence[Sequence[int]]
 
 NEGATIVES_PER_IMAGE: Final = 8
@@ -40,7 +36,7 @@ class HardNegatives:
     captions: Ids
 
 
-def mine_hard_negatives(images: "Rows", texts: "Rows", *, captions: Numbers, positives: Numbers) -> HardNegatives:
+def mine_hard_negatives(images: Rows, texts: Rows, *, captions: Numbers, positives: Numbers) -> HardNegatives:
     """Return the hard negatives of each image.
 
     Args:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.vectors import Ids
 from retrieval.train.data.negatives import HardNegatives, place_hard_negatives
 from retrieval.train.data.transforms import AUGMENTATION_DRAWS, CROP_DRAWS
 
-Ids = NDArray[np.int64]
 Draws = NDArray[np.float64]
 
 # The streams of random numbers; 3 was used before.

@@ -107,7 +107,7 @@ class GradCache:
             rows = [torch.cat([self._embed(batch, side, part) for part in parts]) for side in _SIDES]
         if whole and self._process_group.world_size == 1:
             return self._backward(batch, rows)
-        gathered = [self._process_group.all_gather(own.detach(), batch.total).requires_grad_() for own in rows]
+        gathered = [self._process_group.all_gather(own.detach(), len(batch.positives)).requires_grad_() for own in rows]
         loss = self._backward(batch, gathered)
         for side, own, everyone in zip(_SIDES, rows, gathered, strict=True):
             cached = everyone.grad[batch.offset : batch.offset + len(own)]  # type: ignore[index] # it has one now

@@ -239,7 +239,7 @@ class Trainer:
 
     def _log_step(self, batch: Batch, *, seconds: float) -> None:
         """Add a row to the log, which is written at the next checkpoint."""
-        speed = batch.total / max(seconds, 1e-9)
+        speed = len(batch.positives) / max(seconds, 1e-9)
         self._speed = _SPEED_DECAY * self._speed + (1 - _SPEED_DECAY) * speed if self._speed else speed
         self._rows.append(
             {

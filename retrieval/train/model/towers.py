@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from retrieval.concurrency import prefetch_map
 from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
-from retrieval.errors import RetrievalError
-from retrieval.images import ImageSource, open_image
-from retrieval.train.data.image_cache import lost_image_error
+from retrieval.images import ImageSource
+from retrieval.train.data.image_cache import reopen_image
 from retrieval.train.model.item_dropout import select_items
 from retrieval.train.model.param_groups import Side, find_head, get_tower, is_frozen, set_train_mode
 
@@ -87,10 +86,7 @@ class Towers:
         """
 
         def prepare(source: ImageSource) -> NDArray[np.uint8]:
-            try:
-                return encoder.prepare(open_image(source.read(), size=encoder.image_size))
-            except RetrievalError as error:
-                raise lost_image_error(source, error) from error
+            return encoder.prepare(reopen_image(source, size=encoder.image_size))
 
         with closing(prefetch_map(prepare, sources, threads=threads)) as images:
             self.precompute("image", images, progress=progress)

@@ -301,7 +301,7 @@ def test_evaluate_held_out_excludes_training_pairs(run, model, tmp_path):
     measure = ("evaluate", tmp_path, "--model", tmp_path / "run", "--json", "--resamples", "0")
     _, lines, err = run(*measure)
     assert json.loads(lines[0])["items"] == 60
-    assert "held 24 of these 60 pairs out of its training; --held-out measures them alone" in err
+    assert "held 24 of these 60 pairs out of its training. Use --held-out to evaluate on them alone." in err
     _, lines, err = run(*measure, "--held-out")
     assert (json.loads(lines[0])["items"], "--held-out" in err) == (24, False)
     (tmp_path / "run" / "training" / "held_out.json").write_text("[")
@@ -309,7 +309,7 @@ def test_evaluate_held_out_excludes_training_pairs(run, model, tmp_path):
     assert (code, "held_out.json is damaged" in err, "Traceback" in err) == (1, True, False)
     for wrong in ("--model", model), ("--model", tmp_path / "none"), ():
         code, _, err = run("evaluate", tmp_path, *wrong, "--held-out")
-        assert (code, "--held-out goes with a run" in err) == (2, True)
+        assert (code, "--held-out needs a run" in err) == (2, True)
         assert "No --model was given" not in err
 
 

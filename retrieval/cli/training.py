@@ -111,13 +111,13 @@ def train(
 @click.argument("run")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 def adopt(catalog: Path, run: str, *, device: str) -> None:
-    """Switch CATALOG over to RUN, trained with --tune text, without embedding a picture again."""
+    """Switch CATALOG to RUN, trained with --tune text, without embedding an image again."""
     from retrieval.catalog import Catalog
     from retrieval.encoder import load_encoder
 
     with Catalog.open(catalog, device=device) as opened:
         encoder = load_encoder(run, device=device)
-        with interruptible("The catalog is as it was."), progress_bar("captions") as progress:
+        with interruptible("The catalog is unchanged."), progress_bar("captions") as progress:
             adoption = opened.adopt(encoder, progress=progress)
     click.echo(adoption.summary())
 
@@ -125,14 +125,14 @@ def adopt(catalog: Path, run: str, *, device: str) -> None:
 @click.command()
 @click.argument("pairs", type=PATH)
 @click.option(
-    "--model", metavar="NAME", help="Encoder to measure: starter (default), a run folder, name/tag, or hf-hub:NAME."
+    "--model", metavar="NAME", help="Encoder to evaluate: starter (default), a run folder, name/tag, or hf-hub:NAME."
 )
-@click.option("--catalog", type=PATH, help="Use this catalog's encoder, and measure its index beside exact search.")
+@click.option("--catalog", type=PATH, help="Use this catalog's encoder, and compare its index with exact search.")
 @click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
-@click.option("--held-out", is_flag=True, help="Only the pairs that the run named by --model did not learn from.")
+@click.option("--held-out", is_flag=True, help="Only the pairs that the run named by --model held out of its training.")
 @click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def evaluate(
     pairs: Path,
     *,
@@ -144,49 +144,48 @@ def evaluate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure recall@K on PAIRS, text to image and image to text."""
+    """Evaluate recall@K on PAIRS, text to image and image to text."""
     from retrieval.encoder import STARTER, load_encoder
-    from retrieval.evaluate import evaluate as measure
+    from retrieval.evaluate import evaluate as evaluate_encoder
     from retrieval.pairs import read_pairs
 
     if model is not None and catalog is not None:
         raise click.UsageError("Name one of --model and --catalog, not both.")
     if held_out and model is None:
-        raise click.UsageError("--held-out goes with a run: name it by --model.")
+        raise click.UsageError("--held-out needs a run. Name it by --model.")
     source = read_pairs(pairs, images=images)
     if model is None and catalog is None:
         notice(STARTER_NOTICE)
     if model is not None:
-        source = _unlearned(source, model, alone=held_out)
+        source = _select_held_out(source, model, required=held_out)
     context = nullcontext() if catalog is None else open_read_only(catalog, device=device)
     with context as opened, progress_bar("images and texts") as progress:
         encoder = load_encoder(model or STARTER, device=device) if opened is None else opened.encoder
         indexes = None if opened is None else opened.served
-        report = measure(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
+        report = evaluate_encoder(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
     notice_skipped(report.skipped)
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.table())
 
 
-def _unlearned(pairs: "Pairs", model: str, *, alone: bool) -> "Pairs":
-    """What a run held out of its training, if that is asked for; else all, with a word where some was learned."""
-    kept = RunFolder(Path(model)).read_held_out()
-    found = tuple(pair for pair in pairs if pair.id in kept)
-    if alone and not found:
-        reason = "it held out none of these" if kept else "it holds out nothing, or is no run"
-        raise click.UsageError(f"--held-out goes with a run that these pairs were learned in; of {model}: {reason}.")
-    if alone:
-        return replace(pairs, pairs=found)
-    if found:
+def _select_held_out(pairs: "Pairs", model: str, *, required: bool) -> "Pairs":
+    """The pairs that a run held out of its training, where that is required; else all, with a notice."""
+    ids = RunFolder(Path(model)).read_held_out()
+    held_out = tuple(pair for pair in pairs if pair.id in ids)
+    if required and not held_out:
+        reason = "it held out none of these" if ids else "it held out nothing, or is not a run"
+        raise click.UsageError(f"--held-out needs a run that was trained on these pairs, but of {model}: {reason}.")
+    if held_out and not required:
         notice(
-            f"{model} held {len(found)} of these {len(pairs)} pairs out of its training; --held-out measures them alone"
+            f"{model} held {len(held_out)} of these {len(pairs)} pairs out of its training. Use --held-out to evaluate"
+            " on them alone."
         )
-    return pairs
+    return replace(pairs, pairs=held_out) if required else pairs
 
 
 @click.command()
 @click.argument("folder", type=PATH, default="demo")
 def demo(folder: Path) -> None:
-    """Draw a sample shop, train on it, index it, search it and measure it, all in FOLDER."""
+    """Draw a sample shop, train on it, index it, search it and evaluate it, all in FOLDER."""
     from retrieval.demo import run_demo
 
     run_demo(folder, echo=click.echo)

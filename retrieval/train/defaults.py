@@ -7,34 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 from retrieval.settings import settings_of
 from retrieval.train.config import TrainConfig
 
-_FROM_RANDOM: Final[Mapping[str, Any]] = {
-    "epochs": 30,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.1,
-    "warmup": 0.1,
-    "crop": 0.7,
-    "flip": 0.5,
-    "color_jitter": 0.2,
-    "freeze_bn_stats": False,
-    "wise_ft": "off",
-}
-_FROM_WEIGHTS: Final[Mapping[str, Any]] = {
-    **_FROM_RANDOM,
-    "epochs": None,  # by the number of images: see `resolve`
-    "learning_rate": None,  # by the size of the model
-    "crop": 0.9,
-    "flip": 0.25,
-    "color_jitter": 0.1,
-    "freeze_bn_stats": True,
-    "wise_ft": "auto",
-}
-_FROM_TOWERS: Final[Mapping[str, Any]] = {
-    **_FROM_WEIGHTS,
-    "epochs": 10,
-    "learning_rate": 1e-5,
-    "head_learning_rate": 1e-3,
-    "wise_ft": "off",
+# From random weights, from a trained model, and from trained towers; None depends on the model's size or the images.
+_DEFAULTS: Final[Mapping[str, tuple[Any, Any, Any]]] = {
+    "epochs": (30, None, 10),
+    "batch_size": (64, 64, 64),
+    "learning_rate": (1e-3, None, 1e-5),
+    "head_learning_rate": (None, None, 1e-3),
+    "weight_decay": (0.1, 0.1, 0.1),
+    "warmup": (0.1, 0.1, 0.1),
+    "crop": (0.7, 0.9, 0.9),
+    "flip": (0.5, 0.25, 0.25),
+    "color_jitter": (0.2, 0.1, 0.1),
+    "freeze_bn_stats": (False, True, True),
+    "wise_ft": ("off", "auto", "off"),
 }
 _LORA_RATE: Final = 2e-4
 _USUAL_WEIGHTS: Final = 150e6  # of ViT-B/32
@@ -63,10 +48,8 @@ class ResolvedConfig(TrainConfig):
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
     """The config with every None replaced that the kind of start alone decides: random weights, towers, or a model."""
-    defaults = _FROM_RANDOM if config.from_random else _FROM_WEIGHTS
-    if config.image_weights and config.text_weights:
-        defaults = _FROM_TOWERS
-    settings = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    start = 2 if config.image_weights and config.text_weights else int(not config.from_random)
+    settings = {name: values[start] for name, values in _DEFAULTS.items() if getattr(config, name) is None}
     if config.lora_rank and config.learning_rate is None and not config.from_random:
         settings["learning_rate"] = _LORA_RATE
     if config.from_random and config.tune == "auto":

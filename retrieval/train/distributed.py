@@ -92,11 +92,7 @@ class ProcessGroup:
 
 @contextmanager
 def join_process_group(device: str) -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started, through gloo on CPUs and NCCL on GPUs; a group of one without it.
-
-    Raises:
-        EncoderError: The device is "cuda", and there is none.
-    """
+    """Join the processes that `torchrun` started, through gloo on CPUs and NCCL on GPUs; a group of one without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup()
         return

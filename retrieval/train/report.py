@@ -41,6 +41,9 @@ _READING: Final = (
 
 def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evaluations | None") -> None:
     """Write the page into the run's folder; a kill leaves the old page or the new."""
+    settings = asdict(trainer.config)
+    if not isinstance(trainer.config.model, str):
+        settings["model"] = "a config of its own, in training/config.json"
     page = ReportPage(
         title=f"Training of {result.run.resolve().name}",
         verdict=result.conclusion,
@@ -50,7 +53,7 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
         galleries=[] if evaluations is None else _galleries(trainer, evaluations),
         reading=_READING,
         facts=_facts(trainer, result),
-        settings=_settings(trainer),
+        settings=[(name, "" if value is None else str(value)) for name, value in settings.items()],
         skipped=[(one.name, one.reason) for one in result.skipped],
     )
     text = training_report(page)
@@ -167,10 +170,3 @@ def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
         ("steps", f"{result.steps:,}"),
         ("saved", "the start" if result.held_out and result.best_step == 0 else f"the model after step {saved}"),
     ]
-
-
-def _settings(trainer: "Trainer") -> list[tuple[str, str]]:
-    shown = asdict(trainer.config)
-    if not isinstance(trainer.config.model, str):
-        shown["model"] = "a config of its own, in training/config.json"
-    return [(name, "" if value is None else str(value)) for name, value in shown.items()]

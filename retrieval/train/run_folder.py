@@ -61,11 +61,9 @@ class RunFolder:
     report = _File("report.html")
 
     def check(self, config: TrainConfig, *, resume: bool) -> None:
-        """Pass where the folder is new or empty or, when resuming, holds a run with the same config.
+        """Raise a TrainingError unless the folder is new, empty, or, when resuming, a run with the same config.
 
-        Raises:
-            OtherRunError: It holds a run with another config.
-            TrainingError: It holds a run that is not to be resumed, or something else.
+        Another config is an OtherRunError.
         """
         if not self.config.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.rglob("*")))):
@@ -83,11 +81,7 @@ class RunFolder:
             )
 
     def read_config(self) -> TrainConfig:
-        """The config that the run was begun with.
-
-        Raises:
-            TrainingError: It cannot be read.
-        """
+        """The config that the run was begun with; a TrainingError where it cannot be read."""
         try:
             return TrainConfig.from_json(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -106,11 +100,7 @@ class RunFolder:
         write_atomically(self.held_out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def read_held_out(self) -> frozenset[str]:
-        """The ids of the pairs that were held out; empty where none were, or where validation pairs were passed in.
-
-        Raises:
-            TrainingError: The file is damaged.
-        """
+        """The ids of the pairs that were held out, if any; a TrainingError where the file is damaged."""
         if not self.held_out.is_file():
             return frozenset()
         try:
@@ -136,24 +126,11 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Be the only process that trains in the folder, which is created; one that stays empty is removed again.
 
-        The lock ends with the process, however that ends.
-
-        Raises:
-            TrainingError: Another process trains there, or the folder cannot be written.
+        The lock ends with the process, however that ends. Where another process has it, or the folder cannot be
+        written, that is a TrainingError.
         """
         path = self.training / "lock"
         created = [folder for folder in (self.training, self.path) if not folder.exists()]
-        lock = self._acquire(path)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            lock.release()
-            for folder in created:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
-
-    def _acquire(self, path: Path) -> FileLock:
         lock = FileLock(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +144,14 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
-        return lock
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+            for folder in created:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def _is_foreign(path: Path) -> bool:

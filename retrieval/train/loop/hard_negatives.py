@@ -51,10 +51,8 @@ class HardNegativeMiner:
     ) -> "Generator[Batch, None, None]":
         """Yield the batches of the steps, in order, prepared ahead; with mining never beyond the end of an epoch.
 
-        Negatives are mined when the first batch of an epoch is asked for, with the model as it is then.
-
-        Raises:
-            TrainingError: An image can no longer be read.
+        Negatives are mined when the first batch of an epoch is asked for, with the model as it is then. An image that
+        can no longer be read is a TrainingError.
         """
         share, length = self.config.hard_negatives, sampler.steps_per_epoch
         images = 0 if self.towers.can_precompute("image") else max(sampler.batch_sizes) // self.process_group.world_size

@@ -51,13 +51,8 @@ def choose_dtype(device: str, *, weights: int, try_step: Callable[[str], object]
     """The data type that "auto" stands for: bfloat16 on GPUs that have it, float16 on others, and on CPUs float32.
 
     On a CPU whose matrix products are at least twice as fast in bfloat16, a step of a large model is timed in both.
-    Without instructions for it bfloat16 is up to eight times slower.
-
-    Args:
-        device: "cpu" or "cuda".
-        weights: Number of weights of the model.
-        try_step: Computes the gradients of a step in a data type, together with the other processes.
-        process_group: All processes try steps or none does, as the main one decides.
+    Without instructions for it bfloat16 is up to eight times slower. `try_step` computes the gradients of a step in a
+    data type; all processes try steps or none does, as the main one decides.
     """
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

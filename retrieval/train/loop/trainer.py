@@ -113,12 +113,7 @@ class Trainer:
         return self.config.epochs * self.sampler.steps_per_epoch
 
     def restore(self) -> None:
-        """Go back to the last checkpoint.
-
-        Raises:
-            OtherRunError: It was made on other pairs.
-            TrainingError: It cannot be read.
-        """
+        """Go back to the last checkpoint; an OtherRunError where it was made on other pairs."""
         ema = self.ema.weights if self.ema else None
         saved, extra = load_checkpoint(self.folder.checkpoint, model=self.model, optimizer=self.optimizer, ema=ema)
         if saved["pairs"] != self._digests():
@@ -151,12 +146,7 @@ class Trainer:
             self._save_model()
 
     def fit(self, stop: threading.Event) -> None:
-        """Take the remaining steps.
-
-        Raises:
-            TrainingError: The loss is no longer finite, or an image can no longer be read.
-            KeyboardInterrupt: `stop` was set; a checkpoint was made.
-        """
+        """Take the remaining steps; once `stop` is set, make a checkpoint and raise KeyboardInterrupt."""
         if not self._is_finished():
             self._train_epochs(stop)
         self._interpolate()

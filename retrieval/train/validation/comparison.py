@@ -110,10 +110,7 @@ def _estimate(values: Floats, items: Ids) -> Estimate:
 def conclude(comparisons: Mapping[str, Comparison], *, best_step: int, why_unknown: str = "") -> str:
     """Say on one line whether training helped: by text→image R@1, with image→text R@1 where that surely fell.
 
-    Args:
-        comparisons: What `compare_recalls` returns; empty where nothing was measured.
-        best_step: The step of the saved model; 0 for the start.
-        why_unknown: Why nothing was measured.
+    Where nothing was measured, `comparisons` are empty and `why_unknown` says why. `best_step` is 0 for the start.
     """
     if not comparisons:
         return f"It is unknown whether training helped: {why_unknown}."

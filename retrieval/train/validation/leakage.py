@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.evaluate.collection import caption_key
-from retrieval.train.data.near_duplicates import PerceptualHashes, group_near_duplicates
+from retrieval.train.data.near_duplicates import group_near_duplicates
 
 if TYPE_CHECKING:
     from retrieval.train.data.dataset import PairDataset
@@ -34,10 +34,12 @@ class Leakage:
         content_hashes = {image_cache.content_hashes[number] for number in dataset.images}
         equal = np.array([content in content_hashes for content in validation_set.content_hashes], np.bool_)
         trained = image_cache.perceptual_hashes[np.array(dataset.images, np.int64)]
+        groups = group_near_duplicates(np.concatenate([trained, validation_set.perceptual_hashes]))
+        similar = np.isin(groups[len(trained) :], groups[: len(trained)])
         texts = {caption_key(text) for text in dataset.texts}
         return cls(
             images=int(equal.sum()),
-            near_duplicates=int((_have_near_duplicate(validation_set.perceptual_hashes, trained) & ~equal).sum()),
+            near_duplicates=int((similar & ~equal).sum()),
             texts=sum(caption_key(text) in texts for text in validation_set.collection.texts),
         )
 
@@ -46,12 +48,3 @@ class Leakage:
 
     def __str__(self) -> str:
         return f"{self.images} images, {self.near_duplicates} near-duplicates of images and {self.texts} texts"
-
-
-def _have_near_duplicate(
-    hashes: PerceptualHashes, known: PerceptualHashes
-) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Which images (n,) have a near-duplicate among the known ones."""
-    groups = group_near_duplicates(np.concatenate([known, hashes]))
-    count = len(known)
-    return np.isin(groups[count:], groups[:count])

@@ -86,13 +86,10 @@ class ValidationSet:
         )
 
     def rank_answers(self, *, images: "Rows | None" = None, texts: "Rows | None" = None) -> AnswerRanks | None:
-        """Rank the answers to every query by the model as it is, which is to be in eval mode; None without pairs.
+        """Rank the answers to every query by the model as it is, in eval mode; None without pairs.
 
         Ranks are those of `evaluate`, except that images without a caption are not among the answers. Rows that are
-        passed in are not computed again.
-
-        Raises:
-            EvaluationError: An embedding is not finite, because the weights have diverged.
+        passed in are not computed again. Non-finite embeddings are an EvaluationError: the weights have diverged.
         """
         if not self.images:
             return None
@@ -105,11 +102,7 @@ class ValidationSet:
         )
 
     def sanity_forward(self, *, images: bool) -> None:
-        """Embed one text and, if asked, one image: a check where there are no pairs.
-
-        Raises:
-            EvaluationError: An embedding is not finite, because the weights have diverged.
-        """
+        """Embed a text and perhaps an image, as a check without pairs; non-finite rows are an EvaluationError."""
         gray = Image.new("RGB", (self.encoder.image_size, self.encoder.image_size), "gray")
         with _as_evaluation_error():
             self.encoder.encode_texts(["a"])

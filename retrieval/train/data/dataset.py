@@ -27,24 +27,16 @@ _LISTED_NAMES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """Images with captions, all as numbers: what the batches are drawn from.
+    """Images with captions, all as numbers: what the batches are drawn from."""
 
-    Attributes:
-        images: Each image's number in the image cache.
-        texts: The distinct texts.
-        captions: Of each image, the texts that it is paired with.
-        positives: Of each image, all texts that are right for it: those of its items, equal ones of other items, and
-            those of its near-duplicates.
-        classes: Class of each image, where epochs are balanced by class; else empty.
-        weights: (n,), weight of each image in the loss; None for equal weights.
-    """
-
-    images: tuple[int, ...]
-    texts: tuple[str, ...]
-    captions: tuple[tuple[int, ...], ...]
+    images: tuple[int, ...]  # numbers in the image cache
+    texts: tuple[str, ...]  # the distinct texts
+    captions: tuple[tuple[int, ...], ...]  # of each image, the texts that it is paired with
+    # Of each image, all texts that are right for it: those of its items, equal ones of other items, and those of its
+    # near-duplicates.
     positives: tuple[tuple[int, ...], ...]
-    classes: tuple[int, ...] = ()
-    weights: NDArray[np.float64] | None = None
+    classes: tuple[int, ...] = ()  # of each image, where epochs are balanced by class; else empty
+    weights: NDArray[np.float64] | None = None  # (n,), of each image in the loss; None for equal weights
 
     @classmethod
     def from_pairs(

@@ -95,27 +95,16 @@ class DiskCache:
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """The distinct images of a set of pairs, the first of them cached in memory, further ones on disk.
+    """The distinct images of a set of pairs, the first of them cached in memory, further ones on disk."""
 
-    Attributes:
-        sources: Where each image is.
-        content_hashes: Hash of each image's bytes.
-        perceptual_hashes: Of each image, to find near-duplicates by.
-        duplicate_groups: Of each image, the first one that it is a near-duplicate of, or itself.
-        image_of_pair: Number of each pair's image; -1 where it cannot be read or the pair has no caption.
-        in_memory: Resized images by content hash, ready for `TrainTransform.random_resized_crop`.
-        skipped: The images and pairs that cannot be used, and why.
-        disk: Further resized images by content hash; None without a disk cache.
-    """
-
-    sources: tuple[ImageSource, ...]
-    content_hashes: tuple[str, ...]
-    perceptual_hashes: PerceptualHashes
-    duplicate_groups: Ids
-    image_of_pair: Ids
-    in_memory: Mapping[str, Image.Image]
-    skipped: tuple[Skipped, ...]
-    disk: DiskCache | None = None
+    sources: tuple[ImageSource, ...]  # where each image is
+    content_hashes: tuple[str, ...]  # of each image's bytes
+    perceptual_hashes: PerceptualHashes  # of each image, to find near-duplicates by
+    duplicate_groups: Ids  # of each image, the first one that it is a near-duplicate of, or itself
+    image_of_pair: Ids  # -1 where the image cannot be read or the pair has no caption
+    in_memory: Mapping[str, Image.Image]  # resized images by content hash
+    skipped: tuple[Skipped, ...]  # what cannot be used, and why
+    disk: DiskCache | None = None  # further resized images by content hash
 
     @property
     def is_complete(self) -> bool:

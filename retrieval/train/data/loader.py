@@ -28,29 +28,17 @@ _CACHED_TEXTS: Final = 2**17  # texts that stay tokenized, 80 MB at the usual 77
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A process's part of a batch, ready for the model.
+    """A process's part of a batch, ready for the model."""
 
-    Attributes:
-        step: Counted from 0.
-        epoch: Counted from 0.
-        images: (b,), numbers in the dataset.
-        texts: (b,), numbers in the dataset.
-        pixels: (b, height, width, 3), bytes; empty where the images' features are precomputed.
-        tokens: (b, context length).
-        positives: Which texts of the whole batch are right for which of its images; its length is that of the batch.
-        weights: (whole batch,), weight of each pair in the loss; None for equal weights.
-        offset: Where in the whole batch these b are; the whole batch is larger where other processes have the rest.
-    """
-
-    step: int
-    epoch: int
-    images: Ids
-    texts: Ids
-    pixels: NDArray[np.uint8]
-    tokens: Ids
-    positives: Positives
-    weights: NDArray[np.float64] | None = None
-    offset: int = 0
+    step: int  # counted from 0
+    epoch: int  # counted from 0
+    images: Ids  # (b,), numbers in the dataset
+    texts: Ids  # (b,), likewise
+    pixels: NDArray[np.uint8]  # (b, height, width, 3); empty where the images' features are precomputed
+    tokens: Ids  # (b, context length)
+    positives: Positives  # of the whole batch; their length is its number of pairs
+    weights: NDArray[np.float64] | None = None  # (whole batch,), of each pair in the loss; None for equal weights
+    offset: int = 0  # where in the whole batch these b are: other processes have the rest
 
 
 class BatchLoader:

@@ -25,15 +25,10 @@ _CANDIDATES: Final = 128  # nearest texts to take the negatives from
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HardNegatives:
-    """The hard negatives of each of n images: other images with one of their captions, the hardest first.
+    """The hard negatives of each of n images: other images with one of their captions, the hardest first."""
 
-    Attributes:
-        images: (n, `NEGATIVES_PER_IMAGE`), -1 where there are fewer.
-        captions: Which of that image's own captions; likewise.
-    """
-
-    images: Ids
-    captions: Ids
+    images: Ids  # (n, `NEGATIVES_PER_IMAGE`), -1 where there are fewer
+    captions: Ids  # likewise, which of that image's own captions
 
 
 def mine_hard_negatives(images: Rows, texts: Rows, *, captions: Numbers, positives: Numbers) -> HardNegatives:

@@ -23,23 +23,14 @@ _ORDER, _CAPTION, _CROP, _AUGMENTATION, _WORDS, _BALANCE, _DEAL = 0, 1, 2, 4, 5,
 
 
 class BatchIndices(NamedTuple):
-    """The images of a batch, or of a whole epoch, with the caption drawn for each and the draws of its augmentation.
+    """The images of a batch, or of a whole epoch, with the caption drawn for each and the draws of its augmentation."""
 
-    Attributes:
-        epoch: Counted from 0.
-        images: (b,); within a batch all are different.
-        captions: (b,), which of the image's own captions.
-        crop_draws: (b, 4), uniform in [0, 1).
-        augmentation_draws: (b, 5), likewise.
-        samples: (b,), number of each sample in its epoch, which all its draws belong to.
-    """
-
-    epoch: int
-    images: Ids
-    captions: Ids
-    crop_draws: Draws
-    augmentation_draws: Draws
-    samples: Ids
+    epoch: int  # counted from 0
+    images: Ids  # (b,); within a batch all are different
+    captions: Ids  # (b,), which of the image's own captions
+    crop_draws: Draws  # (b, 4), uniform in [0, 1)
+    augmentation_draws: Draws  # (b, 5), likewise
+    samples: Ids  # (b,), number of each sample in its epoch, which its draws belong to
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # samplers are never compared, and a million counts are slow to hash
@@ -50,22 +41,14 @@ class BatchSampler:
     by one at most and never exceed `batch_size`: a short last batch would teach little and upset batch normalisation.
     With `negatives`, images and captions that are hard for each other meet in a batch: see `place_hard_negatives`.
     With `classes` an epoch has as many samples, but each class has its equal share of them: see `sample_balanced`.
-
-    Attributes:
-        caption_counts: Number of captions of each image, at least 1.
-        batch_size: Most images in a batch.
-        seed: Decides every draw.
-        classes: Class of each image; empty to show each image once an epoch.
-        negatives: Hard negatives of each image, for the epoch under way.
-        negative_fraction: Fraction of each batch to fill with hard negatives of the rest.
     """
 
-    caption_counts: Sequence[int]
-    batch_size: int
+    caption_counts: Sequence[int]  # of each image, at least 1
+    batch_size: int  # at most
     seed: int
-    classes: Sequence[int] = ()
-    negatives: HardNegatives | None = None
-    negative_fraction: float = 0.0
+    classes: Sequence[int] = ()  # of each image; empty to show each image once an epoch
+    negatives: HardNegatives | None = None  # of each image, for the epoch under way
+    negative_fraction: float = 0.0  # of each batch, to fill with hard negatives of the rest
 
     @property
     def steps_per_epoch(self) -> int:

@@ -32,24 +32,14 @@ _YIQ: Final = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, 
 
 @dataclass(frozen=True, slots=True)
 class TrainTransform:
-    """Turns images into a model's input in training.
+    """Turns images into a model's input in training."""
 
-    Attributes:
-        height: Height of the model's input.
-        width: Width of the model's input.
-        resize_mode: open_clip's name for the treatment of other shapes: "shortest" cuts off what is too long, "squash"
-            distorts, "longest" pads.
-        resample: The resampling filter.
-        fill: Grey value of the padding of "longest".
-        min_scale: Smallest fraction of an image's area that a crop shows; 1 for the whole image without randomness.
-    """
-
-    height: int
-    width: int
-    resize_mode: str
+    height: int  # of the model's input
+    width: int  # of the model's input
+    resize_mode: str  # open_clip's name: "shortest" cuts off what is too long, "squash" distorts, "longest" pads
     resample: Image.Resampling
-    fill: int
-    min_scale: float
+    fill: int  # grey value of the padding
+    min_scale: float  # smallest fraction of an image's area in a crop; 1 for the whole, without randomness
 
     @classmethod
     def from_preprocess(cls, preprocess: Mapping[str, Any], *, min_scale: float) -> "TrainTransform":
@@ -115,19 +105,12 @@ def _center_crop(image: Image.Image, *, min_aspect: float, max_aspect: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random flips and colour changes, where the captions allow them.
+    """Random flips and colour changes, where the captions allow them."""
 
-    Attributes:
-        flip: Probability that an image that may be flipped is flipped.
-        color_jitter: Strength of the colour changes: 0.2 takes brightness, contrast and saturation from 80 % to 120 %.
-        may_flip: (n,), which images may be flipped.
-        may_jitter: (n,), which images' colours may change.
-    """
-
-    flip: float
-    color_jitter: float
-    may_flip: NDArray[np.bool_]
-    may_jitter: NDArray[np.bool_]
+    flip: float  # probability, for an image that may be flipped
+    color_jitter: float  # 0.2 takes brightness, contrast and saturation from 80 % to 120 %
+    may_flip: NDArray[np.bool_]  # (n,), which images may be flipped
+    may_jitter: NDArray[np.bool_]  # (n,), which images' colours may change
 
     @classmethod
     def from_captions(

@@ -10,17 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Positives:
-    """The matrix of positives of a batch, in memory that grows with the batch and not with its square.
+    """The matrix of positives of a batch, in memory that grows with the batch and not with its square."""
 
-    Attributes:
-        texts: (b,), id of the text drawn for each image, counted from 0; equal texts share an id.
-        images: (m,), images, ascending, each as often as there are text ids that are right for it.
-        positive_texts: (m,), those ids.
-    """
-
-    texts: Tensor
-    images: Tensor
-    positive_texts: Tensor
+    texts: Tensor  # (b,), id of the text drawn for each image, counted from 0; equal texts share an id
+    images: Tensor  # (m,), images, ascending, each as often as there are text ids that are right for it
+    positive_texts: Tensor  # (m,), those ids
 
     @classmethod
     def from_texts(cls, texts: Sequence[int], positives: Sequence[Sequence[int]]) -> "Positives":

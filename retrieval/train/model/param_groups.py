@@ -28,19 +28,12 @@ _EMBEDDING: Final = re.compile(r"^(?!attn_?pool).*(?:emb|cls_token|reg_token|pos
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
-    """Where a parameter is in its model.
+    """Where a parameter is in its model."""
 
-    Attributes:
-        side: Its tower, or "scale" for the temperature and the logit bias.
-        layer_id: 0 before the first block, then 1, 2, 3...; after the last block one more than that.
-        last_layer_id: The tower's number of blocks, plus one.
-        in_head: Whether it belongs to the projection into the shared space.
-    """
-
-    side: Side
-    layer_id: int
-    last_layer_id: int
-    in_head: bool
+    side: Side  # its tower, or "scale" for the temperature and the logit bias
+    layer_id: int  # 0 before the first block, then 1, 2, 3...; after the last block one more than that
+    last_layer_id: int  # the tower's number of blocks, plus one
+    in_head: bool  # whether it belongs to the projection into the shared space
 
 
 _SCALE: Final = ParameterInfo("scale", 1, 1, in_head=False)

@@ -15,7 +15,7 @@ from retrieval.evaluate.embedding import embed_distinct_images, embed_texts
 from retrieval.evaluate.index_recall import measure_index_recall
 from retrieval.evaluate.measures import Direction, bootstrap
 from retrieval.evaluate.report import Report
-from retrieval.metrics import rank, take_rows
+from retrieval.metrics import rank
 from retrieval.pairs import Skipped
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _rank_direction(queries: Rows, targets: Rows, relevance: Relevance, *, asked
     """Rank each distinct query once, and count it once for each item that `asked` assigns it to."""
     has_answer = relevance.answers > 0
     ranked = np.flatnonzero(has_answer)
-    ranks = rank(take_rows(queries, ranked), targets, relevance.take(ranked))
+    ranks = rank(queries if has_answer.all() else queries[ranked], targets, relevance.take(ranked))
     counted = has_answer[asked.ids]
     rank_of_query = np.cumsum(has_answer) - 1
     return Direction(ranks.take(rank_of_query[asked.ids[counted]]), asked.query_of_pair()[counted])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrieval.metrics import Floats, Ids, Ranks
 
 DIRECTIONS: Final = {"text_to_image": "text → image", "image_to_text": "image → text"}
-_RECALLS: Final = [f"{way}_recall@{k}" for way in DIRECTIONS for k in KS]
+RECALLS: Final = [f"{way}_recall@{k}" for way in DIRECTIONS for k in KS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def measure(text_to_image: Ranks, image_to_text: Ranks) -> dict[str, float]:
     for way, ranks in zip(DIRECTIONS, (text_to_image, image_to_text), strict=True):
         metrics |= {f"{way}_{name}": float(values.mean()) for name, values in _query_values(ranks).items()}
         metrics[f"{way}_median_rank"] = float(np.median(ranks.first_rank()))
-    return metrics | {"rsum": 100 * sum(metrics[name] for name in _RECALLS)}
+    return metrics | {"rsum": 100 * sum(metrics[name] for name in RECALLS)}
 
 
 def bootstrap(
@@ -52,7 +52,7 @@ def bootstrap(
         means = bootstrap_means(np.stack(list(values.values()), axis=1), direction.items, **draw)
         samples |= {f"{way}_{name}": column for name, column in zip(values, means.T, strict=True)}
         samples[f"{way}_median_rank"] = bootstrap_medians(direction.ranks.first_rank(), direction.items, **draw)
-    samples["rsum"] = 100 * np.sum([samples[name] for name in _RECALLS], axis=0)
+    samples["rsum"] = 100 * np.sum([samples[name] for name in RECALLS], axis=0)
     metrics = measure(text_to_image.ranks, image_to_text.ranks)
     return {name: estimate(metrics[name], sample, items=text_to_image.items) for name, sample in samples.items()}
 

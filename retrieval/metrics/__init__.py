@@ -17,7 +17,7 @@ from retrieval.errors import EvaluationError
 from retrieval.metrics.ties import miss_probability, precision_sum, reciprocal_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 Floats: TypeAlias = NDArray[np.float64]
 Ids: TypeAlias = NDArray[np.int64]
@@ -200,38 +200,6 @@ def _rank_block(scores: Rows, relevance: Relevance) -> tuple[Ids, Ids, Ids, Floa
     return better[best], tied[best], right[best], sums / relevance.answers
 
 
-def recall_from_rows(
-    image_rows: Rows, text_rows: Rows, image_of_text: ArrayLike, *, ks: Sequence[int] = KS
-) -> dict[str, float]:
-    """Return recall@K of both directions as fractions, and their mean.
-
-    The names are `text_to_image_recall@1`, `image_to_text_recall@1` and so on, and `mean_recall`.
-
-    Args:
-        image_rows: (n, d) unit rows.
-        text_rows: (t, d) unit rows.
-        image_of_text: (t,) the image that each text belongs to. Images without a text are targets only.
-        ks: The cut-offs.
-    """
-    texts = np.arange(len(text_rows))
-    relevance = Relevance.from_pairs(texts, image_of_text, queries=len(text_rows), targets=len(image_rows))
-    return recall_both_ways(image_rows, text_rows, relevance, ks=ks)
-
-
-def recall_both_ways(
-    image_rows: Rows, text_rows: Rows, relevance: Relevance, *, ks: Sequence[int] = KS
-) -> dict[str, float]:
-    """Return what `recall_from_rows` does for any relevance, with texts as queries and images as targets."""
-    image_relevance = relevance.transpose()
-    captioned = np.flatnonzero(image_relevance.answers)
-    ways = {
-        "text_to_image": rank(text_rows, image_rows, relevance),
-        "image_to_text": rank(take_rows(image_rows, captioned), text_rows, image_relevance.take(captioned)),
-    }
-    recalls = {f"{way}_recall@{k}": float(ranks.recall(k).mean()) for way, ranks in ways.items() for k in ks}
-    return recalls | {"mean_recall": sum(recalls.values()) / len(recalls)}
-
-
 def find_duplicate_rows(rows: Rows) -> tuple[Ids, Ids]:
     """Return the numbers of the rows that repeat an earlier one, and of the first row that each of them repeats."""
     weights = np.random.default_rng(0).integers(0, 2**63, size=rows.shape[1], dtype=np.uint64)
@@ -265,11 +233,6 @@ def _blocks(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Return the bounds of blocks of `BLOCK_BYTES`, each of at least one row."""
     step = max(1, BLOCK_BYTES // max(row_bytes, 1))
     return ((start, min(start + step, count)) for start in range(0, count, step))
-
-
-def take_rows(rows: Rows, chosen: Ids) -> Rows:
-    """Return the chosen rows; no copy where all are chosen."""
-    return rows if len(chosen) == len(rows) else rows[chosen]
 
 
 def _validate_rows(name: str, rows: Rows) -> Rows:

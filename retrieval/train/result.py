@@ -28,7 +28,7 @@ class TrainResult:
         images: Number of distinct images trained on.
         held_out: Number of distinct images validated on.
         loss: Of the last step.
-        before: Recall on the validation pairs before the first step, by the names of `metrics.recall_both_ways`; empty
+        before: Recall on the validation pairs before the first step, by the names of `RECALL_NAMES`; empty
             without validation.
         best: Recall of the saved model.
         best_step: The step after which that model was reached.

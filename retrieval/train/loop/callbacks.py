@@ -25,7 +25,7 @@ class Callbacks:
         on_precomputed: While images, and then texts, go through frozen towers once for the whole run, with
             (done, total).
         on_validation: Before the first step and after each epoch, with the recalls by the names of
-            `metrics.recall_both_ways`; empty without validation pairs.
+            `RECALL_NAMES`; empty without validation pairs.
     """
 
     on_step: StepCallback = lambda _step, _steps, _loss, _rate: None

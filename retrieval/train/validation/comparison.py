@@ -39,7 +39,7 @@ class QueryRecalls:
         return float(np.mean([recalls.mean(axis=0) for recalls, _ in self.by_direction]))
 
     def means(self) -> dict[str, float]:
-        """Recall by the names of `metrics.recall_both_ways`, and the mean of all."""
+        """Recall by the names of `RECALL_NAMES`, and the mean of all."""
         values = (float(value) for recalls, _ in self.by_direction for value in recalls.mean(axis=0))
         means = dict(zip(RECALL_NAMES, values, strict=True))
         return means | {"mean_recall": sum(means.values()) / len(means)}
@@ -91,7 +91,7 @@ class Comparison:
 
 
 def compare_recalls(before: AnswerRanks, after: AnswerRanks, collection: "Collection") -> dict[str, Comparison]:
-    """Compare each recall, by the names of `metrics.recall_both_ways`."""
+    """Compare each recall, by the names of `RECALL_NAMES`."""
     comparisons = {}
     for way, queries in zip(DIRECTIONS, (collection.item_texts, collection.item_images), strict=True):
         items = queries.query_of_pair()

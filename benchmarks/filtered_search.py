@@ -1,6 +1,6 @@
 """Filtered search over 100,000 items of 512 dimensions: exact at any selectivity, and what it costs beside no filter.
 
-Each query goes through `Catalog.search`: reading the filter, evaluating it on the mirrored columns, exact search over
+Each query goes through `Catalog.search`: reading the filter, evaluating it on columns in memory, exact search over
 what it lets through, and fetching the records of the hits. The oracle knows nothing of catalogs or filters: it takes
 the attribute's numbers from a plain array and scores every allowed row.
 """

@@ -40,8 +40,8 @@ class Record:
     attributes: Row = field(default_factory=dict)
 
 
-def read_plain_records(table: Table) -> Iterator[Record]:
-    """Return the record of each row of a plain table.
+def read_plain_records(table: Table, *, has_images: bool = True) -> Iterator[Record]:
+    """Yield the record of each row of a plain table.
 
     Captions are the values of the columns text, caption and captions; where a row has none, its title and description.
     A table with any column of the first kind keeps title and description as attributes too.
@@ -51,21 +51,12 @@ def read_plain_records(table: Table) -> Iterator[Record]:
     """
     names = table.columns()
     keys = {column_key(name): name for name in reversed(names)}
-    image = table.packed or next((keys[key] for key in IMAGE_COLUMNS if key in keys), None)
-    if table.rows and not image:
+    image = table.packed or next((keys[key] for key in IMAGE_COLUMNS if has_images and key in keys), "")
+    if has_images and not image:
         raise PairsError(
             f"{table.name} has no column that names an image, such as {', '.join(IMAGE_COLUMNS)}. "
             f"Its columns are: {', '.join(names[:20]) or 'none'}. Map one with --map image=COLUMN."
         )
-    return _read(table, names, image=image or "")
-
-
-def parse_row(row: Row) -> Record:
-    """Return the record of a row whose image is already known."""
-    return next(_read(Table("", rows=[("", row)]), list(row), image="")) if row else Record()
-
-
-def _read(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
     captions, titles = ([name for name in names if kind.fullmatch(column_key(name))] for kind in (_CAPTIONS, _TITLES))
     id_column, packed = (next((name for name in names if column_key(name) == key), "") for key in ("id", "attributes"))
     taken = {image, id_column, packed, *(captions or titles)}
@@ -85,6 +76,11 @@ def _read(table: Table, names: list[str], *, image: str) -> Iterator[Record]:
             or collect_texts(row.get(name) for name in titles),
             attributes={name: value for name, value in values.items() if value is not None},
         )
+
+
+def parse_row(row: Row) -> Record:
+    """Return the record of a row whose image is already known."""
+    return next(read_plain_records(Table("", rows=[("", row)]), has_images=False)) if row else Record()
 
 
 @lru_cache(maxsize=4096)

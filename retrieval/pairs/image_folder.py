@@ -54,8 +54,13 @@ class ImageFolder:
             except (OSError, ValueError) as error:
                 raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
             mode = status.st_mode
-            self._check_inside(relative, is_link=stat.S_ISLNK(mode))
-            if stat.S_ISLNK(mode):
+            parent = relative.rpartition("/")[0]
+            if parent and parent not in self._inside:  # each subfolder is resolved once
+                self._inside[parent] = self.contains(self._prefix + parent)
+            is_link = stat.S_ISLNK(mode)
+            if (parent and not self._inside[parent]) or (is_link and not self.contains(self._prefix + relative)):
+                raise ImageError("is a link that leads out of the folder")
+            if is_link:
                 try:
                     mode = os.stat(self._prefix + relative).st_mode  # noqa: PTH116 (the path is a string, for speed)
                 except OSError as error:
@@ -99,14 +104,6 @@ class ImageFolder:
         if self._by_basename:
             return None
         raise ImageError(f"{reason}; give the folder of the images with --images")
-
-    def _check_inside(self, relative: str, *, is_link: bool) -> None:
-        """Refuse a path that links lead out of the folder; each subfolder is resolved once."""
-        parent = relative.rpartition("/")[0]
-        if parent and parent not in self._inside:
-            self._inside[parent] = self.contains(self._prefix + parent)
-        if (parent and not self._inside[parent]) or (is_link and not self.contains(self._prefix + relative)):
-            raise ImageError("is a link that leads out of the folder")
 
 
 def _basename_candidates(name: str) -> Iterator[str]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -210,7 +209,7 @@ def _read_parquet(table: Table) -> None:
             for batch in file.iter_batches(batch_size=4096, columns=plain):
                 for row in batch.to_pylist():
                     number = len(table.rows)
-                    values = {name: _to_json(value) for name, value in row.items()}
+                    values = json.loads(json.dumps(row, default=_encode), parse_constant=lambda _: None)
                     if table.packed:
                         values[table.packed] = f"{packed}#{number}"
                     table.rows.append((f"row {number + 1}", values))
@@ -243,15 +242,6 @@ def _is_all_null(file: Any, column: str) -> bool:
     return all(chunk.statistics and chunk.statistics.null_count == chunk.num_values for chunk in found)
 
 
-def _to_json(value: Any) -> Value:
-    """Return the value in JSON's types: times as ISO text, decimals as numbers; bytes, NaN and infinities as None."""
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, (list, tuple)):
-        return [_to_json(part) for part in value]
-    if isinstance(value, dict):
-        return {str(name): _to_json(part) for name, part in value.items()}
-    is_json = isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
-    return value if is_json else None
+def _encode(value: Any) -> str | float | None:
+    """Encode a value that JSON does not have: times as ISO text, decimals as numbers, bytes as None."""
+    return value.isoformat() if hasattr(value, "isoformat") else float(value) if isinstance(value, Decimal) else None

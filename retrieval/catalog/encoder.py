@@ -15,9 +15,7 @@ from retrieval.records.state import CatalogState, EncoderRecord, Tower, VectorSp
 
 
 class CatalogEncoder:
-    """One encoder for all threads of an open catalog.
-
-    Searches ask no records for it: their own transaction hands it the catalog's vector space with `update`.
+    """One encoder for all threads of an open catalog; each transaction updates the vector space that it must fit.
 
     Attributes:
         space: The catalog's vector space, as of the last `update`.
@@ -145,19 +143,17 @@ class CatalogEncoder:
                     f"{encoder.dimension}. Open it with the encoder that the vectors come from."
                 )
             return
-        if record.dimension != encoder.dimension:
-            raise self._other_encoder(record, encoder, f"{record.dimension} and {encoder.dimension} dimensions")
         recorded = self.space.fingerprint(tower)
         current = encoder.image_fingerprint if tower == "image" else encoder.text_fingerprint
-        if recorded != current:
-            raise self._other_encoder(record, encoder, f"{tower} towers {recorded} and {current}")
-
-    def _other_encoder(self, record: EncoderRecord, encoder: Encoder, difference: str) -> CatalogError:
-        return CatalogError(
-            f"{self._folder} was built with the encoder {record.name}, not with {encoder.name} "
-            f"({difference}): their vectors cannot be compared. Open it with {record.name}, "
-            f"or build a new catalog with {encoder.name}."
-        )
+        difference = f"{tower} towers {recorded} and {current}" if recorded != current else ""
+        if record.dimension != encoder.dimension:
+            difference = f"{record.dimension} and {encoder.dimension} dimensions"
+        if difference:
+            raise CatalogError(
+                f"{self._folder} was built with the encoder {record.name}, not with {encoder.name} "
+                f"({difference}): their vectors cannot be compared. Open it with {record.name}, "
+                f"or build a new catalog with {encoder.name}."
+            )
 
 
 def describe_encoder(encoder: Encoder, catalog: Path) -> EncoderRecord:

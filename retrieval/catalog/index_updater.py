@@ -1,4 +1,4 @@
-"""Keeps the index of one side as the records want it: loads, builds, extends and saves it beside the searches."""
+"""Loads, builds, extends and saves the index of one side, beside the searches."""
 
 import logging
 import threading
@@ -51,14 +51,7 @@ class IndexUpdater:
     """Opens, builds and saves the index of one side; at most one thread builds at a time."""
 
     def __init__(self, side: IndexedSide, folder: Path, *, device: str, may_build: bool) -> None:
-        """Begin with nothing.
-
-        Args:
-            side: The side whose index it is.
-            folder: The catalog's.
-            device: Where the index lives.
-            may_build: Whether a missing index is built and saved; the search is exact until it is there.
-        """
+        """Begin without an index; where `may_build` is False, a missing one is neither built nor saved."""
         self._side = side
         self._folder = folder
         self._device = cast("Literal['auto', 'cpu', 'cuda']", device)  # the index refuses any other
@@ -87,7 +80,7 @@ class IndexUpdater:
         return VectorIndex.build(rows, spec="exact", device=device, dead=dead)
 
     def is_behind(self, index: VectorIndex | None, state: SideState | None) -> bool:
-        """Whether the index shall be of another kind, or has too many rows beside its structure."""
+        """Whether the records want another kind of index, or it has too many rows beside its structure."""
         if index is None or state is None or state.kind == "exact" or state.same_slots(self._index_failed_for):
             return False
         if index.spec.kind == state.kind:
@@ -109,72 +102,67 @@ class IndexUpdater:
             self._thread.join()
 
     def save(self, database: Database) -> None:
-        """Bring the index up to date and save it, unless the saved one is: the next process has nothing to add.
-
-        For the one writer, who records which revision was saved.
+        """Bring the index up to date, save it unless it is saved, and record its revision; for the one writer.
 
         Raises:
-            CatalogError: the disk is full; everything but the index is there.
+            CatalogError: the disk is full; everything but the index is saved.
         """
         with self._updating:
-            before = self._side.indexed_rows(database)
-            is_new = self._update(before, may_build=True)
-            now = before if is_new is None else self._side.indexed_rows(database)
-            state = now.state
-            if now.index is None or (state.saved == now.revision and not is_new):
+            now, is_new = self._update(database, may_build=True)
+            if now.index is None or (now.state.saved == now.revision and not is_new):
                 return
             try:
-                now.index.save(self._path(state))
+                now.index.save(self._path(now.state))
             except StoredIndexError as error:
                 raise CatalogError(
                     f"{self._folder} is complete, but for its index: {error}. Until then search is exact."
                 ) from error
         with database.writing() as records:
-            records.slots.put_side(self._side.target, replace(state, saved=now.revision))
+            records.slots.put_side(self._side.target, replace(now.state, saved=now.revision))
 
     def _update_and_save(self, database: Database) -> None:
         """Update the index beside the searches; a process that is writing builds a missing one itself."""
-        before = None
         may_build = self._may_build and not is_locked(self._folder / LOCK)
         try:
             with self._updating:
-                before = self._side.indexed_rows(database)
-                if self._update(before, may_build=may_build):
-                    now = self._side.indexed_rows(database)
-                    if now.index is not None and now.state.same_slots(before.state):
-                        now.index.save(self._path(now.state))
-                    if not self._side.indexed_rows(database).state.same_slots(before.state):
-                        self._path(before.state).unlink(missing_ok=True)  # a compaction has removed its vectors
+                now, is_new = self._update(database, may_build=may_build)
+                if is_new and now.index is not None:
+                    path = self._path(now.state)
+                    now.index.save(path)
+                    if not self._side.indexed_rows(database).state.same_slots(now.state):
+                        path.unlink(missing_ok=True)  # a compaction has removed its vectors
         except StoredIndexError:
             return  # the disk is full: the next process builds it again
         except (IndexingError, RetrievalError, MemoryError) as error:
-            self._index_failed_for = None if before is None else before.state
             logger.warning("%s: cannot build the index of the %s: %s", self._folder, self._side.target, error)
 
-    def _update(self, before: IndexedRows, *, may_build: bool) -> bool | None:
-        """Load or build the index, or let it take in the latest rows, for who holds `_updating`.
+    def _update(self, database: Database, *, may_build: bool) -> tuple[IndexedRows, bool]:
+        """Load or build the index, or let it take in the latest rows; return it, and whether it was built.
 
-        Returns:
-            None where the index stays, else whether another one was built (and not loaded).
+        The caller holds `_updating`.
         """
+        before = self._side.indexed_rows(database)
         index, state = before.index, before.state
         if index is None or state.kind == "exact":
-            return None
+            return before, False
         if index.spec.kind == state.kind:
             index.maintain()
-            return None
+            return before, False
+        is_new = False
+        self._index_failed_for = state  # unless it is replaced
         try:
-            self._side.use_index(self._load(before.rows, state), state)
+            index = self._load(before.rows, state)
         except StoredIndexError:
-            if may_build:
-                logger.info("%s: building the index of the %s; `close` waits for it", self._folder, self._side.target)
-                built = VectorIndex.build(before.rows, spec=state.kind, device=self._device, dead=before.dead)
-                self._side.use_index(built, state)
-                return True
-            if not self._may_build:  # the saved index is damaged: do not read it again at each search
-                self._index_failed_for = state
-            return None
-        return False
+            if not may_build:
+                if self._may_build:  # another process builds it
+                    self._index_failed_for = None
+                return before, False
+            logger.info("%s: building the index of the %s; `close` waits for it", self._folder, self._side.target)
+            index = VectorIndex.build(before.rows, spec=state.kind, device=self._device, dead=before.dead)
+            is_new = True
+        self._side.use_index(index, state)
+        self._index_failed_for = None
+        return self._side.indexed_rows(database), is_new
 
     def _load(self, rows: Rows, state: SideState) -> VectorIndex:
         path = self._path(state)

@@ -7,7 +7,6 @@ goes on from there.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from retrieval.catalog.encoder import CatalogEncoder
@@ -40,9 +39,8 @@ class BuildOptions:
 class Build:
     """One build, by the one writer.
 
-    An item none of whose pictures can be read is left out, and dropped where the catalog has it: a catalog that was
-    built at once from the same pairs would not have it. One whose id is that of another source's item, which it is
-    not, is left out as well: `owned_by_other_sources` tells them apart.
+    An item without a readable picture is skipped, and dropped where the catalog has it, so that the result does not
+    depend on earlier builds. An item that another source owns is skipped too (`owned_by_other_sources`).
     """
 
     def __init__(
@@ -59,7 +57,6 @@ class Build:
         self._progress = progress
         self._skipped = list(pairs.skipped)
         self._hidden = 0
-        self._dropped = 0
         self._unreadable: set[str] = set()
         items = self._storable_items(pairs)
         with database.reading() as records:
@@ -95,7 +92,7 @@ class Build:
         return items
 
     def run(self) -> SyncReport:
-        """Commit what needs no picture read, then embed and commit the rest, and drop what is gone."""
+        """Commit the items whose pictures are unchanged, embed and commit the others, and drop the missing ones."""
         unread: list[Item] = []
         to_read: list[PlannedItem] = []
         done = 0
@@ -115,7 +112,7 @@ class Build:
         return SyncReport(
             added=counts["added"],
             changed=counts["changed"],
-            dropped=self._dropped,
+            dropped=len(self._gone),
             unchanged=counts["unchanged"],
             skipped=tuple(self._skipped),
             kept_deleted=self._deleted,
@@ -123,20 +120,15 @@ class Build:
         )
 
     def _plan(self, items: Sequence[Item]) -> list[PlannedItem]:
-        """Plan the items, except those whose id another source's item has, which are reported as skipped."""
+        """Plan the items; those that another source owns are skipped."""
         with self._database.reading() as records:
             planned = plan_items(records, items, source=self._source)
             owned = owned_by_other_sources(records, planned, source=self._source)
-        skipped = [
-            Skipped(
-                escape_surrogates(name),
-                f"its id is that of an item of {source} with another picture, which stays; give one of them another "
-                f"id, or build the folder that holds both (once that source is gone, its items are taken over)",
-                id=name,
-            )
-            for name, source in owned.items()
-        ]
-        self._skip(skipped)
+        reason = (
+            "its id is that of an item of {} with another picture, which stays; give one of them another id, or build "
+            "the folder that holds both (once that source is gone, its items are taken over)"
+        )
+        self._skip([Skipped(escape_surrogates(name), reason.format(by), id=name) for name, by in owned.items()])
         return [one for one in planned if one.item.id not in owned]
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:
@@ -174,7 +166,7 @@ class Build:
         self._committer.commit(batch)
 
     def _find_gone(self) -> dict[str, int]:
-        """Return id and number of this source's items to drop; none where a row that cannot be read may be one of them.
+        """Return ids and numbers of this source's items to drop; none where an unreadable row may be one of them.
 
         Raises:
             CatalogError: that is more than half of them, and `prune` is not set.
@@ -203,13 +195,11 @@ class Build:
         if self._gone:
             with self._database.writing() as records:
                 records.drop_items(self._gone.values())
-        self._dropped = len(self._gone)
 
 
-def _chunks(items: Sequence[Item]) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, PLANNED_ITEMS)):
-        yield chunk
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), PLANNED_ITEMS):
+        yield items[start : start + PLANNED_ITEMS]
 
 
 def _group_by_id(pairs: Pairs) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from retrieval.catalog.write.maintenance import maintain
 from retrieval.catalog.write.picture_files import store_pictures
 from retrieval.catalog.write.plan import PlannedItem, plan_items, plan_patches
 from retrieval.catalog.write.swap_text_tower import Adoption, swap_text_tower
-from retrieval.catalog.write.sync import Build, BuildOptions
+from retrieval.catalog.write.sync import Build, BuildOptions, Progress
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, ItemError
 from retrieval.pairs import Pairs, Skipped
@@ -30,8 +30,6 @@ BUILD_PATIENCE: Final = 5.0  # seconds: a build starts between the changes that 
 
 logger = logging.getLogger("retrieval.catalog")
 
-Progress = Callable[[int, int], None]
-
 
 class CatalogWriter:
     """Changes a catalog; its methods take turns, among threads and among processes."""
@@ -39,7 +37,7 @@ class CatalogWriter:
     def __init__(
         self, database: Database, encoder: CatalogEncoder, sides: Mapping[SideName, Side], *, device: str
     ) -> None:
-        """Take the parts of an open catalog."""
+        """Write to an open catalog."""
         self._database = database
         self._encoder = encoder
         self._sides = sides
@@ -168,16 +166,13 @@ class CatalogWriter:
     # --- maintain
 
     def _maintain_after(self, touched: int, state: CatalogState) -> None:
-        """Maintain the catalog after many small changes as after a large one: it costs a scan of the records.
-
-        The changes are committed already, so an error does not fail them: the disk may be full, or FAISS missing.
-        Maintenance is tried again after as many changes.
-        """
+        """Maintain the catalog after many small changes as after a large one, since it scans the records."""
         self._touched += touched
         if self._touched > MAX_TOUCHED_SHARE * sum(side.rows for side in state.sides.values()):
             self._try_maintain()
 
     def _try_maintain(self) -> None:
+        """Maintain the catalog; a full disk or a missing FAISS does not fail the changes, which are committed."""
         try:
             self._maintain()
         except (CatalogError, IndexingError) as error:

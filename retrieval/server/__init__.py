@@ -5,7 +5,6 @@ Importing the package loads no web framework: the command line needs its setting
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from retrieval.server.settings import Settings
@@ -93,6 +92,8 @@ def _add_middleware(app: "FastAPI", service: "Service") -> None:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("crossmodal-retrieval")
     except PackageNotFoundError:

@@ -3,7 +3,7 @@
 import errno
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -104,21 +104,14 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 
 def _status_of(error: RetrievalError) -> int:
-    causes = list(_causes(error)) if isinstance(error, CatalogError) and not isinstance(error, ItemError) else []
-    if any(_is_disk_full(cause) for cause in causes):
-        return 507
-    if any(isinstance(cause, OSError | sqlite3.Error | IndexingError) for cause in causes):
-        return 503
-    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    while (cause := error.__cause__) is not None:
-        yield cause
-        error = cause
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return isinstance(error, sqlite3.Error) and "full" in str(error)
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    cause = error.__cause__ if isinstance(error, CatalogError) and not isinstance(error, ItemError) else None
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return 507
+        if isinstance(cause, sqlite3.Error) and "full" in str(cause):
+            return 507
+        if isinstance(cause, OSError | sqlite3.Error | IndexingError):
+            status = 503
+        cause = cause.__cause__
+    return status

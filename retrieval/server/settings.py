@@ -34,9 +34,7 @@ class Settings:
     max_results: int = setting(1000, "Largest offset + k of a search.", low=1)
     max_lines: int = setting(100_000, "Most lines of a bulk request.", low=1, hidden=True)
     queue: int = setting(256, "Waiting requests of each kind, above which a client must retry.", low=1)
-    batch_size: int = setting(
-        0, "Most searches in a forward pass; 0 measures what pays.", low=0, old_name="batch", default_text="0"
-    )
+    batch_size: int = setting(0, "Most searches in a forward pass; 0 measures what pays.", low=0, old_name="batch")
     timeout: float = setting(
         30.0,
         "Seconds until a request is ended.",

@@ -15,7 +15,6 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval.errors import ServiceError
-from retrieval.server.settings import Settings
 
 if TYPE_CHECKING:
     from retrieval.server.service import Service
@@ -37,8 +36,23 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
         RetrievalError: The encoder cannot be loaded.
     """
     service: Service = app.state.service
-    listener = _listen(service.settings.host.strip("[]"), service.settings.port)
-    server = _Server(_config(app, service.settings))
+    settings = service.settings
+    listener = _listen(settings.host.strip("[]"), settings.port)
+    protocol: Any = partial(_Protocol, seconds=settings.client_timeout)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+    )
+    server = _Server(config)
     server.stop = stop
 
     def announce() -> None:
@@ -115,23 +129,6 @@ class _Protocol(H11Protocol):
         self._timer = None
         if self._is_idle():
             self.transport.abort()
-
-
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    protocol: Any = partial(_Protocol, seconds=settings.client_timeout)
-    return uvicorn.Config(
-        app,
-        http=protocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout),
-    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

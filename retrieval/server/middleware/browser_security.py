@@ -83,10 +83,14 @@ class HeadAndOptions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
         if scope["type"] == "http" and scope["method"] == "HEAD":
             as_get = {**scope, "method": "GET"}
             try:
-                await self._app(as_get, receive, _without_body(send))
+                await self._app(as_get, receive, send_without_body)
             finally:
                 scope["route"] = as_get.get("route")  # for the metrics
         elif scope["type"] == "http" and scope["method"] == "OPTIONS":
@@ -105,13 +109,6 @@ class HeadAndOptions:
             raise ApiError(404, "There is nothing at this address.")
         methods |= {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
         return Response(status_code=204, headers={"Allow": ", ".join(sorted(methods))})
-
-
-def _without_body(send: Send) -> Send:
-    async def send_without_body(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_without_body
 
 
 def _host_name(host: str) -> str:

@@ -76,9 +76,6 @@ class BodyLimitMiddleware:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
-        await self._count(scope, receive, send)
-
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         count, receive_in_time = 0, self._with_timeout(receive)
 
         async def receive_and_count() -> Message:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from common import write_results
 from playwright.sync_api import Browser, Page, sync_playwright
-from serving import near, serving
+from serving import serving, vectors_near
 
 from retrieval.catalog import Catalog
 from retrieval.demo.sample_shop import COLORS, KINDS, Product, draw_shop, generate_products
@@ -113,7 +113,7 @@ def drawn_shop(folder: Path) -> Path:
 
 def items(folder: Path, products: list[Product], rows: Any, *, first: int, last: int) -> Iterator[dict[str, Any]]:
     """One item for each number: the picture of a product, a vector around its own, and what is said of it."""
-    drawn = near(rows, last - first, seed=first)
+    drawn = vectors_near(rows, last - first, seed=first)
     places = (drawn @ rows.T).argmax(axis=1)
     for number, row, place in zip(range(first, last), drawn, places, strict=True):
         product = products[place]

@@ -2,9 +2,9 @@
 
     python benchmarks/serve_fuzz.py --requests 10000
 
-Every request is a right one with bytes changed, cut, doubled or exchanged: searches as JSON, pictures as multipart and
-in base64, items, patches, bulk lines. Counted are the answers by status; 5xx and broken connections are failures. The
-service's memory is read after a fifth of the requests, when all its paths are warm, and at the end.
+Every request is a valid one with bytes changed, cut, doubled or exchanged: searches as JSON, images as multipart and in
+base64, items, patches, bulk lines. The benchmark counts responses by status; 5xx and broken connections are failures.
+It reads the service's memory after a fifth of the requests, when all code paths are warm, and at the end.
 """
 
 import argparse
@@ -52,7 +52,7 @@ _EDGES = (
 
 
 class Sent(NamedTuple):
-    """A request."""
+    """A request to send."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ class Sent(NamedTuple):
 
 
 def main() -> None:
-    """Send, count, print and write."""
+    """Send requests, count statuses, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -72,11 +72,11 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         serving(make_catalog(Path(folder) / "c", 300), environment={"RETRIEVAL_CLIENT_TIMEOUT": "1"}) as service,
     ):
-        right = requests(chosen)
+        right = make_requests(chosen)
         connection = HTTPConnection("127.0.0.1", service.port, timeout=60)
         for place in range(given.requests):
             sent = chosen.choice(right)
-            sent = sent._replace(body=mutated(sent.body, chosen))
+            sent = sent._replace(body=mutate(sent.body, chosen))
             try:
                 connection.request(sent.method, sent.path, sent.body, {"Content-Type": sent.kind})
                 answer = connection.getresponse()
@@ -93,7 +93,7 @@ def main() -> None:
                 memory.append(service.memory_mb())
         rude = {name: act(service.port) for name, act in RUDE.items()}
         memory.append(service.memory_mb())
-        alive = service.process.poll() is None and asks(service.port)
+        alive = service.process.poll() is None and answers_search(service.port)
     row = [str(given.requests), *(str(counts[one]) for one in ("2xx", "4xx", "5xx", "broken"))]
     row += [f"{one:.0f}" for one in memory] + ["yes" if alive else "no"]
     results = {"statuses": dict(counts), "worst": dict(worst.most_common(20)), "rude": rude}
@@ -101,11 +101,11 @@ def main() -> None:
     print("wrote", write_results("serve_fuzz", {"table": {"columns": COLUMNS, "rows": [row]}, **results}))
 
 
-def requests(chosen: random.Random) -> list[Sent]:
-    """Right requests of every kind."""
+def make_requests(chosen: random.Random) -> list[Sent]:
+    """Valid requests of every kind."""
     found = []
     for number in range(12):
-        picture = drawn(chosen, ("PNG", "JPEG", "WEBP", "GIF")[number % 4])
+        picture = draw_image(chosen, ("PNG", "JPEG", "WEBP", "GIF")[number % 4])
         text = base64.b64encode(picture).decode()
         item = {
             "id": f"fuzz-{number}",
@@ -135,8 +135,8 @@ def requests(chosen: random.Random) -> list[Sent]:
     return found
 
 
-def drawn(chosen: random.Random, form: str) -> bytes:
-    """A small picture."""
+def draw_image(chosen: random.Random, form: str) -> bytes:
+    """A small image file."""
     image = Image.new("RGB", (64, 48), chosen.choice(["red", "white", "blue"]))
     ImageDraw.Draw(image).ellipse((8, 8, 40, 40), fill=chosen.choice(["green", "black", "yellow"]))
     file = BytesIO()
@@ -144,8 +144,8 @@ def drawn(chosen: random.Random, form: str) -> bytes:
     return file.getvalue()
 
 
-def mutated(body: bytes, chosen: random.Random) -> bytes:
-    """One to four changes of the bytes."""
+def mutate(body: bytes, chosen: random.Random) -> bytes:
+    """Change the bytes in one to four places."""
     for _ in range(chosen.randint(1, 4)):
         place = chosen.randrange(len(body) + 1)
         end = min(len(body), place + chosen.choice([0, 1, 1, 4, 64]))
@@ -161,47 +161,53 @@ def mutated(body: bytes, chosen: random.Random) -> bytes:
     return body
 
 
-# --- what no HTTP client does
+# --- requests that no HTTP client sends
 
 
-def head(*fields: str) -> bytes:
+def make_head(*fields: str) -> bytes:
     """The head of a search."""
     lines = ["POST /search HTTP/1.1", "Host: localhost", "Content-Type: application/json", *fields]
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
 
-def oversized(port: int) -> str:
-    """A body of which only the length is told."""
-    return raw(port, [head("Content-Length: 99999999999")])
+def send_oversized(port: int) -> str:
+    """Announce a large body, and send none."""
+    return send_raw(port, [make_head("Content-Length: 99999999999")])
 
 
-def chunked(port: int) -> str:
-    """Sixty-four megabytes in chunks."""
-    return raw(port, [head("Transfer-Encoding: chunked")] + [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 64)
+def send_chunked(port: int) -> str:
+    """Send 64 MB in chunks."""
+    return send_raw(port, [make_head("Transfer-Encoding: chunked")] + [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 64)
 
 
-def slow(port: int) -> str:
-    """A byte of the body, and then nothing."""
-    return raw(port, [head("Content-Length: 20") + b"{"])
+def send_slowly(port: int) -> str:
+    """Send one byte of the body, and then nothing."""
+    return send_raw(port, [make_head("Content-Length: 20") + b"{"])
 
 
-def cut(port: int) -> str:
-    """A connection that ends within the body."""
+def cut_off(port: int) -> str:
+    """Close the connection within the body."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(head("Content-Length: 200") + b'{"te')
+        connection.sendall(make_head("Content-Length: 200") + b'{"te')
     return "closed by the client"
 
 
-def headless(port: int) -> str:
-    """A head that never ends."""
-    return raw(port, [b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
+def send_endless_head(port: int) -> str:
+    """Send a head that never ends."""
+    return send_raw(port, [b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
 
 
-RUDE = {"oversized": oversized, "chunked": chunked, "slow": slow, "cut off": cut, "endless head": headless}
+RUDE = {
+    "oversized": send_oversized,
+    "chunked": send_chunked,
+    "slow": send_slowly,
+    "cut off": cut_off,
+    "endless head": send_endless_head,
+}
 
 
-def raw(port: int, parts: list[bytes]) -> str:
-    """Send bytes, and return the first line of the answer, and how long it took."""
+def send_raw(port: int, parts: list[bytes]) -> str:
+    """Send bytes; return the first line of the response and its time."""
     since = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=40) as connection:
         try:
@@ -217,8 +223,8 @@ def raw(port: int, parts: list[bytes]) -> str:
     return f"{line} after {time.perf_counter() - since:.1f} s"
 
 
-def asks(port: int) -> bool:
-    """Whether a right request is answered."""
+def answers_search(port: int) -> bool:
+    """Whether a valid request is answered."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("POST", "/search", b'{"text": "a red ball"}', {"Content-Type": "application/json"})
     return connection.getresponse().status == 200

@@ -2,10 +2,10 @@
 
     python benchmarks/serve_load.py --items 100000
 
-Text queries in the mode "vectors" over items whose vectors are there already, by 1, 16 and 64 clients that each wait
-for an answer before they ask again. Beside it a plain loop over the same engine without the service, the service with
-one search at a time, and hybrid and filtered searches. At the end more clients than the queue takes: what is refused,
-how fast, and how the service is afterwards. Clients and service share the machine.
+Text queries in the mode "vectors" over items with precomputed vectors, by 1, 16 and 64 clients that each wait for a
+response before the next search. For comparison: a plain loop over the same catalog without the service, the service
+with one search at a time, and hybrid and filtered searches. At the end, more clients than the queue holds: how many
+searches are refused, how fast, and how the service performs afterwards. Clients and service share the machine.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COLUMNS = ["way", "clients", "searches/s", "p50 ms", "p95 ms", "p99 ms", "of whi
 
 
 def main() -> None:
-    """Build, serve, load, print and write."""
+    """Build, serve and load the catalog; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
@@ -39,38 +39,38 @@ def main() -> None:
 
     def add(way: str, clients: int, found: dict[str, Any]) -> None:
         results[f"{way}, {clients}"] = found
-        rows.append([way, str(clients), *shown(found)])
+        rows.append([way, str(clients), *format_cells(found)])
         print(*rows[-1], sep=" | ", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         catalog = make_catalog(Path(folder) / "catalog", given.items)
         for way, size in (("engine alone, one by one", 1), (f"engine alone, {BATCH} at once", BATCH)):
-            add(way, 1, alone(catalog, size, seconds=given.seconds))
-        with serving(catalog, "--batch", "1") as service:
+            add(way, 1, search_without_service(catalog, size, seconds=given.seconds))
+        with serving(catalog, "--batch-size", "1") as service:
             for clients in (1, 16):
-                add("service, one at a time", clients, load(service, {}, clients, seconds=given.seconds))
+                add("service, one at a time", clients, load_service(service, {}, clients, seconds=given.seconds))
         with serving(catalog) as service:
             for clients in CLIENTS:
-                add("service", clients, load(service, {}, clients, seconds=given.seconds))
+                add("service", clients, load_service(service, {}, clients, seconds=given.seconds))
             where = {"color": "red", "price": {"$lt": 50}}
-            add("service, filtered", 16, load(service, {"where": where}, 16, seconds=given.seconds))
-            add("service, hybrid", 16, load(service, {"mode": "hybrid"}, 16, seconds=given.seconds))
+            add("service, filtered", 16, load_service(service, {"where": where}, 16, seconds=given.seconds))
+            add("service, hybrid", 16, load_service(service, {"mode": "hybrid"}, 16, seconds=given.seconds))
             facets = {"where": where, "facets": ["color", "kind", "price"], "sort": ["price"]}
-            add("service, facets and sort", 16, load(service, facets, 16, seconds=given.seconds))
-        results["overload"] = overload(catalog, given.seconds)
+            add("service, facets and sort", 16, load_service(service, facets, 16, seconds=given.seconds))
+        results["overload"] = overload_service(catalog, given.seconds)
         print(results["overload"])
     results["table"] = {"columns": COLUMNS, "rows": rows}
     print("wrote", write_results("serve_load", results))
 
 
-def shown(found: dict[str, Any]) -> list[str]:
-    """The cells of a row."""
+def format_cells(found: dict[str, Any]) -> list[str]:
+    """Return the cells of a row."""
     parts = ", ".join(f"{found['parts_ms'][part]:.1f}" for part in ("encode", "search", "records"))
     return [f"{found['per_second']:.0f}", *(f"{found[f'p{one}_ms']:.1f}" for one in (50, 95, 99)), parts]
 
 
-def alone(catalog: Path, size: int, *, seconds: float) -> dict[str, Any]:
-    """The same searches in a loop, in this process."""
+def search_without_service(catalog: Path, size: int, *, seconds: float) -> dict[str, Any]:
+    """Run the same searches in a loop in this process."""
     texts = queries(1000)
     with Catalog.open(catalog, read_only=True) as opened:
         opened.search(texts[0], mode="vectors")
@@ -82,11 +82,11 @@ def alone(catalog: Path, size: int, *, seconds: float) -> dict[str, Any]:
             taken += [time.perf_counter() - since] * size
             parts += [{part: value / size for part, value in hits.seconds.items()} for hits in found]
             place += size
-    return summary(taken, parts, seconds=sum(taken) / size)
+    return summarize(taken, parts, seconds=sum(taken) / size)
 
 
-def load(service: Service, options: dict[str, Any], clients: int, *, seconds: float) -> dict[str, Any]:
-    """So many clients ask one after another for a while; what the first half second brings does not count."""
+def load_service(service: Service, options: dict[str, Any], clients: int, *, seconds: float) -> dict[str, Any]:
+    """Let clients search one after another for a while; the first half second does not count."""
     texts, taken, parts = queries(1000), [], []
     since = time.perf_counter()
 
@@ -103,12 +103,12 @@ def load(service: Service, options: dict[str, Any], clients: int, *, seconds: fl
                 parts.append(answer["seconds"])
             place += 1
 
-    together([threading.Thread(target=client, args=(number,)) for number in range(clients)])
-    return summary(taken, parts, seconds=seconds)
+    run_threads([threading.Thread(target=client, args=(number,)) for number in range(clients)])
+    return summarize(taken, parts, seconds=seconds)
 
 
-def overload(catalog: Path, seconds: float) -> dict[str, Any]:
-    """Sixty-four clients where four may wait: answers and refusals, and a search afterwards."""
+def overload_service(catalog: Path, seconds: float) -> dict[str, Any]:
+    """Run 64 clients against a queue of four, and measure the service afterwards."""
     refused: list[float] = []
     answered: list[float] = []
     broken: list[str] = []
@@ -125,8 +125,8 @@ def overload(catalog: Path, seconds: float) -> dict[str, Any]:
                     continue
                 {200: answered, 503: refused}[status].append(time.perf_counter() - now)
 
-        together([threading.Thread(target=client, args=(number,)) for number in range(64)])
-        after = load(service, {}, 1, seconds=2)
+        run_threads([threading.Thread(target=client, args=(number,)) for number in range(64)])
+        after = load_service(service, {}, 1, seconds=2)
     return {
         "clients": 64,
         "queue": 4,
@@ -139,16 +139,16 @@ def overload(catalog: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def together(threads: list[threading.Thread]) -> None:
-    """Start them all and wait for all."""
+def run_threads(threads: list[threading.Thread]) -> None:
+    """Start all threads and wait for them."""
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def summary(taken: list[float], parts: list[dict[str, float]], *, seconds: float) -> dict[str, Any]:
-    """Throughput, quantiles of the time that a client waits, and medians of what the answer says of it."""
+def summarize(taken: list[float], parts: list[dict[str, float]], *, seconds: float) -> dict[str, Any]:
+    """Throughput, quantiles of the response time, and medians of its parts."""
     names = ("encode", "search", "records")
     return {
         "searches": len(taken),

@@ -1,11 +1,11 @@
-"""Does the service lose anything? Clients search and a writer changes items while it is killed, time and again.
+"""Does the service lose changes? Clients search and a writer changes items while it is killed again and again.
 
     python benchmarks/serve_soak.py --items 20000 --clients 16 --kills 10
 
-The writer puts, patches and deletes items, in requests of their own and in bulk, and notes what was acknowledged. Each
-client searches by the vector of an item that was deleted, or put, before its search began: the one must not be found,
-the other must be the first hit. At random moments the service is killed as by a power cut and started again. Errors
-count but for connections that are refused or broken off by a kill. At the end every item is compared with the notes.
+The writer puts, patches and deletes items, in single and bulk requests, and records what was acknowledged. Each client
+searches by the vector of an item that was deleted, or put, before its search began: the former must not be found, the
+latter must be the first hit. At random moments the service is killed as by a power cut and restarted. All errors count
+except connections that a kill refused or broke. At the end every item is compared with the records.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 from common import write_results
-from serving import Client, Service, items, make_catalog, near, start
+from serving import Client, Service, items, make_catalog, start, vectors_near
 
 from retrieval.encoder import load_encoder
 
-STANDING = 2000  # items that are there all the time
+STANDING = 2000  # items that are never changed
 BULK = 25
 COLUMNS = [
     "writes acknowledged",
@@ -39,7 +39,7 @@ COLUMNS = [
 
 
 class Notes:
-    """What the writer knows: for each item the states that it may be in, more than one while a write is under way."""
+    """The states that each item may be in: more than one while a write is in progress."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -49,12 +49,12 @@ class Notes:
         self.acknowledged = 0
 
     def begin(self, name: str, state: int | None) -> None:
-        """A write may or may not happen from now on."""
+        """Record that a write may happen from now on."""
         with self.lock:
             self.states.setdefault(name, {None}).add(state)
 
     def done(self, name: str, state: int | None) -> None:
-        """It was acknowledged."""
+        """Record that a write was acknowledged."""
         with self.lock:
             self.states[name] = {state}
             self.acknowledged += 1
@@ -228,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         catalog = make_catalog(Path(folder) / "catalog", STANDING)
         encoder = load_encoder("starter")
-        vectors = near(encoder.encode_texts(["a thing"]), given.items, seed=given.seed + 1)
+        vectors = vectors_near(encoder.encode_texts(["a thing"]), given.items, seed=given.seed + 1)
         soak = Soak(catalog, vectors, seed=given.seed)
         since = time.perf_counter()
         threads = [threading.Thread(target=soak.search, args=(number,)) for number in range(given.clients)]

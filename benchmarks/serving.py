@@ -1,4 +1,4 @@
-"""What the benchmarks of the service share: a catalog of items with vectors, the service as a process, a client."""
+"""Helpers of the service's benchmarks: a catalog with precomputed vectors, the service as a process, a client."""
 
 import json
 import os
@@ -55,17 +55,17 @@ def items(rows: Rows, *, first: int = 0) -> Iterator[dict[str, Any]]:
         }
 
 
-def near(texts: Rows, count: int, *, seed: int = 0) -> Rows:
-    """Unit rows, (count, d), around those of texts: neighbourhoods like those that pictures have."""
+def vectors_near(texts: Rows, count: int, *, seed: int = 0) -> Rows:
+    """Unit rows, (count, d), around those of texts, with neighborhoods like those of images."""
     generator = np.random.default_rng(seed)
     noise = generator.normal(size=(count, texts.shape[1])).astype(np.float32) / np.sqrt(texts.shape[1])
     return unit_rows(texts[generator.integers(0, len(texts), count)] + 1.2 * noise)
 
 
 def make_catalog(folder: Path, count: int) -> Path:
-    """A catalog of `count` items that have vectors already, searched with the starter."""
+    """Create a catalog of `count` items with precomputed vectors, searched with the starter."""
     encoder = load_encoder("starter")
-    rows = near(encoder.encode_texts(queries(200)), count)
+    rows = vectors_near(encoder.encode_texts(queries(200)), count)
     with Catalog.open(folder, encoder=encoder) as catalog:
         for first in range(0, count, _BATCH):
             catalog.upsert(items(rows[first : first + _BATCH], first=first))
@@ -73,17 +73,17 @@ def make_catalog(folder: Path, count: int) -> Path:
 
 
 class Client:
-    """One connection that is kept open; after an error the next request opens another."""
+    """A persistent connection; after an error the next request opens another."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._connection: HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: Any = None, *, lines: Iterable[Any] | None = None) -> tuple[int, Any]:
-        """Return status and answer: JSON, or the lines of NDJSON.
+        """Return the status and the response: JSON, or the lines of NDJSON.
 
         Raises:
-            OSError, HTTPException: the service is not there.
+            OSError, HTTPException: The service is down.
         """
         data = json.dumps(body) if body is not None else None
         kind = "application/json"
@@ -118,7 +118,7 @@ class Service:
     start_seconds: float
 
     def kill(self) -> None:
-        """As a power cut does."""
+        """Kill the process as a power cut would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -144,7 +144,7 @@ def start(catalog: Path, *flags: str, port: int = 0, environment: dict[str, str]
 
 @contextmanager
 def serving(catalog: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
-    """Run the service for a while, and let it stop by itself at the end."""
+    """Run the service, and terminate it at the end."""
     service = start(catalog, *flags, environment=environment)
     try:
         yield service

@@ -1,7 +1,7 @@
 """Filters compiled to SQL over the table of attributes: the oracle for masks over columns."""
 
 from retrieval.filters.operators import Comparison, Compound, Contains, Exists, In
-from retrieval.filters.values import BOOLEAN, NUMBER, TEXT, kind_of
+from retrieval.filters.values import TEXT, kind_of
 
 SIGNS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
@@ -29,15 +29,10 @@ def clause(condition, parameters):  # noqa: PLR0911 - one for each class
             test = f"kind = {kind_of(condition.value)} AND value {SIGNS[condition.operator]} ?"
             return having(condition.key, test, parameters, condition.value)
         case In():
-            kinds = ((BOOLEAN, condition.booleans), (NUMBER, condition.numbers), (TEXT, condition.texts))
-            clauses = [equal(condition.key, kind, values, parameters) for kind, values in kinds if values]
+            clauses = [having(condition.key, "kind = ? AND value = ?", parameters, *pair) for pair in condition.values]
             return f"({' OR '.join(clauses) or '0'})"
 
 
 def having(key, test, parameters, *operands):
     parameters += [key, *operands]
     return f"item IN (SELECT item FROM attributes WHERE key = ? AND {test})"  # noqa: S608 - constants
-
-
-def equal(key, kind, values, parameters):
-    return having(key, f"kind = {kind} AND value IN ({', '.join('?' * len(values))})", parameters, *values)

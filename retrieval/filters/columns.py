@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -51,16 +51,18 @@ class Column:
             TEXT: _KindValues(np.int32, absent=-1),
         }
 
-    def is_in(self, *, booleans: Collection[bool], numbers: Collection[float], texts: Collection[str]) -> Mask:
-        """Return True at the items with any of these values."""
-        tests: dict[int, Test] = {}
-        if booleans:
-            tests[BOOLEAN] = _code_test([int(flag) for flag in booleans], 2)
-        if numbers:
-            tests[NUMBER] = lambda array: np.isin(array, list(numbers))
-        if codes := list(self._known_codes(texts).values()):
-            tests[TEXT] = _code_test(codes, len(self.vocabulary))
-        return self._match(tests)
+    def is_in(self, values: Iterable[tuple[int, Scalar]]) -> Mask:
+        """Return True at the items with any of these values, which come with their kinds."""
+        by_kind: dict[int, list[Any]] = {BOOLEAN: [], NUMBER: [], TEXT: []}
+        for kind, value in values:
+            by_kind[kind].append(value)
+        codes = list(self._known_codes(set(by_kind[TEXT])).values())
+        tests: dict[int, Test] = {
+            BOOLEAN: _code_test(np.array(by_kind[BOOLEAN], np.int8), 2),
+            NUMBER: lambda array: np.isin(array, by_kind[NUMBER]),
+            TEXT: _code_test(codes, len(self.vocabulary)),
+        }
+        return self._match({kind: test for kind, test in tests.items() if by_kind[kind]})
 
     def compare(self, name: str, value: float | str) -> Mask:
         """Return True at the items with a value of the same kind that is `$lt`, `$lte`, `$gt` or `$gte` this one."""
@@ -152,7 +154,7 @@ def _range_test(low: float | None, high: float | None) -> Test:
     return lambda values: np.asarray((values >= least) & (values < high))
 
 
-def _code_test(codes: list[int], count: int) -> Test:
+def _code_test(codes: Sequence[int] | NDArray[Any], count: int) -> Test:
     """Test whether a code, of `count` that exist, is one of these, by a lookup table: 10 times as fast as np.isin."""
     wanted = np.zeros(count + 1, np.bool_)  # the last entry is for -1, absent
     wanted[codes] = True

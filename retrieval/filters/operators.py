@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import numpy as np
 
 from retrieval.errors import QueryError
-from retrieval.filters.values import Scalar, normalize_value, short_repr
+from retrieval.filters.values import Scalar, kind_of, normalize_value, short_repr
 
 if TYPE_CHECKING:
     from retrieval.filters.columns import Columns, Mask
@@ -76,13 +76,11 @@ def filter_keys(condition: Filter) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class In(Leaf):
-    """Holds where any value under the key equals one of these. Kinds are kept apart, since Python takes True for 1."""
+    """Holds where any value under the key equals one of these, each with its kind: Python takes True for 1."""
 
     operators = ("$eq", "$ne", "$in", "$nin")
     key: str
-    booleans: frozenset[bool] = frozenset()
-    numbers: frozenset[float] = frozenset()
-    texts: frozenset[str] = frozenset()
+    values: frozenset[tuple[int, Scalar]]
 
     @classmethod
     def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
@@ -99,17 +97,12 @@ class In(Leaf):
     def any_of(cls, key: str, operands: Iterable[object]) -> Filter:
         """Return the condition that a value under the key equals any operand."""
         values = [parse_operand(key, operand) for operand in operands]
-        condition = cls(
-            key,
-            booleans=frozenset(value for value in values if isinstance(value, bool)),
-            numbers=frozenset(value for value in values if isinstance(value, float)),
-            texts=frozenset(value for value in values if isinstance(value, str)),
-        )
+        condition = cls(key, frozenset((kind_of(value), value) for value in values if value is not None))
         return Compound("$or", (condition, Compound("$not", (Exists(key),)))) if None in values else condition
 
     def mask(self, columns: Columns) -> Mask:
         """Look the values up."""
-        return columns.column(self.key).is_in(booleans=self.booleans, numbers=self.numbers, texts=self.texts)
+        return columns.column(self.key).is_in(self.values)
 
 
 @dataclass(frozen=True, slots=True)

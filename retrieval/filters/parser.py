@@ -89,20 +89,20 @@ def _parse_operations(key: str, operations: object) -> Filter:
         raise QueryError(
             f"{short_repr(key)} needs operators such as {{'$lt': 60}}, not {short_repr(operations)}; unequal is $ne."
         )
-    return _join_all([_parse_operation(key, operator, operand) for operator, operand in operations.items()])
-
-
-def _parse_operation(key: str, operator: object, operand: object) -> Filter:
-    if not isinstance(operator, str) or not operator.startswith("$"):
-        raise QueryError(
-            f"{short_repr(operator)} under {short_repr(key)} is not an operator; "
-            f"a nested attribute has a dotted key, 'a.b'."
-        )
-    if operator == "$not":
-        return Compound("$not", (_parse_operations(key, operand),))
-    if operator not in OPERATORS:
-        raise _unknown_operator(operator, [*OPERATORS, "$not"], f"under {short_repr(key)}")
-    return OPERATORS[operator].parse(key, operand, operator=operator)
+    conditions: list[Filter] = []
+    for operator, operand in operations.items():
+        if not isinstance(operator, str) or not operator.startswith("$"):
+            raise QueryError(
+                f"{short_repr(operator)} under {short_repr(key)} is not an operator; "
+                f"a nested attribute has a dotted key, 'a.b'."
+            )
+        if operator == "$not":
+            conditions.append(Compound("$not", (_parse_operations(key, operand),)))
+        elif operator in OPERATORS:
+            conditions.append(OPERATORS[operator].parse(key, operand, operator=operator))
+        else:
+            raise _unknown_operator(operator, [*OPERATORS, "$not"], f"under {short_repr(key)}")
+    return _join_all(conditions)
 
 
 def _unknown_operator(operator: str, known: Iterable[str], place: str) -> QueryError:

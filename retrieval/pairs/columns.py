@@ -147,18 +147,15 @@ def unpack_attributes(cell: Value) -> Row:
         return {}
     if isinstance(cell, str) and cell.lstrip().startswith("{"):
         try:
-            return {name: _join_lines(value) for name, value in parse_json(cell).items()}
+            values: Row = parse_json(cell)
         except ValueError:
             return {"attributes": cell}
+        texts = {name: value.splitlines() for name, value in values.items() if isinstance(value, str)}
+        return values | {name: "|".join(filter(str.strip, lines)) for name, lines in texts.items()}  # each a list
     if isinstance(cell, str) and "=" in cell:
         parts = (part.partition("=") for part in re.split(r",(?=[^,=|]+=)", cell))
         return {name.strip(): value.strip() for name, _, value in parts if name.strip()}
     return {"attributes": cell}
-
-
-def _join_lines(value: Value) -> Value:
-    """Join the lines of a text by |, which separates the members of a list: shops' JSON has a line for each."""
-    return "|".join(line for line in value.splitlines() if line.strip()) if isinstance(value, str) else value
 
 
 def infer_types(rows: list[Row], table: Table | None = None, places: Sequence[str] = ()) -> None:

@@ -18,10 +18,7 @@ _LONGEST_NAME = 300
 class Source:
     """A file or folder to read pairs from.
 
-    Attributes:
-        path: Absolute.
-        images: The folder of the images, where they are not beside the file.
-        columns: Columns of a table by the field that each is to become: the `map` of `read_pairs`.
+    `images` is the folder of the images, where they are not beside the file, and `columns` the `map` of `read_pairs`.
     """
 
     path: Path

@@ -9,7 +9,7 @@ from retrieval.images.sources import ImageSource, detect_format, read_head
 from retrieval.pairs.columns import Record
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES
 from retrieval.pairs.layout import Collector, Layout, Source
-from retrieval.pairs.sidecars import MAX_BYTES, Sidecars
+from retrieval.pairs.sample import MAX_BYTES, Sample
 from retrieval.pairs.tables import TABLE_SUFFIXES
 from retrieval.pairs.types import Skipped
 
@@ -45,13 +45,13 @@ def _read_folder(source: Source, collector: Collector) -> tuple[Path, str]:
 
 
 def _read_sidecars(root: Path, paths: dict[str, str], collector: Collector) -> Record:
-    sidecars = Sidecars()
+    sample = Sample()
     for suffix, path in paths.items():
         try:
-            sidecars.add(suffix, read_head(root / path, MAX_BYTES + 1))
+            sample.add_sidecar(suffix, read_head(root / path, MAX_BYTES + 1))
         except (ImageError, PairsError) as error:
             collector.skip(Skipped(path, str(error)))
-    return sidecars.to_record()
+    return sample.to_record()
 
 
 def _check_image(root: Path, name: str, collector: Collector) -> bool:

@@ -31,8 +31,7 @@ class Table:
     """The rows of a file.
 
     Attributes:
-        name: The file's name, for messages.
-        path: The file.
+        name: For messages.
         rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
         skipped: Rows that are not taken, or only in part.
         notices: Data that is taken, but hardly as meant.

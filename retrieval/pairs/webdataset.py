@@ -2,23 +2,17 @@
 
 import posixpath
 import tarfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, has_pictures, is_hidden
 from retrieval.pairs.layout import Collector, Layout, Source
-from retrieval.pairs.sidecars import MAX_BYTES, Sidecars
+from retrieval.pairs.sample import MAX_BYTES, Sample
 from retrieval.pairs.types import Skipped
 
 _BLOCK = 512
-
-
-@dataclass(slots=True)
-class _Sample:
-    images: list[ImageSource] = field(default_factory=list)
-    sidecars: Sidecars = field(default_factory=Sidecars)
 
 
 def _read_shards(source: Source, collector: Collector) -> tuple[Path, str]:
@@ -41,7 +35,7 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
     Members of one sample share the path up to the first dot of the last part:
     https://github.com/webdataset/webdataset.
     """
-    samples: dict[str, _Sample] = {}
+    samples: dict[str, Sample] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             while member := tar.next():
@@ -64,11 +58,11 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
         if not sample.images:
             collector.skip(Skipped(f"{label}/{key}", "has no image"))
         for image in sample.images:
-            collector.add(image, sample.sidecars.to_record())
+            collector.add(image, sample.to_record())
 
 
 def _add_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, _Sample], *, image: ImageSource, name: str
+    tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sample], *, image: ImageSource, name: str
 ) -> None:
     """Add a member to its sample, or raise a PairsError with the reason against it."""
     if not name.isascii() and name != name.encode("utf-8", "replace").decode():
@@ -76,12 +70,12 @@ def _add_member(
     if not member.isreg() or member.issparse():
         raise PairsError("is a link or another special member, not a file")
     folder, _, last = name.rpartition("/")
-    sample = samples.setdefault(posixpath.join(folder, last.partition(".")[0]), _Sample())
+    sample = samples.setdefault(posixpath.join(folder, last.partition(".")[0]), Sample())
     suffix = posixpath.splitext(last)[1].lower()
     if suffix in PICTURE_SUFFIXES:
         sample.images.append(replace(image, member=f"{member.offset_data}:{member.size}"))
     elif suffix in {".txt", ".json", ".cls"} and (file := tar.extractfile(member)):
-        sample.sidecars.add(suffix, file.read(MAX_BYTES + 1))
+        sample.add_sidecar(suffix, file.read(MAX_BYTES + 1))
 
 
 WEBDATASET = Layout("WebDataset .tar shards", lambda source: bool(_shards(source)), _read_shards)

@@ -28,6 +28,7 @@ _INLINE = frozenset(
         *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
     ]
 )
+_MARKUP = re.compile("[<&]")
 _STILL_HTML = re.compile(r"<(/(p|div|li|ul|ol|span|strong|b|em|h\d|td)|br\s*/?)>", re.IGNORECASE)
 
 
@@ -102,14 +103,11 @@ def _parse_amount(digits: str) -> float | None:
 
 
 def strip_html(text: str) -> str:
-    """Return the words of a text that may be HTML, even HTML escaped twice; white space is collapsed."""
-    if "<" in text or "&" in text:
-        text = html.unescape(_remove_tags(text))
-    if _STILL_HTML.search(text):
-        text = html.unescape(_remove_tags(text))
+    """Return the words of a text that may be HTML, even HTML escaped twice; white space is collapsed.
+
+    A block's tag becomes a space, an inline one nothing, a script or a style as a whole a space.
+    """
+    for html_pattern in (_MARKUP, _STILL_HTML):
+        if html_pattern.search(text):
+            text = html.unescape(_TAG.sub(lambda tag: "" if (tag["name"] or "").lower() in _INLINE else " ", text))
     return " ".join(text.replace("\0", " ").split())
-
-
-def _remove_tags(text: str) -> str:
-    """Replace a block's tag by a space, an inline one by nothing, and a script or style as a whole by a space."""
-    return _TAG.sub(lambda tag: "" if (tag["name"] or "").lower() in _INLINE else " ", text)

@@ -106,16 +106,16 @@ def _parse_texts(cell: Value) -> Value:
     return cells.unwrap_single(cells.deduplicate(iter_texts(cell)))
 
 
-def _parse_yes_or_no(cell: Value) -> Value:
-    answer = cells.parse_boolean(cell)
-    return _parse_texts(cell) if answer is None else answer
+def _or_texts(parse: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    """Return a parser that returns the texts of a cell where the other returns None."""
+    return lambda cell: _parse_texts(cell) if (value := parse(cell)) is None else value
 
 
 _PARSERS: Mapping[str, Callable[[Value], Value]] = {
     **dict.fromkeys(("google_product_category", "product_type"), cells.split_categories),
     **dict.fromkeys(("color", "material"), cells.split_slashes),
-    **dict.fromkeys(("adult", "is_bundle", "identifier_exists"), _parse_yes_or_no),
-    "multipack": lambda cell: first_text(cell) if (count := cells.parse_integer(cell)) is None else count,
+    **dict.fromkeys(("adult", "is_bundle", "identifier_exists"), _or_texts(cells.parse_boolean)),
+    "multipack": _or_texts(cells.parse_integer),
     **dict.fromkeys(
         (
             *("link", "mobile_link", "canonical_link", "brand", "gtin", "mpn", "condition", "item_group_id"),

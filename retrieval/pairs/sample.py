@@ -1,8 +1,9 @@
-"""Captions and attributes of an image in files of the same name: .txt, .json, .cls."""
+"""A sample: images with their captions and attributes in files of the same name, .txt, .json or .cls."""
 
 from dataclasses import dataclass, field, replace
 
 from retrieval.errors import PairsError
+from retrieval.images.sources import ImageSource
 from retrieval.pairs.columns import Record, collect_texts, parse_row
 from retrieval.pairs.tables import Row, decode, parse_json
 
@@ -10,14 +11,15 @@ MAX_BYTES = 2**20  # a larger file is something else
 
 
 @dataclass(slots=True)
-class Sidecars:
-    """What the files beside one image say of it."""
+class Sample:
+    """Files of one name."""
 
+    images: list[ImageSource] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     row: Row = field(default_factory=dict)
 
-    def add(self, suffix: str, data: bytes) -> None:
-        """Take in a file: each line of a .txt is a caption, a .json is the row of a table, a .cls a class.
+    def add_sidecar(self, suffix: str, data: bytes) -> None:
+        """Add a file beside the images: each line of a .txt is a caption, a .json is a table row, a .cls a class.
 
         Raises:
             PairsError: It is too large, in another encoding than UTF-8 and UTF-16, or not JSON.
@@ -37,6 +39,6 @@ class Sidecars:
             self.row |= value if isinstance(value, dict) else {}
 
     def to_record(self) -> Record:
-        """Return them as a row; captions in a .txt take precedence."""
+        """Return what the sidecar files say as a row; captions in a .txt take precedence."""
         record = parse_row(self.row)
         return replace(record, captions=collect_texts(self.captions) or record.captions)

@@ -36,14 +36,20 @@ class Boost:
     The score is multiplied by 1 + the sum of weight x clip((value - low) / (high - low), 0, 1) of all boosts, kept
     within 0.5 and 2; divided by it where the score is negative. A missing value counts as `low`.
 
+    Args:
+        attribute: A number or a boolean, which is 0 or 1.
+        weight: Part of the score to add, or to subtract.
+        low: Value that adds nothing; by default the least in the catalog.
+        high: Value that adds all the weight; by default the greatest in the catalog.
+
     Raises:
         QueryError: a value is out of its range.
     """
 
-    attribute: str = setting(MISSING, "A number or a boolean, which is 0 or 1.")
-    weight: float = setting(MISSING, "Part of the score to add, or to subtract.", low=-1, high=1)
-    low: float | None = setting(None, "Value that adds nothing; by default the least in the catalog.")
-    high: float | None = setting(None, "Value that adds all the weight; by default the greatest in the catalog.")
+    attribute: str = setting(MISSING)
+    weight: float = setting(MISSING, low=-1, high=1)
+    low: float | None = setting(None)
+    high: float | None = setting(None)
 
     def __post_init__(self) -> None:
         _check_values(self)
@@ -56,7 +62,32 @@ class Boost:
 class SearchRequest:
     """One search, checked; its fields are the arguments of `Catalog.search`.
 
-    Fields without an option have a form of their own on the command line, in cli/searching.py.
+    Args:
+        text: Words to search for.
+        image: Picture to search with. In Python a path, bytes, an ImageSource or a Pillow image; in JSON base64.
+        like: Search with the mean of this item's pictures. The item is not among its own hits.
+        minus: Words to search away from.
+        vector: Row of the encoder's space to search with, (d,).
+        weights: Weights of text, image, like, minus and vector, and of "words" in a hybrid search; 1 by default.
+        mode: "vectors" ranks by cosine, "words" by BM25 of the text in ids, captions and attributes, "hybrid" by both.
+            An item whose id or number is typed comes first in the latter two. By default a text alone is a hybrid
+            search where the catalog has captions or attributes, unless captions are ranked.
+        target: What is ranked: images, captions, or items with their pictures and captions fused into one score. By
+            default items where words are searched; captions for an image alone, where there are any; else images.
+        k: Maximum number of hits.
+        offset: Number of best hits to skip, for paging.
+        where: Filter on attributes: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}. With a
+            filter ({} is one) and nothing to search for, all items that pass it are hits.
+        sort: Attributes to sort the hits by: "price", or "-price" for descending order. Items without the attribute
+            come last. With a query the best 100, or offset + k, are sorted; with a floor all above it.
+        group: Return only the best hit of each value of this attribute.
+        facets: Attributes whose values are counted: ["color"], or {"color": 50, "price": [[0, 20], [20, 50]]}. The
+            number is the maximum of values; None, in JSON null, is an open bound.
+        floor: Lowest cosine of a hit that is found by its vector.
+        boosts: Signals that move scores within bounds: {"attribute": "popularity", "weight": 0.2}.
+        fusion: Score of an item's several pictures, or captions, for the target "items".
+        caption_weight: Weight of captions beside pictures for the target "items"; by default the learned one.
+        effort: How hard an approximate index searches; 1 is the slowest and most exact.
 
     Attributes:
         query: What to look for; None browses all items that pass the filter.
@@ -70,75 +101,26 @@ class SearchRequest:
         QueryError: an argument makes no sense; the message names it and says why.
     """
 
-    text: str | None = setting(None, "Words to search for.", option=False)
-    image: ImageInput | None = setting(
-        None, "Picture to search with.", details="A path, bytes, an ImageSource or a Pillow image.", option=False
-    )
-    like: str | None = setting(
-        None,
-        "Search with the pictures of this item.",
-        details="With the mean of several. The item is not among its own hits.",
-        metavar="ITEM",
-    )
-    minus: str | None = setting(None, "Words to search away from.", metavar="TEXT")
-    vector: ArrayLike | None = setting(None, "Row of the encoder's space to search with, (d,).", option=False)
-    weights: Mapping[str, float] | None = setting(
-        None,
-        'Weights of text, image, like, minus and vector, and of "words" in a hybrid search; 1 by default.',
-        option=False,
-    )
-    mode: Mode | None = setting(
-        None,
-        '"vectors" ranks by cosine, "words" by BM25 of the text in ids, captions and attributes, "hybrid" by both.',
-        details="An item whose id or number is typed comes first in the latter two. By default a text alone is a "
-        "hybrid search where the catalog has captions or attributes, unless captions are ranked.",
-        choices=get_args(Mode),
-        option=False,
-    )
-    target: Target | None = setting(
-        None,
-        "What is ranked: images, captions, or items with their pictures and captions fused into one score.",
-        details="By default items where words are searched; captions for an image alone, where there are any; else "
-        "images.",
-        choices=get_args(Target),
-        option=False,
-    )
-    k: int = setting(10, "Maximum number of hits.", low=1, flag="-k")
-    offset: int = setting(0, "Number of best hits to skip, for paging.", low=0)
-    where: Mapping[str, Any] | None = setting(
-        None,
-        'Filter on attributes: {"price": {"$lt": 60}, "color": "gray", "title": {"$contains": "red"}}.',
-        details="With a filter ({} is one) and nothing to search for, all items that pass it are hits.",
-        option=False,
-    )
-    sort: str | Sequence[str] = setting(
-        (),
-        'Attributes to sort the hits by: "price", or "-price" for descending order.',
-        details="Items without the attribute come last. With a query the best 100, or offset + k, are sorted; with a "
-        "floor all above it.",
-        option=False,
-    )
-    group: str | None = setting(None, "Return only the best hit of each value of this attribute.", metavar="NAME")
-    facets: Sequence[str] | Mapping[str, Any] = setting(
-        (),
-        'Attributes whose values are counted: ["color"], or {"color": 50, "price": [[0, 20], [20, None]]}.',
-        option=False,
-    )
-    floor: float | None = setting(
-        None, "Lowest cosine of a hit that is found by its vector.", low=-1, high=1, metavar="SCORE"
-    )
-    boosts: Sequence[Boost | Mapping[str, Any]] = setting(
-        (), 'Signals that move scores within bounds: {"attribute": "popularity", "weight": 0.2}.', option=False
-    )
-    fusion: Fusion = setting(
-        "best", 'Score of an item\'s several pictures, or captions, for the target "items".', choices=get_args(Fusion)
-    )
-    caption_weight: float | None = setting(
-        None, 'Weight of captions beside pictures for the target "items"; by default the learned one.', low=0, high=1
-    )
-    effort: float | None = setting(
-        None, "How hard an approximate index searches; 1 is the slowest and most exact.", low=0, high=1
-    )
+    # Fields without an option have a form of their own on the command line, in cli/searching.py.
+    text: str | None = setting(None, option=False)
+    image: ImageInput | None = setting(None, option=False)
+    like: str | None = setting(None, metavar="ITEM")
+    minus: str | None = setting(None, metavar="TEXT")
+    vector: ArrayLike | None = setting(None, option=False)
+    weights: Mapping[str, float] | None = setting(None, option=False)
+    mode: Mode | None = setting(None, choices=get_args(Mode), option=False)
+    target: Target | None = setting(None, choices=get_args(Target), option=False)
+    k: int = setting(10, low=1, flag="-k")
+    offset: int = setting(0, low=0)
+    where: Mapping[str, Any] | None = setting(None, option=False)
+    sort: str | Sequence[str] = setting((), option=False)
+    group: str | None = setting(None, metavar="NAME")
+    facets: Sequence[str] | Mapping[str, Any] = setting((), option=False)
+    floor: float | None = setting(None, low=-1, high=1, metavar="SCORE")
+    boosts: Sequence[Boost | Mapping[str, Any]] = setting((), option=False)
+    fusion: Fusion = setting("best", choices=get_args(Fusion))
+    caption_weight: float | None = setting(None, low=0, high=1)
+    effort: float | None = setting(None, low=0, high=1)
 
     query: Query | None = field(init=False, repr=False)
     word_weight: float = field(init=False, repr=False)

@@ -38,10 +38,7 @@ def flatten_attributes(attributes: Mapping[str, Any]) -> set[Row]:
     """Return the rows (key, kind, value) by which one item's attributes are filtered.
 
     A list gives a row for each element, a nested mapping dotted keys (also inside lists); None, NaN and empty lists and
-    mappings give none. Values are normalized.
-
-    Raises:
-        ItemError: A value or a key has a type that JSON does not have.
+    mappings give none. Values are normalized; one of a type that JSON does not have is an ItemError.
     """
     rows: set[Row] = set()
     for key, value in iter_values(attributes):

@@ -28,10 +28,7 @@ _LATEST_CHANGE = """SELECT
 class ColumnStore:
     """The columns of one catalog, each read at its first use; later only changed items are read again.
 
-    Threads may share it, each with its own connection.
-
-    Attributes:
-        revision: The latest change of an item that the columns hold.
+    Threads may share it, each with its own connection; `revision` is the latest change of an item that it holds.
     """
 
     def __init__(self) -> None:

@@ -57,7 +57,6 @@ class Facet:
         other: The number of distinct values that are not listed.
         ranges: The requested ranges; or a few, where numbers have more distinct values than the limit.
         missing: Items without a value.
-        least: The least number, and `greatest` the greatest; None without numbers.
     """
 
     values: tuple[tuple[Scalar, int], ...]
@@ -71,8 +70,7 @@ class Facet:
 def parse_facets(facets: object) -> tuple[FacetRequest, ...]:
     """Return the requests in a list of names, or in a mapping of names to a number of values or to ranges.
 
-    Raises:
-        QueryError: It is neither, a range is not a pair of bounds of one kind, or there are too many.
+    Anything else, a range whose bounds are of two kinds, and too many facets are a QueryError.
     """
     if isinstance(facets, str) or not isinstance(facets, Mapping | Sequence):
         raise QueryError(f'Facets are a list such as ["color"], or {{"color": 20}}, not {short_repr(facets)}.')

@@ -52,11 +52,7 @@ class Leaf(ABC):
     @classmethod
     @abstractmethod
     def parse(cls, key: str, operand: object, *, operator: str) -> Filter:
-        """Return the condition that `{key: {operator: operand}}` describes.
-
-        Raises:
-            QueryError: The operand is of the wrong type.
-        """
+        """Return the condition `{key: {operator: operand}}`, or raise a QueryError about the operand."""
 
     @abstractmethod
     def mask(self, columns: Columns) -> Mask:
@@ -174,11 +170,7 @@ OPERATORS: dict[str, type[Leaf]] = {operator: leaf for leaf in LEAVES for operat
 
 
 def parse_operand(key: str, operand: object) -> Scalar | None:
-    """Return an operand as filters compare it, None for None.
-
-    Raises:
-        QueryError: It is NaN, or not a boolean, a number or text.
-    """
+    """Return an operand as filters compare it, None for None; a QueryError says what it can be."""
     name = short_repr(key)
     try:
         value = normalize_value(operand)

@@ -44,10 +44,8 @@ def read_plain_records(table: Table, *, has_images: bool = True) -> Iterator[Rec
     """Yield the record of each row of a plain table.
 
     Captions are the values of the columns text, caption and captions; where a row has none, its title and description.
-    A table with any column of the first kind keeps title and description as attributes too.
-
-    Raises:
-        PairsError: No column names an image.
+    A table with any column of the first kind keeps title and description as attributes too. A table without a column
+    that names an image is a PairsError.
     """
     names = table.columns()
     keys = {column_key(name): name for name in reversed(names)}

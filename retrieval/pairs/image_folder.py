@@ -41,11 +41,7 @@ class ImageFolder:
         self._inside: dict[str, bool] = {}
 
     def find(self, name: str, *, inner: str = "") -> ImageSource:
-        """Return the source of the image of that name, relative to the inner folder. It is not opened.
-
-        Raises:
-            ImageError: It does not exist, is not a file, or is outside of the folder.
-        """
+        """Return the image of that name, relative to the inner folder, unopened; else raise an ImageError."""
         for relative in self._candidates(name.strip(), inner):
             try:
                 status = os.lstat(self._prefix + relative)

@@ -19,10 +19,9 @@ class Sample:
     row: Row = field(default_factory=dict)
 
     def add_sidecar(self, suffix: str, data: bytes) -> None:
-        """Add a file beside the images: each line of a .txt is a caption, a .json is a table row, a .cls a class.
+        """Add a file beside the images, or raise a PairsError with the reason against it.
 
-        Raises:
-            PairsError: It is too large, in another encoding than UTF-8 and UTF-16, or not JSON.
+        Each line of a .txt is a caption, a .json is a row of a table, a .cls a class.
         """
         if len(data) > MAX_BYTES:
             raise PairsError(f"has more than {MAX_BYTES:,} bytes, too many for captions")

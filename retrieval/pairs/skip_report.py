@@ -14,9 +14,6 @@ def write_skip_report(path: Path, skipped: Iterable[Skipped], *, ids: Mapping[st
     """Write a line for each skipped row or image, in UTF-8 with a byte order mark; the file is replaced as a whole.
 
     `ids` are those of items by the name of an image, for images that only the build found unreadable.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     lines = [
         (

@@ -47,11 +47,7 @@ def read_records(
     """Return the records of a table and the name of its layout; skipped rows are added to the table.
 
     `columns` are those by the field that each is to become, of which an empty one drops the field. Without a `schema`
-    the names of the columns tell which it is.
-
-    Raises:
-        ColumnError: A mapped column does not exist.
-        PairsError: No column names an image.
+    the names of the columns tell which it is. A mapped column that does not exist is a ColumnError.
     """
     names = table.columns()
     if not names:

@@ -66,11 +66,7 @@ class Table:
 
 
 def read_table(path: Path, *, name: str | None = None) -> Table:
-    """Return the rows of a file with one of TABLE_SUFFIXES; `name` is what messages call it.
-
-    Raises:
-        PairsError: The file as a whole cannot be read.
-    """
+    """Return the rows of a file with one of TABLE_SUFFIXES, or raise a PairsError; `name` is what messages call it."""
     suffix = path.suffix.lower()
     table = Table(name or path.name, path, typed=suffix not in {".csv", ".tsv"})
     read = _read_parquet if suffix == ".parquet" else _read_jsonl if table.typed else _read_csv
@@ -82,11 +78,7 @@ def read_table(path: Path, *, name: str | None = None) -> Table:
 
 
 def decode(data: bytes, *, name: str) -> str:
-    """Return text in UTF-8, or in UTF-16 with a byte order mark; without the mark and without NUL characters.
-
-    Raises:
-        PairsError: It is in another encoding; the message names the line.
-    """
+    """Return text in UTF-8, or UTF-16 with a byte order mark, without NUL; a PairsError names a line that is not."""
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return data.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\0", "")
@@ -98,11 +90,7 @@ def decode(data: bytes, *, name: str) -> str:
 
 
 def parse_json(text: str) -> Value:
-    """Return the value of a JSON text: lone surrogates are replaced, integers beyond 64 bits are text, NaN is None.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
+    """Return the value of a JSON text: lone surrogates are replaced, integers beyond 64 bits are text, NaN is None."""
     try:
         value = json.loads(
             text,
@@ -159,10 +147,7 @@ def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple
     """Yield place and cells of each well-formed row; of the others only their first line is skipped.
 
     In tab-separated files, where few programs quote a cell, a line that is not CSV is taken with its quotes as plain
-    characters: Google's `"Best" shoe`.
-
-    Raises:
-        PairsError: A quote is never closed: all rows after it are inside.
+    characters: Google's `"Best" shoe`. A quote that is never closed is a PairsError, since it hides all rows after it.
     """
     file = io.StringIO(text, newline="")
     reader = csv.reader(file, delimiter=delimiter, strict=True)

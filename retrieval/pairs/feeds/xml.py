@@ -19,11 +19,8 @@ _GOOGLE = "base.google.com"
 def read_xml(path: Path) -> Table:
     """Return the items of a feed, parsed one at a time. A repeated tag is a list, one with tags inside a dict.
 
-    A truncated feed is refused as a whole: to sync with its first half would drop the other from the catalog.
-
-    Raises:
-        PairsError: It cannot be read, is not XML, declares entities (which may expand without end), or has another
-            root.
+    A truncated feed is a PairsError as a whole: to sync with its first half would drop the other from the catalog. So
+    is one that declares entities, which may expand without end.
     """
     from defusedxml import DefusedXmlException
 

@@ -355,7 +355,9 @@ def test_an_exact_index_loses_no_recall(picture):
     assert set(report.index_recalls) == {"image_to_text"}
     assert (recall.kind, recall.queries, recall.left_out) == ("hnsw", 12, 0)
     assert recall.through_index == recall.exact
-    assert recall.exact == pytest.approx({k: report.metrics[f"image_to_text_recall@{k}"] for k in (1, 5, 10)})
+    assert recall.exact == pytest.approx(
+        {f"recall@{k}": report.metrics[f"image_to_text_recall@{k}"] for k in (1, 5, 10)}
+    )
 
 
 def test_an_index_that_finds_no_relevant_slot_has_zero_recall_beside_the_exact_one(picture):
@@ -365,7 +367,7 @@ def test_an_index_that_finds_no_relevant_slot_has_zero_recall_beside_the_exact_o
         captions=captions_side(encoder, pairs, lambda queries, _: SimpleNamespace(ids=np.full((len(queries), 3), 99))),
     )
     report = evaluate(encoder, pairs, resamples=0, indexes=indexes)
-    assert report.index_recalls["image_to_text"].through_index == {1: 0.0, 5: 0.0, 10: 0.0}
+    assert report.index_recalls["image_to_text"].through_index == {"recall@1": 0.0, "recall@5": 0.0, "recall@10": 0.0}
     assert "R@1 0.0 (100.0)" in report.table()
     assert report.as_json()["served"]["image_to_text"]["exact"]["recall@1"] == 1.0
 
@@ -379,7 +381,7 @@ def test_queries_without_answers_in_the_catalog_are_left_out_and_counted(picture
         encoder, pairs, resamples=0, indexes=SimpleNamespace(images=None, captions=captions_side(encoder, half))
     )
     recall = report.index_recalls["image_to_text"]
-    assert (recall.queries, recall.left_out, recall.exact[1]) == (4, 2, 1.0)
+    assert (recall.queries, recall.left_out, recall.exact["recall@1"]) == (4, 2, 1.0)
     strangers = SimpleNamespace(images=None, captions=side_of(np.eye(6, dtype=np.float32)[:1], ["never said"]))
     none = evaluate(encoder, pairs, resamples=0, indexes=strangers)
     assert none.index_recalls["image_to_text"].queries == 0

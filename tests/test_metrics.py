@@ -44,6 +44,12 @@ def relevance(right_of_query, targets):
     return Relevance.from_pairs(query, target, queries=len(right_of_query), targets=targets)
 
 
+def random_baseline(answers, targets):
+    """The ranks in random order of one query with so many relevant targets."""
+    count = np.array([answers])
+    return Ranks(count, count, count, count, np.zeros(1), targets).random_baseline()
+
+
 def orders(scores):
     """Every order of the targets that the scores allow, each as likely as any other."""
     numbers = range(len(scores))
@@ -116,12 +122,12 @@ def test_a_collapsed_encoder_scores_exactly_the_random_baseline():
     images, texts = np.repeat(random_rows(1, 37), 30, axis=0), np.repeat(random_rows(1, 37, seed=1), 90, axis=0)
     right = Relevance.from_pairs(np.arange(90), np.arange(90) // 3, queries=90, targets=30)
     for ranks in (rank(texts, images, right), rank(images, texts, right.transpose())):
-        chance = ranks.random_baseline()
+        baseline = ranks.random_baseline()
         for k in (1, 5, 10, 200):
-            assert ranks.recall(k).tolist() == chance.recall(k).tolist()
-        assert ranks.first_rank().tolist() == chance.first_rank().tolist()
-        assert ranks.reciprocal_rank().tolist() == chance.reciprocal_rank().tolist()
-        assert ranks.average_precision.tolist() == chance.average_precision.tolist()
+            assert ranks.recall(k).tolist() == baseline.recall(k).tolist()
+        assert ranks.first_rank().tolist() == baseline.first_rank().tolist()
+        assert ranks.reciprocal_rank().tolist() == baseline.reciprocal_rank().tolist()
+        assert ranks.average_precision.tolist() == baseline.average_precision.tolist()
 
 
 def test_the_random_baseline_is_the_mean_over_random_orders():
@@ -130,30 +136,30 @@ def test_the_random_baseline_is_the_mean_over_random_orders():
     hits = random.permuted(np.tile(np.arange(40) < 5, (20_000, 1)), axis=1)
     first = hits.argmax(axis=1) + 1
     precision = (np.cumsum(hits, axis=1) / np.arange(1, 41) * hits)[:, :5].sum(axis=1) / 5
-    chance = Ranks.from_random_order(np.array([5]), 40)
+    baseline = random_baseline(5, 40)
     for drawn, exact in (
-        (first <= 3, chance.recall(3)),
-        (first <= 10, chance.recall(10)),
-        (first, chance.first_rank()),
-        (1 / first, chance.reciprocal_rank()),
-        (precision, chance.average_precision),
+        (first <= 3, baseline.recall(3)),
+        (first <= 10, baseline.recall(10)),
+        (first, baseline.first_rank()),
+        (1 / first, baseline.reciprocal_rank()),
+        (precision, baseline.average_precision),
     ):
         assert abs(drawn.mean() - exact[0]) < 4 * drawn.std() / np.sqrt(len(drawn))
 
 
 def test_the_random_baseline_of_one_relevant_target_is_k_of_n():
-    chance = Ranks.from_random_order(np.array([1]), 300)
-    assert [chance.recall(k)[0] for k in (1, 10, 300)] == pytest.approx([1 / 300, 10 / 300, 1])
-    assert chance.first_rank()[0] == 150.5
-    assert chance.average_precision[0] == pytest.approx(1 / 300)
+    baseline = random_baseline(1, 300)
+    assert [baseline.recall(k)[0] for k in (1, 10, 300)] == pytest.approx([1 / 300, 10 / 300, 1])
+    assert baseline.first_rank()[0] == 150.5
+    assert baseline.average_precision[0] == pytest.approx(1 / 300)
 
 
 def test_recall_is_accurate_with_many_ties():
     """100,000 tied, 1,000 right, 10 taken: against the product of exact integer ratios."""
-    chance = Ranks.from_random_order(np.array([1000]), 100_000)
+    baseline = random_baseline(1000, 100_000)
     miss = np.prod([(99_000 - i) / (100_000 - i) for i in range(10)])
-    assert chance.recall(10)[0] == pytest.approx(1 - miss, rel=1e-12)
-    assert chance.recall(99_001)[0] == 1.0
+    assert baseline.recall(10)[0] == pytest.approx(1 - miss, rel=1e-12)
+    assert baseline.recall(99_001)[0] == 1.0
 
 
 def test_reciprocal_rank_is_accurate_behind_many_better_targets():

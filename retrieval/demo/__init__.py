@@ -231,18 +231,13 @@ def _recall_section(report: Report) -> Section:
 
 
 def _next_steps() -> str:
-    command = _command()
+    command = "retrieval"
+    if not shutil.which(command):  # the environment is not active
+        path = Path(sys.executable).with_name(command)
+        command = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     return (
         "Next, on your own pictures (--model ViT-B-32-256/datacomp_s34b_b86k finds more; it is downloaded once):\n"
         f"  {command} build ~/Pictures pictures.catalog\n"
         f'  {command} search pictures.catalog "a dog on the beach" --html dogs.html\n'
         f"  {command} train my-captioned-pictures my-run"
     )
-
-
-def _command() -> str:
-    """Return how to start `retrieval`: by its path where the environment is not active."""
-    if shutil.which("retrieval"):
-        return "retrieval"
-    path = Path(sys.executable).with_name("retrieval")
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -53,29 +53,20 @@ class IndexRecall:
         kind: The index kind.
         queries: The number of queries with a relevant answer in the catalog.
         left_out: The number of queries without one.
-        through_index: Recall by K.
-        exact: Recall by K.
+        through_index: `recall@1` and so on.
+        exact: The same by exact search.
     """
 
     kind: str
     queries: int
     left_out: int
-    through_index: dict[int, float]
-    exact: dict[int, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the values of `served` in the report's JSON."""
-        return {
-            "kind": self.kind,
-            "queries": self.queries,
-            "left_out": self.left_out,
-            "through_index": {f"recall@{k}": value for k, value in self.through_index.items()},
-            "exact": {f"recall@{k}": value for k, value in self.exact.items()},
-        }
+    through_index: dict[str, float]
+    exact: dict[str, float]
 
     def table_line(self, direction: str) -> str:
         """Return a line of the report's table, or two."""
-        recalls = [f"R@{k} {100 * value:.1f} ({100 * self.exact[k]:.1f})" for k, value in self.through_index.items()]
+        pairs = ((name, value, self.exact[name]) for name, value in self.through_index.items())
+        recalls = [f"R@{name[7:]} {100 * value:.1f} ({100 * exact:.1f})" for name, value, exact in pairs]
         line = f"{direction}  {self.kind:<5}  {'  '.join(recalls)}".rstrip()
         if not self.left_out:
             return line
@@ -106,11 +97,11 @@ def measure_index_recall(
     row = np.searchsorted(searched, asked[counted])  # the row of each counted query among the searched ones
     query_row = np.searchsorted(searched, query)
 
-    def recalls(search: Callable[[Rows, int], Neighbors]) -> dict[int, float]:
+    def recalls(search: Callable[[Rows, int], Neighbors]) -> dict[str, float]:
         ids = search(queries[searched], max(KS)).ids
         width = max(int(ids.max(initial=0)), int(slot.max())) + 1
         keys = np.arange(len(ids))[:, None] * width + ids  # (q, k), a number for each (query, slot)
         is_hit = np.isin(keys, query_row * width + slot)[row]
-        return {k: float(is_hit[:, :k].any(axis=1).mean()) for k in KS}
+        return {f"recall@{k}": float(is_hit[:, :k].any(axis=1).mean()) for k in KS}
 
     return IndexRecall(side.kind, len(row), len(asked) - len(row), recalls(side.search), recalls(side.exact))

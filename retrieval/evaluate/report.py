@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.evaluate.measures import DIRECTIONS, Direction, measure
@@ -120,7 +120,7 @@ class Report:
             "intervals": {name: [one.low, one.high] for name, one in self.intervals.items() if math.isfinite(one.low)},
             "resamples": self.resamples,
             "queries": {way: len(getattr(self, way).items) for way in DIRECTIONS},
-            "served": {way: recall.as_json() for way, recall in self.index_recalls.items()},
+            "served": {way: asdict(recall) for way, recall in self.index_recalls.items()},
             "skipped": [{"name": one.name, "reason": one.reason} for one in self.skipped],
         }
 

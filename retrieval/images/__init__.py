@@ -65,6 +65,10 @@ _OPENERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
 
+_TWO_BYTES = 2
+_WHITE_8 = 255
+_WHITE_16 = 65535
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF 2.32, tag Orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -236,11 +240,6 @@ def _scale_gray(values: NDArray[Any]) -> NDArray[np.uint8]:
         whites = (1.0,) if values.dtype.kind == "f" else ()
         low, high = 0.0, next((white for white in (*whites, _WHITE_8, _WHITE_16) if high <= white), high)
     return ((finite - low) * (_WHITE_8 / max(high - low, 1e-9))).astype(np.uint8)
-
-
-_TWO_BYTES = 2
-_WHITE_8 = 255
-_WHITE_16 = 65535
 
 
 def _crop_to_middle(image: Image.Image) -> Image.Image:

@@ -115,17 +115,12 @@ class Ranks:
     average_precision: Floats
     targets: int
 
-    @classmethod
-    def from_random_order(cls, answers: Ids, targets: int) -> Ranks:
-        """Return the ranks of queries with so many relevant targets when all targets are in random order."""
-        better = np.zeros_like(answers)
-        tied = np.full_like(answers, targets)
-        precision = precision_sum(better, tied, answers, before=better, answers=answers) / answers
-        return cls(better, tied, answers, answers, precision, targets)
-
     def random_baseline(self) -> Ranks:
-        """Return the ranks of the same queries when the targets are in random order."""
-        return Ranks.from_random_order(self.answers, self.targets)
+        """Return the ranks of the same queries when all targets are in random order."""
+        better = np.zeros_like(self.answers)
+        tied = np.full_like(self.answers, self.targets)
+        precision = precision_sum(better, tied, self.answers, before=better, answers=self.answers) / self.answers
+        return Ranks(better, tied, self.answers, self.answers, precision, self.targets)
 
     def take(self, queries: Ids) -> Ranks:
         """Return the ranks of these queries, in this order; a query may be taken several times."""

@@ -64,10 +64,10 @@ def bootstrap_means(values: Floats, items: Ids, *, count: int, resamples: int, s
 
     Args:
         values: (q,) or (q, m), one or several values of each query.
-        items: (q,) the item that each query belongs to.
+        items: As for `paired_difference`.
         count: The number of items, those without a query included.
-        resamples: The number of samples.
-        seed: Seed of the samples.
+        resamples: As for `paired_difference`.
+        seed: As for `paired_difference`.
     """
     columns = [*values.reshape(len(values), -1).T, np.ones(len(values))]
     sums = np.stack([np.bincount(items, column, minlength=count) for column in columns], axis=1)  # (count, m + 1)

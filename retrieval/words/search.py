@@ -9,7 +9,7 @@ ln(1 + (N - n + 0.5) / (n + 0.5)), which is never zero.
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, zip_longest
 from typing import NamedTuple
@@ -183,21 +183,20 @@ class WordSearch:
         self, connection: sqlite3.Connection, known: Sequence[QueryPart], unknown: Sequence[QueryTerm]
     ) -> list[QueryPart]:
         """Return all parts, rarest first; codes that no item has are corrected only where nothing else is left."""
-        parts = [*known, *self._correct(connection, [term for term in unknown if not has_digit(term.surface)])]
-        parts = parts or self._correct(connection, unknown)
+        words = [term for term in unknown if not has_digit(term.surface)]
+        parts = [*known, *self._correct(connection, words)] or self._correct(connection, unknown)
         return sorted(dict.fromkeys(parts), key=lambda part: part.document_frequency)[:_MAX_TERMS]
 
     def _correct(self, connection: sqlite3.Connection, terms: Sequence[QueryTerm]) -> list[QueryPart]:
-        corrected = (self._nearest_words(connection, term) for term in terms[:_MAX_CORRECTED_TERMS])
-        return list(chain.from_iterable(corrected))
-
-    def _nearest_words(self, connection: sqlite3.Connection, term: QueryTerm) -> Iterator[QueryPart]:
-        """Yield the nearest words of a mistyped one, taken as it is and as a plural."""
-        forms = dict.fromkeys([term.surface, *term.tokens, stem_plural(term.surface.removesuffix("s"))])
-        suggestions = [self._spelling.suggest(word, connection) for word in forms]
-        merged = [list(chain(*words)) for words in zip_longest(*suggestions, fillvalue=())]
-        frequencies = _document_frequencies(connection, {word for words in merged for word in words})
-        yield from (_token_part(word, frequencies[word]) for word in select_corrections(merged, frequencies))
+        """Return the nearest words of mistyped ones, each taken as it is and as a plural."""
+        parts: list[QueryPart] = []
+        for term in terms[:_MAX_CORRECTED_TERMS]:
+            forms = dict.fromkeys([term.surface, *term.tokens, stem_plural(term.surface.removesuffix("s"))])
+            suggestions = [self._spelling.suggest(word, connection) for word in forms]
+            merged = [list(chain(*words)) for words in zip_longest(*suggestions, fillvalue=())]
+            frequencies = _document_frequencies(connection, {word for words in merged for word in words})
+            parts += [QueryPart(f'"{word}"', frequencies[word]) for word in select_corrections(merged, frequencies)]
+        return parts
 
     def find_identified(
         self, connection: sqlite3.Connection, text: str, *, allowed: Mask | None = None, limit: int = MAX_SHARED
@@ -258,25 +257,19 @@ def _document_frequencies(connection: sqlite3.Connection, tokens: Iterable[str])
     return dict(connection.execute(sql, (json.dumps(list(tokens)),)))
 
 
-def _token_part(token: str, document_frequency: int) -> QueryPart:
-    return QueryPart(f'"{token}"', document_frequency)  # no token contains a quotation mark
-
-
-def _expression_part(connection: sqlite3.Connection, expression: str) -> Iterator[QueryPart]:
-    """Yield the expression where any item matches it."""
+def _expression_part(connection: sqlite3.Connection, expression: str) -> list[QueryPart]:
+    """Return the expression, or nothing where no item matches it."""
     count = connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", (expression,)).fetchone()[0]
-    if count:
-        yield QueryPart(expression, count)
+    return [QueryPart(expression, count)] if count else []
 
 
-def _term_parts(connection: sqlite3.Connection, term: QueryTerm, frequencies: dict[str, int]) -> Iterable[QueryPart]:
+def _term_parts(connection: sqlite3.Connection, term: QueryTerm, frequencies: dict[str, int]) -> list[QueryPart]:
     """Return the parts of a term: a token, a prefix, or a run as a phrase and, if long or no phrase, its bigrams."""
     if term.is_prefix:
         return _expression_part(connection, f'"{term.tokens[0]}"*')
-    tokens = [_token_part(token, frequencies[token]) for token in term.tokens if token in frequencies]
-    if len(term.tokens) == 1:
+    # No token contains a quotation mark.
+    tokens = [QueryPart(f'"{token}"', frequencies[token]) for token in term.tokens if token in frequencies]
+    if len(term.tokens) == 1 or len(tokens) < len(term.tokens):
         return tokens
-    phrase: list[QueryPart] = []
-    if len(tokens) == len(term.tokens):
-        phrase = list(_expression_part(connection, f'"{" ".join(term.tokens)}"'))
+    phrase = _expression_part(connection, f'"{" ".join(term.tokens)}"')
     return phrase if phrase and len(term.surface) <= _MAX_SINGLE_WORD_RUN else [*phrase, *tokens]

@@ -85,7 +85,9 @@ def test_other_image_tower_or_dimension_raises_an_error_that_names_both(catalog)
     wide.dimension = 48
     before = held(catalog)
     with Catalog.open(catalog) as opened:
-        with pytest.raises(CatalogError, match=r"built with the encoder fake/one, and fake/two sees .*\(image towers"):
+        with pytest.raises(
+            CatalogError, match=r"built with the encoder fake/one, and fake/two embeds .*\(image towers"
+        ):
             opened.adopt(other)
         with pytest.raises(CatalogError, match=r"fake/one, and fake/wide .*\(24 and 48 dimensions\)"):
             opened.adopt(wide)

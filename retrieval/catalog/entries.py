@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.vectors import Ids, Mask
+from index.vectors import Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Entries:
 
     @classmethod
     def from_sorted(cls, slot: Ids, item: Ids, position: Ids) -> "Entries":
-        """Return entries that are sorted already; items and slots are counted once for all searches."""
+        """Return sorted entries; items and slots are counted once for all searches."""
         slot_count = int(np.count_nonzero(slot[1:] != slot[:-1])) + min(1, len(slot))
         return cls(slot, item, position, int(np.count_nonzero(position == 0)), slot_count)
 
     @classmethod
     def from_unsorted(cls, slot: Ids, item: Ids, position: Ids) -> "Entries":
-        """Return entries in any order, sorted."""
+        """Return entries that come in any order."""
         order = np.lexsort((position, item, slot))
         return cls.from_sorted(slot[order], item[order], position[order])
 
@@ -69,37 +69,13 @@ class Entries:
         within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         return first[owners] + within, owners
 
-    def of_items(self, items: Ids) -> tuple[Ids, Ids, Ids]:
-        """Return slots, items and positions of the entries of these items."""
-        places = np.flatnonzero(np.isin(self.item, items))
-        return self.slot[places], self.item[places], self.position[places]
-
     def distinct_items(self) -> Ids:
         """Return the items that have an entry, each once."""
         items: Ids = self.item[self.position == 0]
         return items
-
-    def first_of_slots(self, items: Mask) -> Ids:
-        """Return the place of each slot's first entry among those of `items` (by item number)."""
-        places = np.flatnonzero(items[self.item])
-        return places[np.flatnonzero(np.diff(self.slot[places], prepend=-1))]
-
-    def live_slots(self) -> Ids:
-        """Return the slots that have an entry, sorted."""
-        return self.slot[np.flatnonzero(np.diff(self.slot, prepend=-1))]
 
     def dead_slots(self, rows: int) -> Ids:
         """Return those of the first `rows` slots that have no entry, sorted."""
         dead = np.ones(rows, np.bool_)
         dead[self.slot] = False
         return np.flatnonzero(dead)
-
-    def slot_mask(self, items: Mask, rows: int) -> Mask:
-        """Return a mask of the first `rows` slots: those that `items` (by item number) have."""
-        allowed = np.zeros(rows, np.bool_)
-        allowed[self.slot[items[self.item]]] = True
-        return allowed
-
-    def per_item(self) -> float:
-        """Return the mean number of entries of an item."""
-        return len(self) / self.item_count if self.item_count else 1.0

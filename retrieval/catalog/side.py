@@ -1,4 +1,4 @@
-"""One side of a catalog in memory: its vectors mapped, their index, and which item each of them belongs to."""
+"""One side of a catalog, its images or its captions, in memory: mapped vectors, their index, and their items."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,17 +26,10 @@ _TRIES = 3
 
 
 class Side:
-    """What one process knows of a side, as of one revision of the records."""
+    """A side as of one revision of the records."""
 
     def __init__(self, folder: Path, side: SideName, *, device: str, may_build: bool) -> None:
-        """Begin with nothing; `refresh` reads.
-
-        Args:
-            folder: The catalog's.
-            side: "images" or "captions".
-            device: Where the index lives.
-            may_build: Whether a missing index is built and saved; the search is exact until it is there.
-        """
+        """Begin empty; where `may_build` is False, a missing index is neither built nor saved."""
         self.lock = ReadWriteLock()
         self.target: SideName = side
         self.updater = IndexUpdater(self, folder, device=device, may_build=may_build)
@@ -121,14 +114,15 @@ class Side:
         return len(self._entries)
 
     def count(self, mask: Mask | None) -> int:
-        """Return how many of these items (by item number; None is all) have images, or how many texts they have."""
+        """Return how many items of the mask (None is all) have images, or how many distinct texts they have."""
         if self.target == "captions":
             return self._entries.slot_count if mask is None else len(self.all_captions(mask))
         return self._entries.item_count if mask is None else int(np.count_nonzero(mask[self._entries.distinct_items()]))
 
     def all_captions(self, mask: Mask) -> Ranking:
-        """Return the texts of the mask's items, each once and of the first of these, in slot order."""
-        places = self._entries.first_of_slots(mask)
+        """Return the distinct texts of the mask's items, each of the first item that has it, in slot order."""
+        places = np.flatnonzero(mask[self._entries.item])
+        places = places[np.flatnonzero(np.diff(self._entries.slot[places], prepend=-1))]
         return Ranking(self._entries.item[places], self._entries.position[places], np.ones(len(places)))
 
     def items_with_entries(self, mask: Mask) -> Mask:
@@ -140,12 +134,15 @@ class Side:
     def search(self, query: Rows, k: int, scope: SearchScope) -> Ranking:
         """Return the k best entries for one unit row, (1, d), best first; equal scores in slot order, then item order.
 
-        Of an item's images only its best one is returned, and of a text that several items share the one of the first
-        item. The index is asked for more until k are found or there are no more, so this costs no result.
+        An item appears once, with its best image; a text that items share once, with the first of them. The index is
+        asked for more slots until k entries are found.
         """
         if not len(self._entries) or self.index is None:
             return Ranking.empty()
-        allowed = None if scope.allowed is None else self._entries.slot_mask(scope.allowed, len(self.rows))
+        allowed = None
+        if scope.allowed is not None:
+            allowed = np.zeros(len(self.rows), np.bool_)
+            allowed[self._entries.slot[scope.allowed[self._entries.item]]] = True
         wanted = self._slots_for(k) + (0 if scope.exclude is None else 1)
         while True:
             neighbors = self.index.search(query, wanted, allowed=allowed, effort=scope.effort)
@@ -168,12 +165,12 @@ class Side:
 
     def vectors_of_items(self, items: Ids) -> tuple[Ids, Ids, Rows]:
         """Return the images, or captions, of these items: item numbers and positions, (n,), and their rows, (n, d)."""
-        slots, owners, positions = self._entries.of_items(items)
-        return owners, positions, self.rows[slots]
+        places = np.flatnonzero(np.isin(self._entries.item, items))
+        return self._entries.item[places], self._entries.position[places], self.rows[self._entries.slot[places]]
 
     def _slots_for(self, k: int) -> int:
         """Return how many slots are likely to give k hits."""
-        return k if self.target == "captions" else math.ceil(k * self._entries.per_item())
+        return k if self.target == "captions" else math.ceil(k * len(self) / self._entries.item_count)
 
     def _rank_slots(self, neighbors: Neighbors, row: int, scope: SearchScope) -> Ranking:
         """Return the entries of one query's slots, best first: one for each item's images, or one for each text."""

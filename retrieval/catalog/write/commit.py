@@ -10,7 +10,6 @@ import numpy as np
 from index.vectors import Rows
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.write.plan import PlannedImage, PlannedItem
-from retrieval.errors import CatalogError
 from retrieval.records import Records, StoredCaption, StoredImage, StoredItem
 from retrieval.records.database import Database, report_disk_errors
 from retrieval.records.state import CatalogState
@@ -36,7 +35,7 @@ class VectorAppender:
         self._path = vector_path(folder, side, self._state.generation)
         self._space = state.space
         self._fingerprint = state.space.fingerprint("image" if side == "images" else "text")
-        self._rows: dict[str, Rows] = {}  # of the new slots, in their order
+        self._rows: dict[str, Rows] = {}  # of the new slots, in order
 
     def find_new(self, records: Records, contents: Sequence[str]) -> list[str]:
         """Give slots to the contents that were embedded before; return the others, each once."""
@@ -102,8 +101,8 @@ class ItemCommitter:
         appender = VectorAppender(records.folder, "images", state)
         for one in items:
             if one.item.image_vectors is not None:
-                self._rows.update(zip(map(_content, one.images), one.item.image_vectors, strict=True))
-        contents = [_content(image) for one in items for image in one.readable if image.stored is None]
+                self._rows.update(zip((image.content for image in one.images), one.item.image_vectors, strict=True))
+        contents = [image.content for one in items for image in one.readable if image.stored is None]
         appender.add({content: self._rows[content] for content in appender.find_new(records, contents)})
         return appender
 
@@ -157,15 +156,9 @@ class ItemCommitter:
         return counts
 
 
-def _content(image: PlannedImage) -> str:
-    if image.content is None:
-        raise CatalogError(f"{image.source} was not read")  # a mistake of ours
-    return image.content
-
-
 def _describe_image(image: PlannedImage, slots: Mapping[str, int], roots: Mapping[str, int]) -> StoredImage:
     """Return the record of a picture: its path is relative to the first of the roots that contains it."""
-    content, source = _content(image), image.source
+    content, source = image.content, image.source
     if source is None:
         return StoredImage(None, None, None, None, content, None, None, slots[content])
     path = str(source.path)

@@ -81,7 +81,7 @@ class ImageEmbedder:
 
     def _is_ready(self, image: PlannedImage) -> bool:
         """Return whether the picture is embedded or has failed; one of equal content may still be on its way."""
-        outcome = None if image.content is None else self._outcomes.get(image.content)
+        outcome = self._outcomes.get(image.content)
         if not image.is_read and outcome is not None:
             image.failure, image.is_read = outcome or None, True
         return image.is_read

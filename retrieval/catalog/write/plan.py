@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ class PlannedImage:
     Attributes:
         size: Bytes of its file, and `modified` the nanosecond of its last change, as they were before it was read.
         stored: Its record, where the file looks as it did when it was recorded.
-        content: Content hash, once it was read; or the hash of an imported vector.
+        content: Content hash, or the hash of an imported vector; empty until it is read.
         failure: Why it cannot be read.
         is_read: Whether its vector is known by its content, or it has failed.
     """
@@ -36,7 +37,7 @@ class PlannedImage:
     size: int | None = None
     modified: int | None = None
     stored: StoredImage | None = None
-    content: str | None = None
+    content: str = ""
     failure: str | None = None
     is_read: bool = False
 
@@ -190,23 +191,20 @@ def _plan_item(item: Item, stored: StoredItem | None, places: Mapping[int, Path]
         planned.images = [_plan_image(image, recorded) for image in item.images]
     else:
         sources: Sequence[ImageSource | None] = item.images or [None] * len(item.image_vectors)
-        rows = zip(sources, item.image_vectors, strict=True)
-        planned.images = [_plan_imported(image, content_hash(row.tobytes()), recorded) for image, row in rows]
+        contents = [f"vector {content_hash(row.tobytes())}" for row in item.image_vectors]
+        pairs = zip(sources, contents, strict=True)
+        planned.images = [_plan_image(image, recorded, content=content) for image, content in pairs]
     return planned
 
 
 def _shares_content(planned: PlannedItem) -> bool:
     """Whether a picture has the content of a stored one, or none can be read: embedding then reports the reason."""
     stored = {image.hash for image in planned.stored.images} if planned.stored else set()
-    contents = [content for image in planned.item.images if (content := _read_hash(image))]
+    contents = set()
+    for image in planned.item.images:
+        with suppress(ImageError):
+            contents.add(content_hash(image.read()))
     return not contents or not stored.isdisjoint(contents)
-
-
-def _read_hash(image: ImageSource) -> str | None:
-    try:
-        return content_hash(image.read())
-    except ImageError:
-        return None
 
 
 def _images_by_location(images: Sequence[StoredImage], places: Mapping[int, Path]) -> dict[Location, list[StoredImage]]:
@@ -218,33 +216,26 @@ def _images_by_location(images: Sequence[StoredImage], places: Mapping[int, Path
     return located
 
 
-def _plan_image(image: ImageSource, recorded: Mapping[Location, list[StoredImage]]) -> PlannedImage:
-    try:
-        status = os.stat(image.path)  # noqa: PTH116 - the quick way, once for each picture of a build
-    except (OSError, ValueError):
-        return PlannedImage(image)  # reading it will report the reason
-    stamp = (status.st_size, status.st_mtime_ns)
-    candidates = recorded.get((str(image.path), image.member), [])
-    stored = _take_first(candidates, [one for one in candidates if (one.size, one.modified) == stamp])
-    return PlannedImage(image, *stamp, stored=stored, is_read=stored is not None)
-
-
-def _plan_imported(
-    image: ImageSource | None, row_hash: str, recorded: Mapping[Location, list[StoredImage]]
+def _plan_image(
+    image: ImageSource | None, recorded: Mapping[Location, list[StoredImage]], *, content: str = ""
 ) -> PlannedImage:
-    """Plan a picture whose vector is imported: its file is not read, the vector is its content."""
-    content = f"vector {row_hash}"
-    candidates = recorded.get(("", None) if image is None else (str(image.path), image.member), [])
-    stored = _take_first(candidates, [one for one in candidates if one.hash == content])
-    return PlannedImage(image, stored=stored, content=content, is_read=True)
-
-
-def _take_first(candidates: list[StoredImage], matching: Sequence[StoredImage]) -> StoredImage | None:
-    """Return the first matching record and remove it from the candidates: it is no other picture's."""
-    if not matching:
-        return None
-    candidates.remove(matching[0])
-    return matching[0]
+    """Plan a picture; one with a `content` has an imported vector, and its file is not looked at."""
+    location = ("", None) if image is None else (str(image.path), image.member)
+    planned = PlannedImage(image, content=content)
+    if image is not None and not content:
+        try:
+            status = os.stat(image.path)  # noqa: PTH116 - the quick way, once for each picture of a build
+        except (OSError, ValueError):
+            return planned  # reading it will report the reason
+        planned.size, planned.modified = status.st_size, status.st_mtime_ns
+    candidates, stamp = recorded.get(location, []), (planned.size, planned.modified)
+    for stored in candidates:
+        if stored.hash == content or (not content and (stored.size, stored.modified) == stamp):
+            planned.stored = stored
+            candidates.remove(stored)  # it is no other picture's
+            break
+    planned.is_read = bool(content) or planned.stored is not None
+    return planned
 
 
 def _parse_patch_id(change: Any) -> str:

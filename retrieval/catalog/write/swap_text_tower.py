@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from retrieval.catalog.encoder import describe_encoder
@@ -10,7 +9,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.hashing import content_hash
 from retrieval.records.database import Database, report_disk_errors
-from retrieval.records.state import CatalogState, EncoderRecord
+from retrieval.records.state import CatalogState
 from retrieval.records.vector_store import append_rows, vector_path
 
 BATCH_TEXTS: Final = 4096
@@ -45,7 +44,23 @@ def swap_text_tower(
         CatalogError: the image towers or the dimensions differ, or the catalog has no encoder yet; nothing has changed.
     """
     folder, record = database.folder, asdict(describe_encoder(encoder, database.folder))
-    recorded = _check(folder, state.space.encoder, encoder)
+    recorded = state.space.encoder
+    if recorded is None:
+        raise CatalogError(
+            f"{folder} has no encoder yet whose place {encoder.name} could take: open it with one "
+            f"(Catalog.open(path, encoder=...))."
+        )
+    difference = ""
+    if recorded.image_fingerprint != encoder.image_fingerprint:
+        difference = f"image towers {recorded.image_fingerprint} and {encoder.image_fingerprint}"
+    if recorded.dimension != encoder.dimension:
+        difference = f"{recorded.dimension} and {encoder.dimension} dimensions"
+    if difference:
+        raise CatalogError(
+            f"{folder} was built with the encoder {recorded.name}, and {encoder.name} embeds pictures "
+            f"differently ({difference}): all pictures would have to be embedded again. Build a new catalog with "
+            f"{encoder.name}, or adopt a run that was trained with --tune text from {recorded.name}."
+        )
     if recorded.text_fingerprint == encoder.text_fingerprint:
         with database.writing() as records:
             records.put_meta(encoder=record)
@@ -66,22 +81,3 @@ def swap_text_tower(
         records.slots.replace_captions(after, texts, contents, fingerprint=encoder.text_fingerprint)
         records.put_meta(encoder=record)
         return Adoption(records.counts()["images"], len(texts))
-
-
-def _check(folder: Path, recorded: EncoderRecord | None, encoder: Encoder) -> EncoderRecord:
-    if recorded is None:
-        raise CatalogError(
-            f"{folder} has no encoder yet whose place {encoder.name} could take: open it with one "
-            f"(Catalog.open(path, encoder=...))."
-        )
-    was, now = recorded.image_fingerprint, encoder.image_fingerprint
-    difference = f"image towers {was} and {now}" if was != now else ""
-    if recorded.dimension != encoder.dimension:
-        difference = f"{recorded.dimension} and {encoder.dimension} dimensions"
-    if difference:
-        raise CatalogError(
-            f"{folder} was built with the encoder {recorded.name}, and {encoder.name} sees pictures "
-            f"otherwise ({difference}): its pictures would have to be embedded again. Build a new catalog with "
-            f"{encoder.name}, or adopt a run that was trained with --tune text from {recorded.name}."
-        )
-    return recorded

@@ -5,9 +5,9 @@ kind returns exact cosines.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 from index.device import Device
 from index.vectors import Ids, Rows
@@ -56,13 +56,6 @@ class IndexKind(ABC):
     To add a kind: a file in `index/kinds`, a line in `index.kinds.KINDS`, and a field of `IndexSpec` for a size that
     no other kind has. `retrieval.testing.kinds.check_index_kind` tests it.
     """
-
-    description: ClassVar[str] = ""
-    """The sizes that matter, in words, as a format string of their names."""
-
-    def sizes(self) -> dict[str, Any]:
-        """Return the sizes by their names in `IndexSpec`."""
-        return asdict(self)
 
     def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
         """Return the kind with its open sizes (0) chosen for `count` rows; a SpecError if sizes do not fit them."""

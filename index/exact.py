@@ -9,7 +9,7 @@ The ranking is that of the exact scores, equal rows have equal scores, and equal
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -218,7 +218,6 @@ def _pad(width: int) -> int:
     return -(-width // GROUP) * GROUP
 
 
-@dataclass(slots=True)
 class _TopK:
     """The candidates for the k best rows of each query, from the panels seen so far.
 
@@ -226,17 +225,12 @@ class _TopK:
     may have moved both by. Few rows are, so most scores are read once, by a maximum over groups.
     """
 
-    queries: Rows
-    rows: Rows
-    k: int
-    margin: float = field(init=False)
-    floor: Scores = field(init=False)
-    pairs: list[ScoredPairs] = field(default_factory=list)
-    pruned: int = 0
-
-    def __post_init__(self) -> None:
-        self.margin = 2 * bound_rounding(self.rows.shape[1])
-        self.floor = np.full(len(self.queries), BELOW_COSINES, np.float32)
+    def __init__(self, queries: Rows, rows: Rows, k: int) -> None:
+        self.queries, self.rows, self.k = queries, rows, k
+        self.margin = 2 * bound_rounding(rows.shape[1])
+        self.floor = np.full(len(queries), BELOW_COSINES, np.float32)
+        self.pairs: list[ScoredPairs] = []
+        self.pruned = 0
 
     def update(self, scores: Scores, ids: Ids) -> None:
         """Add the candidates of a panel: scores (q, w) and ids (w,), w a whole number of groups."""

@@ -59,12 +59,6 @@ class IndexSpec:
         kind: type[IndexKind] = getattr(import_module(module), class_name)
         return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
 
-    def describe(self) -> str:
-        """Return the kind and its sizes, and why it was chosen, in words."""
-        kind = self.create_kind()
-        sizes = {name: size or "open" for name, size in kind.sizes().items()}
-        return self.kind + kind.description.format(**sizes) + (f": {self.reason}" if self.reason else "")
-
 
 def choose_spec(count: int, dimension: int, *, memory: int | None = None, device: Device = "cpu") -> IndexSpec:
     """Return the spec for `count` rows within `memory` bytes (None: no limit), with its reason.

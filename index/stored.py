@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from index.errors import SpecError, StoredIndexError
+from index.errors import StoredIndexError
 from index.spec import IndexSpec
 from index.vectors import Mask, Rows, disable_readahead
 
@@ -78,11 +78,12 @@ def read_index_file(path: Path, rows: Rows) -> StoredIndex:
     try:
         with path.open("rb") as file:
             footer, masks = _read(file)
+        slots, spec, built = footer["slots"], _parse_spec(footer["spec"]), footer["structured"]
+        built_spec = None if built is None else _parse_spec(built)
     except OSError as error:
         raise StoredIndexError(f"No index can be read from {path} ({error}). Build it again.") from error
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, struct.error) as error:  # a SpecError is a ValueError
         raise StoredIndexError(f"{path} is damaged ({error}). Delete it and build it again.") from error
-    slots = footer["slots"]
     if rows.shape[1] != footer["dimension"] or len(rows) < slots:
         raise StoredIndexError(
             f"{path} indexes {slots:,} rows of dimension {footer['dimension']}, not {len(rows):,} of {rows.shape[1]}. "
@@ -91,10 +92,7 @@ def read_index_file(path: Path, rows: Rows) -> StoredIndex:
     if footer["rows"] != checksum_rows(rows[:slots]):
         raise StoredIndexError(f"{path} was made of other vectors. Delete it and build it again.")
     live, indexed = np.unpackbits(np.frombuffer(masks, np.uint8).reshape(2, -1), axis=1, count=slots).astype(np.bool_)
-    built_spec = footer["structured"] and _parse_spec(footer["structured"], path)
-    return StoredIndex(
-        _parse_spec(footer["spec"], path), live, indexed, built_spec, footer["trained"], footer["covered"]
-    )
+    return StoredIndex(spec, live, indexed, built_spec, footer["trained"], footer["covered"])
 
 
 def checksum_rows(rows: Rows) -> int:
@@ -174,12 +172,9 @@ def _list_checked_parts(size: int) -> Iterator[tuple[int, int]]:
     yield size - END, END
 
 
-def _parse_spec(values: dict[str, Any], path: Path) -> IndexSpec:
+def _parse_spec(values: dict[str, Any]) -> IndexSpec:
     names = {field.name for field in fields(IndexSpec)}
-    try:
-        return IndexSpec(**{name: value for name, value in values.items() if name in names})
-    except (SpecError, TypeError) as error:
-        raise StoredIndexError(f"{path} names an impossible index ({error}). Build it again.") from error
+    return IndexSpec(**{name: values[name] for name in names & values.keys()})
 
 
 def _sync_folder(folder: Path) -> None:

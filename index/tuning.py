@@ -37,7 +37,8 @@ def recall_at_k(index: VectorIndex, queries: Rows, k: int, *, effort: float | No
     Raises:
         SpecError: no queries, or an empty index.
     """
-    return _compute_recall(index, queries, _find_true_kth(index, queries, k), effort=effort, k=k)
+    true_kth = _find_true_kth(index, queries, k)
+    return float(np.mean(index.search(queries, k, effort=effort).scores >= true_kth))
 
 
 def tune_effort(index: VectorIndex, queries: Rows, k: int, *, recall: float) -> TunedEffort:
@@ -50,7 +51,7 @@ def tune_effort(index: VectorIndex, queries: Rows, k: int, *, recall: float) -> 
     true_kth = _find_true_kth(index, queries, k)
 
     def measure(effort: float) -> TunedEffort:
-        measured = _compute_recall(index, queries, true_kth, effort=effort, k=k)
+        measured = float(np.mean(index.search(queries, k, effort=effort).scores >= true_kth))
         return TunedEffort(effort, measured, reached=measured >= recall)
 
     low, best = 0.0, measure(1.0)
@@ -66,7 +67,3 @@ def _find_true_kth(index: VectorIndex, queries: Rows, k: int) -> Scores:
     if not scores.size:
         raise SpecError(f"Recall needs queries and rows. These are {len(queries)} queries over {len(index)} rows.")
     return scores[:, -1:]
-
-
-def _compute_recall(index: VectorIndex, queries: Rows, true_kth: Scores, *, effort: float | None, k: int) -> float:
-    return float(np.mean(index.search(queries, k, effort=effort).scores >= true_kth))

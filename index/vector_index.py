@@ -1,7 +1,7 @@
 """VectorIndex: rows in, Neighbors out, whatever kind of index finds them."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -87,7 +87,7 @@ class VectorIndex:
     def spec(self) -> IndexSpec:
         """The kind and sizes; sizes that were left open are those of the candidate index."""
         candidate_index = self._snapshot.candidate_index
-        return self._spec if candidate_index is None else replace(self._spec, **candidate_index.kind.sizes())
+        return self._spec if candidate_index is None else replace(self._spec, **asdict(candidate_index.kind))
 
     @property
     def effort(self) -> float:

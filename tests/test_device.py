@@ -145,7 +145,7 @@ def gpu_rows():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("spec", GPU_SPECS, ids=IndexSpec.describe)
+@pytest.mark.parametrize("spec", GPU_SPECS, ids=str)
 def test_gpu_index_finds_the_nearest_through_removes_filters_and_files(spec, gpu_rows, tmp_path):
     queries = texts_for(gpu_rows, 50)
     index = VectorIndex.build(gpu_rows, spec=spec, device="cuda")
@@ -178,7 +178,7 @@ def test_more_results_than_a_gpu_returns_are_found_exactly(gpu_rows):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("spec", GPU_SPECS[1:], ids=IndexSpec.describe)
+@pytest.mark.parametrize("spec", GPU_SPECS[1:], ids=str)
 def test_more_effort_finds_more_on_a_gpu(spec, gpu_rows):
     queries = texts_for(gpu_rows, 200)
     index = VectorIndex.build(gpu_rows, spec=spec, device="cuda")

@@ -106,14 +106,14 @@ def test_gpu_holds_no_hnsw_and_must_hold_the_rows_of_exact():
 
 
 def test_choice_says_what_and_why_with_its_numbers():
-    assert (
-        choose_spec(1000, 64).describe()
-        == "exact: reading all 1,000 rows of dimension 64 takes milliseconds and misses none"
+    assert choose_spec(1000, 64) == IndexSpec(
+        "exact", reason="reading all 1,000 rows of dimension 64 takes milliseconds and misses none"
     )
-    chosen = choose_spec(1_000_000, 512, memory=4096 * MIB).describe()
-    assert chosen.startswith("hnsw, 32 links a row: reading all 1,000,000 rows of dimension 512 for each query is slow")
-    assert "of 4,096 MiB" in chosen
-    assert choose_spec(1_000_000, 512, memory=0).describe().endswith("fits in 0 MiB")
+    chosen = choose_spec(1_000_000, 512, memory=4096 * MIB)
+    assert chosen.kind == "hnsw"
+    assert chosen.reason.startswith("reading all 1,000,000 rows of dimension 512 for each query is slow")
+    assert "of 4,096 MiB" in chosen.reason
+    assert choose_spec(1_000_000, 512, memory=0).reason.endswith("fits in 0 MiB")
 
 
 @pytest.mark.parametrize(("count", "dimension", "memory"), [(-1, 4, None), (4, 0, None), (4, 4, -1)])
@@ -142,7 +142,7 @@ def rows():
         IndexSpec("ivfpq", code_bits=4),
         IndexSpec("ivfpq", codes=16, code_bits=4),
     ],
-    ids=IndexSpec.describe,
+    ids=str,
 )
 def test_estimated_bytes_are_those_of_the_file_within_a_tenth(spec, rows, tmp_path: Path):
     built = spec.create_kind().sized(*rows.shape).build(rows, np.arange(len(rows)), device="cpu")

@@ -216,4 +216,4 @@ def test_effort_is_checked_and_saved(tmp_path):
 
 
 def test_auto_says_what_it_chose_and_why():
-    assert build(clustered_rows(300, 8)).spec.describe().startswith("exact: reading all 300 rows of dimension 8")
+    assert build(clustered_rows(300, 8)).spec.reason.startswith("reading all 300 rows of dimension 8")

@@ -1,6 +1,6 @@
 """FAISS as an engine: the base of the kinds that FAISS builds, and their candidate index."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,7 +43,7 @@ class FaissKind(IndexKind):
             return None
         faiss = load_faiss()
         # The factory alone takes the metric for every kind: a constructor means L2.
-        index = faiss.index_factory(rows.shape[1], self.factory.format(**self.sizes()), faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(rows.shape[1], self.factory.format(**asdict(self)), faiss.METRIC_INNER_PRODUCT)
         self.configure(index)
         index = copy_to_gpu(index, float16=self.float16_on_gpu) if device == "cuda" else index
         with translate_gpu_errors(device):

@@ -16,7 +16,6 @@ class Hnsw(FaissKind):
     build_effort: int
 
     factory = "HNSW{links},Flat"
-    description = ", {links} links a row"
 
     def configure(self, index: Any) -> None:
         """Set the number of candidates looked at to place a row."""

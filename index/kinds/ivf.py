@@ -19,7 +19,6 @@ class Ivf(FaissKind):
     lists: int
 
     factory = "IVF{lists},Flat"
-    description = ", {lists} lists"
 
     def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002
         """Choose about 4 sqrt(n) lists, the middle of FAISS's guidelines, if the rows suffice to train them."""

@@ -22,7 +22,6 @@ class IvfPq(Ivf):
     code_bits: int
 
     factory = "IVF{lists},PQ{codes}x{code_bits}"
-    description = ", {lists} lists, {codes} codes of {code_bits} bits a row"
     float16_on_gpu = True  # lookup tables of 56 codes and more fit no other way
 
     def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:

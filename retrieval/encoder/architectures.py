@@ -68,7 +68,9 @@ def build_model(config: Mapping[str, Any]) -> Any:
     settings = {key: value for key, value in config.items() if key != "custom_text"}
     text = config["text_cfg"]
     if "lstm" not in text:
-        return _model_class(config)(**settings)
+        custom = config.get("custom_text") or "hf_model_name" in text
+        model_class = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        return (open_clip.CoCa if "multimodal_cfg" in config else model_class)(**settings)
     tower = {name: text[name] for name in ("context_length", "vocab_size") if name in text}
     placeholder = {"width": 8, "heads": 1, "layers": 1, "vocab_size": 2, "context_length": 2}
     model = open_clip.CustomTextCLIP(**settings | {"text_cfg": placeholder})
@@ -94,10 +96,3 @@ def text_model_config(model: Any) -> dict[str, Any] | None:
         return None
     provenance = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
     return {name: value for name, value in json.loads(config.to_json_string()).items() if name not in provenance}
-
-
-def _model_class(config: Mapping[str, Any]) -> Any:
-    if "multimodal_cfg" in config:
-        return open_clip.CoCa
-    custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
-    return open_clip.CustomTextCLIP if custom else open_clip.CLIP

@@ -183,22 +183,16 @@ def _split_name(name: str) -> tuple[str, str]:
     architecture, _, tag = name.rpartition("/")
     if open_clip.is_pretrained_cfg(architecture, tag):
         return architecture, tag
-    for model in (name, architecture):
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        if tags:
-            raise EncoderError(
-                f"{name} names no trained weights. Name one with its tag, as in {model}/{tags[0]}; "
-                f"its tags are {', '.join(tags)}."
-            )
-        if model in open_clip.list_models():
-            raise EncoderError(
-                f"{model} is an architecture without trained weights. Train it, and name the run's folder."
-            )
-    names = {f"{model}/{tag}".lower(): f"{model}/{tag}" for model, tag in open_clip.list_pretrained()}
-    near = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)]
-    hint = (
-        f"Similar names are {', '.join(near)}" if near else "See open_clip.list_pretrained(), or use hf-hub:org/model"
-    )
+    models = [model for model in (name, architecture) if model in open_clip.list_models()]
+    similar = [f"{model}/{tag}" for model in models for tag in open_clip.list_pretrained_tags_by_model(model)]
+    if models and not similar:
+        raise EncoderError(
+            f"{models[0]} is an architecture without trained weights. Train it, and name the run's folder."
+        )
+    if not similar:
+        names = {f"{model}/{tag}".lower(): f"{model}/{tag}" for model, tag in open_clip.list_pretrained()}
+        similar = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)]
+    hint = f"Name one with its tag: {', '.join(similar)}" if similar else "open_clip.list_pretrained() lists the names"
     raise EncoderError(f"There is no model folder and no open_clip name/tag {name!r}. {hint}.")
 
 

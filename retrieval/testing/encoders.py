@@ -21,9 +21,6 @@ def check_encoder(load: Callable[[], Encoder], *, tolerance: float = 1e-4) -> No
     Args:
         load: Returns the encoder.
         tolerance: How far a number of a row may depend on what shares its batch.
-
-    Raises:
-        AssertionError: a result breaks the contract; the message has both sides.
     """
     encoder, again = load(), load()
     for attribute in ("name", "dimension", "image_size", "image_fingerprint", "text_fingerprint"):

@@ -22,9 +22,6 @@ def check_index_kind(spec: IndexSpec, *, min_recall: float = 1.0) -> None:
     Args:
         spec: Kind and sizes; they must suit 1,000 rows of dimension 16.
         min_recall: Least recall@10 at full effort; at 1 the results must be identical to exact search, ties included.
-
-    Raises:
-        AssertionError: a result breaks the contract; the message has both sides.
     """
     rows = _draw_rows(1000)
     rows[500:520] = rows[7]  # ties

@@ -73,7 +73,6 @@ class _Server(uvicorn.Server):
     stop: threading.Event | None = None
 
     async def on_tick(self, counter: int) -> bool:
-        """Check ten times a second whether to stop."""
         return await super().on_tick(counter) or (self.stop is not None and self.stop.is_set())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -95,12 +94,10 @@ class _Protocol(H11Protocol):
         self._seconds = seconds
 
     def connection_made(self, transport: Any) -> None:
-        """Start the timer for the first request."""
         super().connection_made(transport)
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Process bytes; stop the timer once they complete a request's head."""
         if self._timer is None and self._is_idle():
             self._start_timer()
         super().data_received(data)
@@ -108,7 +105,6 @@ class _Protocol(H11Protocol):
             self._stop_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 

@@ -16,7 +16,6 @@ class RawItemPaths:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
         raw: bytes | None = scope.get("raw_path")
         if scope["type"] == "http" and raw is not None and raw.startswith(ITEMS.encode()):
             scope["path"] = raw.partition(b"?")[0].decode("ascii", "replace")

@@ -108,7 +108,6 @@ class _BulkResponse(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send answers line by line."""
         self._service.bulk_requests += 1
         work = asyncio.create_task(self._process(Request(scope, receive)))
         try:

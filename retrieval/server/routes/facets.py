@@ -61,12 +61,7 @@ async def list_facets(service: ServiceDep) -> JSONResponse:
 
 
 def choose_facets(counts: Mapping[str, Json], items: int) -> Json:
-    """Return the attributes that suit a sidebar, and the one that groups variants.
-
-    Args:
-        counts: The facet of each attribute, over all items.
-        items: Number of items.
-    """
+    """Return the attributes that suit a sidebar, and the one that groups variants, by each attribute's facet."""
     useful = [name for name, facet in counts.items() if _is_useful(facet, items)]
     useful.sort(key=lambda name: (-round(_present(counts[name], items) / max(items, 1), 1), counts[name]["missing"]))
     groups = (name for name in _GROUPS if name in counts and _is_group(counts[name], items))

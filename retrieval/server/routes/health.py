@@ -1,11 +1,11 @@
 """Routes for operators: health, readiness, metrics, and the OpenAPI document."""
 
 from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from retrieval.server.auth import READ_ACCESS
 from retrieval.server.errors import ApiError, to_api_error
-from retrieval.server.metrics import CONTENT_TYPE
 from retrieval.server.schemas import error_responses, openapi_document
 from retrieval.server.service import ServiceDep
 
@@ -37,7 +37,9 @@ async def check_readiness(service: ServiceDep) -> JSONResponse:
 )
 async def render_metrics(service: ServiceDep) -> Response:
     """Return the metrics."""
-    return Response(await service.health_executor.run(service.metrics.render), headers={"Content-Type": CONTENT_TYPE})
+    return Response(
+        await service.health_executor.run(service.metrics.render), headers={"Content-Type": CONTENT_TYPE_LATEST}
+    )
 
 
 @router.get("/openapi.json", include_in_schema=False)

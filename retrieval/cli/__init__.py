@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What a command means is in the modules that it calls.
+"""The command line: parses, calls and prints; what a command does is in the modules that it calls.
 
 Hits and figures go to stdout; progress and notices to stderr. A usage error exits 2, any other error 1 with one line.
 """
@@ -42,4 +42,4 @@ def main() -> None:
             fail(str(error))
         if os.environ.get("RETRIEVAL_DEBUG"):
             raise
-        fail(f"unexpected {type(error).__name__}: {error} (set RETRIEVAL_DEBUG=1 to see where)")
+        fail(f"Unexpected {type(error).__name__}: {error}. Set RETRIEVAL_DEBUG=1 to see the traceback.")

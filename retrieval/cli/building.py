@@ -88,7 +88,8 @@ def build(
         notice_skipped(synced.skipped[len(source.skipped) :], report)
         _notice_kept(synced)
         notice(opened.info()["index"])
-    click.echo(_summary(synced))
+    counts = [f"{name} {getattr(synced, name)}" for name in ("added", "changed", "dropped", "unchanged")]
+    click.echo(", ".join(counts + ([f"skipped {len(synced.skipped)}"] if synced.skipped else [])))
 
 
 def _parse_map(fields: Sequence[str]) -> dict[str, str]:
@@ -118,11 +119,6 @@ def _write_skip_report(report: Path | None, source: "Pairs", skipped: "Sequence[
 
     if report is not None:
         write_skip_report(report, skipped, ids={pair.image.name: pair.id for pair in source})
-
-
-def _summary(report: "SyncReport") -> str:
-    text = f"added {report.added}, changed {report.changed}, dropped {report.dropped}, unchanged {report.unchanged}"
-    return text + (f", skipped {len(report.skipped)}" if report.skipped else "")
 
 
 def _notice_kept(synced: "SyncReport") -> None:

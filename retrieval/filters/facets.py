@@ -130,19 +130,15 @@ def _round_ranges(numbers: Sequence[float]) -> tuple[tuple[Bound, Bound], ...]:
     finite = [number for number in numbers if math.isfinite(number)]
     if not finite or min(finite) == max(finite):
         return ()
-    step = _round_up((max(finite) - min(finite)) / _AUTOMATIC_RANGES)
+    step = (max(finite) - min(finite)) / _AUTOMATIC_RANGES
+    if not _SMALLEST_STEP < step < math.inf:
+        return ()
+    power = 10.0 ** math.floor(math.log10(step))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= step * (1 - 1e-9))
     bounds = [step * index for index in range(math.floor(min(finite) / step) + 1, math.ceil(max(finite) / step))]
     inner = [round(bound, 12) for bound in bounds if math.isfinite(bound)]
     edges: list[Bound] = [None, *inner, None]
     return tuple(pairwise(edges)) if inner else ()
-
-
-def _round_up(step: float) -> float:
-    """Return the least number of the form 1, 2, 2.5 or 5 times a power of ten that is not less than the step."""
-    if not _SMALLEST_STEP < step < math.inf:
-        return math.inf
-    power = 10.0 ** math.floor(math.log10(step))
-    return float(next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= step * (1 - 1e-9)))
 
 
 def find_spelling(attributes: Mapping[str, Any], key: str, value: Scalar) -> Scalar:

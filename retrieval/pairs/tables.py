@@ -165,20 +165,16 @@ def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple
             number += 1
             if delimiter != "\t":
                 if "end of data" in str(error):
-                    raise _unclosed_quote(text, table) from error
+                    lines = enumerate(io.StringIO(text, newline=""), 1)
+                    last = max(n for n, line in lines if '"' in line.replace('""', ""))  # inside, quotes are doubled
+                    raise PairsError(
+                        f"{table.name} line {last} opens a quote that is never closed, with all rows after it inside. "
+                        f"No row of the file is taken; fix that line."
+                    ) from error
                 reason = f"is not CSV ({error}); double a quote inside a cell, and quote the cell"
                 table.skip(place, reason, may_hide_items=True)
                 continue
         yield place, row
-
-
-def _unclosed_quote(text: str, table: Table) -> PairsError:
-    lines = enumerate(io.StringIO(text, newline=""), 1)
-    line = max(number for number, line in lines if '"' in line.replace('""', ""))  # after it, all quotes are doubled
-    return PairsError(
-        f"{table.name} line {line} opens a quote that is never closed, with all rows after it inside. "
-        f"No row of the file is taken; fix that line."
-    )
 
 
 def _read_parquet(table: Table) -> None:

@@ -60,7 +60,10 @@ def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
         for name, cell in row.items()
         if name not in _NO_ATTRIBUTES
     }
-    values = attributes | prices | _parse_availability(row)
+    availability = (first_text(row.get("availability")) or "").rpartition("/")[2]  # or https://schema.org/InStock
+    if availability := column_key(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", availability)):
+        attributes |= {"availability": availability, "in_stock": availability in _IN_STOCK}
+    values = attributes | prices
     images = [*parse_image_names(row.get("image_link")), *_split_links(row.get("additional_image_link"))]
     captions = (cells.strip_html(cell) for name in _TEXTS for cell in iter_texts(row.get(name)))
     return Record(
@@ -93,13 +96,6 @@ def _parse_prices(row: Row) -> tuple[dict[str, Value], list[str]]:
         elif amount is not None:
             values[name] = amount
     return values, problems
-
-
-def _parse_availability(row: Row) -> dict[str, Value]:
-    """Return the availability, "in stock" and https://schema.org/InStock alike as in_stock, and whether it is that."""
-    text = (first_text(row.get("availability")) or "").rpartition("/")[2]
-    name = column_key(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text))
-    return {"availability": name, "in_stock": name in _IN_STOCK} if name else {}
 
 
 def _parse_texts(cell: Value) -> Value:

@@ -72,17 +72,14 @@ def _to_row(item: "Element") -> Row:
     row: Row = {}
     google = {_local_name(child) for child in item if _GOOGLE in child.tag}
     for child in item:
-        name, value = _local_name(child), _to_value(child)
+        name = _local_name(child)
         if name in google and _GOOGLE not in child.tag:
             continue
+        if len(child) and _GOOGLE in child.tag:
+            value: Value = _to_row(child)
+        else:
+            value = "".join(child.itertext()).strip() or child.get("href") or ""  # also of Atom's XHTML
         if name in row:
             value = [*(row[name] if isinstance(row[name], list) else [row[name]]), value]
         row[name] = value
     return row
-
-
-def _to_value(element: "Element") -> Value:
-    if len(element) and _GOOGLE in element.tag:
-        return _to_row(element)
-    text = "".join(element.itertext()).strip()  # also of Atom's XHTML
-    return text or element.get("href") or ""

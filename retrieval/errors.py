@@ -1,28 +1,28 @@
-"""The errors of the retrieval package: one tree, so that one `except` catches them all."""
+"""The errors of the retrieval package, all subclasses of RetrievalError."""
 
 
 class RetrievalError(Exception):
-    """Something went wrong that a user can mend; the message says what happened and what to do next."""
+    """An error that a user can fix; the message says what happened and what to do next."""
 
 
 class PairsError(RetrievalError):
-    """A source of image-text pairs cannot be read at all, or strict reading met a bad row."""
+    """A source of image-text pairs is unreadable, or strict reading found a bad row."""
 
 
 class ColumnError(PairsError):
-    """A table has no column that was asked for by name."""
+    """A table lacks a column that was named."""
 
 
 class ImageError(RetrievalError):
-    """One picture cannot be read; the message is the reason, without the picture's name."""
+    """A picture is unreadable; the message is the reason, without the picture's name."""
 
 
 class EncoderError(RetrievalError):
-    """An encoder cannot be found or loaded, or does not fit what it is used with."""
+    """An encoder cannot be found or loaded, or does not match the catalog or run it is used with."""
 
 
 class QueryError(RetrievalError, ValueError):
-    """A query, its weights, its filter or its target make no sense."""
+    """A query, its weights, its filter or its target is invalid."""
 
 
 class CatalogError(RetrievalError):
@@ -30,7 +30,7 @@ class CatalogError(RetrievalError):
 
 
 class ItemError(CatalogError):
-    """What was handed in as an item, or as a change of one, is not of that form."""
+    """An item, or a change of one, is malformed."""
 
 
 class CatalogLockedError(CatalogError):
@@ -42,16 +42,16 @@ class CatalogFormatError(CatalogError):
 
 
 class TrainingError(RetrievalError):
-    """Training cannot start, go on or be resumed."""
+    """Training cannot start, continue or be resumed."""
 
 
 class OtherRunError(TrainingError):
-    """A run was begun with other settings or pairs than it is to be resumed with."""
+    """A run cannot be resumed with other settings or pairs than it was started with."""
 
 
 class EvaluationError(RetrievalError):
-    """There is nothing to measure, or what was handed in does not fit together."""
+    """There is nothing to measure, or the inputs do not match."""
 
 
 class ServiceError(RetrievalError):
-    """A service cannot start as it is set."""
+    """A service cannot start with its settings."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, synced, renamed."""
+"""Atomic file writes: a file is complete or absent, however the process ends."""
 
 import os
 from collections.abc import Callable
@@ -6,29 +6,29 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path beside `path`, and put that file in its place once it is whole and on the disk.
+    """Call `write` with a temporary path beside `path`, fsync the file and move it to `path`.
 
-    The file gets the mode that this process gives new files, whatever `write` made of it: safetensors writes files
-    that only their owner can read.
+    The file gets the mode that this process gives new files, whatever mode `write` set: safetensors writes files that
+    only their owner can read.
 
     Raises:
-        OSError: the disk is full or failing; what was at `path` is untouched.
+        OSError: The disk is full or failing; the file at `path` is unchanged.
     """
-    aside = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        aside.touch()
-        mode = aside.stat().st_mode
-        write(aside)
-        aside.chmod(mode)
-        sync(aside)
-        aside.replace(path)
-        sync(path.parent)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)
+        fsync(temporary)
+        temporary.replace(path)
+        fsync(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until the disk has a file, or a folder's list of names."""
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -12,7 +12,7 @@ import numpy as np
 
 from index.vectors import Rows
 from retrieval.errors import CatalogError
-from retrieval.files import sync
+from retrieval.files import fsync
 
 STORED = np.dtype("<f4")
 _COPIED_ROWS = 8192  # rows copied at once: 16 MB at dimension 512
@@ -56,7 +56,7 @@ def append_rows(path: Path, rows: Rows, *, at: int) -> None:
             file.truncate(start)  # deleting items to make room needs some room itself
             raise
     if is_new:
-        sync(path.parent)
+        fsync(path.parent)
 
 
 def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
@@ -75,7 +75,7 @@ def copy_rows(rows: Rows, slots: np.ndarray, path: Path) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    fsync(path.parent)
 
 
 def index_path(folder: Path, side: str, generation: int) -> Path:

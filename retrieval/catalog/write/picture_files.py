@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from retrieval.catalog.items import escape_surrogates
 from retrieval.errors import ImageError
-from retrieval.files import sync, write_atomically
+from retrieval.files import fsync, write_atomically
 from retrieval.hashing import content_hash
 from retrieval.images import open_image
 from retrieval.images.sources import ImageSource
@@ -57,7 +57,7 @@ def store_picture(catalog: Path, content: bytes) -> ImageSource:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, partial(Path.write_bytes, data=content))
-        sync(path.parent.parent)
+        fsync(path.parent.parent)
     return ImageSource(path=path, name=path.relative_to(catalog).as_posix())
 
 

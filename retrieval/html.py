@@ -122,7 +122,7 @@ class ReportPage:
 
     Attributes:
         title: The page's title.
-        verdict: In words, whether training helped.
+        conclusion: In words, whether training helped.
         notes: What the figures depend on.
         recalls: Before, after, and the difference; None without validation.
         panels: Curves.
@@ -134,7 +134,7 @@ class ReportPage:
     """
 
     title: str
-    verdict: str
+    conclusion: str
     notes: Sequence[str]
     recalls: Table | None
     panels: Sequence[Panel]

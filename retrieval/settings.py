@@ -146,7 +146,7 @@ def check_names(names: Iterable[str], cls: type, *, error: type[Exception]) -> N
             raise error(f"There is no setting {name!r}. {hint}")
 
 
-def with_current_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+def replace_old_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """The values by the settings' present names; those by names of an earlier release win, unless they are None."""
     current = {one.old_name: name for name, one in settings_of(cls).items() if one.old_name}
     renamed = {current[name]: values[name] for name in values if name in current and values[name] is not None}
@@ -157,7 +157,7 @@ def settings_options(cls: type) -> Callable[[Command], Command]:
     """Decorator that gives a click command an option for each setting that has one, in the order of the fields.
 
     The command gets every value by its setting's name. Environment variables are click's `auto_envvar_prefix`. A
-    renamed setting has a hidden option of its old name too: `with_current_names` merges the two.
+    renamed setting has a hidden option of its old name too: `replace_old_names` merges the two.
     """
 
     def decorate(command: Command) -> Command:

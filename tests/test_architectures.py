@@ -20,7 +20,7 @@ from retrieval.encoder.architectures import LstmText, build_model
 from retrieval.encoder.open_clip_models import open_checkpoint
 from retrieval.errors import EncoderError, TrainingError
 from retrieval.train import TrainConfig, train
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.model.create import create_model
 from retrieval.train.model.param_groups import locate_parameters
 
@@ -119,8 +119,8 @@ def test_towers_load_local_weights_and_heads_stay_random(bert, tmp_path):
     save_file(cnn.state_dict(), tmp_path / "cnn.safetensors")
     settings = {"image_weights": str(tmp_path / "cnn.safetensors"), "text_weights": str(bert)}
     config = TrainConfig(model=with_bert(bert), **settings, device="cpu")
-    assert (with_defaults(config).learning_rate, with_defaults(config).head_learning_rate) == (1e-5, 1e-3)
-    model = create_model(with_defaults(config)).model
+    assert (apply_defaults(config).learning_rate, apply_defaults(config).head_learning_rate) == (1e-5, 1e-3)
+    model = create_model(apply_defaults(config)).model
     for name, tensor in model.visual.trunk.state_dict().items():
         assert torch.equal(tensor, cnn.state_dict()[name]), name
     given = load_file(bert / "model.safetensors")
@@ -206,6 +206,6 @@ def test_an_lstm_can_be_tuned_alone_and_resumed(pairs, tmp_path):  # noqa: F811
 
 
 def test_built_in_small_lstm_is_small():
-    checkpoint = create_model(with_defaults(TrainConfig(model="small-lstm")))
+    checkpoint = create_model(apply_defaults(TrainConfig(model="small-lstm")))
     assert type(checkpoint.model.text) is LstmText
     assert sum(parameter.numel() for parameter in checkpoint.model.parameters()) < 10e6

@@ -15,13 +15,13 @@ from retrieval.encoder.open_clip_models import save_run
 from retrieval.pairs import Pairs
 from retrieval.train import train
 from retrieval.train.config import TrainConfig
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.model.averaging import temporary_weights
 from retrieval.train.model.lora import is_lora_parameter, merged_state_dict, unmerged_state_dict
 from retrieval.train.model.param_groups import freeze, is_frozen, set_train_mode
 from retrieval.train.run_folder import RunFolder
 
-CONFIG = with_defaults(TrainConfig(model="a/b", lora_rank=3))
+CONFIG = apply_defaults(TrainConfig(model="a/b", lora_rank=3))
 MODELS = {"vit": TINY, "timm": CONVOLUTIONAL}
 PICTURES, TOKENS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(36).reshape(3, 12)
 

@@ -8,7 +8,7 @@ from tiny_models import random_model, tiny_config
 
 from retrieval.errors import TrainingError
 from retrieval.train.config import TrainConfig
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.model.param_groups import (
     create_optimizer,
     freeze,
@@ -23,7 +23,7 @@ RESNET = {
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3},
 }
-CONFIG = with_defaults(TrainConfig(model="a/b"))
+CONFIG = apply_defaults(TrainConfig(model="a/b"))
 
 
 def timm(name, **vision):

@@ -5,10 +5,10 @@ import pytest
 from retrieval.errors import TrainingError
 from retrieval.files import write_atomically
 from retrieval.train.config import TrainConfig
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.run_folder import LOG_COLUMNS, RunFolder
 
-CONFIG = with_defaults(TrainConfig(epochs=2))
+CONFIG = apply_defaults(TrainConfig(epochs=2))
 
 
 def row(step):
@@ -39,8 +39,8 @@ def test_a_run_is_resumed_only_on_request_and_with_its_own_settings(tmp_path):
     with pytest.raises(TrainingError, match=r"run already holds a training run\. Resume it, or choose another"):
         run.check(CONFIG, resume=False)
     with pytest.raises(TrainingError, match=r"was begun with epochs 2, now 3\. Resume with the old settings"):
-        run.check(with_defaults(TrainConfig(epochs=3)), resume=True)
-    run.check(with_defaults(TrainConfig(epochs=2, device="cpu", threads=4)), resume=True)
+        run.check(apply_defaults(TrainConfig(epochs=3)), resume=True)
+    run.check(apply_defaults(TrainConfig(epochs=2, device="cpu", threads=4)), resume=True)
 
 
 def test_unfinished_files_of_a_killed_start_are_ignored(tmp_path):

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from retrieval.settings import (
     check_names,
     check_settings,
+    replace_old_names,
     setting,
     settings_options,
     settings_table,
-    with_current_names,
 )
 
 
@@ -33,7 +33,7 @@ class Sample:
 @click.command(context_settings={"auto_envvar_prefix": "SAMPLE"})
 @settings_options(Sample)
 def command(**values):
-    click.echo(Sample(**with_current_names(values, Sample)))
+    click.echo(Sample(**replace_old_names(values, Sample)))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from retrieval.encoder import load_encoder
 from retrieval.pairs import read_pairs
 from retrieval.train import Callbacks, TrainConfig, train, training
 from retrieval.train.data.image_cache import build_image_cache
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.model import towers as towers_file
 from retrieval.train.model.param_groups import freeze
 from retrieval.train.model.towers import Towers
@@ -153,7 +153,7 @@ def test_processes_of_one_machine_share_the_memory_budget(pairs, tmp_path, monke
 @pytest.mark.parametrize("tune", ["text", "image", "heads"])
 def test_precomputed_features_give_the_rows_and_gradients_of_the_model(kind, tune):
     model = random_model(MODELS[kind])
-    freeze(model, with_defaults(TrainConfig(model="a/b", tune=tune)))
+    freeze(model, apply_defaults(TrainConfig(model="a/b", tune=tune)))
     towers = Towers(model, device="cpu", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     inputs = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     tokens = np.random.default_rng(1).integers(1, 49000, (6, 12))

@@ -20,7 +20,7 @@ from retrieval.errors import RetrievalError, TrainingError
 from retrieval.evaluate import evaluate
 from retrieval.pairs import Skipped, read_pairs
 from retrieval.train import TrainConfig, train
-from retrieval.train.defaults import with_defaults
+from retrieval.train.defaults import apply_defaults
 from retrieval.train.loop import gradcache as step_file
 from retrieval.train.loop import trainer
 from retrieval.train.loop.trainer import learning_rate
@@ -452,7 +452,7 @@ def test_texts_without_padding_have_the_same_embeddings_and_gradients(config):
 
 
 def test_the_learning_rate_warms_up_linearly_and_decays_along_a_cosine():
-    config = with_defaults(TrainConfig(learning_rate=1.0, warmup=0.1))
+    config = apply_defaults(TrainConfig(learning_rate=1.0, warmup=0.1))
     rates = [learning_rate(step, config=config, steps=110) for step in range(110)]
     assert rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert max(rates) == rates[10] == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retrieval.errors import TrainingError
 from retrieval.settings import settings_table
 from retrieval.train.config import TrainConfig
-from retrieval.train.defaults import differences, resolve, with_defaults, with_resolved
+from retrieval.train.defaults import apply_defaults, apply_resolved, find_differences, resolve
 
 configs = st.builds(
     TrainConfig,
@@ -35,7 +35,7 @@ def test_config_round_trips_through_json(config):
 
 @given(configs)
 def test_resolving_keeps_what_is_set_and_leaves_nothing_decisive_open(config):
-    complete = with_defaults(config)
+    complete = apply_defaults(config)
     assert all(value in (None, "auto", getattr(complete, name)) for name, value in json.loads(config.to_json()).items())
     fitted = resolve(complete, weights=10**8, images=2000)
     left_open = [name for name, value in json.loads(fitted.to_json()).items() if value is None]
@@ -47,7 +47,7 @@ def test_resolving_keeps_what_is_set_and_leaves_nothing_decisive_open(config):
         "patience",
         "threads",
     ]
-    assert with_defaults(complete) == complete
+    assert apply_defaults(complete) == complete
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_existing_folder_is_a_trained_model(tmp_path, monkeypatch):
 
 def test_fine_tuning_has_a_lower_learning_rate_by_model_size():
     """From trained weights the learning rate is lower by one to two orders of magnitude and the epochs are few."""
-    tuned, fresh = with_defaults(TrainConfig(model="a/b")), with_defaults(TrainConfig(model="small"))
+    tuned, fresh = apply_defaults(TrainConfig(model="a/b")), apply_defaults(TrainConfig(model="small"))
     assert resolve(tuned, weights=151_000_000, images=9).learning_rate == pytest.approx(1e-5, rel=0.01)
     assert [resolve(tuned, weights=weights, images=9).learning_rate for weights in (10**9, 10**6)] == [1e-5, 1e-4]
     assert resolve(tuned, weights=10**6, images=9).learning_rate * 10 <= fresh.learning_rate
@@ -84,25 +84,25 @@ def test_fine_tuning_has_a_lower_learning_rate_by_model_size():
 def test_the_learning_rate_of_a_text_tower_alone_is_four_times_higher():
     for weights in (10**9, 10**8, 10**6):
         alone, with_images = (
-            resolve(with_defaults(TrainConfig(model="a/b", tune=tune)), weights=weights, images=9)
+            resolve(apply_defaults(TrainConfig(model="a/b", tune=tune)), weights=weights, images=9)
             for tune in ("text", "both")
         )
         assert alone.learning_rate == 4 * with_images.learning_rate
-    low_rank = with_defaults(TrainConfig(model="a/b", tune="text", lora_rank=4))
+    low_rank = apply_defaults(TrainConfig(model="a/b", tune="text", lora_rank=4))
     assert resolve(low_rank, weights=10**8, images=9).learning_rate == low_rank.learning_rate == 2e-4
 
 
 def test_fewer_images_get_more_epochs():
-    tuned = with_defaults(TrainConfig(model="a/b"))
+    tuned = apply_defaults(TrainConfig(model="a/b"))
     shown = {pictures: resolve(tuned, weights=10**8, images=pictures).epochs for pictures in (100, 640, 10**6)}
     assert shown == {100: 20, 640: 10, 10**6: 5}
     assert resolve(replace(tuned, epochs=3), weights=10**8, images=100).epochs == 3
 
 
 def test_only_fine_tuned_models_are_interpolated_with_the_start():
-    assert with_defaults(TrainConfig(model="a/b")).wise_ft == "auto"
-    assert with_defaults(TrainConfig(model="small")).wise_ft == "off"
-    assert with_defaults(TrainConfig(model="a/b", wise_ft=0.5)).wise_ft == 0.5
+    assert apply_defaults(TrainConfig(model="a/b")).wise_ft == "auto"
+    assert apply_defaults(TrainConfig(model="small")).wise_ft == "off"
+    assert apply_defaults(TrainConfig(model="a/b", wise_ft=0.5)).wise_ft == 0.5
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,11 @@ def test_invalid_config_json_is_refused_with_the_reason(text, message):
 
 def test_only_settings_that_affect_the_result_are_differences():
     one, other = TrainConfig(epochs=3, seed=1, device="cpu"), TrainConfig(epochs=5, seed=1, checkpoint_seconds=1)
-    assert differences(one, other) == ["epochs 5, now 3"]
-    assert differences(one, TrainConfig(epochs=3, seed=1, learning_rate=0.1)) == []
-    assert differences(TrainConfig(learning_rate=0.2), TrainConfig(learning_rate=0.1)) == ["learning_rate 0.1, now 0.2"]
+    assert find_differences(one, other) == ["epochs 5, now 3"]
+    assert find_differences(one, TrainConfig(epochs=3, seed=1, learning_rate=0.1)) == []
+    assert find_differences(TrainConfig(learning_rate=0.2), TrainConfig(learning_rate=0.1)) == [
+        "learning_rate 0.1, now 0.2"
+    ]
 
 
 def test_few_images_freeze_the_blocks_of_a_trained_image_tower():
@@ -187,7 +189,7 @@ def test_few_images_freeze_the_blocks_of_a_trained_image_tower():
     few, many = ({"weights": 10**7, "images": count} for count in (1999, 2000))
 
     def tuned(config, facts):
-        fitted = resolve(with_defaults(config), **facts)
+        fitted = resolve(apply_defaults(config), **facts)
         return fitted.tune, fitted.image_blocks
 
     assert tuned(TrainConfig(), few) == ("both", 0)
@@ -196,9 +198,9 @@ def test_few_images_freeze_the_blocks_of_a_trained_image_tower():
     for asked in (TrainConfig(tune="both"), TrainConfig(model="small"), TrainConfig(lora_rank=4)):
         assert tuned(asked, few) == ("both", None)
     assert tuned(TrainConfig(tune="text"), few) == ("text", None)
-    begun = resolve(with_defaults(TrainConfig()), **few)
-    assert differences(with_defaults(TrainConfig()), begun) == []
-    assert asdict(with_resolved(with_defaults(TrainConfig()), begun)) == asdict(begun)
+    begun = resolve(apply_defaults(TrainConfig()), **few)
+    assert find_differences(apply_defaults(TrainConfig()), begun) == []
+    assert asdict(apply_resolved(apply_defaults(TrainConfig()), begun)) == asdict(begun)
 
 
 def test_a_config_of_version_0_1_is_read_by_its_old_names():

@@ -10,7 +10,7 @@ import click
 
 from index.kinds import KINDS
 from retrieval.errors import ColumnError, QueryError, RetrievalError
-from retrieval.settings import flag_of, settings_of, with_current_names
+from retrieval.settings import flag_of, replace_old_names, settings_of
 
 if TYPE_CHECKING:
     from retrieval.catalog import Catalog
@@ -86,7 +86,7 @@ def use_current_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
     for name, one in settings_of(cls).items():
         if values.get(one.old_name) is not None:
             notice(f"The setting {one.old_name} is now called {name}: use {flag_of(name) if one.option else name}.")
-    return with_current_names(values, cls)
+    return replace_old_names(values, cls)
 
 
 def notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from retrieval.encoder import DEVICES, STARTER
 from retrieval.errors import TrainingError
-from retrieval.settings import check_names, check_settings, setting, with_current_names
+from retrieval.settings import check_names, check_settings, replace_old_names, setting
 
 SMALL: Final = "small"
 """The built-in architecture for small sets: it learns from scratch on a CPU in minutes."""
@@ -204,6 +204,6 @@ class TrainConfig:
             raise TrainingError(f"The training config is not valid JSON ({error}): {text[:60]!r}.") from error
         if not isinstance(values, dict):
             raise TrainingError(f"A training config is a JSON object, not {text[:60]!r}.")
-        values = with_current_names(values, TrainConfig)
+        values = replace_old_names(values, TrainConfig)
         check_names(values, TrainConfig, error=TrainingError)
         return TrainConfig(**values)

@@ -46,7 +46,7 @@ class ResolvedConfig(TrainConfig):
         wise_ft: str | float
 
 
-def with_defaults(config: TrainConfig) -> TrainConfig:
+def apply_defaults(config: TrainConfig) -> TrainConfig:
     """The config with every None replaced that the kind of start alone decides: random weights, towers, or a model."""
     start = 2 if config.image_weights and config.text_weights else int(not config.from_random)
     settings = {name: values[start] for name, values in _DEFAULTS.items() if getattr(config, name) is None}
@@ -65,7 +65,7 @@ def resolve(config: TrainConfig, *, weights: int, images: int) -> ResolvedConfig
     four times as fast. A small set is shown more than 5 times, up to 20, so that there are about a hundred steps; and
     it teaches an image tower less than it makes it forget, so that only what is behind the tower's blocks is trained.
     """
-    config = with_defaults(config)
+    config = apply_defaults(config)
     settings = asdict(config)
     if config.learning_rate is None:
         factor = _TEXT_FACTOR if config.tune == "text" else 1
@@ -78,12 +78,12 @@ def resolve(config: TrainConfig, *, weights: int, images: int) -> ResolvedConfig
     return ResolvedConfig(**settings)
 
 
-def with_resolved(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
+def apply_resolved(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
     """The config of a resumed run, with what was resolved when it was begun where the config itself names nothing."""
     return replace(config, **{name: getattr(begun, name) for name in _left_open(config)})
 
 
-def differences(config: TrainConfig, begun: TrainConfig) -> list[str]:
+def find_differences(config: TrainConfig, begun: TrainConfig) -> list[str]:
     """What would make the two give different models, each as "epochs 3, now 5" with the value of `config` last."""
     decisive = [name for name, one in settings_of(TrainConfig).items() if one.affects_result]
     names = [name for name in decisive if name not in _left_open(config)]

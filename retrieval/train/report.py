@@ -46,13 +46,13 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
         settings["model"] = "a config of its own, in training/config.json"
     page = ReportPage(
         title=f"Training of {result.run.resolve().name}",
-        verdict=result.conclusion,
+        conclusion=result.conclusion,
         notes=[_OPTIMISTIC if result.comparisons else _UNKNOWN, *result.warnings],
-        recalls=_recall_table(result.comparisons) if result.comparisons else None,
-        panels=_panels(trainer.folder.read_log(), trainer.before),
-        galleries=[] if evaluations is None else _galleries(trainer, evaluations),
+        recalls=_make_recall_table(result.comparisons) if result.comparisons else None,
+        panels=_make_panels(trainer.folder.read_log(), trainer.before),
+        galleries=[] if evaluations is None else _make_galleries(trainer, evaluations),
         reading=_READING,
-        facts=_facts(trainer, result),
+        facts=_list_facts(trainer, result),
         settings=[(name, "" if value is None else str(value)) for name, value in settings.items()],
         skipped=[(one.name, one.reason) for one in result.skipped],
     )
@@ -60,22 +60,22 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
     write_atomically(trainer.folder.report, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _recall_table(comparisons: Mapping[str, Comparison]) -> Table:
+def _make_recall_table(comparisons: Mapping[str, Comparison]) -> Table:
     ones = {f"{name} R@{k}": comparisons[f"{way}_recall@{k}"] for way, name in DIRECTIONS.items() for k in KS}
     rows = [
-        (name, _cell(one.before, ".1f"), _cell(one.after, ".1f"), _cell(one.difference, "+.1f"))
+        (name, _format_cell(one.before, ".1f"), _format_cell(one.after, ".1f"), _format_cell(one.difference, "+.1f"))
         for name, one in ones.items()
     ]
     return Table(header=("recall in %, with 95 % intervals", "before", "after", "difference"), rows=tuple(rows))
 
 
-def _cell(one: Estimate, form: str) -> str:
+def _format_cell(one: Estimate, form: str) -> str:
     """A figure in percent with its interval, where it has one."""
     value, low, high = (format(100 * bound, form) for bound in (one.value, one.low, one.high))
     return value if math.isnan(one.low) else f"{value} ({low} to {high})"
 
 
-def _panels(rows: Sequence[Mapping[str, str]], before: Mapping[str, float]) -> list[Panel]:
+def _make_panels(rows: Sequence[Mapping[str, str]], before: Mapping[str, float]) -> list[Panel]:
     steps = np.array([int(row["step"]) for row in rows])
     if not len(steps):
         return []
@@ -104,7 +104,7 @@ def _thin_out(steps: Ids, values: NDArray[np.float64]) -> dict[int, float]:
     return {int(steps[part[-1]]): float(values[part].mean()) for part in parts}
 
 
-def _galleries(trainer: "Trainer", evaluations: "Evaluations") -> list[Gallery]:
+def _make_galleries(trainer: "Trainer", evaluations: "Evaluations") -> list[Gallery]:
     galleries = []
     for way, name in DIRECTIONS.items():
         before, after = (getattr(ranks, way).first_rank() for ranks in (evaluations.before, evaluations.after))
@@ -116,22 +116,22 @@ def _galleries(trainer: "Trainer", evaluations: "Evaluations") -> list[Gallery]:
             "Worst after training": np.argsort(-after, kind="stable")[: int((after > 1).sum())],
         }
         galleries += [
-            Gallery(f"{heading}, {name}", way, _examples(trainer, evaluations, way, queries=queries))
+            Gallery(f"{heading}, {name}", way, _make_examples(trainer, evaluations, way, queries=queries))
             for heading, queries in chosen.items()
             if len(queries)
         ]
     return galleries
 
 
-def _examples(trainer: "Trainer", evaluations: "Evaluations", way: str, *, queries: Ids) -> list[Example]:
+def _make_examples(trainer: "Trainer", evaluations: "Evaluations", way: str, *, queries: Ids) -> list[Example]:
     """The first few of these queries that are about different things."""
     collection = trainer.validation_set.collection
     asked = (collection.item_texts if way == "text_to_image" else collection.item_images).ids
     _, first = np.unique(asked[queries], return_index=True)
-    return [_example(trainer, evaluations, way, query=int(queries[place])) for place in sorted(first)[:_EXAMPLES]]
+    return [_make_example(trainer, evaluations, way, query=int(queries[index])) for index in sorted(first)[:_EXAMPLES]]
 
 
-def _example(trainer: "Trainer", evaluations: "Evaluations", way: str, *, query: int) -> Example:
+def _make_example(trainer: "Trainer", evaluations: "Evaluations", way: str, *, query: int) -> Example:
     collection, sources = trainer.validation_set.collection, trainer.validation_set.sources
     right = collection.relevant_images()
     if way == "text_to_image":
@@ -152,7 +152,7 @@ def _example(trainer: "Trainer", evaluations: "Evaluations", way: str, *, query:
     return Example(collection.texts[text], sources[picture], before, after, wrong)
 
 
-def _facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
+def _list_facts(trainer: "Trainer", result: "TrainResult") -> list[tuple[str, str]]:
     dataset, validation_set = trainer.dataset, trainer.validation_set
     groups = trainer.image_cache.duplicate_groups[np.array(dataset.images, np.int64)]
     near_duplicates = len(groups) - len(np.unique(groups))

@@ -15,7 +15,7 @@ from retrieval.errors import OtherRunError, TrainingError
 from retrieval.files import write_atomically
 from retrieval.metrics import KS
 from retrieval.train.config import TrainConfig
-from retrieval.train.defaults import differences, with_defaults
+from retrieval.train.defaults import apply_defaults, find_differences
 
 RECALL_NAMES: Final = tuple(f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in KS)
 LOG_COLUMNS: Final = (
@@ -73,7 +73,7 @@ class RunFolder:
             return
         if not resume:
             raise TrainingError(f"{self.path} already holds a training run. Resume it, or choose another folder.")
-        changed = differences(config, with_defaults(self.read_config()))
+        changed = find_differences(config, apply_defaults(self.read_config()))
         if changed:
             raise OtherRunError(
                 f"{self.path} was begun with {'; with '.join(changed)}. Resume with the old settings, which need not be"

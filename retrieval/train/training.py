@@ -20,7 +20,7 @@ from retrieval.train.config import TrainConfig
 from retrieval.train.data.dataset import PairDataset, hold_out_pairs
 from retrieval.train.data.image_cache import DiskCache, build_image_cache
 from retrieval.train.data.transforms import TrainTransform
-from retrieval.train.defaults import resolve, with_defaults, with_resolved
+from retrieval.train.defaults import apply_defaults, apply_resolved, resolve
 from retrieval.train.distributed import ProcessGroup, join_process_group, local_world_size
 from retrieval.train.loop.callbacks import Callbacks, StepCallback, TensorBoardWriter, require_tensorboard
 from retrieval.train.loop.trainer import Trainer
@@ -72,7 +72,7 @@ def train(
     callbacks = callbacks or Callbacks()
     callbacks = callbacks if progress is None else replace(callbacks, on_step=progress)
     resumes = resume and folder.config.is_file()
-    config = with_defaults(config or (folder.read_config() if resumes else TrainConfig()))
+    config = apply_defaults(config or (folder.read_config() if resumes else TrainConfig()))
     if config.tensorboard:
         require_tensorboard()
     with join_process_group(config.device) as process_group, ExitStack() as stack:
@@ -83,7 +83,7 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=gpus))  # leaves the caller's random state as it was
         folder.check(config, resume=resume)  # again: another process may have begun it before it was locked
         if resume and folder.config.is_file():
-            config = with_resolved(config, folder.read_config())
+            config = apply_resolved(config, folder.read_config())
         has_checkpoint = resume and folder.checkpoint.is_file()
         # A run has the whole of its model: where that came from may be out of reach by now.
         checkpoint = open_checkpoint(str(folder.path)) if has_checkpoint else create_model(config)
@@ -158,7 +158,7 @@ def _make_trainer(
     if len(dataset.images) < 2:  # noqa: PLR2004 (one alone has no negatives)
         raise TrainingError(
             f"{pairs.source} has {len(dataset.images)} readable images with a caption, but training needs at least two."
-            f"{_first_skipped((*pairs.skipped, *image_cache.skipped))}"
+            f"{_name_first_skipped((*pairs.skipped, *image_cache.skipped))}"
         )
     validation_set = ValidationSet.from_pairs(
         held_out_pairs if validation is None else validation.pairs,
@@ -169,7 +169,7 @@ def _make_trainer(
     if validation is not None and not validation_set.images:
         raise TrainingError(
             f"{validation.source} has no readable images with a caption to validate on. Name other pairs, or none to"
-            f" hold a fraction out.{_first_skipped((*validation.skipped, *validation_set.skipped))}"
+            f" hold a fraction out.{_name_first_skipped((*validation.skipped, *validation_set.skipped))}"
         )
     weights = sum(weight.numel() for weight in checkpoint.model.parameters())
     return Trainer(
@@ -186,7 +186,7 @@ def _make_trainer(
     )
 
 
-def _first_skipped(skipped: Sequence[Skipped]) -> str:
+def _name_first_skipped(skipped: Sequence[Skipped]) -> str:
     return f" The first skipped one, {skipped[0].name}, {skipped[0].reason}." if skipped else ""
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zipfile import BadZipFile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 DIRECTIONS: Final[Mapping[str, str]] = {"text_to_image": "text→image", "image_to_text": "image→text"}
 _RESAMPLES: Final = 1000
-_ARRAYS: Final = ("better", "tied", "right", "answers", "average_precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +54,17 @@ class AnswerRanks:
 
     def save(self, path: Path) -> None:
         """Write the ranks to a file; a kill leaves the old file or the new."""
-        arrays = {f"{way}.{name}": getattr(getattr(self, way), name) for way in DIRECTIONS for name in _ARRAYS}
-        arrays |= {f"{way}.targets": np.array(getattr(self, way).targets) for way in DIRECTIONS}
-
-        def write(aside: Path) -> None:
-            with aside.open("wb") as file:
-                np.savez(file, **arrays)
-
-        write_atomically(path, write)
+        file = BytesIO()
+        np.savez(file, **{f"{way}.{name}": part for way, ranks in asdict(self).items() for name, part in ranks.items()})
+        write_atomically(path, lambda aside: aside.write_bytes(file.getvalue()))
 
     @classmethod
     def load(cls, path: Path) -> "AnswerRanks | None":
         """The ranks that were saved; None where the file is missing or damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                parts = {way: {name: arrays[f"{way}.{name}"] for name in (*_ARRAYS, "targets")} for way in DIRECTIONS}
+                names = [one.name for one in fields(Ranks)]
+                parts = {way: {name: arrays[f"{way}.{name}"] for name in names} for way in DIRECTIONS}
                 return cls(**{way: Ranks(**part | {"targets": int(part["targets"])}) for way, part in parts.items()})
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None

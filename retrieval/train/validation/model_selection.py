@@ -30,8 +30,8 @@ def select_interpolation(
     """Return the interpolation to keep: of ascending `alphas` the greatest that is as good as the best."""
     evaluated = [evaluate(interpolate_weights(start, tuned, alpha)) for alpha in alphas]
     known = [recalls for recalls in evaluated if recalls is not None]
-    place = select_last_equal(known) if known else len(alphas) - 1
-    return Interpolation(alphas[place], interpolate_weights(start, tuned, alphas[place]), evaluated[place])
+    index = select_last_equal(known) if known else len(alphas) - 1
+    return Interpolation(alphas[index], interpolate_weights(start, tuned, alphas[index]), evaluated[index])
 
 
 def select_last_equal(evaluated: Sequence[QueryRecalls]) -> int:
@@ -41,10 +41,10 @@ def select_last_equal(evaluated: Sequence[QueryRecalls]) -> int:
     validation pairs tell little apart, and what was learned is worth more to the user than what a smaller alpha keeps
     beyond: none of the alphas forgets much.
     """
-    best = max(range(len(evaluated)), key=lambda place: evaluated[place].mean)
-    for place, one in reversed(list(enumerate(evaluated))):
+    best = max(range(len(evaluated)), key=lambda index: evaluated[index].mean)
+    for index, one in reversed(list(enumerate(evaluated))):
         if evaluated[best].mean - one.mean <= _CONFIDENCE * paired_standard_error(one, evaluated[best]):
-            return place
+            return index
     return best
 
 

@@ -63,9 +63,9 @@ class ValidationSet:
     ) -> "ValidationSet":
         """Read the pairs' images, as `read_distinct_images` does; the set is empty where none has a caption."""
         prepared: dict[str, tuple[PerceptualHashes, Any]] = {}
-        captioned = [place for place, pair in enumerate(pairs) if pair.captions]
+        captioned = [index for index, pair in enumerate(pairs) if pair.captions]
         distinct = read_distinct_images(
-            [pairs[place].image for place in captioned],
+            [pairs[index].image for index in captioned],
             lambda image: (hash_image(image), encoder.prepare(image)),
             size=encoder.image_size,
             receive=prepared.__setitem__,

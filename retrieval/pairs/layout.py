@@ -8,7 +8,7 @@ from pathlib import Path
 from retrieval.errors import ColumnError
 from retrieval.images import ImageSource
 from retrieval.pairs.columns import Record
-from retrieval.pairs.image_folder import list_files
+from retrieval.pairs.image_folder import has_pictures, list_files
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 
 _LONGEST_NAME = 300
@@ -34,6 +34,13 @@ class Source:
     def listing(self) -> tuple[list[str], list[tuple[str, str]]]:
         """The files under a folder, and the unusable entries with their reasons; see `list_files`."""
         return list_files(self.path)
+
+    def shards(self, suffix: str) -> list[Path]:
+        """Return the files of that suffix: itself, or those of a folder without pictures."""
+        if self.suffix == suffix:
+            return [self.path]
+        files = self.listing[0] if self.path.is_dir() else []
+        return [] if has_pictures(files) else [self.path / name for name in files if name.lower().endswith(suffix)]
 
     def unmappable(self) -> ColumnError:
         """Return the error that columns cannot be mapped."""

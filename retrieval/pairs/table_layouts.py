@@ -9,7 +9,7 @@ from retrieval.errors import ImageError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs.columns import Record
 from retrieval.pairs.feeds.xml import read_xml
-from retrieval.pairs.image_folder import ImageFolder, has_pictures
+from retrieval.pairs.image_folder import ImageFolder
 from retrieval.pairs.layout import Collector, Layout, Source
 from retrieval.pairs.table_schemas import GOOGLE, PLAIN, TableSchema, read_records
 from retrieval.pairs.tables import TABLE_SUFFIXES, Table, read_table
@@ -68,9 +68,8 @@ def _find_image_folder(
     return ImageFolder(folders[0])
 
 
-def _read_tables(
-    paths: Sequence[Path], source: Source, collector: Collector, *, root: Path, schema: TableSchema | None = None
-) -> tuple[Path, str]:
+def _read_tables(paths: Sequence[Path], source: Source, collector: Collector) -> tuple[Path, str]:
+    root = source.path if source.path.is_dir() else source.path.parent
     folder, layout = None, ""
     for path in paths:
         is_xml = path.suffix.lower() == ".xml"
@@ -80,15 +79,11 @@ def _read_tables(
             source,
             collector,
             folders=[root, root / "images"],
-            schema=GOOGLE if is_xml else PLAIN if table.packed else schema,
+            schema=GOOGLE if is_xml else PLAIN if table.packed or source.path.is_dir() else None,
             folder=folder,
             inner=posixpath.dirname(table.name),
         )
     return folder.root if folder else root, layout
-
-
-def _read_folder(paths: Sequence[Path], source: Source, collector: Collector) -> Path:
-    return _read_tables(paths, source, collector, root=source.path, schema=PLAIN)[0]
 
 
 def _metadata_files(source: Source) -> list[Path]:
@@ -98,26 +93,20 @@ def _metadata_files(source: Source) -> list[Path]:
     return top or [source.path / name for name in source.listing[0] if posixpath.basename(name) in _METADATA]
 
 
-def _parquet_files(source: Source) -> list[Path]:
-    if not source.path.is_dir() or has_pictures(source.listing[0]):
-        return []
-    return [source.path / name for name in source.listing[0] if name.lower().endswith(".parquet")]
-
-
 TABLE_FILE = Layout(
     "a CSV, TSV, JSONL or Parquet file with an image column, a Google Merchant feed (XML, TSV or CSV) or a Shopify "
     "export of products (CSV)",
     lambda source: source.suffix in {*TABLE_SUFFIXES, ".xml"},
-    lambda source, collector: _read_tables([source.path], source, collector, root=source.path.parent),
+    lambda source, collector: _read_tables([source.path], source, collector),
     has_columns=True,
 )
 METADATA_FOLDER = Layout(
     "a folder with metadata.jsonl or metadata.csv",
     lambda source: bool(_metadata_files(source)),
-    lambda source, collector: (_read_folder(_metadata_files(source), source, collector), "metadata"),
+    lambda source, collector: (_read_tables(_metadata_files(source), source, collector)[0], "metadata"),
 )
 PARQUET_FOLDER = Layout(
     "a folder of Parquet files",
-    lambda source: bool(_parquet_files(source)),
-    lambda source, collector: (_read_folder(_parquet_files(source), source, collector), "table"),
+    lambda source: bool(source.shards(".parquet")),
+    lambda source, collector: _read_tables(source.shards(".parquet"), source, collector),
 )

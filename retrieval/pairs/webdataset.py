@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.image_folder import PICTURE_SUFFIXES, has_pictures, is_hidden
+from retrieval.pairs.image_folder import PICTURE_SUFFIXES, is_hidden
 from retrieval.pairs.layout import Collector, Layout, Source
 from retrieval.pairs.sample import MAX_BYTES, Sample
 from retrieval.pairs.types import Skipped
@@ -17,16 +17,9 @@ _BLOCK = 512
 
 def _read_shards(source: Source, collector: Collector) -> tuple[Path, str]:
     root = source.path if source.path.is_dir() else source.path.parent
-    for path in _shards(source):
+    for path in source.shards(".tar"):
         _read_shard(path, path.relative_to(root).as_posix(), collector)
     return root, "webdataset"
-
-
-def _shards(source: Source) -> list[Path]:
-    if not source.path.is_dir():
-        return [source.path] if source.suffix == ".tar" else []
-    files = source.listing[0]
-    return [] if has_pictures(files) else [source.path / name for name in files if name.lower().endswith(".tar")]
 
 
 def _read_shard(path: Path, label: str, collector: Collector) -> None:
@@ -78,4 +71,4 @@ def _add_member(
         sample.add_sidecar(suffix, file.read(MAX_BYTES + 1))
 
 
-WEBDATASET = Layout("WebDataset .tar shards", lambda source: bool(_shards(source)), _read_shards)
+WEBDATASET = Layout("WebDataset .tar shards", lambda source: bool(source.shards(".tar")), _read_shards)

@@ -16,16 +16,11 @@ from index.vectors import Ids, Rows
 class CandidateIndex(Protocol):
     """An index of some of the rows. Any number of threads may search and save it while one adds.
 
-    Removed rows stay in it: the caller drops them from the candidates, and builds another index once a fifth of its
-    rows are dead.
-
-    Attributes:
-        slots: (m,), ascending, the numbers of the indexed rows.
-        trained: number of rows that it was trained for.
+    Removed rows stay in it: the caller drops them from the candidates, and rebuilds it once a fifth are dead.
     """
 
-    slots: Ids
-    trained: int
+    slots: Ids  # (m,), ascending, the numbers of the indexed rows
+    trained: int  # number of rows that it was trained for
 
     @property
     def kind(self) -> "IndexKind":
@@ -89,15 +84,9 @@ class IndexKind(ABC):
     def build(self, rows: Rows, slots: Ids, *, device: Device) -> CandidateIndex | None:
         """Return an index of rows[slots], or None where exact search needs none or the rows are too few.
 
-        Raises:
-            DeviceError: the engine is missing, or the device cannot hold the index.
+        A DeviceError if the engine is missing, or the device cannot hold the index.
         """
 
     @abstractmethod
     def load(self, path: Path, slots: Ids, *, trained: int, device: Device) -> CandidateIndex:
-        """Return the index of these slots that `CandidateIndex.save` wrote.
-
-        Raises:
-            StoredIndexError: the file cannot be read, or holds another number of rows.
-            DeviceError: as in `build`.
-        """
+        """Return the index of these slots that `CandidateIndex.save` wrote, or raise a StoredIndexError."""

@@ -32,23 +32,14 @@ SAMPLED_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class StoredIndex:
-    """What a file says of an index.
+    """What a file says of an index."""
 
-    Attributes:
-        spec: as the caller or `auto` chose it.
-        live: which slots are not removed, (slots,).
-        indexed: which slots the candidate index holds, (slots,).
-        built_spec: the spec with the sizes of the candidate index; None where there is none.
-        trained: how many rows the candidate index was trained for.
-        covered: every live slot before this one is indexed.
-    """
-
-    spec: IndexSpec
-    live: Mask
-    indexed: Mask
-    built_spec: IndexSpec | None
-    trained: int
-    covered: int
+    spec: IndexSpec  # as the caller or `auto` chose it
+    live: Mask  # which slots are not removed, (slots,)
+    indexed: Mask  # which slots the candidate index holds, (slots,)
+    built_spec: IndexSpec | None  # with the sizes of the candidate index; None where there is none
+    trained: int  # number of rows that the candidate index was trained for
+    covered: int  # every live slot before this one is indexed
 
 
 def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Callable[[Path], None] | None) -> None:

@@ -72,10 +72,7 @@ class VectorIndex:
         """Return the index that `save` wrote, of the same rows; rows appended since are searched exactly at first.
 
         On a CPU the file is memory-mapped: a search reads what it needs of it and of the rows.
-
-        Raises:
-            StoredIndexError: the file is missing, damaged, or was made of other rows.
-            DeviceError: as in `build`.
+        A StoredIndexError where the file is missing, damaged, or of other rows; a DeviceError as in `build`.
         """
         rows = check_matrix(rows)
         stored = read_index_file(path, rows)
@@ -170,13 +167,7 @@ class VectorIndex:
     def update(self, rows: Rows, *, dead: Ids | None = None) -> None:
         """Replace the matrix by a longer one, and remove rows; quick, since the index itself is left to `maintain`.
 
-        Args:
-            rows: matrix or memory map, (n, d), that starts with the same rows; it is not copied.
-            dead: ids to remove.
-
-        Raises:
-            VectorError: the matrix is shorter, starts with other rows, or its new rows are not unit rows.
-            SpecError: ids that are no slots.
+        The matrix or memory map, (n, d), starts with the same rows (otherwise a VectorError) and is not copied.
         """
         rows = check_matrix(rows, dimension=self.dimension)
         with self._snapshot_lock:

@@ -88,9 +88,8 @@ def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder
     """Load a dual encoder, in eval mode, with its own preprocessing and tokenizer.
 
     Args:
-        name: In this order: "starter", which comes with the package; an existing folder in open_clip's layout
-            (`open_clip_config.json` beside `open_clip_model.safetensors`, as training and `save_run` write it);
-            "SCHEME:..." of an installed package that declares the entry point SCHEME (see `Encoder`);
+        name: In this order: "starter", which comes with the package; an existing folder, as training and `save_run`
+            write it; "SCHEME:..." of an installed package that declares the entry point SCHEME (see `Encoder`);
             "hf-hub:org/model"; or an open_clip name/tag.
         device: "cpu", "cuda", or "auto": the GPU where there is one.
 

@@ -17,25 +17,17 @@ class LstmText(nn.Module):
 
     Faghri et al. 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", arXiv 1707.05612, section
     4.1, with open_clip's subword tokens for words. Padding after the end token never reaches the row.
-
-    Args:
-        embed_dim: Length of a row.
-        context_length: Maximum number of tokens of a text.
-        vocab_size: Of the tokenizer, whose greatest id is the end token.
-        width: Length of the LSTM's state.
-        embedding: Length of a token's embedding.
-        layers: Number of stacked LSTM layers.
     """
 
     def __init__(
         self,
         *,
-        embed_dim: int,
-        context_length: int = 77,
-        vocab_size: int = 49408,
-        width: int = 1024,
-        embedding: int = 300,
-        layers: int = 1,
+        embed_dim: int,  # length of a row
+        context_length: int = 77,  # maximum number of tokens
+        vocab_size: int = 49408,  # of the tokenizer, whose greatest id is the end token
+        width: int = 1024,  # length of the LSTM's state
+        embedding: int = 300,  # length of a token's embedding
+        layers: int = 1,  # stacked LSTM layers
     ) -> None:
         super().__init__()
         self.context_length, self.vocab_size = context_length, vocab_size

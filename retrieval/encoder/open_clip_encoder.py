@@ -36,19 +36,14 @@ _MIN_SPEEDUP = 2.0  # of matrix products in half precision: of 4.3 times, 2.3 to
 class OpenClipEncoder:
     """An open_clip model as an `Encoder`.
 
-    Texts, and images up to a batch, are encoded in float32, where a row changes by 1e-5 at most with what it shares
-    its batch with. Full batches of images go through a large image tower in half precision where matrix products are
-    at least twice as fast in it: on GPUs, and on CPUs with instructions for bfloat16, where ViT-B/32 takes 2.9 times
-    as many images a second. Those rows lie within a cosine of .9999 of theirs in float32, as measured on five
-    architectures with random weights.
+    Texts, and images up to a batch, are encoded in float32, where a row changes by 1e-5 at most with its batch. Full
+    batches of images go through a large image tower in half precision where matrix products are at least twice as
+    fast in it: on GPUs, and on CPUs with instructions for bfloat16, where ViT-B/32 takes 2.9 times as many images a
+    second. Their cosine to the rows in float32 is at least .9999, as measured on five architectures.
 
     Args:
-        checkpoint: A model and its parts. The model is moved to the device and put into eval mode; to go on training
-            it, call its `train()` afterwards.
-        device: "cpu", "cuda", or "auto": the GPU where there is one.
-
-    Raises:
-        EncoderError: "cuda" without a usable GPU; the message has the reason.
+        checkpoint: A model and its parts. The model is moved to the device and put into eval mode.
+        device: As for `resolve_device`.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "auto") -> None:
@@ -88,8 +83,7 @@ class OpenClipEncoder:
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop one RGB image as the model's own preprocessing does: bytes, `(height, width, 3)`.
 
-        The rest of that preprocessing, scaling and normalisation, is done to whole batches when they are encoded: as
-        bytes an image takes a quarter of the memory, and of the transfer to a GPU, that it takes as floats.
+        Scaling and normalisation wait until the batch is encoded: bytes take a quarter of the memory of floats.
         """
         for step in self._resize:
             image = step(image)
@@ -120,10 +114,10 @@ class OpenClipEncoder:
         return self._forward(self._encode_pixels, pixels)  # float16 ends at 65,504, and this tower goes beyond
 
     def _full_batch_dtype(self) -> torch.dtype:
-        """Return the data type that a full batch of images is encoded in.
+        """Return the data type that a full batch of images is encoded in: float32 where a parameter is frozen.
 
-        Frozen parameters stay in float32: autocast hands them to torch's matmul in a form that it copies for every
-        image, which made a batch six times slower. The same happens under inference_mode.
+        Autocast hands frozen ones to matmul in a form that it copies for every image, six times slower; under
+        inference_mode too.
         """
         weights = list(self._model.visual.parameters())
         large = sum(weight.numel() for weight in weights) >= _LARGE
@@ -179,8 +173,7 @@ class OpenClipEncoder:
 def retain_freed_memory() -> None:
     """Have glibc keep the memory of one batch for the next: the starter encodes 114 images a second instead of 64.
 
-    Activations of tens of megabytes go back to the system otherwise, and are mapped again page by page. At most a
-    quarter of a gigabyte is kept, for the whole process. Other C libraries than glibc are left as they are.
+    Otherwise activations of tens of megabytes are unmapped and mapped again. At most a quarter of a gigabyte is kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -205,11 +198,8 @@ def resolve_device(device: str) -> str:
 
 @cache
 def fastest_dtype(device: str) -> torch.dtype:
-    """Return the half precision of this device, if it multiplies matrices that much faster; float32 otherwise.
-
-    Of the two, float16 is the more exact; CPUs have instructions for bfloat16 alone.
-    """
-    half = torch.float16 if device == "cuda" else torch.bfloat16
+    """Return the half precision of this device, if it multiplies matrices that much faster; float32 otherwise."""
+    half = torch.float16 if device == "cuda" else torch.bfloat16  # the less exact one: all that CPUs have
     speedup = _time_product(device, torch.float32) / _time_product(device, half)
     return half if speedup >= _MIN_SPEEDUP else torch.float32
 

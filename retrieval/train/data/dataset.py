@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.vectors import Ids
 from retrieval.errors import TrainingError
-from retrieval.evaluate.collection import Collection, build_collection, caption_key
+from retrieval.evaluate.collection import build_collection, caption_key
 from retrieval.metrics import Relevance
 from retrieval.pairs import Pair
 from retrieval.train.data.image_cache import ImageCache
@@ -152,8 +152,11 @@ def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float,
     side, and a model fine-tuned from an earlier run is not evaluated on what that run learned from. Nothing is held out
     where that would be fewer than `MIN_HELD_OUT` images: too few to tell one model from another.
     """
-    groups = _connect_images(
-        build_collection(pairs, cache.image_of_pair, images=len(cache.sources)), cache.duplicate_groups
+    images = np.arange(len(cache.sources))
+    items = build_collection(pairs, cache.image_of_pair, images=len(images)).item_images
+    first_of_item = items.ids[items.offsets[:-1]][items.query_of_pair()]
+    groups = connect_pairs(
+        len(images), np.concatenate([items.ids, images]), np.concatenate([first_of_item, cache.duplicate_groups])
     )
     wanted = min(round(fraction * len(groups)), MAX_HELD_OUT)
     names, sizes = np.unique(groups, return_counts=True)
@@ -170,12 +173,3 @@ def hold_out_pairs(pairs: Sequence[Pair], cache: ImageCache, *, fraction: float,
     if wanted - room < MIN_HELD_OUT:
         return np.zeros(len(pairs), np.bool_)
     return (cache.image_of_pair >= 0) & np.isin(groups[cache.image_of_pair], held)
-
-
-def _connect_images(collection: Collection, duplicate_groups: Ids) -> Ids:
-    """Return for each image (n,) the smallest one that it is connected with through items and near-duplicates."""
-    items, images = collection.item_images, np.arange(collection.item_images.targets)
-    first_of_item = items.ids[items.offsets[:-1]][items.query_of_pair()]
-    return connect_pairs(
-        len(images), np.concatenate([items.ids, images]), np.concatenate([first_of_item, duplicate_groups])
-    )

@@ -62,22 +62,20 @@ class TrainTransform:
             image = ImageOps.pad(image, canvas, color=(self.fill, self.fill, self.fill))
         elif self.resize_mode == "shortest":
             image = _center_crop(image, min_aspect=aspect / _MAX_ASPECT, max_aspect=aspect * _MAX_ASPECT)
-        size = self._resized_size(image)
+        margin = 1 / math.sqrt(max(self.min_scale, _MIN_RESIZE_SCALE))
+        horizontal, vertical = margin * self.width / image.width, margin * self.height / image.height
+        if self.resize_mode != "squash":
+            horizontal = vertical = max(horizontal, vertical)
+        size = (
+            max(1, math.ceil(image.width * min(1.0, horizontal))),
+            max(1, math.ceil(image.height * min(1.0, vertical))),
+        )
         return image if size == image.size else image.resize(size, self.resample, reducing_gap=3.0)
 
     def random_resized_crop(self, resized: Image.Image, draws: Sequence[float] | Draws) -> Pixels:
         """Return the crop (height, width, 3) of a resized image that `CROP_DRAWS` uniform draws choose."""
         box = self._crop_box(resized.size, draws)
         return np.asarray(resized.resize((self.width, self.height), self.resample, box=box))
-
-    def _resized_size(self, image: Image.Image) -> tuple[int, int]:
-        margin = 1 / math.sqrt(max(self.min_scale, _MIN_RESIZE_SCALE))
-        enough = (margin * self.width / image.width, margin * self.height / image.height)
-        if self.resize_mode == "squash":
-            horizontal, vertical = (min(1.0, factor) for factor in enough)
-        else:
-            horizontal = vertical = min(1.0, max(enough))
-        return max(1, math.ceil(image.width * horizontal)), max(1, math.ceil(image.height * vertical))
 
     def _crop_box(self, size: tuple[int, int], draws: Sequence[float] | Draws) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom of the crop; with `min_scale` at 1 the centre, as in inference."""

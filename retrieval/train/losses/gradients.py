@@ -59,24 +59,21 @@ class ContrastiveGradients:
         shared = positives is not None and self._extra == "share"
         if not self._smoothing and not shared:
             return None
-        rows = slice(start, start + len(logits))
-        target = torch.zeros_like(logits)
+        own, own_counts = torch.zeros_like(logits, dtype=torch.bool), torch.ones_like(self._weights)
+        own.diagonal(start).fill_(value=True)
+        allowed = torch.ones_like(own)
         if positives is not None and shared:
-            self._spread(target, positives, self._column_positives, rows=rows, fraction=1 - self._smoothing)
-        else:
-            target.diagonal(start).copy_((1 - self._smoothing) * 2 * self._weights[rows])
-        if self._smoothing:
-            masked = positives is not None and self._extra == "mask"
-            allowed = torch.ones_like(logits) > 0
-            if positives is not None and masked:
-                allowed = ~without_diagonal(positives, start)
-            self._spread(target, allowed, self._column_allowed, rows=rows, fraction=self._smoothing)
+            own, own_counts = positives, self._column_positives
+        elif positives is not None and self._extra == "mask":
+            allowed = ~without_diagonal(positives, start)
+        target = torch.zeros_like(logits)
+        parts = ((own, own_counts, 1 - self._smoothing), (allowed, self._column_allowed, self._smoothing))
+        for where, column_counts, fraction in parts[
+            : 1 + bool(self._smoothing)
+        ]:  # evenly over each row and each column
+            rows = self._weights[start : start + len(logits), None] / where.sum(1, keepdim=True)
+            target += (rows + self._weights / column_counts.clamp_min(1)).mul_(fraction).mul_(where)
         return target
-
-    def _spread(self, target: Tensor, where: Tensor, column_counts: Tensor, *, rows: slice, fraction: float) -> None:
-        """Add a fraction of the target, evenly over the places of each row and of each column."""
-        even = self._weights[rows, None] / where.sum(1, keepdim=True) + self._weights / column_counts.clamp_min(1)
-        target += even.mul_(fraction).mul_(where)
 
 
 class SigmoidGradients:

@@ -119,7 +119,10 @@ def load_tower_weights(model: Any, side: Side, path: Path) -> None:
     tower = get_tower(model, side)
     body = getattr(tower, "trunk", getattr(tower, "transformer", None) if hasattr(tower, "config") else None) or tower
     own = body.state_dict()
-    weights = _strip_prefix(weights, own)
+    # A model with a head keeps its body under a name, such as "bert.".
+    prefixes = sorted({""} | {name.split(".")[0] + "." for name in weights})
+    prefix = max(prefixes, key=lambda prefix: sum(prefix + name in weights for name in own))
+    weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
     missing = sorted(
         name
@@ -133,13 +136,6 @@ def load_tower_weights(model: Any, side: Side, path: Path) -> None:
             f"{tuple(own[missing[0]].shape)}{more}."
         )
     body.load_state_dict(fitting, strict=False)
-
-
-def _strip_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under the body's own names: a model with a head keeps its body under a name, as "bert."."""
-    prefixes = {""} | {name.split(".")[0] + "." for name in weights}
-    best = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in weights for name in own))
-    return {name.removeprefix(best): tensor for name, tensor in weights.items() if name.startswith(best)}
 
 
 def add_logit_bias(checkpoint: Checkpoint, *, from_random: bool) -> Checkpoint:

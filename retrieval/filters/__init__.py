@@ -12,15 +12,9 @@ from retrieval.filters.values import escape_text, short_repr
 
 __all__ = ["Filter", "filter_keys", "parse_filter"]
 
-MAX_DEPTH = 24
-"""Levels of nested mappings and lists; keeps the recursion of parsing and evaluation shallow."""
-
-MAX_TERMS = 256
-"""Conditions in one filter."""
-
-MAX_VALUES = 200_000
-"""Values in all the lists of one filter."""
-
+MAX_DEPTH = 24  # levels of nested mappings and lists: parsing and evaluation recurse
+MAX_TERMS = 256  # conditions in one filter
+MAX_VALUES = 200_000  # in all the lists of one filter
 _NESTED = (Mapping, list, tuple, set, frozenset)
 
 

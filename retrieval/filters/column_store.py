@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from retrieval.filters.operators import Filter
 
-MAX_COLUMNS = 64
-"""Columns kept in memory, the most recently used. One takes 8 bytes an item for numbers, 4 for text."""
+MAX_COLUMNS = 64  # in memory, the most recently used; one takes 8 bytes an item for numbers, 4 for text
 _LATEST_CHANGE = """SELECT
     ifnull((SELECT max(revision) FROM attribute_changes), 0), ifnull((SELECT max(item) FROM attribute_changes), -1)"""
 

@@ -17,9 +17,7 @@ Items: TypeAlias = NDArray[np.int64]
 Test: TypeAlias = Callable[[NDArray[Any]], Mask]
 
 _SORT_ORDER = (NUMBER, TEXT, BOOLEAN)
-MISSING = len(_SORT_ORDER)
-"""The first sort key of an item without a value; see `Column.sort_keys`."""
-
+MISSING = len(_SORT_ORDER)  # the first sort key of an item without a value
 _COMPARE = {"$lt": np.less, "$lte": np.less_equal, "$gt": np.greater, "$gte": np.greater_equal}
 
 

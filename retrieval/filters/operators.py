@@ -166,7 +166,6 @@ class Contains(Leaf):
 LEAVES: tuple[type[Leaf], ...] = (In, Comparison, Exists, Contains)
 
 OPERATORS: dict[str, type[Leaf]] = {operator: leaf for leaf in LEAVES for operator in leaf.operators}
-"""The class that each operator under a key belongs to."""
 
 
 def parse_operand(key: str, operand: object) -> Scalar | None:

@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, PairsError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs.columns import Record
 from retrieval.pairs.feeds.xml import read_xml
@@ -73,7 +73,10 @@ def _read_tables(paths: Sequence[Path], source: Source, collector: Collector) ->
     folder, layout = None, ""
     for path in paths:
         is_xml = path.suffix.lower() == ".xml"
-        table = read_xml(path) if is_xml else read_table(path, name=path.relative_to(root).as_posix())
+        try:
+            table = read_xml(path) if is_xml else read_table(path, name=path.relative_to(root).as_posix())
+        except OSError as error:
+            raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
         folder, layout = collect_table(
             table,
             source,

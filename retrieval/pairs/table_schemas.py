@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from retrieval.errors import ColumnError
@@ -22,7 +21,7 @@ class TableSchema:
 
     layout: str
     fields: Mapping[str, str]
-    matches: Callable[[AbstractSet[str], AbstractSet[str]], bool]
+    matches: Callable[[set[str], set[str]], bool]
     read: Callable[[Table], Iterable[Record]]
 
 
@@ -37,8 +36,7 @@ GOOGLE = TableSchema(
 )
 SHOPIFY = TableSchema("shopify", shopify.FIELDS, lambda keys, _: shopify.is_export(keys), shopify.read_products)
 
-SCHEMAS = (SHOPIFY, GOOGLE, PLAIN)
-"""The first that matches a table's columns reads it."""
+SCHEMAS = (SHOPIFY, GOOGLE, PLAIN)  # the first that matches a table's columns reads it
 
 
 def read_records(
@@ -80,9 +78,7 @@ def _find_column(wanted: str, names: list[str], table: str) -> str:
     raise ColumnError(f"{table} has no column {wanted!r}. {hint}")
 
 
-def _map_columns(
-    table: Table, mapped: Mapping[str, str], *, dropped: AbstractSet[str], fields: Mapping[str, str]
-) -> Table:
+def _map_columns(table: Table, mapped: Mapping[str, str], *, dropped: set[str], fields: Mapping[str, str]) -> Table:
     """Return the table with each mapped column under its field's name, in place of any column of that name."""
     keys = {fields.get(key, key) for key in (*map(column_key, mapped), *dropped)}
     removed = {name for name in table.columns() if fields.get(column_key(name), column_key(name)) in keys}

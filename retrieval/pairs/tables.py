@@ -66,14 +66,10 @@ class Table:
 
 
 def read_table(path: Path, *, name: str | None = None) -> Table:
-    """Return the rows of a file with one of TABLE_SUFFIXES, or raise a PairsError; `name` is what messages call it."""
+    """Return the rows of a file with one of TABLE_SUFFIXES; `name` is what messages call it."""
     suffix = path.suffix.lower()
     table = Table(name or path.name, path, typed=suffix not in {".csv", ".tsv"})
-    read = _read_parquet if suffix == ".parquet" else _read_jsonl if table.typed else _read_csv
-    try:
-        read(table)
-    except OSError as error:
-        raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
+    (_read_parquet if suffix == ".parquet" else _read_jsonl if table.typed else _read_csv)(table)
     return table
 
 

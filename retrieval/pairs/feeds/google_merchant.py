@@ -5,16 +5,14 @@ https://support.google.com/merchants/answer/7052112 lists them. Meta's catalogs 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 
 from retrieval.pairs.columns import Record, column_key, infer_types, parse_image_names
 from retrieval.pairs.feeds import cells
 from retrieval.pairs.feeds.cells import first_text, iter_texts
 from retrieval.pairs.tables import Row, Table, Value
 
+# Names for `--map` beside those of the columns:
 FIELDS = {"image": "image_link", "images": "image_link", "caption": "title", "captions": "title"}
-"""Names for `--map` beside those of the columns."""
-
 _TEXTS = ("title", "description")
 _MONEY = ("price", "sale_price")
 _SECRETS = ("cost_of_goods_sold", "auto_pricing_min_price", "maximum_retail_price")  # not for customers' eyes
@@ -22,7 +20,7 @@ _NO_ATTRIBUTES = frozenset(("id", "image_link", "additional_image_link", "availa
 _IN_STOCK = {"in_stock", "limited_availability", "available", "instock"}
 
 
-def is_feed(keys: AbstractSet[str]) -> bool:
+def is_feed(keys: set[str]) -> bool:
     """Return whether a table with these columns is such a feed: it has what the specification requires."""
     keys = {key.removeprefix("g:") for key in keys}
     return keys >= {"id", "title", "image_link"} and not keys.isdisjoint({"link", "availability"})

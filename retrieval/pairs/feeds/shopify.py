@@ -5,7 +5,6 @@ https://help.shopify.com/en/manual/products/import-export/using-csv describes th
 
 import re
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from retrieval.pairs.columns import Record, column_key, infer_types
@@ -13,6 +12,7 @@ from retrieval.pairs.feeds import cells
 from retrieval.pairs.feeds.cells import first_text
 from retrieval.pairs.tables import Row, Table
 
+# Names of columns since 2025, and those before:
 SYNONYMS = {
     "url_handle": "handle",
     "product_image_url": "image_src",
@@ -28,8 +28,8 @@ SYNONYMS = {
     "inventory_tracker": "variant_inventory_tracker",
     "continue_selling_when_out_of_stock": "variant_inventory_policy",
 }
-"""The columns' names since 2025, and those before."""
 
+# Names for `--map` beside those of the columns:
 FIELDS = {
     **SYNONYMS,
     "id": "handle",
@@ -39,8 +39,6 @@ FIELDS = {
     "caption": "title",
     "captions": "title",
 }
-"""Names for `--map` beside those of the columns."""
-
 _OPTIONS = ("1", "2", "3")
 _KNOWN = frozenset(
     [
@@ -56,7 +54,7 @@ _METAFIELD = re.compile(r".*\(product\.metafields\.[^.]+\.(?P<name>[^)]+)\)")
 _GOOGLE = "google_shopping_/_"
 
 
-def is_export(keys: AbstractSet[str]) -> bool:
+def is_export(keys: set[str]) -> bool:
     """Return whether a table with these columns is such an export."""
     is_old = keys >= {"handle", "image_src"} and any(key.startswith("variant_") for key in keys)
     return is_old or keys >= {"url_handle", "product_image_url"}

@@ -40,8 +40,6 @@ def read_xml(path: Path) -> Table:
     except (ParseError, ValueError, LookupError) as error:  # the last two come from encodings
         message = f"{path.name} is not complete XML ({error}). No item of it is taken; save it again."
         raise PairsError(message) from error
-    except OSError as error:
-        raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
     return table
 
 

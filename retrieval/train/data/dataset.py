@@ -48,14 +48,10 @@ class PairDataset:
         balance: str = "",
         weight: str = "",
     ) -> "PairDataset":
-        """Return the dataset of those pairs whose image has a number in the image cache.
+        """Return the dataset of those pairs whose image has a number in the image cache; -1 leaves a pair out.
 
-        Args:
-            pairs: Images with captions.
-            image_of_pair: The cache's number of each pair's image, -1 for those to leave out.
-            duplicate_groups: Of each image of the cache, its group of near-duplicates.
-            balance: Attribute to balance epochs by, or "text" for classes of equal captions; empty for no classes.
-            weight: Attribute that holds the weights; empty for none.
+        `duplicate_groups` are those of all images of the cache. `balance` names the attribute of the classes, or is
+        "text" for classes of equal captions, and `weight` that of the weights; empty for none.
 
         Raises:
             TrainingError: no image has the attribute to balance by, or a weight is no number of at least 0.

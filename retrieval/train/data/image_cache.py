@@ -152,13 +152,8 @@ def build_image_cache(
 ) -> ImageCache:
     """Read the image of every captioned pair once, on threads: damaged ones are known before training starts.
 
-    Args:
-        pairs: Images with captions.
-        transform: Resizes the images.
-        cache_bytes: Memory for resized images.
-        disk: Stores those that memory does not hold.
-        threads: One a core where it is None.
-        progress: Called with (done, total) after each file.
+    Resized images take up to `cache_bytes` of memory; `disk` stores the others. `threads` are one a core where None;
+    `progress` is called with (done, total) after each file.
     """
     captioned = np.array([any(map(str.strip, pair.captions)) for pair in pairs], np.bool_)
     in_memory: dict[str, Image.Image] = {}

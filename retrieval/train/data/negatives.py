@@ -32,13 +32,9 @@ class HardNegatives:
 
 
 def mine_hard_negatives(images: Rows, texts: Rows, *, captions: Numbers, positives: Numbers) -> HardNegatives:
-    """Return the hard negatives of each image.
+    """Return the hard negatives of n images among t texts, whose rows are (n, d) and (t, d).
 
-    Args:
-        images: (n, d).
-        texts: (t, d).
-        captions: Numbers of each image's own captions among the texts.
-        positives: Numbers of all texts that are right for each image.
+    `captions` are the numbers of each image's own texts, `positives` those of all texts that are right for it.
     """
     found = exact_search(images, texts, min(_CANDIDATES, len(texts)))
     counts = [len(own) for own in captions]

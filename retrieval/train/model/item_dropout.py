@@ -33,10 +33,8 @@ def has_dropout(model: nn.Module) -> bool:
 class ItemDropout(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Draws the dropout masks of each item from the item's own key, within a `with` block.
 
-    The first dimension of a mask has to be the batch, or the batch times the heads of an attention.
-
-    Args:
-        keys: (n,), integers, one for each item of the batch, all different.
+    The first dimension of a mask has to be the batch, or the batch times the heads of an attention. The keys (n,) are
+    integers, one for each item of the batch, all different.
     """
 
     def __init__(self, keys: Tensor) -> None:

@@ -12,7 +12,7 @@ from retrieval.pairs import read_pairs
 JPEG = encoded(picture(), "JPEG")
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def write_pictures(folder: Path, *names: str) -> Path:
     """Write the same small JPEG under some names."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -20,29 +20,29 @@ def pictures(folder: Path, *names: str) -> Path:
     return folder
 
 
-def written(path: Path, text: str, *, encoding: str = "utf-8") -> Path:
+def write_text(path: Path, text: str, *, encoding: str = "utf-8") -> Path:
     """Write a text file."""
     path.write_bytes(text.encode(encoding))
     return path
 
 
-def jsonl(path: Path, *rows) -> Path:
+def write_jsonl(path: Path, *rows) -> Path:
     """Write a JSON line for each row."""
-    return written(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def by_name(pairs) -> dict[str, tuple[str, ...]]:
-    """Captions by the name of the picture."""
+def captions_by_name(pairs) -> dict[str, tuple[str, ...]]:
+    """Return the captions by the name of the image."""
     return {pair.image.name: pair.captions for pair in pairs}
 
 
-def skipped(pairs) -> dict[str, str]:
-    """Reasons by name."""
+def skip_reasons(pairs) -> dict[str, str]:
+    """Return the reasons of skipped files and rows by name."""
     return {entry.name: entry.reason for entry in pairs.skipped}
 
 
-def reason(source, **options) -> str:
-    """Why a source as a whole is refused."""
+def read_error(source, **options) -> str:
+    """Return the message with which a source is refused."""
     with pytest.raises(PairsError) as caught:
         read_pairs(source, **options)
     return str(caught.value)

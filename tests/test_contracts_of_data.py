@@ -6,7 +6,7 @@ import tarfile
 
 import pyarrow as pa
 import pytest
-from pair_files import JPEG, jsonl, pictures, written
+from pair_files import JPEG, write_jsonl, write_pictures, write_text
 from pyarrow import parquet
 
 from retrieval.filters.operators import OPERATORS
@@ -16,21 +16,21 @@ from retrieval.testing.operators import check_operator
 
 
 def write_table(root):
-    pictures(root, "a.jpg", "b.jpg")
-    return jsonl(root / "t.jsonl", {"image": "a.jpg", "text": "one", "n": 1}, {"image": "b.jpg"})
+    write_pictures(root, "a.jpg", "b.jpg")
+    return write_jsonl(root / "t.jsonl", {"image": "a.jpg", "text": "one", "n": 1}, {"image": "b.jpg"})
 
 
 def write_captions_json(root):
-    pictures(root, "a.jpg", "b.jpg")
+    write_pictures(root, "a.jpg", "b.jpg")
     images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg", "license": 3}]
     value = {"images": images, "annotations": [{"image_id": 1, "caption": "one"}]}
-    return written(root / "captions.json", json.dumps(value))
+    return write_text(root / "captions.json", json.dumps(value))
 
 
 def write_metadata(root):
-    pictures(root, "a/a.jpg", "b/b.jpg")
-    written(root / "a" / "metadata.csv", "file_name,text\na.jpg,one\n")
-    written(root / "b" / "metadata.csv", "file_name,text\nb.jpg,two\n")
+    write_pictures(root, "a/a.jpg", "b/b.jpg")
+    write_text(root / "a" / "metadata.csv", "file_name,text\na.jpg,one\n")
+    write_text(root / "b" / "metadata.csv", "file_name,text\nb.jpg,two\n")
     return root
 
 
@@ -51,13 +51,13 @@ def write_parquet(root):
     return root
 
 
-def write_pictures(root):
-    pictures(root, "a.jpg", "inner/b.jpg")
-    written(root / "a.txt", "one\ntwo\n")
+def write_picture_folder(root):
+    write_pictures(root, "a.jpg", "inner/b.jpg")
+    write_text(root / "a.txt", "one\ntwo\n")
     return root
 
 
-WRITERS = (write_table, write_captions_json, write_metadata, write_shards, write_parquet, write_pictures)
+WRITERS = (write_table, write_captions_json, write_metadata, write_shards, write_parquet, write_picture_folder)
 
 
 @pytest.mark.parametrize(("layout", "write"), list(zip(LAYOUTS, WRITERS, strict=True)))

@@ -6,7 +6,7 @@ import pytest
 from fake_encoder import FakeEncoder
 from hypothesis import given
 from hypothesis import strategies as st
-from pair_files import by_name, jsonl, pictures, reason, skipped, written
+from pair_files import captions_by_name, read_error, skip_reasons, write_jsonl, write_pictures, write_text
 from PIL import Image
 
 from retrieval.catalog import Catalog
@@ -32,13 +32,13 @@ GOOGLE_TSV = (
 
 
 def shop_pictures(tmp_path):
-    return pictures(tmp_path / "pictures", "tee-main.jpg", "tee-back.jpg", "tee side.jpg", "plain.jpg")
+    return write_pictures(tmp_path / "pictures", "tee-main.jpg", "tee-back.jpg", "tee side.jpg", "plain.jpg")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".txt.csv"])
 def test_every_attribute_of_a_google_feed_has_its_type(tmp_path, encoding, suffix):
-    source = written(tmp_path / f"feed{suffix}", GOOGLE_TSV, encoding=encoding)
+    source = write_text(tmp_path / f"feed{suffix}", GOOGLE_TSV, encoding=encoding)
     pairs = read_pairs(source, images=shop_pictures(tmp_path))
     assert (pairs.layout, pairs.skipped) == ("google merchant", ())
     assert [(pair.id, pair.image.name) for pair in pairs] == [
@@ -101,14 +101,14 @@ def test_every_attribute_of_a_google_feed_has_its_type(tmp_path, encoding, suffi
     ],
 )
 def test_availability_is_normalized(tmp_path, said, kept, in_stock):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     row = {"id": 1, "title": "A", "image_link": "a.jpg", "availability": said}
-    attributes = read_pairs(jsonl(tmp_path / "f.jsonl", row))[0].attributes
+    attributes = read_pairs(write_jsonl(tmp_path / "f.jsonl", row))[0].attributes
     assert attributes == {"availability": kept, "in_stock": in_stock}
 
 
 def test_skipped_rows_of_a_google_feed_have_line_id_and_reason(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
+    write_pictures(tmp_path, "a.jpg", "b.jpg")
     rows = [
         "id,title,image_link,additional_image_link,availability,price,sale_price",
         "1,Good,a.jpg,,in stock,5 USD,",
@@ -121,12 +121,12 @@ def test_skipped_rows_of_a_google_feed_have_line_id_and_reason(tmp_path):
         "6,Too,many,cells,in stock,5,4,3",
         '7,"quo"te,b.jpg,,in stock,5,4',
     ]
-    pairs = read_pairs(written(tmp_path / "f.csv", "\n".join(rows)))
+    pairs = read_pairs(write_text(tmp_path / "f.csv", "\n".join(rows)))
     assert [pair.id for pair in pairs] == ["1", "4", "5"]
     assert [pair.attributes.get("price") for pair in pairs] == [5.0, None, 5.0]
     assert pairs[1].attributes["sale_price"] == 4.0
     without = "the item is added without it"
-    assert skipped(pairs) == {
+    assert skip_reasons(pairs) == {
         "f.csv line 3": "has no id",
         "f.csv line 4 (1)": "repeats the id of line 2, which is kept",
         "f.csv line 5 (2)": "names no image",
@@ -143,8 +143,8 @@ def test_skipped_rows_of_a_google_feed_have_line_id_and_reason(tmp_path):
 
 
 def test_a_table_with_neither_link_nor_availability_is_a_plain_table(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    pairs = read_pairs(written(tmp_path / "t.csv", "id,title,image_link,price\n1,A,a.jpg,5 USD\n"))
+    write_pictures(tmp_path, "a.jpg")
+    pairs = read_pairs(write_text(tmp_path / "t.csv", "id,title,image_link,price\n1,A,a.jpg,5 USD\n"))
     assert (pairs.layout, pairs[0].attributes) == ("table", {"price": "5 USD"})
 
 
@@ -152,10 +152,10 @@ def test_a_table_with_neither_link_nor_availability_is_a_plain_table(tmp_path):
 
 
 def test_columns_of_any_name_are_mapped(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     row = {"SKU": "A-1", "photo": "a.jpg", "name": "Bag", "long text": "Red.", "cost": 5, "file_name": "x", "id": 9}
     fields = {"id": "sku", "image": "photo", "title": "name", "description": "Long Text", "price": "cost"}
-    for source in (jsonl(tmp_path / "t.jsonl", row), written(tmp_path / "t.json", json.dumps([row]))):
+    for source in (write_jsonl(tmp_path / "t.jsonl", row), write_text(tmp_path / "t.json", json.dumps([row]))):
         pair = read_pairs(source, map=fields)[0]
         assert (pair.id, pair.image.name, pair.captions, pair.attributes) == (
             "A-1",
@@ -166,15 +166,15 @@ def test_columns_of_any_name_are_mapped(tmp_path):
 
 
 def test_one_column_serves_several_fields_and_an_empty_one_drops_its_field(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    source = written(tmp_path / "t.csv", "name,pic,Secret,price\nBag,a.jpg,x,5\n")
+    write_pictures(tmp_path, "a.jpg")
+    source = write_text(tmp_path / "t.csv", "name,pic,Secret,price\nBag,a.jpg,x,5\n")
     pair = read_pairs(source, map={"id": "name", "title": "name", "image": "pic", "secret": ""})[0]
     assert (pair.id, pair.captions, pair.attributes) == ("Bag", ("Bag",), {"price": 5})
 
 
 def test_mapped_columns_make_a_google_feed(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    source = written(tmp_path / "t.csv", "nr;name;pic;stock;euro\n1;Bag;a.jpg;in stock;5,00 EUR\n")
+    write_pictures(tmp_path, "a.jpg")
+    source = write_text(tmp_path / "t.csv", "nr;name;pic;stock;euro\n1;Bag;a.jpg;in stock;5,00 EUR\n")
     fields = {"id": "nr", "title": "name", "image": "pic", "availability": "stock", "price": "euro", "currency": ""}
     pairs = read_pairs(source, map=fields)
     assert (pairs.layout, pairs[0].captions) == ("google merchant", ("Bag",))
@@ -182,7 +182,7 @@ def test_mapped_columns_make_a_google_feed(tmp_path):
 
 
 def test_a_missing_column_is_refused_with_similar_names(tmp_path):
-    source = written(tmp_path / "t.csv", "sku,photo,product name\n1,a.jpg,x\n")
+    source = write_text(tmp_path / "t.csv", "sku,photo,product name\n1,a.jpg,x\n")
     with pytest.raises(ColumnError, match=r"t.csv has no column 'product_nmae'. Similar columns are: product name"):
         read_pairs(source, map={"title": "product_nmae"})
     with pytest.raises(ColumnError, match=r"no column 'zzz'. Its columns are: sku, photo, product name"):
@@ -207,7 +207,7 @@ def test_mapping_an_attribute_moves_its_value_and_leaves_the_others(row, data):
 
 
 def test_a_url_is_found_in_the_folder_by_its_path_or_its_name(tmp_path):
-    folder = pictures(
+    folder = write_pictures(
         tmp_path / "down",
         *("cdn.example/a/1/main.jpg", "2/main.jpg", "main.jpg", "née b.jpg", "no-ending.webp", "%41.jpg", "sku-9.png"),
     )
@@ -223,10 +223,10 @@ def test_a_url_is_found_in_the_folder_by_its_path_or_its_name(tmp_path):
         "https://cdn.example": None,
         "https://[broken/a.jpg": None,
     }
-    source = jsonl(tmp_path / "t.jsonl", *({"image": name, "text": name} for name in names))
+    source = write_jsonl(tmp_path / "t.jsonl", *({"image": name, "text": name} for name in names))
     pairs = read_pairs(source, images=folder)
-    assert by_name(pairs) == {found: (name,) for name, found in names.items() if found}
-    assert set(skipped(pairs)) == {name for name, found in names.items() if found is None}
+    assert captions_by_name(pairs) == {found: (name,) for name, found in names.items() if found}
+    assert set(skip_reasons(pairs)) == {name for name, found in names.items() if found is None}
 
 
 HOSTILE = [
@@ -246,9 +246,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_image_name_leads_out_of_the_folder(tmp_path, name):
-    pictures(tmp_path, "secret.jpg", "feed/x.jpg", "feed/down/x.jpg")
+    write_pictures(tmp_path, "secret.jpg", "feed/x.jpg", "feed/down/x.jpg")
     (tmp_path / "feed" / "down" / "gate").symlink_to(tmp_path)
-    source = jsonl(tmp_path / "feed" / "t.jsonl", {"image": name})
+    source = write_jsonl(tmp_path / "feed" / "t.jsonl", {"image": name})
     for images in (None, tmp_path / "feed" / "down"):
         pairs = read_pairs(source, images=images)
         assert (len(pairs), len(pairs.skipped)) == (0, 1)
@@ -269,24 +269,24 @@ def test_a_url_never_becomes_a_path_with_parent_folders(text):
 
 def test_an_unreadable_feed_is_refused_in_one_line(tmp_path):
     header = "id,title,image_link,availability\n"
-    assert "not in UTF-8: line 2" in reason(
-        written(tmp_path / "f.csv", header + "1,schön,a.jpg,in stock", encoding="cp1252")
+    assert "not in UTF-8: line 2" in read_error(
+        write_text(tmp_path / "f.csv", header + "1,schön,a.jpg,in stock", encoding="cp1252")
     )
-    assert "holds no images" in reason(written(tmp_path / "f.csv", header))
-    assert "no column that names an image" in reason(written(tmp_path / "f.csv", "id,title,price\n1,x,5\n"))
-    assert "Unpack it first" in reason(written(tmp_path / "f.csv.gz", header))
-    nothing = read_pairs(written(tmp_path / "f.csv", "\0\0\0\n\0x\n" + "\0" * 100))
-    assert skipped(nothing) == {"f.csv line 2": "has 1 values where the header has 0"}
+    assert "holds no images" in read_error(write_text(tmp_path / "f.csv", header))
+    assert "no column that names an image" in read_error(write_text(tmp_path / "f.csv", "id,title,price\n1,x,5\n"))
+    assert "Unpack it first" in read_error(write_text(tmp_path / "f.csv.gz", header))
+    nothing = read_pairs(write_text(tmp_path / "f.csv", "\0\0\0\n\0x\n" + "\0" * 100))
+    assert skip_reasons(nothing) == {"f.csv line 2": "has 1 values where the header has 0"}
 
 
 def test_a_line_too_long_is_skipped_and_repeated_headers_are_numbered(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     header = "id,title,image_link,availability,color,color\n"
     rows = f"1,{'x' * (2**24 + 1)},a.jpg,in stock,r,g\n2,nul\0ok,a.jpg,in stock,r,g\n"
-    pairs = read_pairs(written(tmp_path / "f.csv", header + rows))
+    pairs = read_pairs(write_text(tmp_path / "f.csv", header + rows))
     assert (pairs[0].id, pairs[0].captions) == ("2", ("nulok",))
     assert {name: pairs[0].attributes[name] for name in ("color", "color_2")} == {"color": "r", "color_2": "g"}
-    assert "field larger than field limit" in skipped(pairs)["f.csv line 2"]
+    assert "field larger than field limit" in skip_reasons(pairs)["f.csv line 2"]
 
 
 # --- from feed to catalog
@@ -304,7 +304,7 @@ def test_a_changed_feed_is_synced(tmp_path):
             f"{color}\tA {color} bag\thttps://x.example/{color}.png\tin stock\t{price}\n"
             for color, price in prices.items()
         )
-        return written(tmp_path / "feed.tsv", header + "".join(rows))
+        return write_text(tmp_path / "feed.tsv", header + "".join(rows))
 
     with Catalog.open(tmp_path / "c", encoder=FakeEncoder()) as catalog:
 

@@ -4,13 +4,13 @@ import tarfile
 from pathlib import Path
 
 from hostile_files import encoded, picture
-from pair_files import JPEG, by_name, pictures, reason, skipped, written
+from pair_files import JPEG, captions_by_name, read_error, skip_reasons, write_pictures, write_text
 
 from retrieval.pairs import read_pairs
 
 
 def test_coco_captions_find_their_images_beside_or_above(tmp_path):
-    pictures(tmp_path, "val2017/1.jpg", "val2017/2.jpg")
+    write_pictures(tmp_path, "val2017/1.jpg", "val2017/2.jpg")
     (tmp_path / "annotations").mkdir()
     value = {
         "images": [{"id": 1, "file_name": "1.jpg", "license": 3}, {"id": 2, "file_name": "2.jpg"}, {"id": 3}, "odd"],
@@ -20,14 +20,14 @@ def test_coco_captions_find_their_images_beside_or_above(tmp_path):
             {"image_id": 9, "caption": "lost"},
         ],
     }
-    source = written(tmp_path / "annotations" / "captions_val2017.json", json.dumps(value))
+    source = write_text(tmp_path / "annotations" / "captions_val2017.json", json.dumps(value))
     pairs = read_pairs(source)
     assert (pairs.layout, pairs.root) == ("coco", tmp_path / "val2017")
     assert [(pair.id, pair.image.name, pair.captions, pair.attributes) for pair in pairs] == [
         ("1", "1.jpg", ("a", "b"), {"license": 3}),
         ("2", "2.jpg", (), {}),
     ]
-    assert skipped(pairs) == {
+    assert skip_reasons(pairs) == {
         "captions_val2017.json annotation 5": "belongs to no image of the list",
         "captions_val2017.json image 3 (3)": "names no image",
     }
@@ -37,7 +37,7 @@ def test_coco_captions_find_their_images_beside_or_above(tmp_path):
 
 
 def test_karpathy_splits_have_captions_and_attributes(tmp_path):
-    pictures(tmp_path, "images/val2014/c.jpg", "images/f.jpg")
+    write_pictures(tmp_path, "images/val2014/c.jpg", "images/f.jpg")
     images = [
         {
             "filepath": "val2014",
@@ -49,19 +49,19 @@ def test_karpathy_splits_have_captions_and_attributes(tmp_path):
         },
         {"filename": "f.jpg", "split": "train", "imgid": 1, "sentences": []},
     ]
-    pairs = read_pairs(written(tmp_path / "dataset.json", json.dumps({"images": images, "dataset": "coco"})))
+    pairs = read_pairs(write_text(tmp_path / "dataset.json", json.dumps({"images": images, "dataset": "coco"})))
     assert pairs.layout == "karpathy"
-    assert by_name(pairs) == {"val2014/c.jpg": ("one", "two"), "f.jpg": ()}
+    assert captions_by_name(pairs) == {"val2014/c.jpg": ("one", "two"), "f.jpg": ()}
     assert pairs[0].attributes == {"split": "test", "imgid": 0}
 
 
 def test_a_json_list_of_rows_is_a_table_and_other_json_is_refused(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    assert by_name(read_pairs(written(tmp_path / "rows.json", '[{"image": "a.jpg", "text": "x"}, 3]'))) == {
+    write_pictures(tmp_path, "a.jpg")
+    assert captions_by_name(read_pairs(write_text(tmp_path / "rows.json", '[{"image": "a.jpg", "text": "x"}, 3]'))) == {
         "a.jpg": ("x",)
     }
-    assert "holds no list of images" in reason(written(tmp_path / "other.json", '{"a": 1}'))
-    assert "is not JSON that can be read" in reason(written(tmp_path / "broken.json", '{"images": ['))
+    assert "holds no list of images" in read_error(write_text(tmp_path / "other.json", '{"a": 1}'))
+    assert "is not JSON that can be read" in read_error(write_text(tmp_path / "broken.json", '{"images": ['))
 
 
 def shard(path: Path, members: dict[str, bytes]) -> Path:
@@ -93,7 +93,7 @@ def test_webdataset_shards_are_read_without_unpacking(tmp_path):
     )
     pairs = read_pairs(source)
     assert pairs.layout == "webdataset"
-    assert by_name(pairs) == {
+    assert captions_by_name(pairs) == {
         "00000.tar/b/0001.jpg": ("one", "two"),
         "00000.tar/0002.input.PNG": (),
         "00000.tar/0003.webp": ("only",),
@@ -101,26 +101,26 @@ def test_webdataset_shards_are_read_without_unpacking(tmp_path):
     }
     assert [pair.attributes for pair in pairs] == [{"w": 3}, {"cls": 7}, {}, {}]
     assert [pair.image.read() for pair in pairs] == [JPEG, png, JPEG, JPEG]
-    assert skipped(pairs)["00000.tar/0004"] == "has no image"
-    assert "UTF-8" in skipped(pairs)["00000.tar/0006.txt"]
+    assert skip_reasons(pairs)["00000.tar/0004"] == "has no image"
+    assert "UTF-8" in skip_reasons(pairs)["00000.tar/0006.txt"]
     assert len(pairs.skipped) == 2
 
 
 def test_a_damaged_shard_is_read_up_to_the_damage(tmp_path):
     for number in range(2):
         shard(tmp_path / f"{number}.tar", {f"{n}.jpg": JPEG for n in range(3)})
-    written(tmp_path / "0_stats.json", "{}")
+    write_text(tmp_path / "0_stats.json", "{}")
     whole = (tmp_path / "1.tar").read_bytes()
     (tmp_path / "1.tar").write_bytes(whole[: len(JPEG) + 2000])
     pairs = read_pairs(tmp_path)
-    assert list(by_name(pairs))[:4] == ["0.tar/0.jpg", "0.tar/1.jpg", "0.tar/2.jpg", "1.tar/0.jpg"]
-    assert "is a damaged tar file" in skipped(pairs)["1.tar"]
-    assert "is a damaged tar file" in skipped(read_pairs(written(tmp_path / "no.tar", "x" * 3000)))["no.tar"]
+    assert list(captions_by_name(pairs))[:4] == ["0.tar/0.jpg", "0.tar/1.jpg", "0.tar/2.jpg", "1.tar/0.jpg"]
+    assert "is a damaged tar file" in skip_reasons(pairs)["1.tar"]
+    assert "is a damaged tar file" in skip_reasons(read_pairs(write_text(tmp_path / "no.tar", "x" * 3000)))["no.tar"]
     blank = bytearray(whole)
     start = whole.find(b"1.jpg")
     blank[start + 148 : start + 156] = b"xxxxxxxx"
     (tmp_path / "1.tar").write_bytes(blank)
-    assert "is a damaged tar file" in skipped(read_pairs(tmp_path / "1.tar"))["1.tar"]
+    assert "is a damaged tar file" in skip_reasons(read_pairs(tmp_path / "1.tar"))["1.tar"]
 
 
 def test_hostile_shards_terminate_and_their_names_are_printable(tmp_path):
@@ -132,11 +132,11 @@ def test_hostile_shards_terminate_and_their_names_are_printable(tmp_path):
     whole[start + 148 : start + 156] = b"%06o\0 " % sum(whole[start : start + 512])
     (tmp_path / "a.tar").write_bytes(whole)
     pairs = read_pairs(tmp_path / "a.tar")
-    assert "0.jpg" in next(iter(by_name(pairs)))
-    assert "is a damaged tar file" in skipped(pairs)["a.tar"]
+    assert "0.jpg" in next(iter(captions_by_name(pairs)))
+    assert "is a damaged tar file" in skip_reasons(pairs)["a.tar"]
     with tarfile.open(tmp_path / "b.tar", "w", encoding="latin-1", format=tarfile.USTAR_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("schön.jpg"))
         tar.addfile(tarfile.TarInfo("b.jpg"))
     pairs = read_pairs(tmp_path / "b.tar")
-    assert list(by_name(pairs)) == ["b.tar/b.jpg"]
-    assert skipped(pairs) == {"b.tar/sch\\udcf6n.jpg": "has a name that is not UTF-8; rename it"}
+    assert list(captions_by_name(pairs)) == ["b.tar/b.jpg"]
+    assert skip_reasons(pairs) == {"b.tar/sch\\udcf6n.jpg": "has a name that is not UTF-8; rename it"}

@@ -3,20 +3,20 @@ import os
 from pathlib import Path
 
 import pytest
-from pair_files import JPEG, by_name, jsonl, pictures, reason, skipped, written
+from pair_files import JPEG, captions_by_name, read_error, skip_reasons, write_jsonl, write_pictures, write_text
 
 from retrieval.images import open_image
 from retrieval.pairs import read_pairs
 
 
 def test_captions_are_the_lines_of_the_file_of_the_same_name(tmp_path):
-    pictures(tmp_path, "b.jpg", "a 1.JPG", "sub/née – 猫.jpg", "alone.png", "c.jpg")
-    written(tmp_path / "b.txt", "one\r\n\r\n  two \t words \r\none\r\n")
-    written(tmp_path / "a 1.TXT", "\ufeffmarked")
-    written(tmp_path / "sub" / "née – 猫.txt", "eine Katze\n猫")
-    written(tmp_path / "c.jpg.txt", "wide", encoding="utf-16")
+    write_pictures(tmp_path, "b.jpg", "a 1.JPG", "sub/née – 猫.jpg", "alone.png", "c.jpg")
+    write_text(tmp_path / "b.txt", "one\r\n\r\n  two \t words \r\none\r\n")
+    write_text(tmp_path / "a 1.TXT", "\ufeffmarked")
+    write_text(tmp_path / "sub" / "née – 猫.txt", "eine Katze\n猫")
+    write_text(tmp_path / "c.jpg.txt", "wide", encoding="utf-16")
     pairs = read_pairs(tmp_path)
-    assert by_name(pairs) == {
+    assert captions_by_name(pairs) == {
         "a 1.JPG": ("marked",),
         "alone.png": (),
         "b.jpg": ("one", "two words"),
@@ -24,13 +24,13 @@ def test_captions_are_the_lines_of_the_file_of_the_same_name(tmp_path):
         "sub/née – 猫.jpg": ("eine Katze", "猫"),
     }
     assert (pairs.layout, pairs.root, pairs.source, pairs.skipped) == ("captioned folder", tmp_path, tmp_path, ())
-    assert [pair.id for pair in pairs] == list(by_name(pairs)) == sorted(by_name(pairs))
+    assert [pair.id for pair in pairs] == list(captions_by_name(pairs)) == sorted(captions_by_name(pairs))
     assert all(open_image(pair.image).size == (96, 64) for pair in pairs)
 
 
 def test_a_json_file_beside_an_image_has_captions_and_attributes(tmp_path):
-    pictures(tmp_path, "0001.jpg")
-    written(
+    write_pictures(tmp_path, "0001.jpg")
+    write_text(
         tmp_path / "0001.json", json.dumps({"caption": "a dog", "url": "http://x/y.jpg", "width": 640, "sha": None})
     )
     pair = read_pairs(tmp_path)[0]
@@ -38,17 +38,17 @@ def test_a_json_file_beside_an_image_has_captions_and_attributes(tmp_path):
 
 
 def test_every_visible_file_is_read_or_skipped_and_hidden_ones_are_ignored(tmp_path):
-    pictures(tmp_path, "a.jpg", "wrong.dat", "noending", ".hidden.jpg", "._a.jpg", "__MACOSX/b.jpg", ".git/c.jpg")
+    write_pictures(tmp_path, "a.jpg", "wrong.dat", "noending", ".hidden.jpg", "._a.jpg", "__MACOSX/b.jpg", ".git/c.jpg")
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
         (tmp_path / name).write_bytes(b"x")
-    written(tmp_path / "orphan.txt", "no picture")
-    written(tmp_path / "notes.md", "# Notes")
-    written(tmp_path / "products.csv", "image_link,title\na.jpg,A\n")
-    written(tmp_path / "big.txt", "x" * 2_000_000)
-    pictures(tmp_path, "big.jpg")
+    write_text(tmp_path / "orphan.txt", "no picture")
+    write_text(tmp_path / "notes.md", "# Notes")
+    write_text(tmp_path / "products.csv", "image_link,title\na.jpg,A\n")
+    write_text(tmp_path / "big.txt", "x" * 2_000_000)
+    write_pictures(tmp_path, "big.jpg")
     pairs = read_pairs(tmp_path)
-    assert list(by_name(pairs)) == ["a.jpg", "big.jpg", "noending", "wrong.dat"]
-    assert skipped(pairs) == {
+    assert list(captions_by_name(pairs)) == ["a.jpg", "big.jpg", "noending", "wrong.dat"]
+    assert skip_reasons(pairs) == {
         "big.txt": "has more than 1,048,576 bytes, too many for captions",
         "notes.md": "is not an image (starts with '# Notes')",
         "orphan.txt": "has no image of the same name beside it",
@@ -57,51 +57,51 @@ def test_every_visible_file_is_read_or_skipped_and_hidden_ones_are_ignored(tmp_p
 
 
 def test_captions_in_another_encoding_are_skipped_and_the_image_is_kept(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    written(tmp_path / "a.txt", "gut\nschön", encoding="latin-1")
+    write_pictures(tmp_path, "a.jpg")
+    write_text(tmp_path / "a.txt", "gut\nschön", encoding="latin-1")
     pairs = read_pairs(tmp_path)
-    assert by_name(pairs) == {"a.jpg": ()}
-    assert "line 2 holds the byte 0xf6; save it as UTF-8" in skipped(pairs)["a.txt"]
+    assert captions_by_name(pairs) == {"a.jpg": ()}
+    assert "line 2 holds the byte 0xf6; save it as UTF-8" in skip_reasons(pairs)["a.txt"]
 
 
 def test_links_stay_inside_the_folder_and_cannot_loop(tmp_path):
     outside, root = tmp_path / "outside", tmp_path / "root"
-    pictures(outside, "secret.jpg")
-    pictures(root, "real/a.jpg")
+    write_pictures(outside, "secret.jpg")
+    write_pictures(root, "real/a.jpg")
     (root / "inside.jpg").symlink_to(root / "real" / "a.jpg")
     (root / "out.jpg").symlink_to(outside / "secret.jpg")
     (root / "elsewhere").symlink_to(outside)
     (root / "real" / "loop").symlink_to(root)
     pairs = read_pairs(root)
-    assert list(by_name(pairs)) == ["inside.jpg", "real/a.jpg"]
+    assert list(captions_by_name(pairs)) == ["inside.jpg", "real/a.jpg"]
     leads_out = "is a link that leads out of the folder"
-    assert skipped(pairs) == {"elsewhere": leads_out, "out.jpg": leads_out}
+    assert skip_reasons(pairs) == {"elsewhere": leads_out, "out.jpg": leads_out}
     (tmp_path / "alias").symlink_to(root)
     assert read_pairs(tmp_path / "alias").source == root
 
 
 def test_a_name_that_is_not_utf8_is_skipped_with_its_bytes_shown(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(JPEG)
-    assert skipped(read_pairs(tmp_path)) == {"\\udcff.jpg": "has a name that is not UTF-8; rename it"}
+    assert skip_reasons(read_pairs(tmp_path)) == {"\\udcff.jpg": "has a name that is not UTF-8; rename it"}
 
 
 def test_an_unknown_layout_is_refused_with_the_accepted_ones(tmp_path):
     accepted = "Pairs are read from a CSV, TSV"
-    assert f"does not exist. {accepted}" in reason(tmp_path / "nothing")
-    assert f"holds no images. {accepted}" in reason(tmp_path)
-    assert f"archive.zip is not a source of pairs. Unpack it first. {accepted}" in reason(
-        written(tmp_path / "archive.zip", "")
+    assert f"does not exist. {accepted}" in read_error(tmp_path / "nothing")
+    assert f"holds no images. {accepted}" in read_error(tmp_path)
+    assert f"archive.zip is not a source of pairs. Unpack it first. {accepted}" in read_error(
+        write_text(tmp_path / "archive.zip", "")
     )
-    assert accepted in reason(written(tmp_path / "picture.jpg", ""))
+    assert accepted in read_error(write_text(tmp_path / "picture.jpg", ""))
     os.mkfifo(tmp_path / "pipe.csv")
-    assert accepted in reason(tmp_path / "pipe.csv")
-    assert "is not a folder" in reason(tmp_path, images=tmp_path / "nowhere")
+    assert accepted in read_error(tmp_path / "pipe.csv")
+    assert "is not a folder" in read_error(tmp_path, images=tmp_path / "nowhere")
 
 
 def test_names_that_lead_elsewhere_are_skipped_each_with_its_reason(tmp_path):
-    root = pictures(tmp_path / "root", "in/a.jpg", "b.jpg")
-    pictures(tmp_path, "outside.jpg")
+    root = write_pictures(tmp_path / "root", "in/a.jpg", "b.jpg")
+    write_pictures(tmp_path, "outside.jpg")
     (root / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     (root / "gate").symlink_to(tmp_path)
     names = {
@@ -122,9 +122,9 @@ def test_names_that_lead_elsewhere_are_skipped_each_with_its_reason(tmp_path):
         "in": "is a folder",
         "x" * 5000: "cannot be read",
     }
-    pairs = read_pairs(jsonl(root / "t.jsonl", *({"file_name": name} for name in names)))
-    assert sorted(by_name(pairs)) == ["b.jpg", "in/a.jpg"]
-    reasons = skipped(pairs)
+    pairs = read_pairs(write_jsonl(root / "t.jsonl", *({"file_name": name} for name in names)))
+    assert sorted(captions_by_name(pairs)) == ["b.jpg", "in/a.jpg"]
+    reasons = skip_reasons(pairs)
     for name, fragment in names.items():
         if fragment is not None:
             assert fragment in reasons.pop(name[:300])
@@ -132,7 +132,7 @@ def test_names_that_lead_elsewhere_are_skipped_each_with_its_reason(tmp_path):
 
 
 def test_a_folder_of_images_maps_urls_and_foreign_paths_by_their_last_part(tmp_path):
-    folder = pictures(tmp_path / "downloads", "a b.jpg", "c.jpg", "d.jpg", "sub/e.jpg")
+    folder = write_pictures(tmp_path / "downloads", "a b.jpg", "c.jpg", "d.jpg", "sub/e.jpg")
     names = [
         "https://x.example/p/a%20b.jpg?width=200",
         "C:\\pictures\\c.jpg",
@@ -141,34 +141,36 @@ def test_a_folder_of_images_maps_urls_and_foreign_paths_by_their_last_part(tmp_p
         "sub/e.jpg",
         "no.jpg",
     ]
-    source = jsonl(tmp_path / "t.jsonl", *({"image_url": name, "text": str(n)} for n, name in enumerate(names)))
+    source = write_jsonl(tmp_path / "t.jsonl", *({"image_url": name, "text": str(n)} for n, name in enumerate(names)))
     pairs = read_pairs(source, images=folder)
-    assert by_name(pairs) == {"a b.jpg": ("0",), "c.jpg": ("1",), "d.jpg": ("2", "3"), "sub/e.jpg": ("4",)}
+    assert captions_by_name(pairs) == {"a b.jpg": ("0",), "c.jpg": ("1",), "d.jpg": ("2", "3"), "sub/e.jpg": ("4",)}
     assert pairs.root == folder
-    assert list(skipped(pairs)) == ["no.jpg"]
+    assert list(skip_reasons(pairs)) == ["no.jpg"]
 
 
 def test_names_in_another_unicode_normal_form_are_found(tmp_path):
-    pictures(tmp_path, "cafe\u0301.jpg")
-    assert by_name(read_pairs(jsonl(tmp_path / "t.jsonl", {"image": "caf\u00e9.jpg"}))) == {"cafe\u0301.jpg": ()}
+    write_pictures(tmp_path, "cafe\u0301.jpg")
+    assert captions_by_name(read_pairs(write_jsonl(tmp_path / "t.jsonl", {"image": "caf\u00e9.jpg"}))) == {
+        "cafe\u0301.jpg": ()
+    }
 
 
 def test_images_in_an_images_folder_beside_the_table_are_found(tmp_path):
-    pictures(tmp_path, "images/a.jpg")
-    pairs = read_pairs(written(tmp_path / "t.csv", "image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\nb.jpg,four\n"))
-    assert (pairs.root, by_name(pairs)) == (tmp_path / "images", {"a.jpg": ("one", "two")})
-    assert list(skipped(pairs)) == ["b.jpg"]  # once
+    write_pictures(tmp_path, "images/a.jpg")
+    pairs = read_pairs(write_text(tmp_path / "t.csv", "image,caption\na.jpg,one\na.jpg,two\nb.jpg,three\nb.jpg,four\n"))
+    assert (pairs.root, captions_by_name(pairs)) == (tmp_path / "images", {"a.jpg": ("one", "two")})
+    assert list(skip_reasons(pairs)) == ["b.jpg"]  # once
 
 
 def test_rows_of_one_id_are_one_item_and_rows_of_one_image_one_pair(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
+    write_pictures(tmp_path, "a.jpg", "b.jpg")
     rows = [
         {"id": 7, "image": "a.jpg", "text": "one", "x": 1},
         {"id": 7.0, "image": "a.jpg", "text": "two", "x": 2, "y": 3},
         {"id": "7", "image": ["b.jpg", "a.jpg"], "text": "one"},
         {"id": None, "image": "a.jpg", "text": "other"},
     ]
-    pairs = read_pairs(jsonl(tmp_path / "t.jsonl", *rows))
+    pairs = read_pairs(write_jsonl(tmp_path / "t.jsonl", *rows))
     assert [(pair.id, pair.image.name, pair.captions) for pair in pairs] == [
         ("7", "a.jpg", ("one", "two")),
         ("7", "b.jpg", ("one",)),

@@ -6,7 +6,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pair_files import pictures, skipped, written
+from pair_files import skip_reasons, write_pictures, write_text
 
 from retrieval.pairs import read_pairs
 from retrieval.pairs.feeds.shopify import read_products
@@ -33,11 +33,11 @@ mug,Another Mug,,Acme,,,,true,Title,Default Title,,,MUG2,0,shopify,9,deny,1,,,{C
 @pytest.fixture
 def folder(tmp_path):
     names = ("tee-front.jpg", "tee-back.jpg", "tee-black.jpg", "mug.png", "ring.jpg")
-    return pictures(tmp_path / "pictures", *names)
+    return write_pictures(tmp_path / "pictures", *names)
 
 
 def test_a_product_is_all_rows_of_its_handle(tmp_path, folder):
-    pairs = read_pairs(written(tmp_path / "products_export.csv", EXPORT), images=folder)
+    pairs = read_pairs(write_text(tmp_path / "products_export.csv", EXPORT), images=folder)
     assert pairs.layout == "shopify"
     assert [(pair.id, pair.image.name, pair.captions) for pair in pairs] == [
         ("tee", "tee-back.jpg", ("Example Tee", "Soft & light. Made in Porto.")),
@@ -77,8 +77,8 @@ def test_a_product_is_all_rows_of_its_handle(tmp_path, folder):
 
 
 def test_skipped_rows_of_an_export_have_line_and_handle(tmp_path, folder):
-    pairs = read_pairs(written(tmp_path / "e.csv", EXPORT), images=folder)
-    assert skipped(pairs) == {
+    pairs = read_pairs(write_text(tmp_path / "e.csv", EXPORT), images=folder)
+    assert skip_reasons(pairs) == {
         "e.csv line 13": "has no handle",
         "e.csv line 12 (mug)": "repeats the handle of line 7 under another title",
         "e.csv line 9 (secret)": "has the status draft; --map status= adds products that are not active",
@@ -93,20 +93,20 @@ def test_skipped_rows_of_an_export_have_line_and_handle(tmp_path, folder):
 
 
 def test_drafts_and_unpublished_products_are_added_when_those_columns_are_dropped(tmp_path, folder):
-    pairs = read_pairs(written(tmp_path / "e.csv", EXPORT), images=folder, map={"status": "", "published": ""})
+    pairs = read_pairs(write_text(tmp_path / "e.csv", EXPORT), images=folder, map={"status": "", "published": ""})
     assert {pair.id for pair in pairs} == {"tee", "mug", "made-to-order", "secret", "hidden"}
 
 
 def test_columns_are_mapped_to_fields_by_name(tmp_path, folder):
     fields = {"id": "Variant SKU", "price": "Cost per item", "brand": "type", "tags": "", "color": ""}
-    source = written(tmp_path / "e.csv", EXPORT.partition("\ntee,,")[0] + "\n")
+    source = write_text(tmp_path / "e.csv", EXPORT.partition("\ntee,,")[0] + "\n")
     pair = read_pairs(source, images=folder, map=fields)[0]
     assert (pair.id, pair.attributes["price"], pair.attributes["brand"]) == ("'007", 9.99, "Shirt")
     assert pair.attributes.keys().isdisjoint({"tags", "color", "skus", "type"})
 
 
 def test_column_names_since_2025_are_read_alike(tmp_path, folder):
-    source = written(
+    source = write_text(
         tmp_path / "e.csv",
         "Title,URL handle,Description,Vendor,Product category,Type,Tags,Published on online store,Status,SKU,Barcode,"
         "Option1 name,Option1 value,Price,Compare-at price,Cost per item,Inventory tracker,Inventory quantity,"
@@ -129,7 +129,7 @@ def test_column_names_since_2025_are_read_alike(tmp_path, folder):
 
 def test_an_export_without_quantities_has_no_stock_attribute(tmp_path, folder):
     header = "Handle,Title,Variant SKU,Variant Price,Option1 Name,Option1 Value,Image Src\n"
-    pairs = read_pairs(written(tmp_path / "e.csv", header + "mug,Mug,M,3,Price,high,mug.png\n"), images=folder)
+    pairs = read_pairs(write_text(tmp_path / "e.csv", header + "mug,Mug,M,3,Price,high,mug.png\n"), images=folder)
     assert pairs[0].attributes == {"price": 3.0, "price_max": 3.0, "skus": ["M"], "option_price": ["high"]}
 
 

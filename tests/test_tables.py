@@ -5,7 +5,7 @@ import pytest
 from hostile_files import encoded
 from hypothesis import given
 from hypothesis import strategies as st
-from pair_files import JPEG, by_name, jsonl, pictures, reason, skipped, written
+from pair_files import JPEG, captions_by_name, read_error, skip_reasons, write_jsonl, write_pictures, write_text
 from PIL import Image
 from pyarrow import parquet
 
@@ -17,28 +17,28 @@ from retrieval.pairs.tables import parse_json
 
 
 def test_metadata_in_the_image_folder_layout_has_captions_and_attributes(tmp_path):
-    pictures(tmp_path, "images/a.jpg", "images/b.jpg")
-    jsonl(
+    write_pictures(tmp_path, "images/a.jpg", "images/b.jpg")
+    write_jsonl(
         tmp_path / "metadata.jsonl",
         {"file_name": "images/a.jpg", "text": ["one", "two"], "price": 2.5, "tags": ["x"], "gone": None},
         {"file_name": "images/b.jpg", "text": None, "title": "B", "captions": "bee"},
     )
     pairs = read_pairs(tmp_path)
     assert pairs.layout == "metadata"
-    assert by_name(pairs) == {"images/a.jpg": ("one", "two"), "images/b.jpg": ("bee",)}
+    assert captions_by_name(pairs) == {"images/a.jpg": ("one", "two"), "images/b.jpg": ("bee",)}
     assert [pair.attributes for pair in pairs] == [{"price": 2.5, "tags": ["x"]}, {"title": "B"}]
 
 
 def test_metadata_in_subfolders_names_the_files_beside_it(tmp_path):
-    pictures(tmp_path, "train/a.jpg", "test/a.jpg")
+    write_pictures(tmp_path, "train/a.jpg", "test/a.jpg")
     for split in ("train", "test"):
-        written(tmp_path / split / "metadata.csv", f"file_name,text\na.jpg,{split}\n../train/a.jpg,shared\n")
-    assert by_name(read_pairs(tmp_path)) == {"test/a.jpg": ("test",), "train/a.jpg": ("shared", "train")}
+        write_text(tmp_path / split / "metadata.csv", f"file_name,text\na.jpg,{split}\n../train/a.jpg,shared\n")
+    assert captions_by_name(read_pairs(tmp_path)) == {"test/a.jpg": ("test",), "train/a.jpg": ("shared", "train")}
 
 
 def test_a_shop_feed_is_typed_by_column(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
-    source = written(
+    write_pictures(tmp_path, "a.jpg", "b.jpg")
+    source = write_text(
         tmp_path / "products.csv",
         "id,image_link,title,description,price,count,stock,gtin,sku,size,skus,note,attributes\n"
         'A1,a.jpg,Hoodie,"Warm, ""soft""\nand grey",52,3,TRUE,0012345678905,12E45,32,A-1|A-2,,'
@@ -119,18 +119,18 @@ def test_numbers_written_as_text_come_back_equal(numbers):
 @pytest.mark.parametrize(("odd", "told"), [(["on request"], True), (["on request"] * 4, True), (["S", "M"], False)])
 def test_one_word_among_a_few_numbers_is_reported(tmp_path, odd, told):
     """Whatever its share below a half: sizes are of several words."""
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     cells = [*odd, "9.5", "5", "6", "7", "8"]
     rows = [f"{place},a.jpg,{cell}" for place, cell in enumerate(cells)]
-    pairs = read_pairs(written(tmp_path / "t.csv", "\n".join(["id,image,price", *rows])))
+    pairs = read_pairs(write_text(tmp_path / "t.csv", "\n".join(["id,image,price", *rows])))
     assert [repr(odd[0]) in notice for notice in pairs.notices] == [True] * told
 
 
 def test_a_mostly_numeric_text_column_is_reported_with_its_first_odd_cell(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     rows = [f"{n},a.jpg,{n}.5,{n:02d},{n},price=1,{n}" for n in range(1, 19)]
     odd = ["19,a.jpg,about 60,19,XS,price=2,n/a", '20,a.jpg,"7,50",20,XL,price=ten,3']
-    source = written(
+    source = write_text(
         tmp_path / "t.csv", "\n".join(["id,image,cost,code,size,attributes,weight", *rows, *odd, "21,a.jpg,5,21,M,,4"])
     )
     pairs = read_pairs(source)
@@ -166,15 +166,15 @@ def test_captions_are_collected_from_values_of_any_type():
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_any_separator_and_encoding_of_an_office_program_is_read(tmp_path, encoding, separator):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     text = f"Image Link{separator}Caption{separator}Year\r\na.jpg{separator}schön{separator}2020\r\n\r\n"
-    pair = read_pairs(written(tmp_path / "table.csv", text, encoding=encoding))[0]
+    pair = read_pairs(write_text(tmp_path / "table.csv", text, encoding=encoding))[0]
     assert (pair.captions, pair.attributes) == (("schön",), {"Year": 2020})
 
 
 def test_repeated_and_numbered_caption_columns_are_all_captions(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    source = written(
+    write_pictures(tmp_path, "a.jpg")
+    source = write_text(
         tmp_path / "t.tsv", "\tfilepath\ttext\ttext\tcaption_1\tcolor\tcolor\n0\ta.jpg\tone\ttwo\tthree\tr\tg\n"
     )
     pair = read_pairs(source)[0]
@@ -184,24 +184,24 @@ def test_repeated_and_numbered_caption_columns_are_all_captions(tmp_path):
 
 def test_a_stray_quote_skips_one_row_only(tmp_path):
     """The quote of line 3 runs on to that of line 5, and what comes after that is no CSV."""
-    pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    write_pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     rows = 'file_name,text\na.jpg,one\nb.jpg,"broken\nc.jpg,three\nd.jpg,"fine, really"\n'
-    pairs = read_pairs(written(tmp_path / "t.csv", rows))
-    assert by_name(pairs) == {"a.jpg": ("one",), "c.jpg": ("three",), "d.jpg": ("fine, really",)}
+    pairs = read_pairs(write_text(tmp_path / "t.csv", rows))
+    assert captions_by_name(pairs) == {"a.jpg": ("one",), "c.jpg": ("three",), "d.jpg": ("fine, really",)}
     assert [one.name for one in pairs.skipped] == ["t.csv line 3"]
 
 
 def test_bad_csv_rows_are_skipped_by_line_number_and_the_others_read(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
+    write_pictures(tmp_path, "a.jpg", "b.jpg")
     long = "x" * 200_000
     good = f'file_name,text\na.jpg,"{long}"\n'
     bad = 'b.jpg,too,many\n"b.jpg"x,bad quote\nb.jpg\n,nameless\nb.jpg,nul\0\n'
-    source = written(tmp_path / "t.csv", good + bad)
+    source = write_text(tmp_path / "t.csv", good + bad)
     limit = csv.field_size_limit()
     pairs = read_pairs(source)
     assert csv.field_size_limit() == limit
-    assert by_name(pairs) == {"a.jpg": (long,), "b.jpg": ("nul",)}
-    assert skipped(pairs) == {
+    assert captions_by_name(pairs) == {"a.jpg": (long,), "b.jpg": ("nul",)}
+    assert skip_reasons(pairs) == {
         "t.csv line 3": "has 3 values where the header has 2",
         "t.csv line 4": "is not CSV (',' expected after '\"'); double a quote inside a cell, and quote the cell",
         "t.csv line 6": "names no image",
@@ -211,21 +211,21 @@ def test_bad_csv_rows_are_skipped_by_line_number_and_the_others_read(tmp_path):
 
 def test_a_quote_that_is_never_closed_refuses_the_file_and_names_its_line(tmp_path):
     """All rows after it are inside the quote: to sync with those before would drop them from a catalog."""
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     rows = 'id,image,title\n1,a.jpg,"two\nlines"\n2,a.jpg,5" pipe\n3,a.jpg,"it\'s ""open""\n4,a.jpg,""""\n5,a.jpg,x\n'
-    assert reason(written(tmp_path / "t.csv", rows.replace('""""', 'a ""b""'))) == (
+    assert read_error(write_text(tmp_path / "t.csv", rows.replace('""""', 'a ""b""'))) == (
         "t.csv line 5 opens a quote that is never closed, with all rows after it inside. "
         "No row of the file is taken; fix that line."
     )
 
 
 def test_in_a_tsv_a_line_that_is_not_csv_keeps_its_quotes(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     lines = [
         *["id\timage\ttitle\tsize", '1\ta.jpg\t"Best" shoe\tS', '2\ta.jpg\t"Open hat\tM', '3\ta.jpg\t"Two\nlines"\tL'],
         *['4\ta.jpg\t5" pipe\t""', '5\ta.jpg\tlast\t"'],
     ]
-    pairs = read_pairs(written(tmp_path / "t.tsv", "\r\n".join(lines)))
+    pairs = read_pairs(write_text(tmp_path / "t.tsv", "\r\n".join(lines)))
     assert pairs.skipped == ()
     assert [(pair.id, *pair.captions, pair.attributes.get("size")) for pair in pairs] == [
         ("1", '"Best" shoe', "S"),
@@ -237,7 +237,7 @@ def test_in_a_tsv_a_line_that_is_not_csv_keeps_its_quotes(tmp_path):
 
 
 def test_bad_jsonl_lines_are_skipped_by_number_and_the_others_read(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
+    write_pictures(tmp_path, "a.jpg", "b.jpg")
     source = tmp_path / "t.jsonl"
     source.write_bytes(
         b'\xef\xbb\xbf{"image": "a.jpg", "text": "one", "n": NaN, "big": 123456789012345678901234567890}\r\n'
@@ -245,27 +245,27 @@ def test_bad_jsonl_lines_are_skipped_by_number_and_the_others_read(tmp_path):
         b'{"image": {"path": "b.jpg"}, "text": "half \\ud83d", "ok": "\\ud83d\\ude00"}\r\n' + b"[" * 100_000
     )
     pairs = read_pairs(source)
-    assert by_name(pairs) == {"a.jpg": ("one",), "b.jpg": ("half ?",)}
+    assert captions_by_name(pairs) == {"a.jpg": ("one",), "b.jpg": ("half ?",)}
     assert pairs[0].attributes == {"big": "123456789012345678901234567890"}
     assert pairs[1].attributes == {"ok": "😀"}
-    assert list(skipped(pairs)) == [f"t.jsonl line {number}" for number in (2, 4, 5, 8, 6)]
-    assert skipped(pairs)["t.jsonl line 6"] == "names no image"
-    assert "0xe9" in skipped(pairs)["t.jsonl line 5"]
+    assert list(skip_reasons(pairs)) == [f"t.jsonl line {number}" for number in (2, 4, 5, 8, 6)]
+    assert skip_reasons(pairs)["t.jsonl line 6"] == "names no image"
+    assert "0xe9" in skip_reasons(pairs)["t.jsonl line 5"]
 
 
 def test_an_encoding_other_than_utf8_is_refused_with_the_line(tmp_path):
-    source = written(tmp_path / "t.csv", "file_name,text\na.jpg,ok\nb.jpg,schön\n", encoding="cp1252")
-    assert reason(source) == "t.csv is not in UTF-8: line 3 holds the byte 0xf6; save it as UTF-8"
+    source = write_text(tmp_path / "t.csv", "file_name,text\na.jpg,ok\nb.jpg,schön\n", encoding="cp1252")
+    assert read_error(source) == "t.csv is not in UTF-8: line 3 holds the byte 0xf6; save it as UTF-8"
 
 
 def test_a_table_without_an_image_column_is_refused_with_the_accepted_names(tmp_path):
-    message = reason(written(tmp_path / "t.csv", "picture,text\na.jpg,x\n"))
+    message = read_error(write_text(tmp_path / "t.csv", "picture,text\na.jpg,x\n"))
     assert "no column that names an image, such as file_name, filepath, image, image_link" in message
     assert "Its columns are: picture, text" in message
 
 
 def test_parquet_has_image_names_or_embedded_images(tmp_path):
-    pictures(tmp_path, "a.jpg")
+    write_pictures(tmp_path, "a.jpg")
     named = pa.table({"file_name": ["a.jpg"], "text": [["x", "y"]], "n": [3], "when": pa.array([0], pa.timestamp("s"))})
     parquet.write_table(named, tmp_path / "named.parquet")
     pair = read_pairs(tmp_path / "named.parquet")[0]
@@ -280,7 +280,7 @@ def test_parquet_has_image_names_or_embedded_images(tmp_path):
     table = pa.table({"image": cells, "caption": [f"number {n}" for n in range(7)], "raw": [b"x"] * 7})
     parquet.write_table(table, tmp_path / "packed.parquet", row_group_size=3)
     pairs = read_pairs(tmp_path / "packed.parquet")
-    assert by_name(pairs) == {f"packed.parquet/{n}": (f"number {n}",) for n in range(7)}
+    assert captions_by_name(pairs) == {f"packed.parquet/{n}": (f"number {n}",) for n in range(7)}
     assert all(pair.attributes == {} for pair in pairs)
     for n in (6, 0, 3, 1, 6):
         assert open_image(pairs[n].image).getpixel((0, 0)) == colours[n]
@@ -294,8 +294,8 @@ def test_parquet_has_image_names_or_embedded_images(tmp_path):
         ),
     )
     parquet.write_table(table, tmp_path / "paths.parquet")
-    assert by_name(read_pairs(tmp_path / "paths.parquet")) == {"a.jpg": ("by path",)}
-    assert "is not a Parquet file" in reason(written(tmp_path / "broken.parquet", "PAR1 no"))
+    assert captions_by_name(read_pairs(tmp_path / "paths.parquet")) == {"a.jpg": ("by path",)}
+    assert "is not a Parquet file" in read_error(write_text(tmp_path / "broken.parquet", "PAR1 no"))
 
 
 def test_parquet_shards_in_a_folder_are_read_in_order(tmp_path):
@@ -304,13 +304,13 @@ def test_parquet_shards_in_a_folder_are_read_in_order(tmp_path):
         table = pa.table({"jpg": [JPEG], "text": [f"shard {shard}"]})
         parquet.write_table(table, tmp_path / "data" / f"train-{shard}.parquet")
     pairs = read_pairs(tmp_path)
-    assert by_name(pairs) == {f"data/train-{n}.parquet/0": (f"shard {n}",) for n in range(2)}
+    assert captions_by_name(pairs) == {f"data/train-{n}.parquet/0": (f"shard {n}",) for n in range(2)}
     assert pairs[1].image.read() == JPEG
 
 
 def test_the_separator_is_the_most_frequent_one_of_the_header(tmp_path):
-    pictures(tmp_path, "a.jpg")
-    pair = read_pairs(written(tmp_path / "t.csv", "image;text;height, cm\na.jpg;x, y;3\n"))[0]
+    write_pictures(tmp_path, "a.jpg")
+    pair = read_pairs(write_text(tmp_path / "t.csv", "image;text;height, cm\na.jpg;x, y;3\n"))[0]
     assert (pair.captions, pair.attributes) == (("x, y",), {"height, cm": 3})
 
 

@@ -1,7 +1,7 @@
 import gzip
 
 import pytest
-from pair_files import pictures, reason, skipped, written
+from pair_files import read_error, skip_reasons, write_pictures, write_text
 
 from retrieval.pairs import read_pairs
 
@@ -54,8 +54,8 @@ ATOM = f"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 def test_an_rss_feed_has_lists_dicts_and_text_without_html(tmp_path):
-    folder = pictures(tmp_path / "p", "TV_123456.png", "back.png", "side.png", "two.png")
-    pairs = read_pairs(written(tmp_path / "feed.xml", RSS), images=folder)
+    folder = write_pictures(tmp_path / "p", "TV_123456.png", "back.png", "side.png", "two.png")
+    pairs = read_pairs(write_text(tmp_path / "feed.xml", RSS), images=folder)
     assert pairs.layout == "google merchant"
     assert [(pair.id, pair.image.name) for pair in pairs] == [
         ("TV_123456", "TV_123456.png"),
@@ -80,13 +80,13 @@ def test_an_rss_feed_has_lists_dicts_and_text_without_html(tmp_path):
         "product_type": ["Consumer Electronics", "TVs", "Sale"],
     }
     assert (pairs[3].captions, pairs[3].attributes) == (("Escaped", "It's fine"), {})
-    assert skipped(pairs) == {"feed.xml item 3": "has no id", "feed.xml item 4 (4)": "names no image"}
+    assert skip_reasons(pairs) == {"feed.xml item 3": "has no id", "feed.xml item 4 (4)": "names no image"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "cp1252"])
 def test_an_atom_feed_is_read_in_its_declared_encoding(tmp_path, encoding):
-    folder = pictures(tmp_path / "p", "fleece.jpg")
-    source = written(tmp_path / "feed.xml", ATOM.replace("UTF-8", encoding), encoding=encoding)
+    folder = write_pictures(tmp_path / "p", "fleece.jpg")
+    source = write_text(tmp_path / "feed.xml", ATOM.replace("UTF-8", encoding), encoding=encoding)
     pair = read_pairs(source, images=folder)[0]
     assert (pair.id, pair.captions) == ("A1", ("Fleece", "Soft very soft"))
     assert pair.attributes == {
@@ -101,8 +101,8 @@ def test_an_atom_feed_is_read_in_its_declared_encoding(tmp_path, encoding):
 
 
 def test_tags_are_mapped_like_columns(tmp_path):
-    folder = pictures(tmp_path / "p", "fleece.jpg")
-    source = written(tmp_path / "feed.xml", ATOM)
+    folder = write_pictures(tmp_path / "p", "fleece.jpg")
+    source = write_text(tmp_path / "feed.xml", ATOM)
     pair = read_pairs(source, images=folder, map={"description": "summary", "link": "", "in_stock": ""})[0]
     assert pair.captions == ("Fleece", "Unused here")
     assert pair.attributes.keys() == {"price", "currency", "availability", "color"}
@@ -135,7 +135,7 @@ LAUGHS = (
     ],
 )
 def test_an_unreadable_feed_is_refused_in_one_line(tmp_path, text, said):
-    message = reason(written(tmp_path / "feed.xml", text))
+    message = read_error(write_text(tmp_path / "feed.xml", text))
     assert said in message
     assert "feed.xml" in message
     assert "\n" not in message
@@ -144,7 +144,7 @@ def test_an_unreadable_feed_is_refused_in_one_line(tmp_path, text, said):
 def test_bytes_that_are_not_xml_are_refused(tmp_path):
     for data in (b"\xff\xfe\x00", RSS.encode("cp1252").replace(b"fine", b"f\xefne"), gzip.compress(RSS.encode())):
         (tmp_path / "feed.xml").write_bytes(data)
-        assert "feed.xml is not complete XML" in reason(tmp_path / "feed.xml")
+        assert "feed.xml is not complete XML" in read_error(tmp_path / "feed.xml")
 
 
 def test_deep_nesting_and_long_texts_are_skipped_or_refused(tmp_path):
@@ -154,9 +154,9 @@ def test_deep_nesting_and_long_texts_are_skipped_or_refused(tmp_path):
         f"<item><g:id>2</g:id><g:title>{long}</g:title></item>"
         f"<item><g:id>3</g:id><g:image_link>a.jpg</g:image_link>{deep[:300]}{deep[-360:]}</item>"
     )
-    pictures(tmp_path, "a.jpg")
-    pairs = read_pairs(written(tmp_path / "feed.xml", f"<rss {NAMESPACE}><channel>{items}</channel></rss>"))
+    write_pictures(tmp_path, "a.jpg")
+    pairs = read_pairs(write_text(tmp_path / "feed.xml", f"<rss {NAMESPACE}><channel>{items}</channel></rss>"))
     assert [pair.id for pair in pairs] == ["3"]
-    assert skipped(pairs) == {"feed.xml item 1": "has a text of more than 16,777,216 characters"}
-    bomb = written(tmp_path / "feed.xml", f"<rss {NAMESPACE}><channel><item>{deep}</item></channel></rss>")
-    assert "more than 100 tags inside each other" in reason(bomb)
+    assert skip_reasons(pairs) == {"feed.xml item 1": "has a text of more than 16,777,216 characters"}
+    bomb = write_text(tmp_path / "feed.xml", f"<rss {NAMESPACE}><channel><item>{deep}</item></channel></rss>")
+    assert "more than 100 tags inside each other" in read_error(bomb)

@@ -21,12 +21,7 @@ logger = logging.getLogger("retrieval.catalog")
 
 @dataclass(frozen=True, slots=True)
 class IndexedRows:
-    """The vectors of a side, and the index that searches use, as of one revision of the records.
-
-    Attributes:
-        dead: Slots that no image or caption uses, sorted.
-        index: None where there are no vectors.
-    """
+    """The vectors of a side, its dead slots and its index (None without vectors), as of one revision."""
 
     rows: Rows
     dead: Ids
@@ -36,7 +31,7 @@ class IndexedRows:
 
 
 class IndexedSide(Protocol):
-    """What the updater asks of a side."""
+    """A side, as its updater uses it."""
 
     target: SideName
 

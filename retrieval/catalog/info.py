@@ -1,6 +1,7 @@
 """What `Catalog.info` returns."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,9 @@ def _describe_index(folder: Path, state: CatalogState, side: SideName, *, device
 
 def _folder_size(folder: Path) -> int:
     """Return the bytes of all its files, stored pictures included; one that is deleted meanwhile counts nothing."""
-    return sum(_file_size(Path(parent, name)) for parent, _, names in os.walk(folder) for name in names)
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(parent, name).stat().st_size
+    return size

@@ -99,18 +99,16 @@ class Database:
             if schema.is_blank(records.connection):
                 raise CatalogFormatError(f"{folder} holds no catalog: its creation was interrupted. Build it again.")
             version = schema.check_format(records.connection, folder)
-        if version < schema.FORMAT:
-            self._migrate(version)
-
-    def _migrate(self, version: int) -> None:
-        if self.read_only:
+        if version == schema.FORMAT:
+            return
+        if read_only:
             raise CatalogFormatError(
-                f"{self.folder} has the older format {version}. Run `retrieval info {self.folder}` where it may be "
-                f"written, or open it without read_only, which brings it to format {schema.FORMAT} with all it holds."
+                f"{folder} has the older format {version}. Run `retrieval info {folder}` where it may be written, "
+                f"or open it without read_only, which brings it to format {schema.FORMAT} with all it holds."
             )
-        with writer_lock(self.folder / LOCK), self.writing() as records:
+        with writer_lock(folder / LOCK), self.writing() as records:
             # Another process may have migrated it before this one had the lock.
-            schema.migrate(records.connection, schema.check_format(records.connection, self.folder))
+            schema.migrate(records.connection, schema.check_format(records.connection, folder))
 
     def reading(self) -> AbstractContextManager[Records]:
         """Return a transaction whose records stay as they are at its begin, whatever others write meanwhile."""
@@ -173,8 +171,8 @@ class Database:
     def _take_connection(self) -> tuple[sqlite3.Connection, _Stamp | None]:
         """Return an idle connection, or a new one, that sees the file as it is now.
 
-        Where the folder cannot be written, SQLite has no place for the log's own index. There the file is said never to
-        change, so SQLite would answer for good as of the moment at which it was opened: `stamp` tells when it has.
+        Where the folder cannot be written, SQLite has no place for the log's index, and the file is opened as
+        immutable: such a connection never sees a change, so its stamp says which file it is of.
         """
         while self._idle:
             try:

@@ -30,7 +30,12 @@ def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise CatalogLockedError(_describe_writer(path)) from None
+        process = path.read_text(errors="replace").strip() or "unknown"
+        which = "this process, by another Catalog object" if process == str(os.getpid()) else f"process {process}"
+        raise CatalogLockedError(
+            f"{path.parent} is being written by {which}. Searches go on meanwhile; "
+            f"to write, wait until it is done, stop it, or send the changes through it."
+        ) from None
     except OSError as error:
         raise CatalogError(
             f"{path.parent} cannot be written: {error.strerror}. Searching it works; to change it, "
@@ -58,12 +63,3 @@ def is_locked(path: Path) -> bool:
 
 def _lock(path: Path, *, timeout: float) -> FileLock:
     return FileLock(path, timeout=timeout, poll_interval=_POLL, thread_local=False)
-
-
-def _describe_writer(path: Path) -> str:
-    process = path.read_text(errors="replace").strip() or "unknown"
-    which = "this process, by another Catalog object" if process == str(os.getpid()) else f"process {process}"
-    return (
-        f"{path.parent} is being written by {which}. Searches go on meanwhile; "
-        f"to write, wait until it is done, stop it, or send the changes through it."
-    )

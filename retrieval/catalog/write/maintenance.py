@@ -31,7 +31,12 @@ def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str)
     delete_unused_pictures(database.folder, used=used)
     for name, side in sides.items():
         side_state = compact(database, name, state, live=live[name])
-        if choose_index(database, name, replace(state, sides={name: side_state}), device=device) != "exact":
+        kind, _ = wanted_kind(state, side_state, device=device)
+        if kind != side_state.kind:
+            with database.writing() as records:
+                records.slots.put_side(name, replace(side_state, kind=kind, saved=-1))
+            index_path(database.folder, name, side_state.generation).unlink(missing_ok=True)
+        if kind != "exact":
             side.updater.save(database)
 
 
@@ -54,17 +59,6 @@ def compact(database: Database, side: SideName, state: CatalogState, *, live: Se
             records.slots.put_side(side, after)
     remove_other_generations(folder, side, generation=after.generation)
     return after
-
-
-def choose_index(database: Database, side: SideName, state: CatalogState, *, device: str) -> str:
-    """Record and return the kind of index that a side shall have now."""
-    before = state.sides[side]
-    kind, _ = wanted_kind(state, before, device=device)
-    if kind != before.kind:
-        with database.writing() as records:
-            records.slots.put_side(side, replace(before, kind=kind, saved=-1))
-        index_path(database.folder, side, before.generation).unlink(missing_ok=True)
-    return kind
 
 
 def wanted_kind(state: CatalogState, side: SideState, *, device: str) -> tuple[str, str]:

@@ -13,36 +13,26 @@ from retrieval.pairs.tables import Row, Table, Value, decode, parse_json
 
 def _read_captions(source: Source, collector: Collector) -> tuple[Path, str]:
     path = source.path
-    table, layout = _read_rows(path)
-    if source.columns and layout:
-        raise source.unmappable()
-    split = path.stem.rpartition("_")[2]  # annotations/captions_val2017.json goes with val2017/
-    folders = [folder / inner for folder in (path.parent, path.parent.parent) for inner in ("", "images", split)]
-    schema = PLAIN if layout else None
-    folder, kind = collect_table(table, source, collector, folders=folders, schema=schema)
-    return folder.root, layout or kind
-
-
-def _read_rows(path: Path) -> tuple[Table, str]:
-    """Return rows with file_name and captions, one an image, and "coco" or "karpathy"; "" for a list of plain rows."""
     try:
         value = parse_json(decode(path.read_bytes(), name=path.name))
     except (OSError, ValueError) as error:
         raise PairsError(f"{path.name} is not JSON that can be read ({error}).") from error
-    table = Table(path.name)
-    if isinstance(value, list):
-        for number, row in enumerate(value, 1):
-            table.add(f"row {number}", row)
-        return table, ""
-    images = value.get("images") if isinstance(value, dict) else None
-    entries = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
-    if not entries:
-        raise PairsError(f"{path.name} holds no list of images, as captions in COCO's or Karpathy's layout do.")
-    is_karpathy = "sentences" in entries[0]
-    rows = [_karpathy_row(row) for row in entries] if is_karpathy else _coco_rows(entries, value, table)
+    table, layout, rows = Table(path.name), "", value
+    if not isinstance(value, list):
+        images = value.get("images") if isinstance(value, dict) else None
+        entries = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
+        if not entries:
+            raise PairsError(f"{path.name} holds no list of images, as captions in COCO's or Karpathy's layout do.")
+        layout = "karpathy" if "sentences" in entries[0] else "coco"
+        rows = map(_karpathy_row, entries) if layout == "karpathy" else _coco_rows(entries, value, table)
+        if source.columns:
+            raise source.unmappable()
     for number, row in enumerate(rows, 1):
-        table.add(f"image {number}", row)
-    return table, "karpathy" if is_karpathy else "coco"
+        table.add(f"{'image' if layout else 'row'} {number}", row)
+    split = path.stem.rpartition("_")[2]  # annotations/captions_val2017.json goes with val2017/
+    folders = [folder / inner for folder in (path.parent, path.parent.parent) for inner in ("", "images", split)]
+    folder, kind = collect_table(table, source, collector, folders=folders, schema=PLAIN if layout else None)
+    return folder.root, layout or kind
 
 
 def _coco_rows(images: list[Row], value: dict[str, Value], table: Table) -> list[Row]:

@@ -76,11 +76,6 @@ def read_plain_records(table: Table, *, has_images: bool = True) -> Iterator[Rec
         )
 
 
-def parse_row(row: Row) -> Record:
-    """Return the record of a row whose image is already known."""
-    return next(read_plain_records(Table("", rows=[("", row)]), has_images=False)) if row else Record()
-
-
 @lru_cache(maxsize=4096)
 def column_key(name: str) -> str:
     """Return a column's name as names are compared: "Image Link" is image_link."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.columns import Record, collect_texts, parse_row
-from retrieval.pairs.tables import Row, decode, parse_json
+from retrieval.pairs.columns import Record, collect_texts, read_plain_records
+from retrieval.pairs.tables import Row, Table, decode, parse_json
 
 MAX_BYTES = 2**20  # a larger file is something else
 
@@ -39,5 +39,6 @@ class Sample:
 
     def to_record(self) -> Record:
         """Return what the sidecar files say as a row; captions in a .txt take precedence."""
-        record = parse_row(self.row)
+        table = Table("", rows=[("", self.row)])
+        record = next(read_plain_records(table, has_images=False)) if self.row else Record()
         return replace(record, captions=collect_texts(self.captions) or record.captions)

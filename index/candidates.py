@@ -25,23 +25,18 @@ class CandidateIndex(Protocol):
     @property
     def kind(self) -> "IndexKind":
         """The kind, with the sizes that it was built with."""
-        ...
 
     def add(self, rows: Rows, slots: Ids) -> None:
         """Index rows[slots] too; `slots` are ascending and come after the last indexed one."""
-        ...
 
     def candidates(self, queries: Rows, count: int, effort: float) -> Ids:
         """Return the slots of about `count` candidates a query, (q, count), best first, padded with -1."""
-        ...
 
     def needs_rebuild(self, count: int, *, growth: float) -> bool:
         """Whether `count` rows are more than `growth` times those that it was trained for, or it is inconsistent."""
-        ...
 
     def save(self, path: Path) -> None:
         """Write it to a new file, which `IndexKind.load` reads."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,26 +24,18 @@ _BOUNDS = {
 class IndexSpec:
     """How rows are indexed. A size of 0 is chosen from the number of rows whenever the index is built.
 
-    Attributes:
-        kind: one of `KINDS`: `exact` reads every row; `hnsw` walks a graph; `ivf` reads the nearest lists; `ivfpq`
-            does so over compressed rows, and scores its candidates by the stored ones.
-        links: of a row in the graph (hnsw, FAISS's M).
-        build_effort: candidates looked at to place a row (hnsw, FAISS's efConstruction).
-        lists: number of lists (ivf, ivfpq, FAISS's nlist).
-        codes: subvectors of a row that become one code each (ivfpq); divides the dimension.
-        code_bits: bits of one code.
-        effort: how thorough a search is by default, in [0, 1]: more candidates, more lists.
-        reason: why it was chosen, in words; empty where the caller chose.
+    `exact` reads every row; `hnsw` walks a graph; `ivf` reads the nearest lists; `ivfpq` does so over compressed rows,
+    and scores its candidates by the stored ones.
     """
 
-    kind: str = "exact"
-    links: int = 32
-    build_effort: int = 128
-    lists: int = 0
-    codes: int = 0
-    code_bits: int = 8
-    effort: float = 0.75
-    reason: str = ""
+    kind: str = "exact"  # one of `KINDS`
+    links: int = 32  # of a row in the graph (hnsw, FAISS's M)
+    build_effort: int = 128  # candidates looked at to place a row (hnsw, FAISS's efConstruction)
+    lists: int = 0  # number of lists (ivf, ivfpq, FAISS's nlist)
+    codes: int = 0  # subvectors of a row that become one code each (ivfpq); divides the dimension
+    code_bits: int = 8  # of one code
+    effort: float = 0.75  # how thorough a search is by default, in [0, 1]: more candidates, more lists
+    reason: str = ""  # why it was chosen, in words; empty where the caller chose
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

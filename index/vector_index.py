@@ -150,7 +150,13 @@ class VectorIndex:
         rows = check_rows(rows, dimension=self.dimension)
         with self._snapshot_lock:
             first = self.slots
-            self._publish(self._append(rows))
+            # A buffer with spare room: what a search sees of it never changes.
+            known, count = self._snapshot.rows, first + len(rows)
+            if known.base is not self._buffer or count > len(self._buffer):
+                self._buffer = np.empty((count + count // 2, self.dimension), np.float32)
+                self._buffer[:first] = known
+            self._buffer[first:count] = rows
+            self._publish(self._buffer[:count])
         self.maintain()
         return np.arange(first, first + len(rows))
 
@@ -234,16 +240,6 @@ class VectorIndex:
         candidate_index = kind.load(path, slots, trained=stored.trained, device=device)
         count = int(np.count_nonzero(stored.live))
         return cls(Snapshot(rows, stored.live, count, candidate_index, stored.covered), stored.spec, device)
-
-    def _append(self, rows: Rows) -> Rows:
-        """Return the known rows and these, in a buffer with spare room; what a search sees of it never changes."""
-        known = self._snapshot.rows
-        count = len(known) + len(rows)
-        if known.base is not self._buffer or count > len(self._buffer):
-            self._buffer = np.empty((count + count // 2, self.dimension), np.float32)
-            self._buffer[: len(known)] = known
-        self._buffer[len(known) : count] = rows
-        return self._buffer[:count]
 
     def _publish(self, rows: Rows) -> None:
         """Let searches see the longer matrix; its new rows are searched exactly."""

@@ -33,35 +33,24 @@ class Encoder(Protocol):
         onnx = "my_package:load"
 
     `retrieval.testing.encoders.check_encoder` tests what every encoder must do.
-
-    Attributes:
-        name: What `load_encoder` takes to load the same encoder again: an absolute folder, "starter", name/tag, or
-            hf-hub:name.
-        dimension: Length of a row.
-        device: "cpu" or "cuda".
-        image_size: Least side in pixels that the preprocessing needs of an image: decode it no smaller.
-        batch_size: Images to encode at a time on this device.
     """
 
-    name: str
-    dimension: int
-    device: str
-    image_size: int
-    batch_size: int
+    name: str  # what `load_encoder` takes to load the same encoder again; a folder is absolute
+    dimension: int  # length of a row
+    device: str  # "cpu" or "cuda"
+    image_size: int  # least side in pixels that the preprocessing needs of an image: decode it no smaller
+    batch_size: int  # images to encode at a time on this device
 
     @property
     def image_fingerprint(self) -> str:
         """Hexadecimal hash of the image tower and its preprocessing: equal where images get the same rows."""
-        ...
 
     @property
     def text_fingerprint(self) -> str:
         """Hexadecimal hash of the text tower and its tokenizer: equal where texts get the same rows."""
-        ...
 
     def prepare(self, image: "Image.Image") -> Any:
         """Return what `encode_prepared` takes for one upright RGB image, as `open_image` returns it."""
-        ...
 
     def encode_prepared(self, prepared: Sequence[Any]) -> NDArray[np.float32]:
         """Return one row for each prepared image.
@@ -69,15 +58,12 @@ class Encoder(Protocol):
         Raises:
             EncoderError: An image's row is zero or not finite; the message says which.
         """
-        ...
 
     def encode_images(self, images: Sequence["Image.Image"]) -> NDArray[np.float32]:
         """Return one row for each image; raises as `encode_prepared` does."""
-        ...
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one row for each text, truncated to the context length; raises as `encode_prepared` does."""
-        ...
 
 
 Loader: TypeAlias = Callable[[str, str], Encoder | None]

@@ -35,21 +35,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model and what belongs to it.
+    """A model and what belongs to it."""
 
-    Attributes:
-        name: What `open_checkpoint` takes to open it again.
-        model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on the CPU, in eval mode.
-        config: open_clip's `model_cfg`, as the model was built: `embed_dim`, `vision_cfg`, `text_cfg` and so on.
-        preprocess: open_clip's `preprocess_cfg`: `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`.
-        tokenizer: A list of texts in, an integer tensor `(n, context length)` out.
-    """
-
-    name: str
-    model: Any
-    config: Mapping[str, Any]
-    preprocess: Mapping[str, Any]
-    tokenizer: Callable[..., torch.Tensor]
+    name: str  # what `open_checkpoint` takes to open it again
+    model: Any  # a CLIP, CustomTextCLIP or CoCa model of open_clip, on the CPU, in eval mode
+    config: Mapping[str, Any]  # open_clip's `model_cfg`: `embed_dim`, `vision_cfg`, `text_cfg` and so on
+    preprocess: Mapping[str, Any]  # `size`, `mean`, `std`, `interpolation`, `resize_mode`, `fill_color`
+    tokenizer: Callable[..., torch.Tensor]  # a list of texts to an integer tensor (n, context length)
 
 
 def open_checkpoint(name: str) -> Checkpoint:

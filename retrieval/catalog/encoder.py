@@ -23,11 +23,7 @@ class CatalogEncoder:
     """
 
     def __init__(self, database: Database, given: Encoder | Callable[[], Encoder] | None, *, device: str) -> None:
-        """Take an encoder, or a function that loads one at first need, or None for the recorded one.
-
-        Raises:
-            CatalogError: the catalog was built with another encoder than the given one.
-        """
+        """Take an encoder, a function that loads one, or None for the recorded one; a wrong one is an error."""
         self.is_given = given is not None
         self._database = database
         self._folder = database.folder
@@ -67,11 +63,7 @@ class CatalogEncoder:
     # --- for the one writer
 
     def read_state(self, records: Records) -> CatalogState:
-        """Return the state of the catalog, after checking an encoder that was passed to `Catalog.open` against it.
-
-        Raises:
-            CatalogError: the encoder does not fit the catalog's vectors.
-        """
+        """Return the catalog's state; raise a CatalogError where a given encoder does not fit it."""
         state = records.state()
         self.update(state.space)
         if self.is_given and self._loaded is not None:
@@ -84,13 +76,7 @@ class CatalogEncoder:
             self.load_and_record("image")
 
     def load_and_record(self, tower: Tower) -> Encoder:
-        """Return what `load` returns, recorded where the catalog has no encoder yet.
-
-        Vectors that were imported before are taken to be its own.
-
-        Raises:
-            CatalogError: as `load` does.
-        """
+        """Return what `load` returns; the catalog's first encoder is recorded, also for vectors imported before."""
         encoder = self.load(tower)
         if self.space.encoder is None:
             record = describe_encoder(encoder, self._folder)

@@ -57,11 +57,7 @@ class IndexUpdater:
         self._index_failed_for: SideState | None = None
 
     def open(self, rows: Rows, dead: Ids, state: SideState | None) -> VectorIndex:
-        """Return the saved index, which may lack the latest rows; exact search without a state or where none is saved.
-
-        Raises:
-            DeviceError: `cuda` was asked for and is not there.
-        """
+        """Return the saved index, which may lack the latest rows, or exact search where `state` has none saved."""
         if state is not None and state.kind != "exact":
             try:
                 return self._load(rows, state)
@@ -97,11 +93,7 @@ class IndexUpdater:
             self._thread.join()
 
     def save(self, database: Database) -> None:
-        """Bring the index up to date, save it unless it is saved, and record its revision; for the one writer.
-
-        Raises:
-            CatalogError: the disk is full; everything but the index is saved.
-        """
+        """Update and save the index and record its revision; for the one writer. A full disk is a CatalogError."""
         with self._updating:
             now, is_new = self._update(database, may_build=True)
             if now.index is None or (now.state.saved == now.revision and not is_new):
@@ -132,10 +124,7 @@ class IndexUpdater:
             logger.warning("%s: cannot build the index of the %s: %s", self._folder, self._side.target, error)
 
     def _update(self, database: Database, *, may_build: bool) -> tuple[IndexedRows, bool]:
-        """Load or build the index, or let it take in the latest rows; return it, and whether it was built.
-
-        The caller holds `_updating`.
-        """
+        """Load, build or extend the index, with `_updating` held; return it, and whether it was built."""
         before = self._side.indexed_rows(database)
         index, state = before.index, before.state
         if index is None or state.kind == "exact":

@@ -44,11 +44,7 @@ class Side:
 
     @contextmanager
     def reading(self, database: Database) -> Iterator[Records]:
-        """Read records of one moment, with this side as of that moment while the block runs.
-
-        Raises:
-            CatalogError: the file of vectors is missing.
-        """
+        """Read records as `read_sides` does, with this side as of the same moment while the block runs."""
         with read_sides(database, [self]) as records:
             self.update_index(database)
             yield records

@@ -115,21 +115,12 @@ class Database:
         return self._transaction("BEGIN")
 
     def writing(self) -> AbstractContextManager[Records]:
-        """Return a transaction that changes records: committed and synced at its end, rolled back after an error.
-
-        Raises:
-            CatalogError: the disk is full or failing.
-        """
+        """Return a transaction that changes records: committed and synced at its end, rolled back after an error."""
         return self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
     def writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer of all processes; wait `patience` seconds for another one.
-
-        Raises:
-            CatalogLockedError: another process is writing.
-            CatalogError: this catalog was opened for reading only.
-        """
+        """Be the only writer of all processes; wait `patience` seconds, then raise a CatalogLockedError."""
         if self.read_only:
             raise CatalogError(f"{self.folder} was opened for reading only; open it without read_only to change it.")
         with writer_lock(self.folder / LOCK, patience=patience):
@@ -142,11 +133,7 @@ class Database:
             self._idle.pop()[0].close()
 
     def check_process(self) -> None:
-        """Refuse to be used after a fork: locks that a thread of the parent holds would never be released.
-
-        Raises:
-            CatalogError: another process opened it.
-        """
+        """Raise a CatalogError after a fork: locks that a thread of the parent holds would never be released."""
         if os.getpid() != self._process:
             raise CatalogError(f"{self.folder} was opened in the process {self._process}; open it again in this one.")
 

@@ -35,10 +35,7 @@ class Slots:
     def find_vectors(
         self, side: SideName, contents: Iterable[str], *, fingerprint: str
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the slots of the vectors that this tower made of these contents, by content hash.
-
-        First those that an image or a caption has, then those of dead slots.
-        """
+        """Return the slots, live ones and dead ones, of the vectors that this tower made of these contents."""
         rows = self.connection.execute(
             f"SELECT hash, slot, EXISTS (SELECT 1 FROM {side} WHERE {side}.slot = vectors.slot) FROM vectors "  # noqa: S608
             "WHERE side = ? AND fingerprint = ? AND hash IN (SELECT value FROM json_each(?))",

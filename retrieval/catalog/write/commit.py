@@ -63,11 +63,7 @@ class VectorAppender:
 
 
 class ItemCommitter:
-    """Commits the items of one build or upsert, for the one writer.
-
-    Attributes:
-        counts: Items so far that were "added", "changed" and "unchanged".
-    """
+    """Commits the items of one build or upsert; `counts` those "added", "changed" and "unchanged" so far."""
 
     def __init__(self, database: Database, encoder: CatalogEncoder, *, root: Path, rows: dict[str, Rows]) -> None:
         """Begin; pictures under `root` are recorded relative to it, `rows` has embedded vectors by content."""

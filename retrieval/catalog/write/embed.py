@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImageEmbedder:
-    """Embeds the pictures of one build or upsert.
-
-    Attributes:
-        rows: Vectors that are not committed yet, by content hash.
-    """
+    """Embeds the pictures of one build or upsert; `rows` has the uncommitted vectors by content hash."""
 
     def __init__(self, database: Database) -> None:
         """Begin with no vectors."""

@@ -17,12 +17,7 @@ MAX_DEAD_SHARE = 0.2  # of the vectors of a side, past which it is compacted
 
 
 def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str) -> None:
-    """Bring the folder in line with the records, for the one writer.
-
-    Raises:
-        CatalogError: the disk is full.
-        IndexingError: an index cannot be built; the changes are committed, and searches are exact.
-    """
+    """Bring the folder in line with the records, for the one writer; errors leave all changes committed."""
     with database.reading() as records:
         state = records.state()
         place = records.find_place(database.folder)
@@ -41,11 +36,7 @@ def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str)
 
 
 def compact(database: Database, side: SideName, state: CatalogState, *, live: Sequence[int]) -> SideState:
-    """Copy a side's live vectors to a new file where too many are dead; return the state of the side.
-
-    The new file is complete before one transaction names it; until then, and for readers of the old one, nothing
-    changes.
-    """
+    """Copy a side's live vectors to a new file where too many are dead, then name it; return the side's state."""
     before, folder = state.sides[side], database.folder
     after = before
     if before.rows - len(live) > MAX_DEAD_SHARE * before.rows:

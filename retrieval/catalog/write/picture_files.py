@@ -19,11 +19,7 @@ FOLDER: Final = "pictures"
 
 
 def store_pictures(catalog: Path, items: Iterable[Mapping[str, Any] | Item]) -> tuple[list[Any], list[Skipped]]:
-    """Return the items with files in place of bytes, and those that are left out since their bytes are no picture.
-
-    Raises:
-        CatalogError: the disk is full or failing.
-    """
+    """Return the items with files in place of bytes, and those that are skipped since their bytes are no picture."""
     stored: list[Any] = []
     skipped = []
     for item in items:

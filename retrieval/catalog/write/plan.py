@@ -119,11 +119,7 @@ def plan_items(records: Records, items: Sequence[Item], *, source: int | None) -
 def plan_patches(
     records: Records, changes: Iterable[Mapping[str, Any]], *, root: Path
 ) -> tuple[list[PlannedItem], list[Skipped]]:
-    """Return a plan for each item that changes, and the changes of unknown items.
-
-    Raises:
-        ItemError: a change is not of the form that `Catalog.patch` takes, or two are of one item.
-    """
+    """Return a plan for each item that changes, and the changes of unknown items; a malformed one is an ItemError."""
     listed = list(changes)
     by_id = {_parse_patch_id(change): change for change in listed}
     if len(by_id) < len(listed):
@@ -142,10 +138,7 @@ def plan_patches(
 
 
 def merge_patch(old: Any, patch: Any) -> Any:
-    """Return `old` after a JSON merge patch: null removes a key, mappings are merged, all else is replaced.
-
-    RFC 7396.
-    """
+    """Return `old` after a JSON merge patch (RFC 7396): null removes a key, mappings merge, the rest is replaced."""
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(old) if isinstance(old, Mapping) else {}

@@ -17,12 +17,7 @@ BATCH_TEXTS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What a switch to another text tower did.
-
-    Attributes:
-        pictures: Pictures whose vectors stay as they were.
-        captions: Distinct captions that were embedded again.
-    """
+    """How many pictures kept their vectors in a swap, and how many distinct captions were embedded again."""
 
     pictures: int
     captions: int

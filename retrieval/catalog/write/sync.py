@@ -46,11 +46,7 @@ class Build:
     def __init__(
         self, database: Database, encoder: CatalogEncoder, pairs: Pairs, *, options: BuildOptions, progress: Progress
     ) -> None:
-        """Read which items have to be written and dropped; nothing but settings is written.
-
-        Raises:
-            CatalogError: the options do not allow this build, or the encoder does not fit.
-        """
+        """Read which items to write and drop; raise a CatalogError where options or encoder do not allow it."""
         self._database = database
         self._encoder = encoder
         self._options = options
@@ -166,11 +162,7 @@ class Build:
         self._committer.commit(batch)
 
     def _find_gone(self) -> dict[str, int]:
-        """Return ids and numbers of this source's items to drop; none where an unreadable row may be one of them.
-
-        Raises:
-            CatalogError: that is more than half of them, and `prune` is not set.
-        """
+        """Return this source's items to drop, unless an unreadable row may hide them; refuse more than half of them."""
         wanted = {item.id for item in self._items} - self._unreadable
         gone = {name: number for name, number in self._stored.items() if name not in wanted}
         if not gone or self._options.prune:

@@ -47,11 +47,7 @@ class CatalogWriter:
 
     @contextmanager
     def locked(self, *, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer: wait for other threads, and `patience` seconds for another process.
-
-        Raises:
-            CatalogLockedError: another process is writing.
-        """
+        """Be the only writer: wait for other threads, and `patience` seconds for another process."""
         self._database.check_process()  # before any lock
         with self._lock, self._database.writer(patience=patience):
             yield
@@ -184,11 +180,7 @@ class CatalogWriter:
 
 
 def _check_items(items: Iterable[Mapping[str, Any] | Item], root: Path, dimension: int | None) -> list[Item]:
-    """Return the items, the last one where several have the same id.
-
-    Raises:
-        ItemError: one is not of the form of an item, or its vectors are not of the dimension of the others.
-    """
+    """Return the checked items, of those with one id the last; one of another form or dimension is an ItemError."""
     checked: dict[str, Item] = {}
     for one in items:
         item = parse_item(one, root=root, dimension=dimension)

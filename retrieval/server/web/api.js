@@ -1,4 +1,4 @@
-// The service: questions with the key that it may want, and pictures, which an <img> cannot send a key for.
+// Requests to the service with the key that it may need, images included: an <img> cannot send a key.
 
 import { $, icon, make } from "./dom.js";
 
@@ -9,7 +9,7 @@ let key = sessionStorage.getItem(KEPT);
 let asking = null;
 const blobs = new Map();
 
-/** What went wrong, in words for the one who searches. */
+/** An error with a message for the user. */
 export class Failure extends Error {
   constructor(message, status = 0, wait = 0) {
     super(message);
@@ -18,7 +18,7 @@ export class Failure extends Error {
   }
 }
 
-/** The JSON that the service answers; a `body` is posted. */
+/** Return the service's JSON; with a `body`, the request is a POST. */
 export async function ask(path, body, signal, tries = 4) {
   const response = await get(path, body, signal);
   const answer = await response.json().catch(() => ({}));
@@ -49,7 +49,7 @@ async function get(path, body, signal) {
   return get(path, body, signal);
 }
 
-/** Ask once, however many answers want a key. */
+/** Ask for a key once, however many responses need one. */
 function askForKey(wasWrong) {
   asking ??= new Promise((resolve) => {
     const dialog = $("key");
@@ -72,7 +72,7 @@ function askForKey(wasWrong) {
   return asking;
 }
 
-/** A picture from the service in a frame; what has none, or none that can be read, has a sign in its place. */
+/** Return an image in a frame; a placeholder if it is missing or unreadable. */
 export function picture(address, { alt = "", size = 240, lazy = true } = {}) {
   if (!address) return missing(alt);
   const image = make("img", { alt, width: size, height: size, decoding: "async", loading: lazy ? "lazy" : "eager", draggable: false });
@@ -85,7 +85,7 @@ export function picture(address, { alt = "", size = 240, lazy = true } = {}) {
   return image;
 }
 
-/** The address of an item's thumbnail. */
+/** Return the URL of an item's thumbnail. */
 export const thumbnailOf = (id, size = 120) => `/items/${encodeURIComponent(id)}/images/0?size=${size}`;
 
 const seen = new IntersectionObserver(

@@ -1,4 +1,4 @@
-// The page: its state is its address; a change of it asks the service, and what comes back is shown.
+// The page: its URL holds its state; a change of state sends a request, and the response is rendered.
 
 import { ask, picture, thumbnailOf } from "./api.js";
 import { hitOf, showHits } from "./cards.js";
@@ -9,23 +9,23 @@ import * as panel from "./panel.js";
 import { pictureOf, watch } from "./pictures.js";
 import { MOST, PAGE, addressOf, isAsked, noParts, read, whereOf, withFilter, wordsOf } from "./state.js";
 
-const PAUSE = 60; // milliseconds without a key before what is typed is searched
-const ONE_ENTRY = 3000; // milliseconds: what is typed in one go is one entry of the history
-const SORTED = Math.min(100, MOST); // hits: the service sorts the best so many, not all that are unlike
+const PAUSE = 60; // milliseconds without a key press before typed text is searched
+const ONE_ENTRY = 3000; // milliseconds: text typed without a longer pause is one history entry
+const SORTED = Math.min(100, MOST); // hits: the service sorts this many of the best, not unrelated ones
 
 let state = read();
 let about = { facets: [], group: null };
 let aboutIsKnown = false;
-let running = null; // the search under way, null where none is
-let counting = null; // the counts of the side bar under way
+let running = null; // the search in progress, or null
+let counting = null; // the sidebar's counts in progress, or null
 let found = { hits: [], total: 0 };
-let waiting = 0; // the timer of what is typed, 0 where nothing waits
-let leaving = null; // the way back to an entry of the history: what is done meanwhile is done there
-let typed = -Infinity; // when an entry of the history was typed last
+let waiting = 0; // the timer of typed text, 0 without one
+let leaving = null; // navigation to a history entry in progress: actions meanwhile apply to that entry
+let typed = -Infinity; // time of the last typed history entry
 
 // --- state
 
-/** Change the state, and with it the address and what is shown. */
+/** Change the state, the URL and the page. */
 function go(change, { replace = false } = {}) {
   if (leaving) return void leaving.then(() => go(change, { replace }));
   const before = state;
@@ -43,7 +43,7 @@ function go(change, { replace = false } = {}) {
 
 const onlyItem = (change) => Object.keys(change).every((name) => name === "item");
 
-/** Show the state; ask for what has changed. */
+/** Render the state, and request what changed. */
 async function show(before) {
   const searched = ({ item, n, ...rest }) => JSON.stringify(rest);
   if (document.activeElement !== $("q")) $("q").value = state.q;
@@ -59,7 +59,7 @@ addEventListener("popstate", async (event) => {
   const before = state;
   const now = (state = read());
   if (!leaving) {
-    stopWaiting(); // but what is typed while the panel closes is searched
+    stopWaiting(); // but text typed while the panel closes is searched
     $("q").value = state.q;
   }
   await show(before);
@@ -118,9 +118,9 @@ function more() {
   search({ append: true });
 }
 
-// --- showing
+// --- rendering
 
-/** Whether more has come into view, or is in view still: an observer tells of changes only, and once. */
+/** Whether the end of the list is in view: an observer reports changes only, and once. */
 const below = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && more(), { rootMargin: "600px" });
 
 function showBusy() {
@@ -185,7 +185,7 @@ function showControls() {
   $("group").checked = Boolean(state.group);
 }
 
-/** What is searched for beside the words, each with a way to take it back. */
+/** Render the parts of the query besides text, each with a button to remove it. */
 function showParts() {
   const { minus } = wordsOf(state.q);
   const sent = state.picture && pictureOf(state.picture);
@@ -234,12 +234,12 @@ async function countFacets() {
   try {
     await showFilters(about.facets, state.filters, (filters) => go({ filters }), control.signal);
   } catch (error) {
-    if (counting === control) $("side").classList.add("empty"); // the search says what is wrong
+    if (counting === control) $("side").classList.add("empty"); // the search reports the error
   }
   if (counting === control) $("filters").ariaBusy = String(!aboutIsKnown);
 }
 
-// --- what people do
+// --- events
 
 function like(id) {
   $("q").value = "";
@@ -321,7 +321,7 @@ function prepareControls() {
   watch((name) => go({ picture: name, like: "", item: "" }));
 }
 
-/** On a narrow screen the filters are a sheet over the page. */
+/** On a narrow screen the filters open as a sheet over the page. */
 function prepareSheet() {
   const narrow = matchMedia("(max-width: 52rem)");
   const place = () => {
@@ -334,7 +334,7 @@ function prepareSheet() {
   place();
 }
 
-/** Search at once; what the catalog's attributes are good for comes beside it. */
+/** Search at once, and request the sidebar's facets beside it. */
 async function start() {
   const hits = show();
   try {

@@ -1,15 +1,15 @@
-// The grid: a card for each hit. Cards of the answer before are used again, so that pictures do not flicker.
+// The grid: a card for each hit. Cards of the previous response are reused, so that images do not flicker.
 
 import { picture } from "./api.js";
 import { $, priceElement, titleOf } from "./dom.js";
 
-const SIDE = devicePixelRatio > 1.25 ? 480 : 240; // of thumbnails
+const SIDE = devicePixelRatio > 1.25 ? 480 : 240; // pixels of a thumbnail
 const known = new Map();
 
-/** The hit of that id that was shown last, if any. */
+/** Return the last shown hit of an id, if any. */
 export const hitOf = (id) => known.get(id);
 
-/** Show hits, in the place of those before or after them. */
+/** Render hits instead of the previous ones, or append them. */
 export function showHits(hits, { append, addressOf, asked, onLike }) {
   const grid = $("hits");
   const before = new Map([...grid.children].map((card) => [card.dataset.key, card]));
@@ -46,7 +46,7 @@ function fill(card, hit, { best, asked, address }) {
   card.querySelector(".score i").style.width = `${Math.round(100 * Math.min(1, Math.max(0.03, best > 0 ? hit.score / best : 0)))}%`;
 }
 
-/** Why a hybrid search found it, where that was not by both its words and its look. */
+/** Say whether a hybrid search found a hit by its words or by its vector, unless by both. */
 function short(ranks) {
   if (!ranks || (ranks.words && ranks.vectors && !ranks.name)) return "";
   if (ranks.name) return "by name";

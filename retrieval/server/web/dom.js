@@ -1,8 +1,8 @@
-// Elements. Every text goes in as text: what a catalog says is never read as markup.
+// Elements. Every text is inserted as text: a catalog's contents are never parsed as markup.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties, `class`, `data-` and `aria-` attributes, and children: elements or texts. */
+/** Create an element with properties, `class`, `data-` and `aria-` attributes, and children: elements or texts. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -32,13 +32,13 @@ export const count = (number) => number.toLocaleString();
 
 export const counted = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-/** "item_group_id" as "Item group id". */
+/** Format "item_group_id" as "Item group id". */
 export function spoken(name) {
   const words = name.replace(/[_.]+/g, " ").trim();
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** A value of an attribute as people read it. */
+/** Format an attribute's value for people. */
 export function shown(value) {
   if (value === true) return "Yes";
   if (value === false) return "No";
@@ -47,7 +47,7 @@ export function shown(value) {
   return value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** What an item costs: an amount and, where it is reduced, the amount before; null where it does not say. */
+/** Return an item's price and, if it is reduced, its former price; null if it has none. */
 export function priceOf(attributes) {
   const amount = attributes.price;
   if (amount === undefined || amount === null) return null;

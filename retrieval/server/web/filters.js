@@ -1,4 +1,4 @@
-// The side bar: what the items that are left have, and how many of them; a choice in one facet leaves its others.
+// The sidebar: values of the remaining items with their counts; a choice in one facet keeps its other values.
 
 import { ask } from "./api.js";
 import { $, button, count, make, shown, spoken } from "./dom.js";
@@ -6,24 +6,24 @@ import { whereOf, withFilter } from "./state.js";
 
 const LISTED = 6;
 const MOST = 40;
-const LEAST_SHARE = 0.05; // of the items left: a facet that fewer have is not worth its place
+const LEAST_SHARE = 0.05; // fraction of the remaining items that must have a facet for it to be shown
 const OPEN = 4;
 
-const opened = new Map(); // facets that were opened or closed by hand
-const long = new Set(); // facets whose whole list is shown
+const opened = new Map(); // facets that the user opened or closed
+const long = new Set(); // facets whose full list is shown
 let counted = "";
 
-/** The facets that the service counts for a side bar: [{attribute, kind}], as GET /facets has them. */
+/** Set the facets to count: [{attribute, kind}], from GET /facets. */
 export function facetsAsked(known, filters, without) {
   const kept = known.filter(({ attribute }) => (without === undefined ? !(attribute in filters) : attribute === without));
   return Object.fromEntries(kept.map(({ attribute, kind }) => [attribute, kind === "numbers" ? 1 : MOST]));
 }
 
-/** Count and show the facets under these filters; nothing is asked where they are those of the last time. */
+/** Count and render the facets under these filters; no request is sent if they are the last ones. */
 export async function showFilters(known, filters, onChange, signal) {
   const key = JSON.stringify([known, filters]);
   if (key === counted || !known.length) return;
-  counted = ""; // until they are shown: a choice that is taken back meanwhile is to be unticked
+  counted = ""; // until they are rendered: a choice that is undone meanwhile must be unticked
   const { facets, total } = await counts(known, filters, signal);
   counted = key;
   const shownFacets = known.filter(({ attribute }) => {
@@ -38,7 +38,7 @@ export async function showFilters(known, filters, onChange, signal) {
   if (focused) [...$("filters").querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused)?.focus();
 }
 
-/** Ask again at the next time: the catalog may be another. */
+/** Request the counts again next time: the catalog may have changed. */
 export function forget() {
   counted = "";
 }
@@ -126,7 +126,7 @@ function bucket(attribute, { from, to, count: items }, { chosen, most, change })
   return element;
 }
 
-/** "20 to 40", "under 20", "from 80". */
+/** Format a range: "20 to 40", "under 20", "from 80". */
 export function rangeText({ from, to, below }) {
   const high = to ?? below;
   if (from === undefined) return `${to === undefined ? "under" : "up to"} ${shown(high)}`;

@@ -1,11 +1,11 @@
-// Keys: "/" to the box, arrows among the cards and, in the panel, from item to item, "m" more like this, Escape back.
+// Keys: "/" focuses the search box, arrows move among cards and items, "m" finds similar ones, Escape goes back.
 
 import { $ } from "./dom.js";
 import { itemShown } from "./panel.js";
 
 const ARROWS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"]);
 
-/** Heed keys; `like(id)`, `step(id)` and `clear()` are what some of them do. */
+/** Listen for keys; some of them call `like(id)`, `step(id)` or `clear()`. */
 export function prepare({ like, step, clear }) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;

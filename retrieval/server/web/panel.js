@@ -1,4 +1,4 @@
-// The panel of one item: a large picture, all that is known of it, what is like it, and captions that fit its picture.
+// The panel of one item: a large image, its attributes, similar items, and captions that match its image.
 
 import { ask, picture } from "./api.js";
 import { hitOf } from "./cards.js";
@@ -11,19 +11,19 @@ const LONGEST = 400; // characters of an attribute
 let current = "";
 let actions;
 
-/** Say what the buttons of the panel do: `like(id)`, `variants(item)`, `open(id)`, `close()`. */
+/** Set what the panel's buttons call: `like(id)`, `variants(item)`, `open(id)`, `close()`. */
 export function prepare(does) {
   actions = does;
   const panel = $("panel");
   panel.onclose = () => {
-    if (panel.open) return; // another item was opened before this event came
+    if (panel.open) return; // another item was opened before this event
     if (current) actions.close();
     current = "";
   };
   panel.addEventListener("click", (event) => event.target === panel && panel.close());
 }
 
-/** Show an item, or nothing where there is no id. */
+/** Show an item; close the panel without an id. */
 export async function showItem(id, group) {
   const panel = $("panel");
   if (id === current) return;
@@ -33,7 +33,7 @@ export async function showItem(id, group) {
     return;
   }
   const hit = hitOf(id);
-  const list = make("div", { className: "captions", "aria-live": "polite" }); // stays, once all of the item is known
+  const list = make("div", { className: "captions", "aria-live": "polite" }); // stays when the rest of the item arrives
   $("panel-body").replaceChildren(...(hit ? content({ ...hit, images: [hit] }, { group, list }) : [make("p", { className: "soft" }, "Loading…")]));
   if (!panel.open) panel.showModal();
   panel.scrollTop = 0;
@@ -45,7 +45,7 @@ export async function showItem(id, group) {
   }
 }
 
-/** Show captions that fit a picture that was given to the page. */
+/** Show captions that match the query image. */
 export async function describe(url) {
   current = "";
   const list = make("div", {});
@@ -58,7 +58,7 @@ export async function describe(url) {
   await captions({ image: url.split(",")[1] }, list);
 }
 
-/** The id of the item that the panel shows, empty where it is closed. */
+/** Return the id of the item in the panel, empty if it is closed. */
 export const itemShown = () => current;
 
 function content(item, parts) {

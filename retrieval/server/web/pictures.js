@@ -1,15 +1,15 @@
-// A picture to search by: dropped anywhere, pasted, or picked; made small here, so that it is sent quickly.
+// The query image: dropped anywhere, pasted, or chosen; shrunk here, so that it uploads quickly.
 
 import { $ } from "./dom.js";
 
-const SIDE = 512; // pixels: encoders look at 224 to 384
+const SIDE = 512; // pixels: encoders use 224 to 384
 const PREFIX = "retrieval.picture.";
 const kept = new Map();
 
-/** The picture of that name as a data URL, also after a reload of this tab; null where another tab had it. */
+/** Return the image of a name as a data URL, also after a reload of this tab; null if another tab had it. */
 export const pictureOf = (name) => kept.get(name) ?? sessionStorage.getItem(PREFIX + name);
 
-/** Call `take` with the name of each picture that is given to the page. */
+/** Call `take` with the name of each image that the page receives. */
 export function watch(take) {
   const given = async (file) => file && take(keep(await small(file)));
   $("pick").onclick = () => $("file").click();
@@ -53,7 +53,7 @@ function keep(url) {
     Object.keys(sessionStorage).filter((key) => key.startsWith(PREFIX)).slice(0, -9).forEach((key) => sessionStorage.removeItem(key));
     sessionStorage.setItem(PREFIX + name, url);
   } catch {
-    // No room: it is there until the next reload.
+    // The storage is full: the image lasts until the next reload.
   }
   return name;
 }
@@ -72,7 +72,7 @@ async function small(file) {
     pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     return canvas.toDataURL("image/jpeg", 0.9);
   } catch {
-    return asItIs(file); // a form that the browser does not read: the service may, or says why not
+    return asItIs(file); // a format that the browser cannot read: the service may, or reports why not
   }
 }
 

@@ -1,6 +1,6 @@
-// What the page shows, as its address says it: reload, back and a shared link bring the same.
+// The page's state in its URL: reloading, going back and a shared link restore it.
 
-export const MOST = Number(document.documentElement.dataset.most); // hits that a search of this service reaches
+export const MOST = Number(document.documentElement.dataset.most); // largest offset + k of this service
 export const PAGE = Math.min(24, MOST);
 
 const DEFAULTS = { q: "", like: "", picture: "", item: "", sort: "", group: "", weight: 50, n: PAGE, filters: {} };
@@ -27,10 +27,10 @@ export function addressOf(state) {
 
 export const noParts = { q: "", like: "", picture: "", filters: {}, sort: "" };
 
-/** Whether something is looked for; without, the page browses. */
+/** Whether there is a query; without one, the page browses. */
 export const isAsked = (state) => Boolean(wordsOf(state.q).text || state.like || state.picture);
 
-/** The words to look for and, of those that begin with "-", the ones to search away from. */
+/** Return the words to search for and, from those that begin with "-", the ones to search away from. */
 export function wordsOf(q) {
   const minus = [];
   const text = q.replace(/(^|\s)-("([^"]*)"?|\S+)/g, (_, before, word, quoted) => {
@@ -40,7 +40,7 @@ export function wordsOf(q) {
   return { text: text.replace(/\s+/g, " ").trim(), minus: minus.join(" ").trim() };
 }
 
-/** The filter that the service understands; one key left out, to count what else could be chosen there. */
+/** Return the service's filter, without one key, to count its other values. */
 export function whereOf(filters, without) {
   const entries = Object.entries(filters).filter(([key]) => key !== without);
   return Object.fromEntries(entries.map(([key, chosen]) => [key, conditionOf(chosen)]));
@@ -55,7 +55,7 @@ function conditionOf(chosen) {
   return condition;
 }
 
-/** The filters with one key set anew; empty choices go. */
+/** Return the filters with one key replaced; empty choices are removed. */
 export function withFilter(filters, key, chosen) {
   const { [key]: _, ...others } = filters;
   return isChoice(chosen) ? { ...others, [key]: chosen } : others;

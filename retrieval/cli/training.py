@@ -83,9 +83,9 @@ def train(
         from retrieval.pairs import read_pairs
         from retrieval.train import train as train_encoder
 
-        named = use_current_names(
-            {name: value for name, value in settings.items() if _is_named(name)} | others, TrainConfig
-        )
+        source_of = click.get_current_context().get_parameter_source
+        named = {name: value for name, value in settings.items() if source_of(name) is not ParameterSource.DEFAULT}
+        named = use_current_names(named | others, TrainConfig)
         folder = RunFolder(run)
         continues = resume and folder.config.is_file()
         try:
@@ -194,11 +194,6 @@ def demo(folder: Path) -> None:
 def _is_main_process() -> bool:
     """Whether this process prints: the first of those that `torchrun` started, or one that is alone."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _is_named(name: str) -> bool:
-    """Whether an option was given on the command line; the others are those that the run was begun with."""
-    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -91,8 +92,11 @@ class RunFolder:
         """Write the config, and cut the log back to this step, so that no step is logged twice."""
         self.training.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
-        rows = [row for row in self.read_log() if int(row["step"]) <= step]
-        write_atomically(self.log, lambda path: _write_log(path, rows))
+        file = StringIO()
+        table = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for row in self.read_log() if int(row["step"]) <= step)
+        write_atomically(self.log, lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
 
     def write_held_out(self, ids: Iterable[str]) -> None:
         """Write the ids of the pairs that were held out, for `read_held_out`."""
@@ -158,10 +162,3 @@ def _is_foreign(path: Path) -> bool:
     """Whether this is a file, and none that a kill leaves of a run without a config."""
     unfinished = path.name.startswith(".") and path.suffix == ".tmp"
     return path.is_file() and not unfinished and (path.parent.name, path.name) != ("training", "lock")
-
-
-def _write_log(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)

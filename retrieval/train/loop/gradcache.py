@@ -50,8 +50,12 @@ class GradCache:
         self.precision = Precision(config.precision, towers.device)
         self._towers, self._config, self._process_group = towers, config, process_group
         self._has_dropout = has_dropout(towers.model)
-        if config.compile:
-            _compile_towers(towers.model, dropout=self._has_dropout)
+        if config.compile and self._has_dropout:  # which is keyed by item
+            raise TrainingError("A model with dropout cannot be compiled. Leave out compile.")
+        if config.compile:  # in place: the model, its names and what is saved of it stay the same
+            text = get_tower(towers.model, "text")
+            towers.model.visual.compile()
+            getattr(text, "transformer", text).compile()
         freeze = process_group.world_size > 1 or config.micro_batch is not None or config.freeze_bn_stats
         norms = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the one base of all of them)
         self._frozen_norms = [module for module in towers.model.modules() if freeze and isinstance(module, norms)]
@@ -156,12 +160,3 @@ class GradCache:
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)  # of batch normalization
         return PRECISIONS[int(self._process_group.broadcast_values([PRECISIONS.index(dtype)])[0])]
-
-
-def _compile_towers(model: Any, *, dropout: bool) -> None:
-    """Compile both towers in place: the model, its names and what is saved of it stay the same."""
-    if dropout:
-        raise TrainingError("A model with dropout, which is keyed by item here, cannot be compiled. Leave out compile.")
-    model.visual.compile()
-    text = get_tower(model, "text")
-    getattr(text, "transformer", text).compile()

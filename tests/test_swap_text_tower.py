@@ -97,7 +97,7 @@ def test_other_image_tower_or_dimension_raises_an_error_that_names_both(catalog)
 def test_catalog_without_an_encoder_cannot_swap_towers(tmp_path):
     with Catalog.open(tmp_path / "catalog", create=True) as opened:
         opened.upsert([{"id": "a", "image_vectors": [[1.0, 0.0]], "captions": []}])
-        with pytest.raises(CatalogError, match="has no encoder yet whose place fake/tuned could take"):
+        with pytest.raises(CatalogError, match="has no encoder that fake/tuned could replace"):
             opened.adopt(TunedEncoder())
 
 

@@ -561,7 +561,7 @@ with Catalog.open(sys.argv[1], encoder=FakeEncoder()) as catalog:
         check=True,
     )
     done, _, message = ran.stdout.partition(" ")
-    assert "Everything committed before is kept" in message
+    assert "All committed changes are kept" in message
     with Catalog.open(folder.parent / "c", encoder=FakeEncoder()) as catalog:
         assert len(catalog) == int(done)
         assert catalog.search("red", k=1)[0].id == "first"

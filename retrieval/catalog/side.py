@@ -100,7 +100,7 @@ class Side:
                 self._catch_up(self.index)
         except VectorError as error:
             raise CatalogError(
-                f"{path} is damaged ({error}). Put the file back from a copy, or delete the catalog and build it again."
+                f"{path} is damaged ({error}). Restore the file from a copy, or delete the catalog and build it again."
             ) from error
         self._state, self._revision = state, revision
 
@@ -245,7 +245,7 @@ def read_sides(
                 except FileNotFoundError as error:  # compacted away, unless the next records name it too
                     if error.filename == missing:
                         raise CatalogError(
-                            f"The vectors {missing} are missing. Put the file back from a copy, or delete the catalog "
+                            f"The vectors {missing} are missing. Restore the file from a copy, or delete the catalog "
                             f"and build it again."
                         ) from error
                     missing = error.filename

@@ -183,7 +183,7 @@ def report_disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise CatalogError(
             f"{folder} could not be written: {error.strerror or error}. "
-            f"Everything committed before is kept; free the disk and run it again."
+            f"All committed changes are kept; free some disk space and run it again."
         ) from error
 
 
@@ -236,13 +236,13 @@ def _translate_errors(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise CatalogError(
-            f"{folder / FILE}: {error}. Everything committed before is kept; "
-            f"look at the disk's space and the folder's permissions, and run it again."
+            f"{folder / FILE}: {error}. All committed changes are kept; "
+            f"check the disk space and the permissions of the folder, and run it again."
         ) from error
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.DatabaseError as error:
         raise CatalogFormatError(
             f"{folder / FILE} is damaged or no catalog ({error}). "
-            f"Put it back from a copy, or delete the folder and build it again."
+            f"Restore it from a copy, or delete the folder and build it again."
         ) from error

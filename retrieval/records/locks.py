@@ -33,13 +33,13 @@ def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         process = path.read_text(errors="replace").strip() or "unknown"
         which = "this process, by another Catalog object" if process == str(os.getpid()) else f"process {process}"
         raise CatalogLockedError(
-            f"{path.parent} is being written by {which}. Searches go on meanwhile; "
-            f"to write, wait until it is done, stop it, or send the changes through it."
+            f"{path.parent} is being written by {which}. Searches still work; "
+            f"to write, wait until it has finished, stop it, or send the changes through it."
         ) from None
     except OSError as error:
         raise CatalogError(
-            f"{path.parent} cannot be written: {error.strerror}. Searching it works; to change it, "
-            f"copy it to where you may write, or get write access."
+            f"{path.parent} cannot be written: {error.strerror}. Searches still work; "
+            f"to change it, copy it to a writable folder, or get write access."
         ) from error
     try:
         # Overwritten, not emptied: closing an emptied file waits for the disk. A full disk has no room for a name.

@@ -95,7 +95,7 @@ def _check_length(path: Path, size: int, *, count: int, dimension: int) -> None:
     if held < count:
         raise CatalogError(
             f"{path} holds {held} vectors where the records name {count}: it was truncated or replaced. "
-            f"Put the file back from a copy, or delete the catalog and build it again."
+            f"Restore the file from a copy, or delete the catalog and build it again."
         )
 
 

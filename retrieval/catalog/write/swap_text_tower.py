@@ -42,8 +42,8 @@ def swap_text_tower(
     recorded = state.space.encoder
     if recorded is None:
         raise CatalogError(
-            f"{folder} has no encoder yet whose place {encoder.name} could take: open it with one "
-            f"(Catalog.open(path, encoder=...))."
+            f"{folder} has no encoder that {encoder.name} could replace. "
+            f"Open it with one (Catalog.open(path, encoder=...))."
         )
     difference = ""
     if recorded.image_fingerprint != encoder.image_fingerprint:

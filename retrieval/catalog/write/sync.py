@@ -173,8 +173,8 @@ class Build:
         if len(gone) * 2 > len(self._stored):
             raise CatalogError(
                 f"This would drop {len(gone)} of the {len(self._stored)} items of this source, such as {min(gone)!r}: "
-                f"nothing was dropped. If they are really gone, say so with --prune (prune=True); "
-                f"if not, look whether a folder is missing or not mounted."
+                f"nothing was dropped. If they were deleted, build with --prune (prune=True); "
+                f"if not, check whether a folder is missing or not mounted."
             )
         return gone
 
@@ -209,4 +209,4 @@ def _group_by_id(pairs: Pairs) -> Iterator[Item]:
 
 
 def _strict_error(skipped: Skipped) -> CatalogError:
-    return CatalogError(f"{skipped.name}: {skipped.reason}. Mend or remove it, or build without --strict to skip it.")
+    return CatalogError(f"{skipped.name}: {skipped.reason}. Fix or remove it, or build without --strict to skip it.")

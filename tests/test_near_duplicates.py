@@ -1,6 +1,7 @@
 """Near-duplicates are found and nothing else is, whichever bits of the hash differ, compared with an oracle."""
 
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from retrieval.train.data.near_duplicates import (
     group_near_duplicates,
     hash_image,
 )
-from retrieval.train.validation.leakage import _have_near_duplicate
+from retrieval.train.validation.leakage import Leakage
 
 
 def drawn(seed, *, size=256, color="red"):
@@ -94,4 +95,9 @@ def test_no_images_have_no_groups():
 def test_validation_images_with_near_duplicates_in_training_are_found():
     known = np.array([hash_image(drawn(seed)) for seed in range(3)])
     asked = np.array([hash_image(image) for image in (drawn(1), saved_again(drawn(2), scale=1, quality=80), drawn(9))])
-    assert _have_near_duplicate(asked, known).tolist() == [True, True, False]
+    cache = SimpleNamespace(content_hashes=("0", "1", "2"), perceptual_hashes=known)
+    dataset = SimpleNamespace(images=(0, 1, 2), texts=())
+    collection = SimpleNamespace(texts=())
+    validation = SimpleNamespace(content_hashes=("1", "2 again", "9"), perceptual_hashes=asked, collection=collection)
+    leakage = Leakage.measure(validation, dataset, cache)
+    assert (leakage.images, leakage.near_duplicates) == (1, 1)

@@ -88,23 +88,20 @@ def _item_json(item: Mapping[str, Any]) -> Mapping[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(thing: str, *, as_json: bool) -> None:
     """Describe a catalog, a run, or a model."""
-    described = _describe(thing)
+    from retrieval.catalog import is_catalog
+    from retrieval.encoder import describe_encoder
+
+    if is_catalog(Path(thing)):
+        with open_read_only(Path(thing)) as opened:
+            described: Mapping[str, Any] = opened.info()
+    else:
+        try:
+            described = describe_encoder(thing)
+        except EncoderError as error:
+            raise EncoderError(f"{thing} is not a catalog, and cannot be loaded as a model: {error}") from error
     if as_json:
         click.echo(json.dumps(described, ensure_ascii=False))
         return
     width = max(len(name) for name in described)
     for name, value in described.items():
         click.echo(f"{name:<{width}}  {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
-
-
-def _describe(thing: str) -> Mapping[str, Any]:
-    from retrieval.catalog import is_catalog
-    from retrieval.encoder import describe_encoder
-
-    if not is_catalog(Path(thing)):
-        try:
-            return describe_encoder(thing)
-        except EncoderError as error:
-            raise EncoderError(f"{thing} is not a catalog, and cannot be loaded as a model: {error}") from error
-    with open_read_only(Path(thing)) as opened:
-        return opened.info()

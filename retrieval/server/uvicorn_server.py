@@ -57,7 +57,8 @@ def serve(app: FastAPI, *, on_ready: Callable[[str], None], stop: threading.Even
 
     def announce() -> None:
         if service.startup_error is None:
-            on_ready(_url_of(listener))
+            host, port = listener.getsockname()[:2]
+            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         else:
             server.should_exit = True
 
@@ -145,8 +146,3 @@ def _listen(host: str, port: int) -> socket.socket:
             f"The service cannot listen on {host}:{port}: {reason}. Choose another --port or --host."
         ) from error
     return listener
-
-
-def _url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

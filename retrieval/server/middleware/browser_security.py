@@ -58,17 +58,14 @@ class SameOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check(scope["method"], Headers(scope=scope))
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            if _host_name(host) not in self._names:
+                raise ApiError(421, "A service without keys answers only to localhost, 127.0.0.1 and [::1].")
+            is_foreign = origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}
+            if is_foreign and scope["method"] not in _SAFE_METHODS:
+                raise ApiError(403, "Pages of other origins may not send this. Allow an origin by --cors-origin.")
         await self._app(scope, receive, send)
-
-    def _check(self, method: str, headers: Headers) -> None:
-        host = headers.get("host", "")
-        if _host_name(host) not in self._names:
-            raise ApiError(421, "A service without keys answers only to localhost, 127.0.0.1 and [::1].")
-        origin = headers.get("origin")
-        is_foreign = origin is not None and origin not in {f"http://{host}", f"https://{host}", *self._origins}
-        if is_foreign and method not in _SAFE_METHODS:
-            raise ApiError(403, "Pages of other origins may not send this request. Allow an origin by --cors-origin.")
 
 
 class HeadAndOptions:

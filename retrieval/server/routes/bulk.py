@@ -182,7 +182,7 @@ async def _apply_lines(service: Service, lines: Sequence[_Line]) -> list[dict[st
     """Return an answer for each line, once its change is durable."""
     parsed: Sequence[ItemChange | ApiError]
     try:
-        parsed = await service.read_executor.run(_parse_lines, lines, service)
+        parsed = await service.read_executor.run(lambda: [_parse_line(line, service) for line in lines])
     except BusyError as error:
         parsed = [error] * len(lines)
     changes = [one for one in parsed if isinstance(one, ItemChange)]
@@ -191,10 +191,6 @@ async def _apply_lines(service: Service, lines: Sequence[_Line]) -> list[dict[st
     except ApiError as error:
         results = iter([ChangeResult(error.status, error)] * len(changes))
     return [_answer_line(line, one, results) for line, one in zip(lines, parsed, strict=True)]
-
-
-def _parse_lines(lines: Sequence[_Line], service: Service) -> list[ItemChange | ApiError]:
-    return [_parse_line(line, service) for line in lines]
 
 
 def _parse_line(line: _Line, service: Service) -> ItemChange | ApiError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,9 +25,7 @@ _COMPARE = {"$lt": np.less, "$lte": np.less_equal, "$gt": np.greater, "$gte": np
 class Columns:
     """The attributes of all items in one state of the catalog.
 
-    Attributes:
-        live: True at the numbers of the items that exist; its length is the greatest number ever stored, plus one.
-        column: Returns the column of a key.
+    `live` is True at the numbers of the items that exist; its length is the greatest number ever stored, plus one.
     """
 
     live: Mask
@@ -49,11 +47,9 @@ class Column:
             TEXT: _KindValues(np.int32, absent=-1),
         }
 
-    def is_in(self, values: Iterable[tuple[int, Scalar]]) -> Mask:
+    def is_in(self, values: Collection[tuple[int, Scalar]]) -> Mask:
         """Return True at the items with any of these values, which come with their kinds."""
-        by_kind: dict[int, list[Any]] = {BOOLEAN: [], NUMBER: [], TEXT: []}
-        for kind, value in values:
-            by_kind[kind].append(value)
+        by_kind: dict[int, list[Any]] = {kind: [one for of, one in values if of == kind] for kind in self._kinds}
         codes = list(self._known_codes(set(by_kind[TEXT])).values())
         tests: dict[int, Test] = {
             BOOLEAN: _code_test(np.array(by_kind[BOOLEAN], np.int8), 2),

@@ -38,12 +38,7 @@ class Compound:
 
 
 class Leaf(ABC):
-    """A condition on the values under one key; of a list, any element may satisfy it.
-
-    Attributes:
-        operators: Names that a `where` mapping may call it by.
-        key: Dotted key of the attribute.
-    """
+    """A condition on the values under a dotted key, called by any of `operators`; one element of a list suffices."""
 
     __slots__ = ()
     operators: ClassVar[tuple[str, ...]]

@@ -25,12 +25,9 @@ _MISSING = frozenset(["n/a", "null", "none", "nan", "-"])
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row by the meaning of its columns.
+    """One row, at a place such as "line 7", by the meaning of its columns; `attributes` are the others.
 
-    Attributes:
-        place: Its place in the file: "line 7".
-        images: Names of its images; in a table with packed images the places of their bytes.
-        attributes: The other columns by name.
+    `images` are names, or in a table with packed images the places of their bytes.
     """
 
     place: str = ""

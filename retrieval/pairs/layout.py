@@ -85,11 +85,8 @@ class Collector:
 class Layout:
     """One way in which people lay out pairs on disk.
 
-    Attributes:
-        description: What it consists of, for the message that lists the accepted layouts.
-        read: Adds the pairs of a source to a collector; returns the folder that image names are relative to, and the
-            name of the layout.
-        has_columns: Whether columns can be mapped to fields.
+    `description` is for the message that lists the accepted layouts; `read` adds the pairs of a source to a collector
+    and returns the folder that image names are relative to, and the name of the layout.
     """
 
     description: str

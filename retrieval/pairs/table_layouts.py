@@ -61,11 +61,9 @@ def _find_image_folder(
 ) -> ImageFolder:
     if images is not None:
         return ImageFolder(images, by_basename=True)
-    for folder in folders:
-        names = (f"{folder}/{inner}/{name}" for record in records[:100] for name in record.images)
-        if any(os.path.exists(name) for name in names):  # noqa: PTH110 (false, where Path raises on odd names)
-            return ImageFolder(folder)
-    return ImageFolder(folders[0])
+    names = [f"{inner}/{name}" for record in records[:100] for name in record.images]
+    exists = os.path.exists  # false, where Path raises on odd names
+    return ImageFolder(next((one for one in folders if any(exists(f"{one}/{name}") for name in names)), folders[0]))
 
 
 def _read_tables(paths: Sequence[Path], source: Source, collector: Collector) -> tuple[Path, str]:

@@ -12,12 +12,10 @@ from urllib.parse import unquote, urlsplit
 from retrieval.errors import ImageError
 from retrieval.images.sources import ImageSource, check_regular_file
 
-PICTURE_SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"),
-        *(".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif"),
-    ]
-)
+PICTURE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"),
+    *(".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif"),
+}
 CATALOG_FILE = "catalog.sqlite"  # in the folder of every catalog
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+:)?//", re.IGNORECASE)

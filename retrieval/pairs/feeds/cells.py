@@ -22,12 +22,10 @@ _TAG = re.compile(
     r"<(script|style)(?![a-z0-9])[^<>]*+>.*?(?:</\1(?![a-z0-9])[^<>]*+>|\Z)|</?(?P<name>[a-z][a-z0-9]*+|!)[^<>]*+>",
     re.IGNORECASE | re.DOTALL | re.ASCII,
 )
-_INLINE = frozenset(
-    [
-        *("a", "abbr", "b", "bdi", "bdo", "big", "em", "font", "i", "mark"),
-        *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
-    ]
-)
+_INLINE = {
+    *("a", "abbr", "b", "bdi", "bdo", "big", "em", "font", "i", "mark"),
+    *("q", "s", "small", "span", "strong", "sub", "sup", "u"),
+}
 _MARKUP = re.compile("[<&]")
 _STILL_HTML = re.compile(r"<(/(p|div|li|ul|ol|span|strong|b|em|h\d|td)|br\s*/?)>", re.IGNORECASE)
 

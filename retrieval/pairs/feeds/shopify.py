@@ -33,20 +33,16 @@ SYNONYMS = {
 FIELDS = {
     **SYNONYMS,
     "id": "handle",
-    "image": "image_src",
-    "images": "image_src",
     "brand": "vendor",
-    "caption": "title",
-    "captions": "title",
+    **dict.fromkeys(("image", "images"), "image_src"),
+    **dict.fromkeys(("caption", "captions"), "title"),
 }
 _OPTIONS = ("1", "2", "3")
-_KNOWN = frozenset(
-    [
-        *("handle", "title", "body_(html)", "vendor", "product_category", "type", "tags", "published", "status"),
-        *("image_src", "image_position", "image_alt_text", "cost_per_item", "charge_tax", "tax_code"),
-        *("weight_value_(grams)", "weight_unit_for_display", "requires_shipping", "fulfillment_service"),
-    ]
-)
+_KNOWN = {
+    *("handle", "title", "body_(html)", "vendor", "product_category", "type", "tags", "published", "status"),
+    *("image_src", "image_position", "image_alt_text", "cost_per_item", "charge_tax", "tax_code"),
+    *("weight_value_(grams)", "weight_unit_for_display", "requires_shipping", "fulfillment_service"),
+}
 _IGNORED = re.compile(
     r"(variant_|option\d|seo_|unit_price|included_/|price_/|compare_at_price_/|google_shopping_/_custom_product)"
 )

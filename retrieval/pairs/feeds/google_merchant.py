@@ -50,9 +50,18 @@ def read_products(table: Table) -> Iterator[Record]:
 
 
 def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
-    prices, problems = _parse_prices(row)
-    for problem in problems:
-        table.skip(place, f"{problem}; the item is added without it", id=identity)
+    prices: Row = {}
+    for name in _MONEY:
+        text, problem = first_text(row.get(name)), ""
+        amount, currency = cells.parse_price(text or "") or (None, None)
+        if text is not None and amount is None:
+            problem = f"has {name} {text[:40]!r}, which is not a price such as 15.00 USD"
+        elif currency and prices.setdefault("currency", currency) != currency:
+            problem = f"has {name} in {currency} where its price is in {prices['currency']}"
+        elif amount is not None:
+            prices[name] = amount
+        if problem:
+            table.skip(place, f"{problem}; the item is added without it", id=identity)
     attributes = {
         name: _PARSERS[name](cell) if name in _PARSERS else cell
         for name, cell in row.items()
@@ -78,22 +87,6 @@ def _split_links(cell: Value) -> Iterator[str]:
     for name in parse_image_names(cell):
         pieces = re.split(r",\s*(?=[a-z]+://)" if "://" in name else ",", name)
         yield from (piece.strip() for piece in pieces)
-
-
-def _parse_prices(row: Row) -> tuple[dict[str, Value], list[str]]:
-    """Return prices as numbers with their currency, and what is wrong with the others."""
-    values: dict[str, Value] = {}
-    problems = []
-    for name in _MONEY:
-        text = first_text(row.get(name))
-        amount, currency = cells.parse_price(text or "") or (None, None)
-        if text is not None and amount is None:
-            problems.append(f"has {name} {text[:40]!r}, which is not a price such as 15.00 USD")
-        elif currency and values.setdefault("currency", currency) != currency:
-            problems.append(f"has {name} in {currency} where its price is in {values['currency']}")
-        elif amount is not None:
-            values[name] = amount
-    return values, problems
 
 
 def _parse_texts(cell: Value) -> Value:

@@ -1,6 +1,7 @@
-"""A catalog's sides as an evaluation asks them: through the index, exactly, and by content."""
+"""The sides of a catalog for an evaluation: searched through the index, searched exactly, and looked up by content."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from retrieval.records.database import Database
 
 @dataclass(frozen=True, slots=True)
 class ServedSide:
-    """One side, as it serves: answers are slots, not grouped by item."""
+    """One side as it serves: searches return slots, not grouped by item."""
 
     side: Side
     database: Database
@@ -22,26 +23,27 @@ class ServedSide:
     @property
     def kind(self) -> str:
         """Kind of the index that serves."""
-        with self.side.reading(self.database):
-            return str(self._index.spec.kind)
+        with self._reading() as index:
+            return str(index.spec.kind)
 
     def search(self, queries: Rows, k: int) -> Neighbors:
-        """The k best slots of each query, at the index's usual effort."""
-        with self.side.reading(self.database):
-            return self._index.search(queries, k)
+        """Return the k best slots of each query, at the index's usual effort."""
+        with self._reading() as index:
+            return index.search(queries, k)
 
     def exact(self, queries: Rows, k: int) -> Neighbors:
-        """The k best live slots of each query, truly the best."""
-        with self.side.reading(self.database):
-            return self._index.search_exactly(queries, k)
+        """Return the k truly best live slots of each query."""
+        with self._reading() as index:
+            return index.search_exactly(queries, k)
 
-    @property
-    def _index(self) -> VectorIndex:
-        assert self.side.index is not None  # noqa: S101 - the side has vectors
-        return self.side.index
+    @contextmanager
+    def _reading(self) -> Iterator[VectorIndex]:
+        with self.side.reading(self.database):
+            assert self.side.index is not None  # noqa: S101 - the side has vectors
+            yield self.side.index
 
     def slots_of(self, contents: Sequence[str]) -> Ids:
-        """Slot of each picture's content hash, or of each caption's text; -1 for what the catalog does not have."""
+        """Return the slot of each image by content hash, or of each caption by text; -1 where the catalog has none."""
         target = self.side.target
         keys = [text if target == "images" else content_hash(text.encode()) for text in contents]
         with self.database.reading() as records:

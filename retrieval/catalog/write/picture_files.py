@@ -23,21 +23,17 @@ def store_pictures(catalog: Path, items: Iterable[Mapping[str, Any] | Item]) -> 
     stored: list[Any] = []
     skipped = []
     for item in items:
+        images = item.get("images") if isinstance(item, Mapping) else None
+        if not isinstance(item, Mapping) or not isinstance(images, list | tuple):  # `parse_item` checks it
+            stored.append(item)
+            continue
         try:
-            stored.append(_store_bytes(catalog, item) if isinstance(item, Mapping) else item)
+            with report_disk_errors(catalog):
+                files = [store_picture(catalog, image) if isinstance(image, bytes) else image for image in images]
+            stored.append({**item, "images": files})
         except ImageError as error:
-            name = item.get("id") if isinstance(item, Mapping) else item.id
-            skipped.append(Skipped(escape_surrogates(str(name)), f"a picture {error}"))
+            skipped.append(Skipped(escape_surrogates(str(item.get("id"))), f"a picture {error}"))
     return stored, skipped
-
-
-def _store_bytes(catalog: Path, item: Mapping[str, Any]) -> Mapping[str, Any]:
-    images = item.get("images")
-    if not isinstance(images, list | tuple) or not any(isinstance(image, bytes) for image in images):
-        return item
-    with report_disk_errors(catalog):
-        files = [store_picture(catalog, image) if isinstance(image, bytes) else image for image in images]
-    return {**item, "images": files}
 
 
 def store_picture(catalog: Path, content: bytes) -> ImageSource:

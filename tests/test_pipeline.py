@@ -6,7 +6,7 @@ from PIL import Image
 from retrieval.errors import CatalogError, ImageError
 from retrieval.hashing import content_hash
 from retrieval.images import ImageSource
-from retrieval.images.pipeline import ReadImage, collect_distinct_images, read_distinct_images, read_images
+from retrieval.images.pipeline import ReadImage, read_distinct_images, read_images
 
 
 def save(path, color):
@@ -36,10 +36,8 @@ def test_each_distinct_picture_is_decoded_once_and_each_bad_file_is_named(source
     received, steps = [], []
     images = read_distinct_images(
         sources,
-        center,
-        size=8,
+        lambda files, wanted: read_images(files, center, size=8, wanted=wanted, threads=threads),
         receive=lambda content, color: received.append((content, color)),
-        threads=threads,
         progress=lambda done, total: steps.append((done, total)),
     )
     red, green = content_hash(sources[0].read()), content_hash(sources[2].read())
@@ -65,7 +63,7 @@ def test_pictures_are_numbered_in_the_order_of_their_sources_whichever_copy_is_d
         yield from [ReadImage(0, red), ReadImage(1, red, prepared="red"), ReadImage(2, green, prepared="green")]
 
     received = []
-    images = collect_distinct_images(sources[:3], read, receive=lambda *one: received.append(one))
+    images = read_distinct_images(sources[:3], read, receive=lambda *one: received.append(one))
     assert received == [(red, "red"), (green, "green")]
     assert images.contents == (red, green)
     assert images.sources == (sources[0], sources[2])
@@ -80,7 +78,7 @@ def test_a_failed_picture_fails_its_copies_and_takes_no_number(sources):
         failed = ReadImage(1, red, error=ImageError("no direction"))
         yield from [ReadImage(0, red), failed, ReadImage(2, green, prepared="green")]
 
-    images = collect_distinct_images(sources[:3], read, receive=lambda *_: None)
+    images = read_distinct_images(sources[:3], read, receive=lambda *_: None)
     assert images.numbers.tolist() == [-1, -1, 0]
     assert [(source.name, reason) for source, reason in images.failures] == [
         ("red.png", "no direction"),
@@ -89,7 +87,7 @@ def test_a_failed_picture_fails_its_copies_and_takes_no_number(sources):
 
 
 def test_no_sources_are_no_pictures():
-    images = read_distinct_images([], center, size=8, receive=lambda *_: None)
+    images = read_distinct_images([], lambda *_: (_ for _ in ()), receive=lambda *_: None)
     assert (images.sources, images.contents, images.numbers.tolist(), images.failures) == ((), (), [], ())
 
 

@@ -4,6 +4,8 @@ import csv
 import itertools
 import re
 from collections import Counter
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +32,12 @@ def rows(shop):
         return list(csv.DictReader(file))
 
 
+def split_products(products, **options):
+    """The two lists of products that `split_by_combination` makes of their rows."""
+    rows = [SimpleNamespace(product=product, attributes=asdict(product)) for product in products]
+    return [[row.product for row in part] for part in split_by_combination(rows, **options)]
+
+
 def combination(product):
     return product.kind, product.color, product.pattern
 
@@ -47,7 +55,7 @@ def test_products_csv_lists_every_product_with_its_picture(shop, rows):
 
 def test_products_csv_holds_the_generated_products(rows):
     for row, product in zip(rows, generate_products(count=240), strict=True):
-        assert row == {name: str(value) for name, value in product.attributes.items()}
+        assert row == {name: str(value) for name, value in asdict(product).items()}
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(shop, tmp_path):
@@ -145,7 +153,7 @@ def test_every_kind_is_drawn_in_its_color():
 
 
 def _recolored(product, color, pattern):
-    fields = {**product.attributes, "color": color, "pattern": pattern, "size": "large"}
+    fields = {**asdict(product), "color": color, "pattern": pattern, "size": "large"}
     return type(product)(**fields)
 
 
@@ -154,13 +162,13 @@ def test_the_product_stands_out_from_its_background(background):
     """A white and a yellow thing differ from what is behind them: the centre is not the corner."""
     for color in ("white", "yellow"):
         product = _recolored(generate_products(count=14)[13], color, "plain")
-        product = type(product)(**{**product.attributes, "background": background})
+        product = type(product)(**{**asdict(product), "background": background})
         picture = np.asarray(draw_product(product), int)
         assert np.abs(picture[56:72, 56:72].mean((0, 1)) - picture[:10, :10].mean((0, 1))).max() > 10
 
 
 def test_held_out_combinations_are_unique_and_not_in_training():
-    training, held_out = split_by_combination(generate_products(count=1500))
+    training, held_out = split_products(generate_products(count=1500))
     assert (len(training), len(held_out)) == (1200, 300)
     assert len(set(map(combination, held_out))) == 300
     assert not set(map(combination, held_out)) & set(map(combination, training))
@@ -170,20 +178,20 @@ def test_held_out_combinations_are_unique_and_not_in_training():
 
 def test_a_small_split_keeps_every_kind_in_training():
     products = generate_products(count=40)
-    training, held_out = split_by_combination(products, count=8)
+    training, held_out = split_products(products, count=8)
     assert {product.kind for product in training} == set(KINDS)
     assert sorted([*training, *held_out], key=lambda product: product.id) == products
 
 
 def test_the_split_depends_on_its_seed():
     products = generate_products(count=300)
-    assert split_by_combination(products, count=50) == split_by_combination(products, count=50)
-    assert split_by_combination(products, count=50) != split_by_combination(products, count=50, seed=1)
+    assert split_products(products, count=50) == split_products(products, count=50)
+    assert split_products(products, count=50) != split_products(products, count=50, seed=1)
 
 
 def test_holding_out_too_many_products_is_an_error():
     with pytest.raises(PairsError, match=r"Only \d+ of 30 products can be held out, not 30"):
-        split_by_combination(generate_products(count=30), count=30)
+        split_products(generate_products(count=30), count=30)
 
 
 def area(shape):

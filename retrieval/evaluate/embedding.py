@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.encoder.embedding import embed_images
-from retrieval.images.pipeline import collect_distinct_images
+from retrieval.images.pipeline import read_distinct_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -33,7 +33,7 @@ def embed_distinct_images(
         with closing(embed_images(encoder, files, wanted=wanted)) as batches:
             yield from chain.from_iterable(batches)
 
-    images = collect_distinct_images(sources, read, receive=rows.__setitem__, progress=lambda _done, _total: advance(1))
+    images = read_distinct_images(sources, read, receive=rows.__setitem__, progress=lambda _done, _total: advance(1))
     stacked = np.array([rows[content] for content in images.contents], np.float32)
     return images, stacked.reshape(-1, encoder.dimension)
 

@@ -30,6 +30,7 @@ Prepared = TypeVar("Prepared")
 Prepare: TypeAlias = "Callable[[Image.Image], Prepared]"
 Wanted: TypeAlias = Callable[[int, str], bool]
 Progress: TypeAlias = Callable[[int, int], None]
+Read: TypeAlias = "Callable[[list[ImageSource], Wanted], Generator[ReadImage[Prepared], None, None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,44 +111,18 @@ def read_images(
 
 def read_distinct_images(
     sources: Sequence[ImageSource],
-    prepare: "Prepare[Prepared]",
+    read: "Read[Prepared]",
     *,
-    size: int | None,
     receive: Callable[[str, Prepared], None],
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> DistinctImages:
     """Read each file once and decode each distinct picture once; return which source shows which picture.
 
     Args:
         sources: Sources of one file (same path and member) are read once.
-        prepare: As for `read_images`.
-        size: As for `read_images`.
-        receive: Called on the caller's thread with the content hash of each picture and what `prepare` returned for it.
-        threads: As for `read_images`.
+        read: Called with the files and `wanted`; a call of `read_images`, perhaps with more work on what that yields.
+        receive: Called on the caller's thread with the content hash of each picture and its `prepared`.
         progress: Called with (done, total) after each file.
-    """
-
-    def read(files: list[ImageSource], wanted: Wanted) -> Generator[ReadImage[Prepared], None, None]:
-        return read_images(files, prepare, size=size, wanted=wanted, threads=threads)
-
-    return collect_distinct_images(sources, read, receive=receive, progress=progress)
-
-
-def collect_distinct_images(
-    sources: Sequence[ImageSource],
-    read: Callable[[list[ImageSource], Wanted], Generator[ReadImage[Prepared], None, None]],
-    *,
-    receive: Callable[[str, Prepared], None],
-    progress: Progress | None = None,
-) -> DistinctImages:
-    """Do the same as `read_distinct_images` with another reader, such as one that also encodes the pictures.
-
-    Args:
-        sources: As above.
-        read: Yields the outcome of each file, in order; called with the files and `wanted` of `read_images`.
-        receive: As above.
-        progress: As above.
     """
     keys = [(source.path, source.member) for source in sources]
     files: dict[tuple[object, ...], ImageSource] = {}

@@ -7,10 +7,10 @@ pictures contain no lettering and the file names no words, so a model has only t
 import csv
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from PIL import Image
 
@@ -20,6 +20,7 @@ from retrieval.demo.sample_shop.pen import Paint, Pen, Placement, mix, parse_col
 from retrieval.demo.sample_shop.texts import COLORS, KINDS, PATTERNS, SIZES, make_description, make_title
 from retrieval.errors import PairsError
 from retrieval.files import write_atomically
+from retrieval.pairs import Pair
 
 _REPEATS_EVERY: Final = 10  # each tenth round repeats the combinations of the one before, in another setting
 
@@ -40,22 +41,6 @@ class Product:
     price: float
     category: str
     stock: int
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """All columns by name."""
-        return asdict(self)
-
-
-class HasAttributes(Protocol):
-    """A Product, or a Pair read from products.csv."""
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Its `kind`, `color` and `pattern`, among others."""
-
-
-Described = TypeVar("Described", bound=HasAttributes)
 
 
 def draw_shop(folder: Path | str, *, count: int = 1500, seed: int = 0) -> Path:
@@ -99,9 +84,7 @@ def draw_product(product: Product, *, seed: int = 0) -> Image.Image:
     return compose(pen.image, background=product.background, outline=paint.dark, rng=rng)
 
 
-def split_by_combination(
-    products: Sequence[Described], *, count: int = 300, seed: int = 0
-) -> tuple[list[Described], list[Described]]:
+def split_by_combination(products: Sequence[Pair], *, count: int = 300, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
     """Return the products to train on, and `count` whose combination of kind, color and pattern is not among them.
 
     No two of the held-out products share a combination, so their captions tell them apart; where the shop has more

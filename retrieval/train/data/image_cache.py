@@ -15,7 +15,7 @@ from PIL import Image
 from index.vectors import Ids
 from retrieval.errors import RetrievalError, TrainingError
 from retrieval.images import ImageSource, open_image
-from retrieval.images.pipeline import read_distinct_images
+from retrieval.images.pipeline import read_distinct_images, read_images
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import (
     PERCEPTUAL_HASH,
@@ -171,10 +171,14 @@ def build_image_cache(
 
     images = read_distinct_images(
         [pairs[place].image for place in np.flatnonzero(captioned).tolist()],
-        lambda image: (hash_image(image), transform.resize(image)),
-        size=max(transform.height, transform.width),
+        lambda files, wanted: read_images(
+            files,
+            lambda image: (hash_image(image), transform.resize(image)),
+            size=max(transform.height, transform.width),
+            wanted=wanted,
+            threads=threads,
+        ),
         receive=receive,
-        threads=threads,
         progress=progress,
     )
     image_of_pair = np.full(len(pairs), -1)

@@ -13,7 +13,7 @@ from PIL import Image
 from retrieval.errors import EncoderError, EvaluationError
 from retrieval.evaluate.collection import Collection, build_collection
 from retrieval.images import ImageSource
-from retrieval.images.pipeline import read_distinct_images
+from retrieval.images.pipeline import read_distinct_images, read_images
 from retrieval.metrics import KS, rank
 from retrieval.pairs import Pair, Skipped
 from retrieval.train.data.near_duplicates import PERCEPTUAL_HASH, PerceptualHashes, hash_image
@@ -66,10 +66,14 @@ class ValidationSet:
         captioned = [index for index, pair in enumerate(pairs) if pair.captions]
         distinct = read_distinct_images(
             [pairs[index].image for index in captioned],
-            lambda image: (hash_image(image), encoder.prepare(image)),
-            size=encoder.image_size,
+            lambda files, wanted: read_images(
+                files,
+                lambda image: (hash_image(image), encoder.prepare(image)),
+                size=encoder.image_size,
+                wanted=wanted,
+                threads=threads,
+            ),
             receive=prepared.__setitem__,
-            threads=threads,
             progress=progress,
         )
         image_of_pair = np.full(len(pairs), -1)

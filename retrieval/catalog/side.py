@@ -210,15 +210,9 @@ Sides: TypeAlias = Mapping[SideName, Side]
 def read_sides(
     database: Database, sides: Collection[Side], needed: Callable[[Records], Collection[SideName]] | None = None
 ) -> Iterator[Records]:
-    """Read records of one moment, with the sides as of that moment while the block runs.
+    """Read records of one moment, with the sides that are `needed` (or all) as of that moment while the block runs.
 
-    Args:
-        database: The catalog's.
-        sides: In an order that all callers keep, since each of them is locked.
-        needed: Returns which sides have to be as of the records; all where None.
-
-    Raises:
-        CatalogError: a file of vectors is missing.
+    Each side is locked, so all callers pass them in the same order. A missing file of vectors is a CatalogError.
     """
     database.check_process()  # before any lock
 

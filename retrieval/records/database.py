@@ -46,12 +46,7 @@ def is_new(folder: Path) -> bool:
 
 
 def create_database(folder: Path) -> None:
-    """Create an empty catalog in `folder`; an existing catalog stays as it is.
-
-    Raises:
-        CatalogFormatError: the folder holds other files, or the path is a file.
-        CatalogLockedError: another process is creating it.
-    """
+    """Create an empty catalog in `folder`, unless it is one; a folder of other files is a CatalogFormatError."""
     if folder.exists() and not folder.is_dir():
         raise CatalogFormatError(f"{folder} is a file; name a folder for the catalog.")
     if folder.exists() and not is_catalog(folder) and (others := _other_files(folder)):
@@ -71,12 +66,7 @@ def create_database(folder: Path) -> None:
 
 
 def upgrade(folder: Path) -> None:
-    """Migrate a catalog of an older format, where its folder may be written.
-
-    Raises:
-        CatalogFormatError: a newer format, or a damaged catalog.
-        CatalogLockedError: another process is writing to a catalog of an older format.
-    """
+    """Migrate a catalog of an older format, where its folder may be written."""
     if is_catalog(folder) and os.access(folder, os.W_OK):
         Database(folder, read_only=False).close()
 
@@ -85,11 +75,7 @@ class Database:
     """Transactions on one catalog's SQLite file."""
 
     def __init__(self, folder: Path, *, read_only: bool) -> None:
-        """Open the file, and migrate one of an older format.
-
-        Raises:
-            CatalogFormatError: no catalog, a newer format, or an older one that may only be read.
-        """
+        """Open the file and migrate an older format; a newer one, or no catalog, is a CatalogFormatError."""
         self.folder = folder
         self.read_only = read_only
         self._process = os.getpid()
@@ -118,13 +104,11 @@ class Database:
         """Return a transaction that changes records: committed and synced at its end, rolled back after an error."""
         return self._transaction("BEGIN IMMEDIATE")
 
-    @contextmanager
-    def writer(self, *, patience: float = PATIENCE) -> Iterator[None]:
+    def writer(self, *, patience: float = PATIENCE) -> AbstractContextManager[None]:
         """Be the only writer of all processes; wait `patience` seconds, then raise a CatalogLockedError."""
         if self.read_only:
             raise CatalogError(f"{self.folder} was opened for reading only; open it without read_only to change it.")
-        with writer_lock(self.folder / LOCK, patience=patience):
-            yield
+        return writer_lock(self.folder / LOCK, patience=patience)
 
     def close(self) -> None:
         """Close the connections; the last one of all processes folds the log into the file."""

@@ -18,9 +18,7 @@ _PROBE: Final = 0.05  # seconds: another thread may be probing too
 def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Be the only process that writes; the lock goes with the process, however that ends.
 
-    Args:
-        path: The lock file.
-        patience: Seconds to wait for another writer, whose change may be a small one.
+    Another writer is waited for `patience` seconds, since its change may be small.
 
     Raises:
         CatalogError: the folder cannot be written.

@@ -15,12 +15,7 @@ Tower: TypeAlias = Literal["image", "text"]
 
 @dataclass(frozen=True, slots=True)
 class EncoderRecord:
-    """The encoder that a catalog's vectors come from.
-
-    Attributes:
-        name: What `load_encoder` takes.
-        relative: Path from the catalog's folder where the encoder is a folder: the two may move together.
-    """
+    """The encoder of a catalog's vectors; `relative` is the path from the catalog to an encoder that is a folder."""
 
     name: str
     relative: str | None
@@ -66,13 +61,10 @@ class SideState:
 
 @dataclass(frozen=True, slots=True)
 class CatalogState:
-    """What the records say of the whole catalog at one moment.
+    """The catalog at one moment; its `revision` grows with every change of an item.
 
-    Attributes:
-        revision: A number that grows with every change of an item.
-        index: Requested kind of index, or "auto".
-        root: Place that relative paths of pictures are under; None before the first write.
-        caption_weight: Learned weight of captions beside pictures; None where none was learned.
+    `index` is the requested kind or "auto"; `root`, the place of relative paths, is None before the first write;
+    `caption_weight` is None where none was learned.
     """
 
     revision: int

@@ -18,13 +18,9 @@ from retrieval.types import SideName
 
 
 class VectorAppender:
-    """Appends the vectors of one commit to a side; reuses those that are stored already.
+    """Appends the vectors of one commit to a side; reuses those that are stored already. `slots` are by content hash.
 
-    A vector whose last image or caption is gone keeps its slot in the file but not in an index, so it is copied to a
-    new slot when its content comes back: a dead slot is never used again.
-
-    Attributes:
-        slots: Slot of each content, by content hash.
+    A dead slot is never used again: when its content comes back, the vector is copied to a new slot.
     """
 
     def __init__(self, folder: Path, side: SideName, state: CatalogState) -> None:

@@ -1,8 +1,4 @@
-"""Build as a sync: the catalog comes to hold what a PAIRS source holds.
-
-Batches are committed as they are embedded, so a crash or Ctrl-C loses at most the current batch, and the next build
-goes on from there.
-"""
+"""Build as a sync with a PAIRS source: a crash or Ctrl-C loses at most one batch, and the next build resumes."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -102,7 +102,7 @@ def mix(query: Query, rows: Mapping[PartKind, Rows]) -> Rows:
     return unit_rows(total)
 
 
-def vector_row(vector: ArrayLike, *, dimension: int | None) -> Rows:
+def parse_vector(vector: ArrayLike, *, dimension: int | None) -> Rows:
     """Return a query's vector, (d,) or (1, d), as a unit row (1, d).
 
     Raises:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from index.vectors import unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.query import Part, make_query, mix, open_query_image, vector_row
+from retrieval.query import Part, make_query, mix, open_query_image, parse_vector
 
 
 def rows_for(query, *, seed=0):
@@ -91,7 +91,7 @@ def test_invalid_parts_and_weights_are_refused_with_the_value(parts, message):
 
 def test_vector_may_be_a_list_or_one_row_and_is_normalized():
     for vector in ([3.0, 4.0], np.array([[3, 4]]), np.array([3, 4], np.float16)):
-        np.testing.assert_allclose(vector_row(vector, dimension=2), [[0.6, 0.8]], atol=1e-7)
+        np.testing.assert_allclose(parse_vector(vector, dimension=2), [[0.6, 0.8]], atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_vector_may_be_a_list_or_one_row_and_is_normalized():
 )
 def test_vector_of_another_shape_is_refused(vector, message):
     with pytest.raises(QueryError, match=message):
-        vector_row(vector, dimension=2)
+        parse_vector(vector, dimension=2)
 
 
 def test_query_image_may_be_a_path_bytes_or_a_pillow_image(tmp_path):

@@ -89,7 +89,7 @@ def search(
     with open_read_only(catalog, device=device) as opened, usage_errors():
         hits = opened.search(words, where=where, weights=parsed_weights, **request)
         for hit in hits:
-            click.echo(json.dumps(_hit_record(hit), ensure_ascii=False) if as_json else _hit_line(hit))
+            click.echo(json.dumps(_serialize_hit(hit), ensure_ascii=False) if as_json else _format_hit(hit))
         if hits:
             names = [name.removeprefix("-") for name in (*request["sort"], *filter(None, [request["group"]]))]
             names = [name for name in names if not any(name in hit.attributes for hit in hits)]
@@ -122,7 +122,7 @@ def _parse_weight(text: str) -> tuple[str, float]:
         raise QueryError(f"--weight {text!r} is not PART=NUMBER, such as text=0.5.") from None
 
 
-def _hit_line(hit: "Hit") -> str:
+def _format_hit(hit: "Hit") -> str:
     match = " ".join((hit.caption or "").split()) if hit.target == "captions" else hit.image
     return "\t".join((f"{hit.score:.4f}", _escape(hit.id), _escape(match or "")))
 
@@ -132,7 +132,7 @@ def _escape(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def _hit_record(hit: "Hit") -> Mapping[str, Any]:
+def _serialize_hit(hit: "Hit") -> Mapping[str, Any]:
     record = asdict(hit)
     del record["position"]
     return {name: value for name, value in record.items() if name not in {"ranks", "variants"} or value}

@@ -73,7 +73,7 @@ class Searcher:
                 for request, own in zip(_resolve(requests, records), vectors, strict=True)
             ]
             self._search_together([search for search in searches if isinstance(search, Search)])
-            return [attempt(search.hits) if isinstance(search, Search) else search for search in searches]
+            return [attempt(search.find_hits) if isinstance(search, Search) else search for search in searches]
 
     def _search_together(self, searches: Sequence[Search]) -> None:
         """Search a side once for all requests that search it in the same way."""

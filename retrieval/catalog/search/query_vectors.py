@@ -8,7 +8,7 @@ from index.vectors import Rows
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.search.request import SearchRequest
 from retrieval.errors import RetrievalError
-from retrieval.query import Part, PartKind, open_query_image, vector_row
+from retrieval.query import Part, PartKind, open_query_image, parse_vector
 
 Result = TypeVar("Result")
 Key = TypeVar("Key")
@@ -40,7 +40,7 @@ def encode_queries(
     texts = [part for part in parts if part.kind in {"text", "minus"}]
     images = [part for part in parts if part.kind == "image"]
     rows: _Encoded = {
-        id(part): attempt(vector_row, part.value, dimension=dimension) for part in parts if part.kind == "vector"
+        id(part): attempt(parse_vector, part.value, dimension=dimension) for part in parts if part.kind == "vector"
     }
     if dimension is not None and texts:
         rows |= _encode_texts(encoder, texts)

@@ -54,7 +54,7 @@ def collapse_groups(ranking: Ranking, column: Column) -> Ranking:
     return ranking.take(np.sort(first))
 
 
-def group_sizes(items: Ids, column: Column, mask: Mask) -> list[int]:
+def count_group_items(items: Ids, column: Column, mask: Mask) -> list[int]:
     """Return how many items of the mask are in the group of each of these items."""
     kinds, values = column.sort_keys(np.flatnonzero(mask), descending=False)
     own = zip(*column.sort_keys(items, descending=False), strict=True)

@@ -15,7 +15,7 @@ from retrieval.catalog.search.item_fusion import DEFAULT_CAPTION_WEIGHT, fuse_si
 from retrieval.catalog.search.query_vectors import QueryVectors
 from retrieval.catalog.search.rank_fusion import FusedRanking, fuse_words_and_vectors, rank_by_words
 from retrieval.catalog.search.request import ResolvedRequest
-from retrieval.catalog.search.reranking import apply_boosts, collapse_groups, group_sizes, sort_by_attributes
+from retrieval.catalog.search.reranking import apply_boosts, collapse_groups, count_group_items, sort_by_attributes
 from retrieval.catalog.side import Sides
 from retrieval.errors import QueryError
 from retrieval.filters.column_store import ColumnStore
@@ -90,7 +90,7 @@ class Search:
             return ()
         return ("images", "captions") if self._target == "items" else (self._target,)
 
-    def hits(self) -> Hits:
+    def find_hits(self) -> Hits:
         """Search, and read the records of the page of hits."""
         end, depth = self._request.offset + self._request.k, self.depth
         while True:
@@ -173,14 +173,14 @@ class Search:
     def _browse(self) -> Ranking:
         """Return every item, or text, that passes the filter."""
         if self._target == "captions":
-            return self._side.all_captions(self._passing)
-        items = np.flatnonzero(self._passing)
+            return self._side.all_captions(self._candidate_mask)
+        items = np.flatnonzero(self._candidate_mask)
         return Ranking(items, np.zeros(len(items), np.int64), np.ones(len(items)))
 
     def _search_words(self, depth: int) -> tuple[list[int], list[WordHit]]:
         """Return the items whose identifier is in the text, and those that have its words."""
         connection, text = self._records.connection, self._request.text or ""
-        allowed = self._allowed if self._exclude is None else self._passing
+        allowed = self._allowed if self._exclude is None else self._candidate_mask
         named = self._words.find_identified(connection, text, allowed=allowed)
         return named, self._words.search(connection, text, depth=depth, allowed=allowed)
 
@@ -228,26 +228,26 @@ class Search:
     def _count_variants(self, page: Ranking, found: Ranking) -> Sequence[int | None]:
         if self._request.group is None:
             return [None] * len(page)
-        mask = self._facet_mask(found)
+        mask = self._make_count_mask(found)
         with self._columns.snapshot(self._records.connection) as columns:
-            return group_sizes(page.item, columns.column(self._request.group), mask)
+            return count_group_items(page.item, columns.column(self._request.group), mask)
 
     def _count_total(self, found: Ranking) -> int:
         if self._counts_found:
-            return len(found if self._target == "captions" else self._found_items(found))
-        return self._side.count(self._allowed if self._exclude is None else self._passing)
+            return len(found if self._target == "captions" else self._collect_found_items(found))
+        return self._side.count(self._allowed if self._exclude is None else self._candidate_mask)
 
     def _count_facets(self, found: Ranking) -> Mapping[str, Facet]:
         if not self._request.facet_requests:
             return {}
-        mask = self._facet_mask(found)
+        mask = self._make_count_mask(found)
         with self._columns.snapshot(self._records.connection) as columns:
             return {
-                spec.key: count_facet(columns.column(spec.key), mask, spec, spelling=self._spelling(spec.key))
+                spec.key: count_facet(columns.column(spec.key), mask, spec, spelling=self._make_spelling(spec.key))
                 for spec in self._request.facet_requests
             }
 
-    def _spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:
+    def _make_spelling(self, key: str) -> Callable[[Scalar, int], Scalar]:
         return lambda value, item: find_spelling(self._records.attributes_of(item), key, value)
 
     @property
@@ -255,25 +255,25 @@ class Search:
         """Whether totals, facets and groups count what was found, instead of all that passes the filter."""
         return self._mode == "words" or self._request.floor is not None
 
-    def _facet_mask(self, found: Ranking) -> Mask:
+    def _make_count_mask(self, found: Ranking) -> Mask:
         """Return which items, by number, are counted in facets and groups."""
         if not self._counts_found:
-            return self._side.items_with_entries(self._passing)
-        mask = np.zeros(len(self._passing), np.bool_)
-        mask[self._found_items(found)] = True
+            return self._side.items_with_entries(self._candidate_mask)
+        mask = np.zeros(len(self._candidate_mask), np.bool_)
+        mask[self._collect_found_items(found)] = True
         return mask
 
-    def _found_items(self, found: Ranking) -> Ids:
+    def _collect_found_items(self, found: Ranking) -> Ids:
         """Return the items that were found, with those that have the words but were not ranked."""
         return np.union1d(self._items_with_words, found.item) if self._has_more_by_words else found.item
 
     @cached_property
     def _items_with_words(self) -> Ids:
         items = self._words.find_matching(self._records.connection, self._request.text or "")
-        return items[self._passing[items]]
+        return items[self._candidate_mask[items]]
 
     @cached_property
-    def _passing(self) -> Mask:
+    def _candidate_mask(self) -> Mask:
         """Which items, by number, pass the filter and are not excluded."""
         if self._allowed is None:
             with self._columns.snapshot(self._records.connection) as columns:

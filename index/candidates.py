@@ -47,7 +47,7 @@ class IndexKind(ABC):
     no other kind has. `retrieval.testing.kinds.check_index_kind` tests it.
     """
 
-    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
+    def choose_sizes(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
         """Return the kind with its open sizes (0) chosen for `count` rows; a SpecError if sizes do not fit them."""
         return self
 

@@ -55,7 +55,7 @@ class Snapshot:
     def _score_candidates(
         self, candidate_index: CandidateIndex, queries: Rows, *, k: int, effort: float
     ) -> tuple[ScoredPairs, Mask]:
-        """Return the live candidates, scored, and the queries (q,) that need no exact search besides."""
+        """Return the live candidates, scored, and the queries (q,) whose result is certain without an exact search."""
         indexed = len(candidate_index.slots)
         live = int(np.count_nonzero(self.live[: self.covered]))
         depth = min(indexed, -(-candidate_index.kind.depth(effort, k) * indexed // max(live, 1)))

@@ -43,7 +43,7 @@ class StoredIndex:
 
 
 def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Callable[[Path], None] | None) -> None:
-    """Write a new file, sync it, and rename it to `path`; `save` writes the engine's bytes to the path it is given."""
+    """Write a new file, sync it, and rename it to `path`; `save` writes the engine's bytes to a path."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.unlink(missing_ok=True)

@@ -71,7 +71,7 @@ class VectorIndex:
     def load(cls, path: Path, rows: Rows, *, device: DeviceChoice = "auto") -> "VectorIndex":
         """Return the index that `save` wrote, of the same rows; rows appended since are searched exactly at first.
 
-        On a CPU the file is memory-mapped: a search reads what it needs of it and of the rows.
+        On a CPU the file is memory-mapped: a search reads only the parts of file and rows that it needs.
         A StoredIndexError where the file is missing, damaged, or of other rows; a DeviceError as in `build`.
         """
         rows = check_matrix(rows)
@@ -255,7 +255,7 @@ class VectorIndex:
 
 
 def _build_candidates(rows: Rows, slots: Ids, *, spec: IndexSpec, device: Device) -> CandidateIndex | None:
-    kind = spec.create_kind().sized(len(slots), rows.shape[1], device=device)
+    kind = spec.create_kind().choose_sizes(len(slots), rows.shape[1], device=device)
     return kind.build(rows, slots, device=device)
 
 

@@ -110,7 +110,7 @@ def test_unknown_device_is_refused():
 )
 def test_gpu_refuses_kinds_and_sizes_that_it_cannot_hold(spec, named):
     with pytest.raises(DeviceError, match=named):
-        spec.create_kind().sized(9, 8).build(random_rows(9, 8), np.arange(9), device="cuda")
+        spec.create_kind().choose_sizes(9, 8).build(random_rows(9, 8), np.arange(9), device="cuda")
 
 
 def test_gpu_out_of_memory_is_distinguished_from_other_failures():

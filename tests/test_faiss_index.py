@@ -118,7 +118,7 @@ def test_too_few_rows_to_train_build_no_candidate_index(rows):
 
 
 def build(rows, slots, spec):
-    return spec.create_kind().sized(len(slots), rows.shape[1]).build(rows, slots, device="cpu")
+    return spec.create_kind().choose_sizes(len(slots), rows.shape[1]).build(rows, slots, device="cpu")
 
 
 def test_candidates_are_slots_padded_with_minus_one(rows):

@@ -41,14 +41,14 @@ def test_spec_refuses_impossible_sizes_and_names_the_value(wrong, named):
 
 def test_codes_must_divide_the_dimension():
     with pytest.raises(SpecError, match="7 codes do not divide the dimension 16"):
-        IndexSpec("ivfpq", codes=7).create_kind().sized(1000, 16)
+        IndexSpec("ivfpq", codes=7).create_kind().choose_sizes(1000, 16)
 
 
 def test_open_lists_are_chosen_by_count_and_others_are_kept():
     kind = IndexSpec("ivf").create_kind()
-    assert [kind.sized(count, 512).lists for count in (1_000_000, 100, 0)] == [4000, 2, 1]
-    assert kind.sized(100_000_000, 512, device="cuda").lists == 2048
-    assert IndexSpec("ivf", lists=7).create_kind().sized(1_000_000, 512).lists == 7
+    assert [kind.choose_sizes(count, 512).lists for count in (1_000_000, 100, 0)] == [4000, 2, 1]
+    assert kind.choose_sizes(100_000_000, 512, device="cuda").lists == 2048
+    assert IndexSpec("ivf", lists=7).create_kind().choose_sizes(1_000_000, 512).lists == 7
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_open_lists_are_chosen_by_count_and_others_are_kept():
     [(512, 64), (384, 96), (768, 96), (256, 64), (640, 64), (896, 56), (32, 8), (4, 1), (3, 3), (509, 509)],
 )
 def test_open_codes_divide_the_dimension_and_suit_a_gpu_where_they_can(dimension, codes):
-    assert IndexSpec("ivfpq").create_kind().sized(10_000, dimension).codes == codes
+    assert IndexSpec("ivfpq").create_kind().choose_sizes(10_000, dimension).codes == codes
 
 
 @given(EFFORTS, EFFORTS)
@@ -145,7 +145,7 @@ def rows():
     ids=str,
 )
 def test_estimated_bytes_are_those_of_the_file_within_a_tenth(spec, rows, tmp_path: Path):
-    built = spec.create_kind().sized(*rows.shape).build(rows, np.arange(len(rows)), device="cpu")
+    built = spec.create_kind().choose_sizes(*rows.shape).build(rows, np.arange(len(rows)), device="cpu")
     built.save(tmp_path / "index")
     real = (tmp_path / "index").stat().st_size + built.slots.nbytes
     assert estimate_bytes(spec, *rows.shape) == pytest.approx(real, rel=0.1)

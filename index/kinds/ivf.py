@@ -20,7 +20,7 @@ class Ivf(FaissKind):
 
     factory = "IVF{lists},Flat"
 
-    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002
+    def choose_sizes(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002
         """Choose about 4 sqrt(n) lists, the middle of FAISS's guidelines, if the rows suffice to train them."""
         limit = GPU_LIST_LIMIT if device == "cuda" else count
         open_lists = min(round(4 * math.sqrt(count)), count // ROWS_PER_LIST, limit)
@@ -44,7 +44,7 @@ class Ivf(FaissKind):
 
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
         """Count ids, rows and centroids."""
-        lists = self.sized(count, dimension, device=device).lists
+        lists = self.choose_sizes(count, dimension, device=device).lists
         return (count + lists) * (dimension * 4 + 16)
 
     def gpu_problem(self) -> str:

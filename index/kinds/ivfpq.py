@@ -24,13 +24,13 @@ class IvfPq(Ivf):
     factory = "IVF{lists},PQ{codes}x{code_bits}"
     float16_on_gpu = True  # lookup tables of 56 codes and more fit no other way
 
-    def sized(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:
+    def choose_sizes(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:
         """Choose the codes too: the most of at least four numbers each that a GPU takes, else one code a number."""
         if self.codes and dimension % self.codes:
             raise SpecError(f"{self.codes} codes do not divide the dimension {dimension}. Leave codes 0.")
         fitting = (codes for codes in GPU_CODES if dimension % codes == 0 and dimension // codes in GPU_SUBVECTORS)
         codes = self.codes or next(fitting, dimension)
-        return replace(Ivf.sized(self, count, dimension, device=device), codes=codes)
+        return replace(Ivf.choose_sizes(self, count, dimension, device=device), codes=codes)
 
     def configure(self, index: Any) -> None:
         """Skip polysemous training: 60 s of training instead of 13, for a way of searching not used here."""
@@ -44,9 +44,9 @@ class IvfPq(Ivf):
 
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
         """Count ids, codes, centroids and codebooks."""
-        sized = self.sized(count, dimension, device=device)
-        code_bytes = math.ceil(sized.codes * sized.code_bits / 8)
-        return count * (code_bytes + 16) + sized.lists * (dimension * 4 + 16) + (1 << sized.code_bits) * dimension * 4
+        kind = self.choose_sizes(count, dimension, device=device)
+        code_bytes = math.ceil(kind.codes * kind.code_bits / 8)
+        return count * (code_bytes + 16) + kind.lists * (dimension * 4 + 16) + (1 << kind.code_bits) * dimension * 4
 
     def gpu_problem(self) -> str:
         """Limit the size of a code too."""

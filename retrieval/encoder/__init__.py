@@ -109,7 +109,7 @@ def _load_plugin(name: str, device: str) -> Encoder | None:
         return None
     try:
         load = plugins[0].load()
-    except Exception as error:  # a stranger's module may fail anyhow at import
+    except Exception as error:  # any module can fail at import
         raise EncoderError(f"The encoder plugin {plugins[0].value} cannot be imported: {error}.") from error
     encoder: Encoder = load(name, device)
     return encoder

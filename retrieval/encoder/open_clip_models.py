@@ -233,7 +233,7 @@ def _translate_errors(name: str) -> Iterator[None]:
         yield
     except EncoderError:
         raise
-    except Exception as error:  # a stranger's config and weights can fail anywhere inside open_clip
+    except Exception as error:  # a foreign config and weights can fail anywhere inside open_clip
         raise EncoderError(f"The model {name} cannot be loaded: {_shorten(error)}.") from error
 
 

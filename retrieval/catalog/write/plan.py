@@ -126,8 +126,7 @@ def plan_patches(
         raise ItemError("Two changes are of the same item: merge them into one, or patch twice.")
     places, planned = records.places(), []
     stored = records.items(list(by_id))
-    for name, record in stored.items():
-        change = by_id[name]
+    for record, change in ((stored[name], change) for name, change in by_id.items() if name in stored):
         one = _plan_item(_patch_item(record, change, root), record, places, source=None)
         if "images" not in change:
             one.images = [PlannedImage(None, stored=image, content=image.hash, is_read=True) for image in record.images]

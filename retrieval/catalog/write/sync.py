@@ -58,8 +58,7 @@ class Build:
             self._stored = {} if source is None else records.ids_of_source(source)
         self._deleted = len(deleted)
         self._items = [item for item in items if item.id not in deleted]
-        if options.strict and self._skipped:
-            raise _strict_error(self._skipped[0])
+        self._skip([])
         self._gone = self._find_gone()
         encoder.record_given()
         if source is None or state.root is None or options.index not in {None, state.index}:
@@ -125,8 +124,9 @@ class Build:
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:
         self._skipped += skipped
-        if skipped and self._options.strict:
-            raise _strict_error(skipped[0])
+        if self._skipped and self._options.strict:
+            first = self._skipped[0]
+            raise CatalogError(f"{first.name}: {first.reason}. Fix or remove it, or build without --strict to skip it.")
 
     def _commit_read(self, planned: Sequence[PlannedItem]) -> None:
         unchanged = [one for one in planned if one.is_unchanged]
@@ -202,7 +202,3 @@ def _group_by_id(pairs: Pairs) -> Iterator[Item]:
             captions=clean_captions(caption for pair in rows for caption in pair.captions),
             attributes=normalize_attributes(attributes, name),
         )
-
-
-def _strict_error(skipped: Skipped) -> CatalogError:
-    return CatalogError(f"{skipped.name}: {skipped.reason}. Fix or remove it, or build without --strict to skip it.")

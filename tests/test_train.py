@@ -397,7 +397,7 @@ def test_training_leaves_the_callers_random_state_and_torch_settings_unchanged(s
         ("gone.json", "gone.json cannot be read as an open_clip config"),
         ({"embed_dim": 8}, "it lacks vision_cfg, text_cfg"),
         ({**MODEL, "vision_cfg": {"layer": 3}}, "open_clip cannot build the model"),
-        ("ViT-B-32/no-such-tag", "ViT-B-32/no-such-tag names no trained weights"),
+        ("ViT-B-32/no-such-tag", "no open_clip name/tag 'ViT-B-32/no-such-tag'"),
     ],
 )
 def test_an_unknown_or_invalid_model_is_an_error_that_names_it(squares, tmp_path, *, model, message):

@@ -3,37 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, usage_errors
+from retrieval.cli.shared import DEVICES, FILE, PATH, SettingsCommand, notice, open_read_only, usage_errors
 from retrieval.errors import QueryError
-from retrieval.settings import settings_options
 
 if TYPE_CHECKING:
     from retrieval.catalog import Hit
 
 
-class _SearchCommand(click.Command):
-    """A command that has the options of `SearchRequest` too, whose import would delay `retrieval --help`."""
-
-    @cached_property
-    def _request_options(self) -> list[click.Parameter]:
-        from retrieval.catalog import SearchRequest
-
-        return settings_options(SearchRequest)(click.Command(None)).params[::-1]
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the declared parameters, and before --json those of the request."""
-        params = super().get_params(ctx)
-        place = next(place for place, param in enumerate(params) if param.name == "as_json")
-        return [*params[:place], *self._request_options, *params[place:]]
-
-
-@click.command(cls=_SearchCommand)
+@click.command(cls=SettingsCommand, settings="retrieval.catalog:SearchRequest", before="as_json")
 @click.argument("catalog", type=PATH)
 @click.argument("text", nargs=-1)
 @click.option("--image", type=FILE, help="Search with this picture.")

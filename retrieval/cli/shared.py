@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -10,7 +12,7 @@ import click
 
 from index.kinds import KINDS
 from retrieval.errors import ColumnError, QueryError, RetrievalError
-from retrieval.settings import flag_of, replace_old_names, settings_of
+from retrieval.settings import flag_of, replace_old_names, settings_of, settings_options
 
 if TYPE_CHECKING:
     from retrieval.catalog import Catalog
@@ -28,6 +30,28 @@ STARTER_NOTICE: Final = (
 )
 
 _MAX_SHOWN: Final = 20  # skipped files and rows that are printed where a report has them all
+
+
+class SettingsCommand(click.Command):
+    """A command that has the options of a settings class too, before its own option named `before`.
+
+    The class, as "module:name", is imported on first use: that would delay `retrieval --help`.
+    """
+
+    def __init__(self, *arguments: Any, settings: str, before: str, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._settings, self._before = settings, before
+
+    @cached_property
+    def _options(self) -> list[click.Parameter]:
+        module, _, name = self._settings.partition(":")
+        return settings_options(getattr(import_module(module), name))(click.Command(None)).params[::-1]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the command's own parameters and those of the settings."""
+        params = super().get_params(ctx)
+        index = [param.name for param in params].index(self._before)
+        return [*params[:index], *self._options, *params[index:]]
 
 
 def fail(message: str) -> NoReturn:

@@ -18,6 +18,7 @@ from retrieval.cli.shared import (
     FOLDER,
     PATH,
     STARTER_NOTICE,
+    SettingsCommand,
     interruptible,
     notice,
     notice_skipped,
@@ -26,9 +27,7 @@ from retrieval.cli.shared import (
     use_current_names,
 )
 from retrieval.errors import TrainingError
-from retrieval.settings import check_names, settings_options
-from retrieval.train.config import TrainConfig
-from retrieval.train.run_folder import RunFolder
+from retrieval.settings import check_names
 
 if TYPE_CHECKING:
     from retrieval.pairs import Pairs
@@ -49,7 +48,7 @@ def _parse_settings(_context: click.Context, _parameter: click.Parameter, words:
     return settings
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings="retrieval.train.config:TrainConfig", before="others")
 @click.argument("pairs", type=PATH)
 @click.argument("run", type=PATH)
 @click.option("--images", type=FOLDER, help="Folder that holds the images which PAIRS names.")
@@ -57,7 +56,6 @@ def _parse_settings(_context: click.Context, _parameter: click.Parameter, words:
     "--validation", type=PATH, metavar="PAIRS", help="Pairs to validate on; by default a tenth is held out by item."
 )
 @click.option("--validation-images", type=FOLDER, help="Folder that holds their images; by default that of --images.")
-@settings_options(TrainConfig)
 @click.option(
     "--set",
     "others",
@@ -82,6 +80,8 @@ def train(
     with interruptible("To continue, run it again with --resume."), _training_bar() as callbacks:
         from retrieval.pairs import read_pairs
         from retrieval.train import train as train_encoder
+        from retrieval.train.config import TrainConfig
+        from retrieval.train.run_folder import RunFolder
 
         source_of = click.get_current_context().get_parameter_source
         named = {name: value for name, value in settings.items() if source_of(name) is not ParameterSource.DEFAULT}
@@ -169,6 +169,8 @@ def evaluate(
 
 def _select_held_out(pairs: "Pairs", model: str, *, required: bool) -> "Pairs":
     """The pairs that a run held out of its training, where that is required; else all, with a notice."""
+    from retrieval.train.run_folder import RunFolder
+
     ids = RunFolder(Path(model)).read_held_out()
     held_out = tuple(pair for pair in pairs if pair.id in ids)
     if required and not held_out:

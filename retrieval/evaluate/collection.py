@@ -28,17 +28,11 @@ MAX_RELEVANT_PAIRS = 20_000_000  # of a text and an image, 160 MB in each of a f
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Numbered items with their images and texts.
+    """Numbered items with their images and texts."""
 
-    Attributes:
-        texts: The distinct captions of readable pictures, in order.
-        item_images: The images of each item.
-        item_texts: The texts of each item.
-    """
-
-    texts: tuple[str, ...]
-    item_images: Relevance
-    item_texts: Relevance
+    texts: tuple[str, ...]  # the distinct captions of readable pictures, in order
+    item_images: Relevance  # the images of each item
+    item_texts: Relevance  # the texts of each item
 
     @property
     def items(self) -> int:

@@ -47,21 +47,13 @@ class CatalogIndexes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexRecall:
-    """Recall through an index, and by exact search over the same vectors.
+    """Recall through an index, and by exact search over the same vectors."""
 
-    Attributes:
-        kind: The index kind.
-        queries: The number of queries with a relevant answer in the catalog.
-        left_out: The number of queries without one.
-        through_index: `recall@1` and so on.
-        exact: The same by exact search.
-    """
-
-    kind: str
-    queries: int
-    left_out: int
-    through_index: dict[str, float]
-    exact: dict[str, float]
+    kind: str  # the index kind
+    queries: int  # the number of queries with a relevant answer in the catalog
+    left_out: int  # the number of queries without one
+    through_index: dict[str, float]  # `recall@1` and so on
+    exact: dict[str, float]  # the same by exact search
 
     def table_line(self, direction: str) -> str:
         """Return a line of the report's table, or two."""

@@ -50,19 +50,13 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """Counts of one attribute; an item with several values counts once for each.
+    """Counts of one attribute; an item with several values counts once for each."""
 
-    Attributes:
-        values: Value and number of items, the most frequent first; texts in the spelling of one of the items.
-        other: The number of distinct values that are not listed.
-        ranges: The requested ranges; or a few, where numbers have more distinct values than the limit.
-        missing: Items without a value.
-    """
-
+    # value and number of items, the most frequent first; texts in the spelling of one of the items
     values: tuple[tuple[Scalar, int], ...]
-    other: int
-    ranges: tuple[Range, ...]
-    missing: int
+    other: int  # the number of distinct values that are not listed
+    ranges: tuple[Range, ...]  # the requested ranges; or a few, where numbers have more distinct values than the limit
+    missing: int  # items without a value
     least: float | None
     greatest: float | None
 

@@ -35,36 +35,22 @@ Read: TypeAlias = "Callable[[list[ImageSource], Wanted], Generator[ReadImage[Pre
 
 @dataclass(frozen=True, slots=True)
 class ReadImage(Generic[Prepared]):
-    """The outcome of one source.
+    """The outcome of one source."""
 
-    Attributes:
-        number: The source, counted from 0.
-        content: The content hash; None where the bytes cannot be read.
-        prepared: What `prepare` returned; None for an unreadable or unwanted picture.
-        error: Why the picture is unreadable.
-    """
-
-    number: int
-    content: str | None
-    prepared: Prepared | None = None
-    error: ImageError | None = None
+    number: int  # the source, counted from 0
+    content: str | None  # the content hash; None where the bytes cannot be read
+    prepared: Prepared | None = None  # what `prepare` returned; None for an unreadable or unwanted picture
+    error: ImageError | None = None  # why the picture is unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class DistinctImages:
-    """The distinct pictures of a list of sources, numbered in the order in which the sources first show them.
+    """The distinct pictures of a list of sources, numbered in the order in which the sources first show them."""
 
-    Attributes:
-        sources: The first source of each picture.
-        contents: The content hash of each picture.
-        numbers: (s,), the picture that each of the s given sources shows; -1 for an unreadable one.
-        failures: Each unreadable file, once, with the reason.
-    """
-
-    sources: tuple[ImageSource, ...]
-    contents: tuple[str, ...]
-    numbers: NDArray[np.int64]
-    failures: tuple[tuple[ImageSource, str], ...]
+    sources: tuple[ImageSource, ...]  # the first source of each picture
+    contents: tuple[str, ...]  # the content hash of each picture
+    numbers: NDArray[np.int64]  # (s,), the picture that each of the s given sources shows; -1 for an unreadable one
+    failures: tuple[tuple[ImageSource, str], ...]  # each unreadable file, once, with the reason
 
 
 def read_images(

@@ -54,16 +54,11 @@ _OTHER_FILES = {
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """The location of one picture.
+    """The location of one picture."""
 
-    Attributes:
-        path: The file, absolute: the picture itself or the container that holds it.
-        name: The name to show, relative to the pairs' source: "a/b.jpg", "shard.tar/b.jpg".
-        member: In a tar shard "offset:size", in a Parquet file "column#row"; None where the file is the picture.
-    """
-
-    path: Path
-    name: str
+    path: Path  # the file, absolute: the picture itself or the container that holds it
+    name: str  # the name to show, relative to the pairs' source: "a/b.jpg", "shard.tar/b.jpg"
+    # in a tar shard "offset:size", in a Parquet file "column#row"; None where the file is the picture
     member: str | None = None
 
     def read(self) -> bytes:

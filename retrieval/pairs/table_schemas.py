@@ -12,15 +12,11 @@ from retrieval.pairs.tables import Row, Table
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """A kind of table, with columns of known meaning.
-
-    Attributes:
-        fields: Columns by the other names that `--map` may use for them.
-        matches: Returns whether a table is of this kind, by the keys of its columns, and of those that `--map` makes.
-    """
+    """A kind of table, with columns of known meaning."""
 
     layout: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str]  # columns by the other names that `--map` may use for them
+    # returns whether a table is of this kind, by the keys of its columns, and of those that `--map` makes
     matches: Callable[[set[str], set[str]], bool]
     read: Callable[[Table], Iterable[Record]]
 

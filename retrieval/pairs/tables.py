@@ -28,24 +28,17 @@ _PACKED_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "image
 
 @dataclass(slots=True)
 class Table:
-    """The rows of a file.
+    """The rows of a file."""
 
-    Attributes:
-        name: For messages.
-        rows: (place, values by column); a place is "line 7" or "row 7", both counted from 1.
-        skipped: Rows that are not taken, or only in part.
-        notices: Data that is taken, but hardly as meant.
-        typed: False where every value is text, so that types are inferred column by column.
-        packed: The column whose cells hold the images themselves; its values in `rows` are the places of their bytes,
-            as in ImageSource.member.
-    """
-
-    name: str
+    name: str  # for messages
     path: Path = Path()
+    # (place, values by column); a place is "line 7" or "row 7", both counted from 1
     rows: list[tuple[str, Row]] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    typed: bool = True
+    skipped: list[Skipped] = field(default_factory=list)  # rows that are not taken, or only in part
+    notices: list[str] = field(default_factory=list)  # data that is taken, but hardly as meant
+    typed: bool = True  # false where every value is text, so that types are inferred column by column
+    # the column whose cells hold the images themselves; its values in `rows` are the places of their bytes, as in
+    # ImageSource.member
     packed: str | None = None
 
     def columns(self) -> list[str]:

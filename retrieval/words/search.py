@@ -44,17 +44,11 @@ _SCORES = (
 
 
 class WordHit(NamedTuple):
-    """An item that matches a query.
+    """An item that matches a query."""
 
-    Attributes:
-        item: Its number.
-        score: BM25, the higher the better.
-        coverage: The fraction of the query's term weights that the item matches, in (0, 1]; a term that no item has
-            weighs most.
-    """
-
-    item: int
-    score: float
+    item: int  # its number
+    score: float  # BM25, the higher the better
+    # the fraction of the query's term weights that the item matches, in (0, 1]; a term that no item has weighs most
     coverage: float = 1.0
 
 

@@ -33,17 +33,11 @@ _IGNORED = re.compile(  # accents, the points of Hebrew and Arabic, and what joi
 
 
 class QueryTerm(NamedTuple):
-    """One word of a query, or one run of a script without spaces.
+    """One word of a query, or one run of a script without spaces."""
 
-    Attributes:
-        tokens: The tokens to find one after another: a single one, or the bigrams of a run.
-        surface: The word before its plural ending was removed, or the run.
-        is_prefix: Whether the single token is a character that bigrams begin with.
-    """
-
-    tokens: tuple[str, ...]
-    surface: str
-    is_prefix: bool = False
+    tokens: tuple[str, ...]  # the tokens to find one after another: a single one, or the bigrams of a run
+    surface: str  # the word before its plural ending was removed, or the run
+    is_prefix: bool = False  # whether the single token is a character that bigrams begin with
 
 
 def tokenize(text: str) -> list[str]:

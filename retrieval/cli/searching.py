@@ -19,19 +19,9 @@ if TYPE_CHECKING:
 @click.argument("catalog", type=PATH)
 @click.argument("text", nargs=-1)
 @click.option("--image", type=FILE, help="Search with this picture.")
+@click.option("--weight", "weights", metavar="PART=X", multiple=True, help="Weight of text, image, like, minus, words.")
 @click.option(
-    "--weight",
-    "weights",
-    metavar="PART=X",
-    multiple=True,
-    help="Weight of text, image, like, minus; of words in a hybrid search.",
-)
-@click.option(
-    "--where",
-    "filters",
-    metavar="EXPR",
-    multiple=True,
-    help='Filter: "price<60", color=gray, title~red; repeat to and.',
+    "--where", "filters", metavar="EXPR", multiple=True, help='Filter, and-ed: "price<60" color=gray title~red'
 )
 @click.option("--hybrid", "mode", flag_value="hybrid", help="Rank by words and meaning (default with words).")
 @click.option("--words", "mode", flag_value="words", help="Rank by the text's words alone.")

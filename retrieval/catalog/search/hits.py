@@ -11,7 +11,7 @@ from index.vectors import Rows
 from retrieval.catalog.ranking import Ranking
 from retrieval.errors import CatalogError
 from retrieval.images.sources import ImageSource
-from retrieval.records import Records, StoredImage, StoredItem
+from retrieval.records import Records, StoredImage
 from retrieval.records.database import Database
 from retrieval.records.state import SIDES
 from retrieval.records.vector_store import map_rows, vector_path
@@ -37,13 +37,12 @@ def read_hits(
     for rank, (number, position, score, group_size) in enumerate(columns, start=offset + 1):
         item = items[number]
         image, caption = (0, position) if target == "captions" else (position, 0)
-        source = _source(records, item.images[image])
         hits.append(
             Hit(
                 rank=rank,
                 score=score,
                 id=item.id,
-                image=None if source is None else format_path(source),
+                image=format_path(_source(records, item.images[image])),
                 caption=item.captions[caption].text if item.captions else None,
                 attributes=json.loads(item.attributes),
                 target=target,
@@ -78,7 +77,7 @@ def _read_items(records: Records, ids: Sequence[str], *, vectors: bool) -> dict[
     for item in records.items(ids).values():
         found[item.id] = {
             "id": item.id,
-            "images": [None if source is None else format_path(source) for source in _sources(records, item)],
+            "images": [format_path(_source(records, image)) for image in item.images],
             "captions": [caption.text for caption in item.captions],
             "attributes": json.loads(item.attributes),
         }
@@ -96,19 +95,15 @@ def _map_side(records: Records, side: SideName) -> Rows:
 
 def read_image_sources(records: Records, name: str) -> list[ImageSource | None]:
     """Return where the pictures of the item `name` are, None for one with a vector alone; an empty list without it."""
-    return [source for item in records.items([name]).values() for source in _sources(records, item)]
+    return [_source(records, image) for item in records.items([name]).values() for image in item.images]
 
 
-def format_path(source: ImageSource) -> str:
-    """Return the path of a file, or of a member of a container as if that were a folder."""
-    if source.member is None:
-        return str(source.path)
+def format_path(source: ImageSource | None) -> str | None:
+    """Return the path of a file, or of a member of a container as if that were a folder; None without a source."""
+    if source is None or source.member is None:
+        return None if source is None else str(source.path)
     _, _, member = source.name.rpartition(source.path.name + "/")
     return f"{source.path}/{member}"
-
-
-def _sources(records: Records, item: StoredItem) -> list[ImageSource | None]:
-    return [_source(records, image) for image in item.images]
 
 
 def _source(records: Records, image: StoredImage | None) -> ImageSource | None:

@@ -9,21 +9,13 @@ from index.vectors import Ids
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """The images or the captions of a catalog, sorted by slot, then item, then position; a slot may have several.
+    """The images or the captions of a catalog, sorted by slot, then item, then position; a slot may have several."""
 
-    Attributes:
-        slot: Of the vector, (n,).
-        item: Number of the item, (n,).
-        position: Of the image or caption in its item, (n,).
-        item_count: How many items have an entry; each of these has one at position 0.
-        slot_count: How many slots have an entry.
-    """
-
-    slot: Ids
-    item: Ids
-    position: Ids
-    item_count: int
-    slot_count: int
+    slot: Ids  # of the vector, (n,)
+    item: Ids  # number of the item, (n,)
+    position: Ids  # of the image or caption in its item, (n,)
+    item_count: int  # how many items have an entry; each of these has one at position 0
+    slot_count: int  # how many slots have an entry
 
     @classmethod
     def from_sorted(cls, slot: Ids, item: Ids, position: Ids) -> "Entries":

@@ -10,17 +10,11 @@ from index.vectors import Ids, Mask
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Images, captions or items, best first.
+    """Images, captions or items, best first."""
 
-    Attributes:
-        item: Number of the item, (n,).
-        position: Of the image or caption in its item, (n,).
-        score: What they are ranked by, (n,) float64.
-    """
-
-    item: Ids
-    position: Ids
-    score: NDArray[np.float64]
+    item: Ids  # number of the item, (n,)
+    position: Ids  # of the image or caption in its item, (n,)
+    score: NDArray[np.float64]  # what they are ranked by, (n,) float64
 
     @classmethod
     def empty(cls) -> "Ranking":
@@ -37,14 +31,8 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class SearchScope:
-    """Which items a search may return, and how hard an approximate index looks for them.
+    """Which items a search may return, and how hard an approximate index looks for them."""
 
-    Attributes:
-        allowed: By item number, whether the item may be returned; all may where None.
-        exclude: Number of an item that is not returned.
-        effort: Of the index, from 0 to 1; the index's default where None.
-    """
-
-    allowed: Mask | None = None
-    exclude: int | None = None
-    effort: float | None = None
+    allowed: Mask | None = None  # by item number, whether the item may be returned; all may where None
+    exclude: int | None = None  # number of an item that is not returned
+    effort: float | None = None  # of the index, from 0 to 1; the index's default where None

@@ -40,19 +40,12 @@ class VectorSpace:
 
 @dataclass(frozen=True, slots=True)
 class SideState:
-    """How much of a side's vector file is committed, and which index was chosen for it.
+    """How much of a side's vector file is committed, and which index was chosen for it."""
 
-    Attributes:
-        generation: Number of the file; a compaction makes the next one.
-        rows: Committed vectors, including those that no image or caption uses any more.
-        kind: Kind of index.
-        saved: Revision of the records that the saved index is as of; -1 without one.
-    """
-
-    generation: int = 1
-    rows: int = 0
-    kind: str = "exact"
-    saved: int = -1
+    generation: int = 1  # number of the file; a compaction makes the next one
+    rows: int = 0  # committed vectors, including those that no image or caption uses any more
+    kind: str = "exact"  # kind of index
+    saved: int = -1  # revision of the records that the saved index is as of; -1 without one
 
     def same_slots(self, other: "SideState | None") -> bool:
         """Whether an index made as of the one state fits the other, except for vectors that were added since."""

@@ -33,17 +33,11 @@ _NAME_WEIGHT: Final = 1000.0  # an item whose identifier was typed outranks all 
 
 @dataclass(frozen=True, slots=True)
 class FusedRanking:
-    """A fused ranking, best first.
+    """A fused ranking, best first."""
 
-    Attributes:
-        items: Numbers of the items, (n,).
-        scores: Sum over the lists that an item is in of weight / (constant + rank), (n,).
-        ranks: Its rank in each list, from 1; 0 where it is not in the list, (n, lists).
-    """
-
-    items: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    ranks: NDArray[np.int64]
+    items: NDArray[np.int64]  # numbers of the items, (n,)
+    scores: NDArray[np.float64]  # sum over the lists that an item is in of weight / (constant + rank), (n,)
+    ranks: NDArray[np.int64]  # its rank in each list, from 1; 0 where it is not in the list, (n, lists)
 
     def ranks_of(self, items: Ids) -> dict[int, dict[str, int]]:
         """Return the rank of each of these items in every part of a hybrid search that found it."""

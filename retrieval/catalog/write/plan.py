@@ -23,44 +23,30 @@ Location = tuple[str, str | None]
 
 @dataclass(slots=True)
 class PlannedImage:
-    """One picture of a planned item.
-
-    Attributes:
-        size: Bytes of its file, and `modified` the nanosecond of its last change, as they were before it was read.
-        stored: Its record, where the file looks as it did when it was recorded.
-        content: Content hash, or the hash of an imported vector; empty until it is read.
-        failure: Why it cannot be read.
-        is_read: Whether its vector is known by its content, or it has failed.
-    """
+    """One picture of a planned item."""
 
     source: ImageSource | None
+    # bytes of its file, and `modified` the nanosecond of its last change, as they were before it was read
     size: int | None = None
     modified: int | None = None
-    stored: StoredImage | None = None
-    content: str = ""
-    failure: str | None = None
-    is_read: bool = False
+    stored: StoredImage | None = None  # its record, where the file looks as it did when it was recorded
+    content: str = ""  # content hash, or the hash of an imported vector; empty until it is read
+    failure: str | None = None  # why it cannot be read
+    is_read: bool = False  # whether its vector is known by its content, or it has failed
 
 
 @dataclass(slots=True)
 class PlannedItem:
-    """An item to write, with its record.
-
-    Attributes:
-        source: Place of the PAIRS source that it comes from.
-        attributes: As JSON.
-        stored: Its record; None for a new item.
-        stored_captions: The recorded captions, where a patch keeps them; else those of `item` are embedded.
-        shares_file: Whether the stored item has one of its picture files, or members of containers.
-    """
+    """An item to write, with its record."""
 
     item: Item
-    source: int | None
-    attributes: str
-    stored: StoredItem | None
+    source: int | None  # place of the PAIRS source that it comes from
+    attributes: str  # as JSON
+    stored: StoredItem | None  # its record; None for a new item
     images: list[PlannedImage] = field(default_factory=list)
+    # the recorded captions, where a patch keeps them; else those of `item` are embedded
     stored_captions: list[StoredCaption] | None = None
-    shares_file: bool = False
+    shares_file: bool = False  # whether the stored item has one of its picture files, or members of containers
 
     @property
     def unread(self) -> list[PlannedImage]:

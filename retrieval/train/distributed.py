@@ -14,17 +14,11 @@ from retrieval.errors import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among those that train together. By default it is alone, and no method communicates.
+    """This process among those that train together. By default it is alone, and no method communicates."""
 
-    Attributes:
-        rank: Counted from 0.
-        world_size: Number of processes.
-        device: Where the tensors are that are communicated.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: str = "cpu"
+    rank: int = 0  # counted from 0
+    world_size: int = 1  # number of processes
+    device: str = "cpu"  # where the tensors are that are communicated
 
     @property
     def is_main(self) -> bool:

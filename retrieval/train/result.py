@@ -20,39 +20,24 @@ _SHOWN: Final = {f"{name} R@10": f"{way}_recall@10" for way, name in DIRECTIONS.
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run achieved.
+    """What a training run achieved."""
 
-    Attributes:
-        run: The folder; `load_encoder` takes it.
-        steps: Number of steps taken in all.
-        images: Number of distinct images trained on.
-        held_out: Number of distinct images validated on.
-        loss: Of the last step.
-        before: Recall on the validation pairs before the first step, by the names of `RECALL_NAMES`; empty
-            without validation.
-        best: Recall of the saved model.
-        best_step: The step after which that model was reached.
-        alpha: The weight of the fine-tuned model in the saved one, where that is an interpolation with the start.
-        seconds: Duration of this call.
-        skipped: Rows and images that could not be used, and why.
-        comparisons: Each recall of the start and of the saved model, with intervals, by the same names; empty without
-            validation.
-        leakage: What validation shares with training.
-    """
-
-    run: Path
-    steps: int
-    images: int
-    held_out: int
-    loss: float
+    run: Path  # the folder; `load_encoder` takes it
+    steps: int  # number of steps taken in all
+    images: int  # number of distinct images trained on
+    held_out: int  # number of distinct images validated on
+    loss: float  # of the last step
+    # recall on the validation pairs before the first step, by the names of `RECALL_NAMES`; empty without validation
     before: Mapping[str, float]
-    best: Mapping[str, float]
-    best_step: int
+    best: Mapping[str, float]  # recall of the saved model
+    best_step: int  # the step after which that model was reached
+    # the weight of the fine-tuned model in the saved one, where that is an interpolation with the start
     alpha: float | None
-    seconds: float
-    skipped: tuple[Skipped, ...]
+    seconds: float  # duration of this call
+    skipped: tuple[Skipped, ...]  # rows and images that could not be used, and why
+    # each recall of the start and of the saved model, with intervals, by the same names; empty without validation
     comparisons: Mapping[str, Comparison]
-    leakage: Leakage
+    leakage: Leakage  # what validation shares with training
 
     @property
     def conclusion(self) -> str:

@@ -31,11 +31,7 @@ _ENCODED_TOGETHER: Final = 1024  # images that are cropped ahead of their encodi
 
 @dataclass(slots=True)
 class HardNegativeMiner:
-    """Mines hard negatives before each epoch, and loads the batches that are made of them.
-
-    Attributes:
-        hard: Those of the current epoch; None without mining, and in the first epoch of a model with random weights.
-    """
+    """Mines hard negatives before each epoch, and loads the batches that are made of them."""
 
     config: "TrainConfig"
     dataset: "PairDataset"
@@ -44,6 +40,7 @@ class HardNegativeMiner:
     encoder: "OpenClipEncoder"
     towers: "Towers"
     process_group: "ProcessGroup"
+    # those of the current epoch; None without mining, and in the first epoch of a model with random weights
     hard: HardNegatives | None = None
 
     def load_batches(

@@ -24,13 +24,10 @@ _RESAMPLES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class QueryRecalls:
-    """Recall of each validation query.
+    """Recall of each validation query."""
 
-    Attributes:
-        by_direction: From texts to images, and from images to texts: recall of each query (q, 3), one column for each
-            of `metrics.KS`; and (q,) the number of the item that the query belongs to.
-    """
-
+    # from texts to images, and from images to texts: recall of each query (q, 3), one column for each of
+    # `metrics.KS`; and (q,) the number of the item that the query belongs to
     by_direction: tuple[tuple[Floats, Ids], ...]
 
     @property

@@ -16,17 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """How much of the validation set was trained on.
+    """How much of the validation set was trained on."""
 
-    Attributes:
-        images: Validation images that are a training image, byte for byte.
-        near_duplicates: Further ones that are near-duplicates of a training image.
-        texts: Validation texts that are training texts, except for case and spacing. Short ones recur naturally.
-    """
-
-    images: int
-    near_duplicates: int
-    texts: int
+    images: int  # validation images that are a training image, byte for byte
+    near_duplicates: int  # further ones that are near-duplicates of a training image
+    texts: int  # validation texts that are training texts, except for case and spacing. Short ones recur naturally.
 
     @classmethod
     def measure(cls, validation_set: "ValidationSet", dataset: "PairDataset", image_cache: "ImageCache") -> "Leakage":

@@ -32,25 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
-    """Images and texts that are never trained on.
+    """Images and texts that are never trained on."""
 
-    Attributes:
-        encoder: Shares its model with the training.
-        images: The distinct images, as the encoder's `prepare` returns them.
-        sources: Where each of them is.
-        content_hashes: Of each image's bytes.
-        perceptual_hashes: Of each image, for near-duplicates.
-        collection: Which images and texts belong together, and which of them are queries.
-        skipped: Images that cannot be read.
-    """
-
-    encoder: "OpenClipEncoder"
-    images: tuple[Any, ...]
-    sources: tuple[ImageSource, ...]
-    content_hashes: tuple[str, ...]
-    perceptual_hashes: PerceptualHashes
-    collection: Collection
-    skipped: tuple[Skipped, ...]
+    encoder: "OpenClipEncoder"  # shares its model with the training
+    images: tuple[Any, ...]  # the distinct images, as the encoder's `prepare` returns them
+    sources: tuple[ImageSource, ...]  # where each of them is
+    content_hashes: tuple[str, ...]  # of each image's bytes
+    perceptual_hashes: PerceptualHashes  # of each image, for near-duplicates
+    collection: Collection  # which images and texts belong together, and which of them are queries
+    skipped: tuple[Skipped, ...]  # images that cannot be read
 
     @classmethod
     def from_pairs(

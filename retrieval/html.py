@@ -35,33 +35,20 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of a page: a query and its hits, a figure, a table, or several of these.
+    """One part of a page: a query and its hits, a figure, a table, or several of these."""
 
-    Attributes:
-        heading: The query's text by default.
-        note: A line of explanation.
-        text: The query's text.
-        image: The query's picture.
-        like: The id of the item that the query resembles.
-        minus: The text that the query subtracts.
-        filters: The conditions, as text.
-        hits: Best first. Hits that are captions are shown as a list, pictures as a grid.
-        pictures: The picture of each hit, where it is not at the hit's path, as in an archive; or empty.
-        svg: A figure by retrieval.plots, shown as an image so that nothing in it can run.
-        table: Figures.
-    """
-
-    heading: str = ""
-    note: str = ""
-    text: str | None = None
-    image: Picture | None = None
-    like: str | None = None
-    minus: str | None = None
-    filters: tuple[str, ...] = ()
-    hits: Sequence[Hit] = ()
+    heading: str = ""  # the query's text by default
+    note: str = ""  # a line of explanation
+    text: str | None = None  # the query's text
+    image: Picture | None = None  # the query's picture
+    like: str | None = None  # the id of the item that the query resembles
+    minus: str | None = None  # the text that the query subtracts
+    filters: tuple[str, ...] = ()  # the conditions, as text
+    hits: Sequence[Hit] = ()  # best first. Hits that are captions are shown as a list, pictures as a grid.
+    # the picture of each hit, where it is not at the hit's path, as in an archive; or empty
     pictures: Sequence[Picture | None] = ()
-    svg: str = ""
-    table: Table | None = None
+    svg: str = ""  # a figure by retrieval.plots, shown as an image so that nothing in it can run
+    table: Table | None = None  # figures
 
     @property
     def shown_hits(self) -> list[tuple[Hit, Picture | None]]:
@@ -90,20 +77,13 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A validation query with its best right answer, and the wrong answer above that.
+    """A validation query with its best right answer, and the wrong answer above that."""
 
-    Attributes:
-        text: The query, or the right answer.
-        picture: The right answer, or the query.
-        before: The right answer's rank before training, from 1.
-        after: Its rank by the saved model.
-        instead: What the saved model ranks first, where that is wrong: a picture for a text, a text for a picture.
-    """
-
-    text: str
-    picture: Picture
-    before: float
-    after: float
+    text: str  # the query, or the right answer
+    picture: Picture  # the right answer, or the query
+    before: float  # the right answer's rank before training, from 1
+    after: float  # its rank by the saved model
+    # what the saved model ranks first, where that is wrong: a picture for a text, a text for a picture
     instead: Picture | str | None
 
 
@@ -118,31 +98,18 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """The content of a training run's page.
+    """The content of a training run's page."""
 
-    Attributes:
-        title: The page's title.
-        conclusion: In words, whether training helped.
-        notes: What the figures depend on.
-        recalls: Before, after, and the difference; None without validation.
-        panels: Curves.
-        galleries: Examples.
-        reading: How the examples are sorted.
-        facts: Of the data, by name.
-        settings: By name.
-        skipped: Names and reasons.
-    """
-
-    title: str
-    conclusion: str
-    notes: Sequence[str]
-    recalls: Table | None
-    panels: Sequence[Panel]
-    galleries: Sequence[Gallery]
-    reading: str
-    facts: Sequence[tuple[str, str]]
-    settings: Sequence[tuple[str, str]]
-    skipped: Sequence[tuple[str, str]]
+    title: str  # the page's title
+    conclusion: str  # in words, whether training helped
+    notes: Sequence[str]  # what the figures depend on
+    recalls: Table | None  # before, after, and the difference; None without validation
+    panels: Sequence[Panel]  # curves
+    galleries: Sequence[Gallery]  # examples
+    reading: str  # how the examples are sorted
+    facts: Sequence[tuple[str, str]]  # of the data, by name
+    settings: Sequence[tuple[str, str]]  # by name
+    skipped: Sequence[tuple[str, str]]  # names and reasons
 
 
 def training_report(page: ReportPage) -> str:

@@ -19,39 +19,22 @@ _ENTRY: Final = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)  # 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting; `settings_of` fills in the name, type and default of the field that declares it.
+    """One setting; `settings_of` fills in the name, type and default of the field that declares it."""
 
-    Attributes:
-        help: Shown by `--help`; by default the first sentence on the field in the "Args:" of the class.
-        details: Further sentences for the reference; by default those that follow there.
-        low: Smallest number.
-        high: Largest number.
-        exclusive: Whether `low` itself is too small.
-        choices: The words that are allowed; where the type has numbers too, besides those.
-        option: Whether the command line has an option for it.
-        hidden: Whether `--help` leaves that option out.
-        secret: Whether `repr` leaves the value out.
-        flag: The option's name, where it is not that of the field.
-        metavar: What `--help` calls the value.
-        default_text: What the default stands for, where it does not say so itself.
-        old_name: Its name in an earlier release, which is still read.
-        affects_result: Whether another value gives another result, rather than the same one at another cost.
-    """
-
-    help: str = ""
-    details: str = ""
-    low: float = -math.inf
-    high: float = math.inf
-    exclusive: bool = False
-    choices: tuple[str, ...] = ()
-    option: bool = True
-    hidden: bool = False
-    secret: bool = False
-    flag: str = ""
-    metavar: str | None = None
-    default_text: str = ""
-    old_name: str = ""
-    affects_result: bool = True
+    help: str = ""  # shown by `--help`; by default the first sentence on the field in the "Args:" of the class
+    details: str = ""  # further sentences for the reference; by default those that follow there
+    low: float = -math.inf  # smallest number
+    high: float = math.inf  # largest number
+    exclusive: bool = False  # whether `low` itself is too small
+    choices: tuple[str, ...] = ()  # the words that are allowed; where the type has numbers too, besides those
+    option: bool = True  # whether the command line has an option for it
+    hidden: bool = False  # whether `--help` leaves that option out
+    secret: bool = False  # whether `repr` leaves the value out
+    flag: str = ""  # the option's name, where it is not that of the field
+    metavar: str | None = None  # what `--help` calls the value
+    default_text: str = ""  # what the default stands for, where it does not say so itself
+    old_name: str = ""  # its name in an earlier release, which is still read
+    affects_result: bool = True  # whether another value gives another result, rather than the same one at another cost
     name: str = ""
     types: frozenset[Any] = frozenset()
     default: Any = None

@@ -19,15 +19,10 @@ RECALLS: Final = [f"{way}_recall@{k}" for way in DIRECTIONS for k in KS]
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """The queries of one direction.
+    """The queries of one direction."""
 
-    Attributes:
-        ranks: The ranks of each query's relevant targets.
-        items: (q,) the item that each query belongs to.
-    """
-
-    ranks: Ranks
-    items: Ids
+    ranks: Ranks  # the ranks of each query's relevant targets
+    items: Ids  # (q,) the item that each query belongs to
 
 
 def measure(text_to_image: Ranks, image_to_text: Ranks) -> dict[str, float]:

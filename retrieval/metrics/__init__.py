@@ -32,16 +32,11 @@ class Relevance:
     """The relevant targets of each query as a sparse matrix in CSR form.
 
     Those of query `q` are `ids[offsets[q]:offsets[q + 1]]`, sorted and unique.
-
-    Attributes:
-        offsets: (q + 1,), from 0 to the number of relevant (query, target) pairs.
-        ids: (p,) target numbers, in `[0, targets)`.
-        targets: The number of targets, relevant to some query or not.
     """
 
-    offsets: Ids
-    ids: Ids
-    targets: int
+    offsets: Ids  # (q + 1,), from 0 to the number of relevant (query, target) pairs
+    ids: Ids  # (p,) target numbers, in `[0, targets)`
+    targets: int  # the number of targets, relevant to some query or not
 
     @classmethod
     def from_pairs(
@@ -97,23 +92,16 @@ class Ranks:
 
     The best relevant target of a query shares its score with `tied` targets, itself included, of which `right` are
     relevant; `better` targets score higher, none of them relevant.
-
-    Attributes:
-        better: Targets above the best relevant one.
-        tied: Targets of the same score as the best relevant one, itself included.
-        right: The relevant ones among the tied.
-        answers: All relevant targets.
-        average_precision: AP@R: with R relevant targets, the mean over the ranks i = 1..R of precision at i where the
-            i-th target is relevant and of 0 where it is not (Musgrave et al., A Metric Learning Reality Check).
-        targets: The number of ranked targets.
     """
 
-    better: Ids
-    tied: Ids
-    right: Ids
-    answers: Ids
+    better: Ids  # targets above the best relevant one
+    tied: Ids  # targets of the same score as the best relevant one, itself included
+    right: Ids  # the relevant ones among the tied
+    answers: Ids  # all relevant targets
+    # AP@R: with R relevant targets, the mean over the ranks i = 1..R of precision at i where the i-th target is
+    # relevant and of 0 where it is not (Musgrave et al., A Metric Learning Reality Check)
     average_precision: Floats
-    targets: int
+    targets: int  # the number of ranked targets
 
     def random_baseline(self) -> Ranks:
         """Return the ranks of the same queries when all targets are in random order."""

@@ -55,8 +55,11 @@ def test_a_text_query_reads_the_records_once(catalog, transactions):
         assert transactions == {"reading": 1}, options
 
 
-def test_a_build_that_finds_nothing_to_do_reads_the_records_three_times(catalog, transactions, photos):
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
+def test_a_build_that_finds_nothing_to_do_reads_the_records_three_times(catalog, transactions, photos, index):
     pairs = read_pairs(photos)
+    catalog.build(pairs, index=index)
+    transactions.clear()
     assert catalog.build(pairs).unchanged == 40
     assert transactions == {"reading": 3}
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -12,8 +13,8 @@ from index.vectors import Ids, Rows
 from retrieval.errors import CatalogError, RetrievalError
 from retrieval.records.database import LOCK, Database
 from retrieval.records.locks import is_locked
-from retrieval.records.state import SideState
-from retrieval.records.vector_store import index_path
+from retrieval.records.state import CatalogState, SideState
+from retrieval.records.vector_store import index_path, map_rows, vector_path
 from retrieval.types import SideName
 
 logger = logging.getLogger("retrieval.catalog")
@@ -91,6 +92,16 @@ class IndexUpdater:
         """Wait for an index that is being built."""
         if self._thread is not None:
             self._thread.join()
+
+    def is_saved(self, side: SideState, state: CatalogState) -> bool:
+        """Whether the saved index is as of this state, and undamaged."""
+        if side.saved != state.revision:
+            return False
+        path = vector_path(self._folder, self._side.target, side.generation)
+        with suppress(StoredIndexError, DeviceError):
+            self._load(map_rows(path, count=side.rows, dimension=state.space.dimension or 1), side)
+            return True
+        return False
 
     def save(self, database: Database) -> None:
         """Update and save the index and record its revision; for the one writer. A full disk is a CatalogError."""

@@ -31,7 +31,7 @@ def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str)
             with database.writing() as records:
                 records.slots.put_side(name, replace(side_state, kind=kind, saved=-1))
             index_path(database.folder, name, side_state.generation).unlink(missing_ok=True)
-        if kind != "exact":
+        if kind != "exact" and not (kind == side_state.kind and side.updater.is_saved(side_state, state)):
             side.updater.save(database)
 
 

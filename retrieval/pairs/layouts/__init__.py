@@ -4,10 +4,10 @@ To add a layout, write a file with a `Layout` beside these, list it in `LAYOUTS`
 `retrieval.testing.layouts`.
 """
 
-from retrieval.pairs.captions_json import CAPTIONS_JSON
-from retrieval.pairs.picture_folder import PICTURE_FOLDER
-from retrieval.pairs.table_layouts import METADATA_FOLDER, PARQUET_FOLDER, TABLE_FILE
-from retrieval.pairs.webdataset import WEBDATASET
+from retrieval.pairs.layouts.captions_json import CAPTIONS_JSON
+from retrieval.pairs.layouts.picture_folder import PICTURE_FOLDER
+from retrieval.pairs.layouts.tables import METADATA_FOLDER, PARQUET_FOLDER, TABLE_FILE
+from retrieval.pairs.layouts.webdataset import WEBDATASET
 
 LAYOUTS = (TABLE_FILE, CAPTIONS_JSON, METADATA_FOLDER, WEBDATASET, PARQUET_FOLDER, PICTURE_FOLDER)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from retrieval.errors import PairsError
 from retrieval.pairs.columns import parse_id
 from retrieval.pairs.layout import Collector, Layout, Source
-from retrieval.pairs.table_layouts import collect_table
+from retrieval.pairs.layouts.tables import collect_table
 from retrieval.pairs.table_schemas import PLAIN
 from retrieval.pairs.tables import Row, Table, Value, decode, parse_json
 

@@ -6,21 +6,33 @@ import re
 from typing import Any
 
 from retrieval.errors import QueryError
+from retrieval.filters.operators import OPERATORS, Comparison, In
 from retrieval.filters.values import short_repr
 
+# Operators by their spelling, with the forms that messages list. ! negates one that has no opposite, as $in has $nin.
+_SPELLINGS = {
+    "<": ("$lt", "price<60"),
+    "<=": ("$lte", "price<=60"),
+    ">": ("$gt", "price>60"),
+    ">=": ("$gte", "price>=60"),
+    "=": ("$in", "color=gray, color=gray|black"),
+    "==": ("$in", "color==gray"),
+    "!=": ("$nin", "color!=gray"),
+    "~": ("$contains", "title~hoodie (contains)"),
+    "!~": ("$contains", "title!~hoodie"),
+}
 _FORMS = (
-    "The forms are: price<60, price<=60, price>60, price>=60, color=gray, color!=gray, color=gray|black, "
-    'title~hoodie (contains), title!~hoodie, size="032" (in quotes: text), brand (has one), !brand (has none); '
-    "quote a key or a value with <, >, ~ or | in it."
+    f"The forms are: {', '.join(form for _, form in _SPELLINGS.values())}, "
+    'size="032" (in quotes: text), brand (has one), !brand (has none); quote a key or a value with <, >, ~ or | in it.'
 )
 _QUOTED = r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
-_KEY = re.compile(rf"(?P<absent>!?)\s*(?P<key>{_QUOTED}|[^\"'<>=!|~][^\"<>=!|~]*)")
-_OPERATOR = re.compile(r"!=|!~|<=|>=|==?|<|>|~")
+_SIGNS = re.escape("".join(_SPELLINGS))
+_KEY = re.compile(rf"(?P<absent>!?)\s*(?P<key>{_QUOTED}|[^\"'|{_SIGNS}][^\"|{_SIGNS}]*)")
+_OPERATOR = re.compile("|".join(map(re.escape, sorted(_SPELLINGS, key=len, reverse=True))))
 _VALUE = re.compile(rf"\s*(?P<value>{_QUOTED}|[^\s\"'<>=!|](?:[^<>|]*[^\s<>|])?)\s*(?P<more>\||$)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _BARE_KEY = re.compile(r"[\w.\-]+")
 _AND = re.compile(r"\s(?:and|or|&&)\s", re.IGNORECASE)
-_COMPARISONS = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 
 def parse_expression(text: str) -> dict[str, Any]:
@@ -42,16 +54,16 @@ def parse_expression(text: str) -> dict[str, Any]:
     operator = _OPERATOR.match(rest)
     if not operator or match["absent"]:
         raise _unreadable(text)
-    operand = rest[operator.end() :]
+    leaf, operand = OPERATORS[_SPELLINGS[operator[0]][0]], rest[operator.end() :]
     values = _split_values(operand)
     second = None if operand.lstrip().startswith(('"', "'")) else _AND.search(operand)  # 60 and color=gray
-    is_several = second is not None and any(sign in operand[second.end() :] for sign in "=<>!~")
-    if is_several and (operator[0] in _COMPARISONS or not values):
+    is_several = second is not None and re.search(f"[{_SIGNS}]", operand[second.end() :]) is not None
+    if is_several and (leaf is Comparison or not values):
         raise QueryError(
             f"The filter {short_repr(text)} has several conditions. Give each its own --where, all of which must hold; "
             f"several values of one attribute are color=gray|black, and a text with and, or in it goes in quotes."
         )
-    if not values or (operator[0] in _COMPARISONS and len(values) > 1):
+    if not values or (leaf is Comparison and len(values) > 1):
         raise _unreadable(text)
     return _to_where(_unquote(key), operator[0], values)
 
@@ -61,14 +73,12 @@ def _unreadable(text: str) -> QueryError:
 
 
 def _to_where(key: str, operator: str, values: list[str]) -> dict[str, Any]:
-    if operator in _COMPARISONS:
-        return {key: {_COMPARISONS[operator]: _possible_values(values[0])[0]}}
-    possible = [one for value in values for one in _possible_values(value)]
-    if operator in ("~", "!~"):
-        contains = [{key: {"$contains": one}} for one in possible]
-        where = contains[0] if len(contains) == 1 else {"$or": contains}
-        return {"$not": where} if operator == "!~" else where
-    return {key: {"$nin" if operator == "!=" else "$in": possible}}
+    name, possible = _SPELLINGS[operator][0], [one for value in values for one in _possible_values(value)]
+    if OPERATORS[name] in (Comparison, In):
+        return {key: {name: possible if OPERATORS[name] is In else possible[0]}}
+    conditions = [{key: {name: one}} for one in possible]
+    where = conditions[0] if len(conditions) == 1 else {"$or": conditions}
+    return {"$not": where} if operator.startswith("!") else where
 
 
 def _split_values(text: str) -> list[str]:

@@ -70,8 +70,7 @@ class ColumnStore:
         if before == 0 or len(changed) > max(1000, size // 8):
             self._live = _to_mask(_fetch_integers(connection, "SELECT item FROM live_items"), size)
         else:
-            live = np.zeros(size, np.bool_)
-            live[: len(self._live)] = self._live
+            live = np.pad(self._live, (0, size - len(self._live)))
             live[changed] = False
             sql = "SELECT item FROM live_items WHERE item IN (SELECT json_each.value FROM json_each(?))"
             live[_fetch_integers(connection, sql, json.dumps(changed.tolist()))] = True

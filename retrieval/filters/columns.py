@@ -50,11 +50,10 @@ class Column:
     def is_in(self, values: Collection[tuple[int, Scalar]]) -> Mask:
         """Return True at the items with any of these values, which come with their kinds."""
         by_kind: dict[int, list[Any]] = {kind: [one for of, one in values if of == kind] for kind in self._kinds}
-        codes = list(self._known_codes(set(by_kind[TEXT])).values())
         tests: dict[int, Test] = {
             BOOLEAN: _code_test(np.array(by_kind[BOOLEAN], np.int8), 2),
             NUMBER: lambda array: np.isin(array, by_kind[NUMBER]),
-            TEXT: _code_test(codes, len(self.vocabulary)),
+            TEXT: _code_test(list(self._known_codes(set(by_kind[TEXT])).values()), len(self.vocabulary)),
         }
         return self._match({kind: test for kind, test in tests.items() if by_kind[kind]})
 
@@ -209,10 +208,8 @@ class _KindValues:
         values = values.astype(self._first.dtype)
         unique, positions = np.unique(items, return_index=True)
         self._first[unique] = values[positions]
-        rest = np.ones(len(items), np.bool_)
-        rest[positions] = False
-        self._extra_items = np.concatenate([self._extra_items[unchanged], items[rest]])
-        self._extra = np.concatenate([self._extra[unchanged], values[rest]])
+        self._extra_items = np.concatenate([self._extra_items[unchanged], np.delete(items, positions)])
+        self._extra = np.concatenate([self._extra[unchanged], np.delete(values, positions)])
 
     def recode(self, codes: NDArray[np.int64]) -> None:
         """Replace each code by the one at its position."""

@@ -10,7 +10,8 @@ from pair_files import JPEG, write_jsonl, write_pictures, write_text
 from pyarrow import parquet
 
 from retrieval.filters.operators import OPERATORS
-from retrieval.pairs.layouts import LAYOUTS
+from retrieval.pairs import layouts
+from retrieval.pairs.layout import Collector, Layout
 from retrieval.testing.layouts import check_layout
 from retrieval.testing.operators import check_operator
 
@@ -57,14 +58,45 @@ def write_picture_folder(root):
     return root
 
 
-WRITERS = (write_table, write_captions_json, write_metadata, write_shards, write_parquet, write_picture_folder)
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
 
 
-@pytest.mark.parametrize(("layout", "write"), list(zip(LAYOUTS, WRITERS, strict=True)))
-def test_each_layout_passes_the_contract(layout, write):
-    check_layout(layout, write)
+def append_broken_row(path):
+    path.write_text(path.read_text().splitlines()[0] + "\n{broken\n")
 
 
+def add_broken_caption(root):
+    (root / "a.txt").write_bytes(b"\xff\xfe\x00")
+
+
+# By the name of each layout in `LAYOUTS`: what writes a source of it, and what damages a part of that source.
+SOURCES = {
+    "TABLE_FILE": (write_table, append_broken_row),
+    "CAPTIONS_JSON": (write_captions_json, truncate),
+    "METADATA_FOLDER": (write_metadata, lambda root: write_text(root / "b" / "metadata.csv", "file_name\nb.jpg,two\n")),
+    "WEBDATASET": (write_shards, lambda root: (root / "1.tar").write_bytes((root / "0.tar").read_bytes()[:600])),
+    "PARQUET_FOLDER": (write_parquet, lambda root: truncate(root / "1.parquet")),
+    "PICTURE_FOLDER": (write_picture_folder, add_broken_caption),
+}
+NAMES = {id(value): name for name, value in vars(layouts).items() if isinstance(value, Layout)}
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: NAMES[id(layout)])
+def test_each_layout_passes_the_contract(layout):
+    name = NAMES[id(layout)]
+    assert name in SOURCES, f"Add {name} to SOURCES of this file: what writes a source of the layout, and damages it."
+    check_layout(layout, *SOURCES[name])
+
+
+def test_contract_notices_a_layout_that_would_lose_the_items_of_a_damaged_row(monkeypatch):
+    skip = Collector.skip
+    monkeypatch.setattr(Collector, "skip", lambda *args, **kwargs: skip(*args, **kwargs | {"may_hide_items": False}))
+    with pytest.raises(AssertionError, match="the next build would drop"):
+        check_layout(layouts.TABLE_FILE, write_table, append_broken_row)
+
+
+# By operator: an operand, values that satisfy the condition, and values that do not.
 CASES = {
     "$eq": ("Red", ["red", "RED"], ["blue", 5, True, None]),
     "$ne": ("Red", ["blue", 5, None], ["red"]),
@@ -79,11 +111,8 @@ CASES = {
 }
 
 
-def test_every_operator_has_a_case():
-    assert set(CASES) == set(OPERATORS)
-
-
-@pytest.mark.parametrize("operator", [name for name in CASES if name not in {"$ne", "$nin"}])
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name not in {"$ne", "$nin"}])
 def test_each_operator_passes_the_contract(operator):
+    assert operator in CASES, f"Add {operator} to CASES of this file: an operand, values that satisfy it, and others."
     operand, matching, other = CASES[operator]
     check_operator(operator, operand, matching=matching, other=other)

@@ -4,10 +4,10 @@ import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from retrieval.errors import PairsError
+from retrieval.pairs.layout import Record
 from retrieval.pairs.tables import Row, Table, Value, parse_json
 
 IMAGE_COLUMNS = (
@@ -21,20 +21,6 @@ _TITLES = re.compile("title|description")
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+([eE][+-]?\d\d?)?)?")
 _MISSING = frozenset(["n/a", "null", "none", "nan", "-"])
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row, at a place such as "line 7", by the meaning of its columns; `attributes` are the others.
-
-    `images` are names, or in a table with packed images the places of their bytes.
-    """
-
-    place: str = ""
-    images: tuple[str, ...] = ()
-    id: str | None = None
-    captions: tuple[str, ...] = ()
-    attributes: Row = field(default_factory=dict)
 
 
 def read_plain_records(table: Table, *, has_images: bool = True) -> Iterator[Record]:

@@ -1,13 +1,12 @@
-"""The interface of a layout: it matches a source of pairs and reads it into a collector."""
+"""The interface of a layout, `Layout`: it matches a `Source` of pairs and reads its records into a `Collector`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from retrieval.errors import ColumnError
 from retrieval.images import ImageSource
-from retrieval.pairs.columns import Record
 from retrieval.pairs.image_folder import has_pictures, list_files
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 
@@ -18,7 +17,8 @@ _LONGEST_NAME = 300
 class Source:
     """A file or folder to read pairs from.
 
-    `images` is the folder of the images, where they are not beside the file, and `columns` the `map` of `read_pairs`.
+    `images` is the folder of the images, where they are not beside the file: layouts that hold their images need not
+    use it. `columns` is the `map` of `read_pairs`, empty for layouts without `has_columns`.
     """
 
     path: Path
@@ -48,6 +48,17 @@ class Source:
         return ColumnError(f"{self.path.name} is not a table, so its columns cannot be mapped. {tables}")
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row by the meaning of its columns, of which a collector takes id, captions and attributes."""
+
+    place: str = ""  # in a table: "line 7"
+    images: tuple[str, ...] = ()  # names, or in a table with packed images the places of their bytes
+    id: str | None = None
+    captions: tuple[str, ...] = ()
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)  # all other columns
+
+
 @dataclass(slots=True)
 class Collector:
     """Collects the pairs of a source.
@@ -69,11 +80,16 @@ class Collector:
         for name, value in record.attributes.items():
             attributes.setdefault(name, value)
 
-    def skip(self, skipped: Skipped) -> None:
-        """Record a file or row that is not a pair, under a printable name."""
-        name, identity = _escape_name(skipped.name), None if skipped.id is None else _escape_name(skipped.id)
-        key = (name, skipped.row, skipped.reason if skipped.row else "")
-        self._skipped.setdefault(key, replace(skipped, name=name, id=identity))
+    def skip(
+        self, name: str, reason: str, *, row: str = "", item_id: str | None = None, may_hide_items: bool = True
+    ) -> None:
+        """Record a file or row that is not a pair as `Skipped`, under a printable name.
+
+        Unless its id is known or `may_hide_items` is False, it may hold any item, and a build then drops none.
+        """
+        name, identity = _escape_name(name), None if item_id is None else _escape_name(item_id)
+        skipped = Skipped(name, reason, row, identity, may_hide_items and item_id is None)
+        self._skipped.setdefault((name, row, reason if row else ""), skipped)
 
     def to_pairs(self, source: Path, *, root: Path, layout: str) -> Pairs:
         """Return everything that was collected."""
@@ -83,16 +99,13 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which people lay out pairs on disk.
+    """One way in which people lay out pairs on disk."""
 
-    `description` is for the message that lists the accepted layouts; `read` adds the pairs of a source to a collector
-    and returns the folder that image names are relative to, and the name of the layout.
-    """
-
-    description: str
+    description: str  # for the message that lists the accepted layouts
     matches: Callable[[Source], bool]
+    # adds the pairs of a source; returns the folder that image names are relative to, and the name of the layout
     read: Callable[[Source, Collector], tuple[Path, str]]
-    has_columns: bool = False
+    has_columns: bool = False  # whether `Source.columns` may rename them
 
 
 def _escape_name(name: str) -> str:

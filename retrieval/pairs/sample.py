@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.columns import Record, collect_texts, read_plain_records
+from retrieval.pairs.columns import collect_texts, read_plain_records
+from retrieval.pairs.layout import Record
 from retrieval.pairs.tables import Row, Table, decode, parse_json
 
 MAX_BYTES = 2**20  # a larger file is something else

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from retrieval.errors import ColumnError
-from retrieval.pairs.columns import IMAGE_COLUMNS, Record, column_key, read_plain_records
+from retrieval.pairs.columns import IMAGE_COLUMNS, column_key, read_plain_records
 from retrieval.pairs.feeds import google_merchant, shopify
+from retrieval.pairs.layout import Record
 from retrieval.pairs.tables import Row, Table
 
 
@@ -51,8 +52,7 @@ def read_records(
     dropped = {column_key(field) for field, column in columns.items() if not column}
     if schema is None:
         keys, fields = {column_key(name) for name in names}, {column_key(field) for field in mapped}
-        matches = (one for one in SCHEMAS if one.matches(keys, {one.fields.get(key, key) for key in fields}))
-        schema = next(matches)
+        schema = next(one for one in SCHEMAS if one.matches(keys, {one.fields.get(key, key) for key in fields}))
     if columns:
         table = _map_columns(table, mapped, dropped=dropped, fields=schema.fields)
     records = list(schema.read(table))

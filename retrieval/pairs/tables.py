@@ -50,12 +50,14 @@ class Table:
         if isinstance(value, dict):
             self.rows.append((place, value))
         else:
-            self.skip(place, f"is not a JSON object but {type(value).__name__}", may_hide_items=True)
+            self.skip(place, f"is not a JSON object but {type(value).__name__}")
 
-    def skip(self, place: str, reason: str, *, id: str | None = None, may_hide_items: bool = False) -> None:  # noqa: A002
-        """Record a row that is not taken, or only in part; one that cannot be read may hide items."""
+    def skip(self, place: str, reason: str, *, id: str | None = None, may_hide_items: bool = True) -> None:  # noqa: A002
+        """Record a row that is not taken, or only in part; without an id it may hide items, unless told otherwise."""
         row = f"{self.name} {place}"
-        self.skipped.append(Skipped(row if id is None else f"{row} ({id})", reason, row, id, may_hide_items))
+        self.skipped.append(
+            Skipped(row if id is None else f"{row} ({id})", reason, row, id, may_hide_items and id is None)
+        )
 
 
 def read_table(path: Path, *, name: str | None = None) -> Table:
@@ -105,7 +107,7 @@ def _read_jsonl(table: Table) -> None:
             try:
                 table.add(f"line {number}", parse_json(line.decode()))
             except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are subclasses
-                table.skip(f"line {number}", f"is not JSON ({error})", may_hide_items=True)
+                table.skip(f"line {number}", f"is not JSON ({error})")
 
 
 def _read_csv(table: Table) -> None:
@@ -115,21 +117,14 @@ def _read_csv(table: Table) -> None:
     with ExitStack() as stack:
         stack.callback(csv.field_size_limit, csv.field_size_limit(LONGEST_FIELD))  # of the whole process: restored
         rows = _read_csv_rows(text, table, delimiter=max(separators, key=text.partition("\n")[0].count))
-        names = _deduplicate_names(next(rows, ("", []))[1])
+        names: list[str] = []
+        for name in map(str.strip, next(rows, ("", []))[1]):  # the second of a name is called name_2
+            names.append(f"{name}_{names.count(name) + 1}" if name and name in names else name)
         for place, cells in rows:
             if any(cells[len(names) :]):
-                reason = f"has {len(cells)} values where the header has {len(names)}"
-                table.skip(place, reason, may_hide_items=True)
+                table.skip(place, f"has {len(cells)} values where the header has {len(names)}")
             elif any(cells):  # a column without a name is a row index
                 table.rows.append((place, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
-
-
-def _deduplicate_names(header: list[str]) -> list[str]:
-    """Return the names of the columns; the second of a name is called name_2."""
-    names: list[str] = []
-    for name in (name.strip() for name in header):
-        names.append(f"{name}_{names.count(name) + 1}" if name and name in names else name)
-    return names
 
 
 def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple[str, list[str]]]:
@@ -160,8 +155,7 @@ def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple
                         f"{table.name} line {last} opens a quote that is never closed, with all rows after it inside. "
                         f"No row of the file is taken; fix that line."
                     ) from error
-                reason = f"is not CSV ({error}); double a quote inside a cell, and quote the cell"
-                table.skip(place, reason, may_hide_items=True)
+                table.skip(place, f"is not CSV ({error}); double a quote inside a cell, and quote the cell")
                 continue
         yield place, row
 

@@ -12,56 +12,36 @@ AttributeValue: TypeAlias = "str | int | float | bool | list[AttributeValue] | d
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image and the captions that belong to it.
+    """An image and the captions that belong to it."""
 
-    Attributes:
-        id: The item's id; pairs of one id are one item with several images.
-        captions: None, one or more, in the order of the source.
-        attributes: The other fields of the source by name, in JSON's types.
-    """
-
-    id: str
+    id: str  # of the item; pairs of one id are one item with several images
     image: ImageSource
-    captions: tuple[str, ...] = ()
-    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()  # in the order of the source
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)  # the other fields by name, in JSON's types
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or row that was skipped, and the reason: "there is no such file".
+    """A file or row that was skipped, and the reason: "there is no such file"."""
 
-    Attributes:
-        name: Of the image or file, else of the row, with its id; the reason reads on as a sentence.
-        row: The row that it belongs to, "products.csv line 7"; empty outside of tables.
-        may_hide_items: Whether it may hold items of any id: a row, folder or shard that cannot be read.
-    """
-
-    name: str
+    name: str  # of the image or file, else of the row, with its id; the reason reads on as a sentence
     reason: str
-    row: str = ""
+    row: str = ""  # that it belongs to, "products.csv line 7"; empty outside of tables
     id: str | None = None
-    may_hide_items: bool = False
+    may_hide_items: bool = False  # of any id, as a row, folder or shard that cannot be read: a build then drops none
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs of one source.
+    """The pairs of one source."""
 
-    Attributes:
-        source: The file or folder that was read, absolute.
-        root: The folder that image names are relative to.
-        layout: "captioned folder", "folder", "metadata", "table", "google merchant", "shopify", "coco", "karpathy" or
-            "webdataset".
-        pairs: Sorted by name for a folder, else in the order of the source.
-        notices: Data that was read, but hardly as meant: a column of numbers that one cell turns into text.
-    """
-
-    source: Path
-    root: Path
+    source: Path  # the file or folder that was read, absolute
+    root: Path  # the folder that image names are relative to
+    # "captioned folder", "folder", "metadata", "table", "google merchant", "shopify", "coco", "karpathy", "webdataset"
     layout: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]  # sorted by name for a folder, else in the order of the source
     skipped: tuple[Skipped, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # of data read, but hardly as meant: a column of numbers that one cell turns to text
 
     def __len__(self) -> int:
         return len(self.pairs)

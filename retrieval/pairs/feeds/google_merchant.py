@@ -6,9 +6,10 @@ https://support.google.com/merchants/answer/7052112 lists them. Meta's catalogs 
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from retrieval.pairs.columns import Record, column_key, infer_types, parse_image_names
+from retrieval.pairs.columns import column_key, infer_types, parse_image_names
 from retrieval.pairs.feeds import cells
 from retrieval.pairs.feeds.cells import first_text, iter_texts
+from retrieval.pairs.layout import Record
 from retrieval.pairs.tables import Row, Table, Value
 
 # Names for `--map` beside those of the columns:
@@ -42,7 +43,7 @@ def read_products(table: Table) -> Iterator[Record]:
     for (place, row), other in zip(rows, others, strict=True):
         identity = first_text(row.get("id"))
         if identity is None:
-            table.skip(place, "has no id")
+            table.skip(place, "has no id", may_hide_items=False)
         elif places.setdefault(identity, place) != place:
             table.skip(place, f"repeats the id of {places[identity]}, which is kept", id=identity)
         else:
@@ -70,7 +71,7 @@ def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
     availability = (first_text(row.get("availability")) or "").rpartition("/")[2]  # or https://schema.org/InStock
     if availability := column_key(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", availability)):
         attributes |= {"availability": availability, "in_stock": availability in _IN_STOCK}
-    values = attributes | prices
+    attributes |= prices
     images = [*parse_image_names(row.get("image_link")), *_split_links(row.get("additional_image_link"))]
     captions = (cells.strip_html(cell) for name in _TEXTS for cell in iter_texts(row.get(name)))
     return Record(
@@ -78,7 +79,7 @@ def _to_record(identity: str, place: str, row: Row, *, table: Table) -> Record:
         images=tuple(cells.deduplicate(images)),
         id=identity,
         captions=tuple(cells.deduplicate(captions)),
-        attributes={name: value for name, value in values.items() if value is not None and value not in ("", [])},
+        attributes={name: value for name, value in attributes.items() if value not in (None, "", [])},
     )
 
 

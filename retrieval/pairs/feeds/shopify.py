@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from retrieval.pairs.columns import Record, column_key, infer_types
+from retrieval.pairs.columns import column_key, infer_types
 from retrieval.pairs.feeds import cells
 from retrieval.pairs.feeds.cells import first_text
+from retrieval.pairs.layout import Record
 from retrieval.pairs.tables import Row, Table
 
 # Names of columns since 2025, and those before:
@@ -37,7 +38,6 @@ FIELDS = {
     **dict.fromkeys(("image", "images"), "image_src"),
     **dict.fromkeys(("caption", "captions"), "title"),
 }
-_OPTIONS = ("1", "2", "3")
 _KNOWN = {
     *("handle", "title", "body_(html)", "vendor", "product_category", "type", "tags", "published", "status"),
     *("image_src", "image_position", "image_alt_text", "cost_per_item", "charge_tax", "tax_code"),
@@ -98,7 +98,7 @@ def _group_rows(table: Table) -> list[_Product]:
         row = {SYNONYMS.get(key, key): cell for name, cell in columns.items() if (key := column_key(name))}
         handle, title = first_text(row.get("handle")), first_text(row.get("title"))
         if handle is None:
-            table.skip(place, "has no handle")
+            table.skip(place, "has no handle", may_hide_items=False)
             continue
         product = products.setdefault(handle, _Product(handle, place, []))
         if title and title != (product.first("title") or title):
@@ -109,32 +109,27 @@ def _group_rows(table: Table) -> list[_Product]:
 
 
 def _is_withheld(product: _Product, table: Table) -> bool:
-    status = (product.first("status") or "active").lower()
+    reason, status = "", (product.first("status") or "active").lower()
     if status != "active":
         reason = f"has the status {status}; --map status= adds products that are not active"
     elif cells.parse_boolean(product.first("published")) is False:
         reason = "is not published; --map published= adds unpublished products"
-    else:
-        return False
-    table.skip(product.place, reason, id=product.handle)
-    return True
+    if reason:
+        table.skip(product.place, reason, id=product.handle)
+    return bool(reason)
 
 
 def _images(product: _Product) -> Iterator[tuple[str, str, str]]:
     """Yield place, name and alternative text of each image: by position, then those that only a variant has."""
     named = [(place, row, name) for place, row in product.rows if (name := first_text(row.get("image_src")))]
-    for place, row, name in sorted(named, key=lambda entry: _position(entry[1])):
+    positions = {place: cells.parse_integer(row.get("image_position")) for place, row, _ in named}
+    for place, row, name in sorted(named, key=lambda entry: (positions[entry[0]] is None, positions[entry[0]] or 0)):
         yield place, name, first_text(row.get("image_alt_text")) or ""
     seen = {name for _, _, name in named}
     for place, row in product.rows:
         if (name := first_text(row.get("variant_image")) or "") and name not in seen:
             seen.add(name)
             yield place, name, ""
-
-
-def _position(row: Row) -> float:
-    position = cells.parse_integer(row.get("image_position"))
-    return float("inf") if position is None else position
 
 
 def _attributes(product: _Product, other: Row, table: Table) -> Row:
@@ -154,7 +149,7 @@ def _attributes(product: _Product, other: Row, table: Table) -> Row:
         "in_stock": any(stocked) if stocked else None,
     }
     options = {}
-    for number in _OPTIONS:
+    for number in "123":
         name, values = product.first(f"option{number}_name"), product.all(f"option{number}_value")
         if name and values and values != ["Default Title"]:  # which a product without options has
             key = column_key(name)

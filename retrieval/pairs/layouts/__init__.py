@@ -1,7 +1,7 @@
 """The layouts that pairs are read from; the first one that matches a source reads it.
 
-To add a layout, write a file with a `Layout` beside these, list it in `LAYOUTS`, and run it through
-`retrieval.testing.layouts`.
+To add a layout, write a file beside these with a `Layout` (its interface is `retrieval/pairs/layout.py`, a short
+example `webdataset.py`), list it in `LAYOUTS`, and run it through `retrieval.testing.layouts`.
 """
 
 from retrieval.pairs.layouts.captions_json import CAPTIONS_JSON

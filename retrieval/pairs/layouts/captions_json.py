@@ -41,7 +41,7 @@ def _coco_rows(images: list[Row], value: dict[str, Value], table: Table) -> list
     for number, note in enumerate(value.get("annotations") or [], 1):
         own = captions.get(parse_id(note.get("image_id"))) if isinstance(note, dict) else None
         if own is None:
-            table.skip(f"annotation {number}", "belongs to no image of the list")
+            table.skip(f"annotation {number}", "belongs to no image of the list", may_hide_items=False)
         else:
             own.append(note.get("caption"))
     return [row | {"file_name": row.get("file_name"), "captions": captions[parse_id(row.get("id"))]} for row in images]

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from retrieval.errors import ImageError, PairsError
 from retrieval.images.sources import ImageSource, detect_format, read_head
-from retrieval.pairs.columns import Record
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES
-from retrieval.pairs.layout import Collector, Layout, Source
+from retrieval.pairs.layout import Collector, Layout, Record, Source
 from retrieval.pairs.sample import MAX_BYTES, Sample
 from retrieval.pairs.tables import TABLE_SUFFIXES
-from retrieval.pairs.types import Skipped
 
 _NOT_AN_IMAGE = "is not an image; to read pairs from it, give the file itself and not its folder"
 _UNUSED = {".txt": "has no image of the same name beside it", ".json": _NOT_AN_IMAGE}
@@ -23,7 +21,7 @@ def _read_folder(source: Source, collector: Collector) -> tuple[Path, str]:
         raise PairsError(f"{root} holds its images itself. A folder of images goes with a table or a captions JSON.")
     files, unusable = source.listing
     for name, reason in unusable:
-        collector.skip(Skipped(name, reason, may_hide_items=name.endswith("/")))
+        collector.skip(name, reason, may_hide_items=name.endswith("/"))
     sidecars: dict[str, dict[str, str]] = {suffix: {} for suffix in _UNUSED}
     images = []
     for name in files:
@@ -40,7 +38,7 @@ def _read_folder(source: Source, collector: Collector) -> tuple[Path, str]:
         collector.add(ImageSource(Path(f"{root}{os.sep}{name}"), name), _read_sidecars(root, own, collector))
     for suffix, paths in sidecars.items():
         for path in sorted(set(paths.values()) - used):
-            collector.skip(Skipped(path, _UNUSED[suffix]))
+            collector.skip(path, _UNUSED[suffix], may_hide_items=False)
     return root, "captioned folder" if used else "folder"
 
 
@@ -50,7 +48,7 @@ def _read_sidecars(root: Path, paths: dict[str, str], collector: Collector) -> R
         try:
             sample.add_sidecar(suffix, read_head(root / path, MAX_BYTES + 1))
         except (ImageError, PairsError) as error:
-            collector.skip(Skipped(path, str(error)))
+            collector.skip(path, str(error), may_hide_items=False)
     return sample.to_record()
 
 
@@ -60,7 +58,7 @@ def _check_image(root: Path, name: str, collector: Collector) -> bool:
         detect_format(read_head(root / name, 1024))
     except ImageError as error:
         is_table = posixpath.splitext(name)[1].lower() in TABLE_SUFFIXES
-        collector.skip(Skipped(name, _NOT_AN_IMAGE if is_table else str(error)))
+        collector.skip(name, _NOT_AN_IMAGE if is_table else str(error), may_hide_items=False)
         return False
     return True
 

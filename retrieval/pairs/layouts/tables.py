@@ -7,13 +7,11 @@ from pathlib import Path
 
 from retrieval.errors import ImageError, PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.columns import Record
 from retrieval.pairs.feeds.xml import read_xml
 from retrieval.pairs.image_folder import ImageFolder
-from retrieval.pairs.layout import Collector, Layout, Source
+from retrieval.pairs.layout import Collector, Layout, Record, Source
 from retrieval.pairs.table_schemas import GOOGLE, PLAIN, TableSchema, read_records
 from retrieval.pairs.tables import TABLE_SUFFIXES, Table, read_table
-from retrieval.pairs.types import Skipped
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -36,11 +34,11 @@ def collect_table(
     records, layout = read_records(table, source.columns, schema=schema)
     for record in records:
         if not record.images:
-            table.skip(record.place, "names no image", id=record.id)
-    for skipped in table.skipped:
-        collector.skip(skipped)
+            table.skip(record.place, "names no image", id=record.id, may_hide_items=False)
+    for one in table.skipped:
+        collector.skip(one.name, one.reason, row=one.row, item_id=one.id, may_hide_items=one.may_hide_items)
     collector.notices += table.notices
-    folder = folder or _find_image_folder(folders, records, images=source.images, inner=inner)
+    folder = folder or _find_image_folder(records, source, folders=folders, inner=inner)
     for record in records:
         row = f"{table.name} {record.place}"
         for name in record.images:
@@ -50,17 +48,15 @@ def collect_table(
                 else:
                     image = folder.find(name, inner=inner)
             except ImageError as error:
-                collector.skip(Skipped(name, f"{error} ({row})", row, record.id))
+                collector.skip(name, f"{error} ({row})", row=row, item_id=record.id, may_hide_items=False)
             else:
                 collector.add(image, record)
     return folder, layout
 
 
-def _find_image_folder(
-    folders: Sequence[Path], records: list[Record], *, images: Path | None, inner: str
-) -> ImageFolder:
-    if images is not None:
-        return ImageFolder(images, by_basename=True)
+def _find_image_folder(records: list[Record], source: Source, *, folders: Sequence[Path], inner: str) -> ImageFolder:
+    if source.images is not None:
+        return ImageFolder(source.images, by_basename=True)
     names = [f"{inner}/{name}" for record in records[:100] for name in record.images]
     exists = os.path.exists  # false, where Path raises on odd names
     return ImageFolder(next((one for one in folders if any(exists(f"{one}/{name}") for name in names)), folders[0]))

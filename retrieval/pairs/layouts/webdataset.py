@@ -10,7 +10,6 @@ from retrieval.images.sources import ImageSource
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, is_hidden
 from retrieval.pairs.layout import Collector, Layout, Source
 from retrieval.pairs.sample import MAX_BYTES, Sample
-from retrieval.pairs.types import Skipped
 
 _BLOCK = 512
 
@@ -40,16 +39,15 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
                     if not member.isdir() and not is_hidden(name):
                         _add_member(tar, member, samples, image=ImageSource(path, f"{label}/{name}"), name=name)
                 except (PairsError, ValueError) as error:
-                    collector.skip(Skipped(f"{label}/{name}", str(error)))
+                    collector.skip(f"{label}/{name}", str(error), may_hide_items=False)
             tar.fileobj.seek(tar.offset)  # tar.next() returns None at a damaged header too
             if tar.fileobj.read(_BLOCK).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        reason = f"is a damaged tar file ({error}); the members before the damage are read"
-        collector.skip(Skipped(label, reason, may_hide_items=True))
+        collector.skip(label, f"is a damaged tar file ({error}); the members before the damage are read")
     for key, sample in samples.items():
         if not sample.images:
-            collector.skip(Skipped(f"{label}/{key}", "has no image"))
+            collector.skip(f"{label}/{key}", "has no image", may_hide_items=False)
         for image in sample.images:
             collector.add(image, sample.to_record())
 

@@ -36,15 +36,14 @@ class CandidateIndex(Protocol):
         """Whether `count` rows are more than `growth` times those that it was trained for, or it is inconsistent."""
 
     def save(self, path: Path) -> None:
-        """Write it to a new file, which `IndexKind.load` reads."""
+        """Write it to a new file, which then grows: the slots and what describes the index follow these bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexKind(ABC):
-    """A way to index rows. A subclass is a frozen dataclass of the sizes that it uses, each a field of `IndexSpec`.
+    """A way to index rows, which `index.kinds` says how to add. Its errors are those of `index.errors`.
 
-    To add a kind: a file in `index/kinds`, a line in `index.kinds.KINDS`, and a field of `IndexSpec` for a size that
-    no other kind has. `retrieval.testing.kinds.check_index_kind` tests it.
+    A subclass is a frozen dataclass of the sizes that it uses: fields of `IndexSpec`, by the same names, no defaults.
     """
 
     def choose_sizes(self, count: int, dimension: int, *, device: Device = "cpu") -> Self:  # noqa: ARG002 - for subclasses
@@ -53,15 +52,15 @@ class IndexKind(ABC):
 
     @abstractmethod
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
-        """Return the bytes that an index takes beside the rows, in memory and in its file alike, within a tenth."""
+        """Return the bytes of an index beside the rows: the engine's, and 8 a slot; within a tenth from 1,000 rows."""
 
     def gpu_problem(self) -> str:
         """Return why a GPU cannot hold this kind and sizes, and what to do, or an empty string."""
         return ""
 
     def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:  # noqa: ARG002 - for subclasses
-        """Return why `auto` would choose this kind, continuing "reading all rows", or "" if it would not."""
-        return "" if device == "cuda" and self.gpu_problem() else "for each query is slow"
+        """Return why `auto` would choose this kind, continuing "reading all rows", or "": it never does."""
+        return ""
 
     def min_rows(self) -> int:
         """Return the rows needed to train an index of these sizes; fewer are searched exactly."""
@@ -72,16 +71,16 @@ class IndexKind(ABC):
         return k + 8
 
     def scores_every_row(self, effort: float) -> bool:  # noqa: ARG002 - for subclasses
-        """Whether a search of that effort computes every row's product, exactly but for rounding."""
+        """Whether a search of that effort computes every row's product, exactly but for rounding, ties included."""
         return False
 
     @abstractmethod
     def build(self, rows: Rows, slots: Ids, *, device: Device) -> CandidateIndex | None:
-        """Return an index of rows[slots], or None where exact search needs none or the rows are too few.
+        """Return an index of rows[slots], or None where exact search needs none or the slots, even none, are too few.
 
-        A DeviceError if the engine is missing, or the device cannot hold the index.
+        A DeviceError if the engine's package is missing, or the device cannot hold the index.
         """
 
     @abstractmethod
-    def load(self, path: Path, slots: Ids, *, trained: int, device: Device) -> CandidateIndex:
-        """Return the index of these slots that `CandidateIndex.save` wrote, or raise a StoredIndexError."""
+    def load(self, path: Path, slots: Ids, *, dimension: int, trained: int, device: Device) -> CandidateIndex:
+        """Return the index of these slots that `save` wrote at the start of the file, or raise a StoredIndexError."""

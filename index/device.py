@@ -1,4 +1,4 @@
-"""The only import of FAISS, on first use; choosing a device, and moving FAISS indexes to a GPU and back."""
+"""The only import of FAISS, on first use; choosing a device, and copying FAISS indexes to a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +20,7 @@ INSTALL_GPU = "pip uninstall faiss-cpu, then pip install 'crossmodal-retrieval[g
 
 @cache
 def load_faiss() -> Any:
-    """Return the FAISS module, imported at the first call.
-
-    Raises:
-        DeviceError: it is not installed, or both its distributions are, which overwrite each other.
-    """
+    """Return the FAISS module; a DeviceError if neither, or both, of its distributions are installed."""
     if any(map(_is_installed, CPU_PACKAGES)) and any(map(_is_installed, GPU_PACKAGES)):
         raise DeviceError(
             "faiss-cpu and faiss-gpu are both installed and overwrite each other. "
@@ -38,11 +34,9 @@ def load_faiss() -> Any:
 
 
 def resolve_device(choice: DeviceChoice) -> Device:
-    """Return the device of an index: the choice, or for `auto` the GPU where FAISS can use one.
+    """Return the device of an index: the choice, or for `auto` the GPU where FAISS can use one, else the CPU.
 
-    Raises:
-        DeviceError: `cuda` is not available; the message has the reason. `auto` falls back to the CPU.
-        SpecError: no such device.
+    A DeviceError with the reason if `cuda` is not available; a SpecError if there is no such device.
     """
     if choice not in {"auto", "cpu", "cuda"}:
         raise SpecError(f"There is no device {choice!r}. Use auto, cpu or cuda.")
@@ -67,11 +61,6 @@ def copy_to_gpu(index: Any, *, float16: bool) -> Any:
     options.useFloat16 = float16
     with translate_gpu_errors("cuda"):
         return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index, options)
-
-
-def copy_to_cpu(index: Any) -> Any:
-    """Return a copy of a GPU's FAISS index in main memory, from which it can be written."""
-    return load_faiss().index_gpu_to_cpu(index)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def choose_spec_for_machine(count: int, dimension: int, *, device: Device = "cpu
 
 
 def estimate_bytes(spec: IndexSpec, count: int, dimension: int, *, device: Device = "cpu") -> int:
-    """Return the bytes that an index takes beside the rows, in memory and in its file alike, within a tenth."""
+    """Return the bytes that an index takes beside the rows, in memory, within a tenth from 1,000 rows."""
     return spec.create_kind().estimate_bytes(count, dimension, device=device)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,11 +61,7 @@ def write_index_file(path: Path, stored: StoredIndex, rows: Rows, *, save: Calla
 
 
 def read_index_file(path: Path, rows: Rows) -> StoredIndex:
-    """Return what the file at `path` says, after checking it, and that it was made of the first of these rows.
-
-    Raises:
-        StoredIndexError: it is missing, damaged, of a newer format, or of other rows.
-    """
+    """Return what the file at `path` says; a StoredIndexError if it is missing, damaged, newer, or of other rows."""
     try:
         with path.open("rb") as file:
             footer, masks = _read(file)
@@ -153,14 +149,11 @@ def _checksum_engine(file: BinaryIO, size: int) -> int:
     return checksum
 
 
-def _list_checked_parts(size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, length) of the parts to check of an engine's `size` bytes."""
+def _list_checked_parts(size: int) -> list[tuple[int, int]]:
+    """Return (start, length) of the parts to check of an engine's `size` bytes."""
     if size <= FULL_CHECK_LIMIT:
-        yield from ((start, min(1 << 20, size - start)) for start in range(0, size, 1 << 20))
-        return
-    yield 0, END
-    yield from ((size * page // (PAGES + 1), PAGE) for page in range(1, PAGES + 1))
-    yield size - END, END
+        return [(start, min(1 << 20, size - start)) for start in range(0, size, 1 << 20)]
+    return [(0, END), *((size * page // (PAGES + 1), PAGE) for page in range(1, PAGES + 1)), (size - END, END)]
 
 
 def _parse_spec(values: dict[str, Any]) -> IndexSpec:

@@ -34,8 +34,7 @@ def recall_at_k(index: VectorIndex, queries: Rows, k: int, *, effort: float | No
         k: Number of results.
         effort: The index's own where None.
 
-    Raises:
-        SpecError: no queries, or an empty index.
+    A SpecError if there are no queries, or the index is empty.
     """
     true_kth = _find_true_kth(index, queries, k)
     return float(np.mean(index.search(queries, k, effort=effort).scores >= true_kth))

@@ -41,12 +41,7 @@ class VectorIndex:
 
     @classmethod
     def build(
-        cls,
-        rows: Rows,
-        *,
-        spec: IndexSpec | str = "auto",
-        device: DeviceChoice = "auto",
-        dead: Ids | None = None,
+        cls, rows: Rows, *, spec: IndexSpec | str = "auto", device: DeviceChoice = "auto", dead: Ids | None = None
     ) -> "VectorIndex":
         """Return an index of unit rows.
 
@@ -129,9 +124,8 @@ class VectorIndex:
             allowed: ids, or a mask (slots,), to search: then the search is exact, whatever the kind.
             effort: how thorough, in [0, 1]; the index's own where None.
 
-        Raises:
-            VectorError: queries that are not unit rows of the index's dimension.
-            SpecError: k below 1, effort outside [0, 1], or ids that are no slots.
+        A VectorError if the queries are not unit rows of the index's dimension; a SpecError for k below 1, an effort
+        outside [0, 1], or ids that are no slots.
         """
         snapshot = self._snapshot
         queries = check_rows(queries, dimension=snapshot.rows.shape[1])
@@ -237,7 +231,7 @@ class VectorIndex:
         if stored.built_spec is None:  # exact, or too few rows for its kind: built from the rows where needed
             return cls._build_on(rows, stored.live, device, spec=stored.spec)
         kind, slots = stored.built_spec.create_kind(), np.flatnonzero(stored.indexed)
-        candidate_index = kind.load(path, slots, trained=stored.trained, device=device)
+        candidate_index = kind.load(path, slots, dimension=rows.shape[1], trained=stored.trained, device=device)
         count = int(np.count_nonzero(stored.live))
         return cls(Snapshot(rows, stored.live, count, candidate_index, stored.covered), stored.spec, device)
 

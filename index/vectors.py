@@ -37,9 +37,7 @@ def unit_rows(vectors: ArrayLike, *, dimension: int | None = None) -> Rows:
     """Return `vectors`, (n, d) numbers of any real type, as float32 rows of length 1, in a new array.
 
     Rows that have length 1 already come out bit for bit as they went in, so normalising twice changes nothing.
-
-    Raises:
-        VectorError: not (n, d) real numbers, another dimension than `dimension`, or a NaN, an infinity or a zero row.
+    A VectorError if they are not (n, d) real numbers, not of `dimension`, or hold a NaN, an infinity or a zero row.
     """
     matrix = _as_real_matrix(vectors)
     _check_dimension(matrix, dimension)

@@ -7,13 +7,13 @@ import pytest
 
 from index.device import load_faiss
 from index.exact import score_pairs
+from index.kinds import KINDS
 from index.spec import IndexSpec
 from index.vector_index import VectorIndex
 from index.vectors import unit_rows
 
 # Sizes at which FAISS trains in milliseconds.
-SMALL = {
-    "exact": IndexSpec("exact"),
+SMALL = {kind: IndexSpec(kind) for kind in KINDS} | {
     "hnsw": IndexSpec("hnsw", links=16, build_effort=64),
     "ivf": IndexSpec("ivf", lists=8),
     "ivfpq": IndexSpec("ivfpq", lists=8, codes=2, code_bits=4),

@@ -140,15 +140,15 @@ def test_interrupted_add_is_detected_and_the_index_rebuilt(rows, monkeypatch):
 def test_unreadable_file_is_an_error_that_names_it(tmp_path):
     (tmp_path / "index").write_bytes(b"not an index at all")
     with pytest.raises(StoredIndexError, match=r"FAISS cannot read .*index .*Delete it"):
-        SPECS[0].create_kind().load(tmp_path / "index", np.arange(3), trained=3, device="cpu")
+        SPECS[0].create_kind().load(tmp_path / "index", np.arange(3), dimension=16, trained=3, device="cpu")
 
 
 def test_file_with_another_number_of_rows_is_refused(rows, tmp_path):
     build(rows, np.arange(100), SPECS[0]).save(tmp_path / "index")
-    with pytest.raises(StoredIndexError, match="holds 100 rows, and 99 are expected"):
-        SPECS[0].create_kind().load(tmp_path / "index", np.arange(99), trained=99, device="cpu")
+    with pytest.raises(StoredIndexError, match="holds 100 rows of 16, and 99 of 16 are expected"):
+        SPECS[0].create_kind().load(tmp_path / "index", np.arange(99), dimension=16, trained=99, device="cpu")
 
 
 def test_hnsw_is_not_loaded_onto_a_gpu(tmp_path):
     with pytest.raises(DeviceError, match="no hnsw on a GPU"):
-        SPECS[0].create_kind().load(tmp_path / "index", np.arange(3), trained=3, device="cuda")
+        SPECS[0].create_kind().load(tmp_path / "index", np.arange(3), dimension=16, trained=3, device="cuda")

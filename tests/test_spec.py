@@ -13,7 +13,6 @@ from oracles import (
 )
 
 from index.errors import SpecError
-from index.kinds import KINDS
 from index.spec import IndexSpec, choose_spec, choose_spec_for_machine, estimate_bytes
 
 EFFORTS = st.floats(0, 1)
@@ -158,4 +157,3 @@ def test_exact_needs_no_bytes_on_a_cpu_and_the_rows_on_a_gpu():
 
 def test_specs_are_values():
     assert IndexSpec("ivf", lists=3) == replace(IndexSpec("ivf"), lists=3)
-    assert {IndexSpec(kind).kind for kind in KINDS} == {"exact", "hnsw", "ivf", "ivfpq"}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from index.candidates import IndexKind
-from index.device import GPU_RESULT_LIMIT, Device, copy_to_cpu, copy_to_gpu, load_faiss, translate_gpu_errors
+from index.device import GPU_RESULT_LIMIT, Device, copy_to_gpu, load_faiss, translate_gpu_errors
 from index.errors import DeviceError, StoredIndexError
 from index.rwlock import ReadWriteLock
 from index.vectors import Ids, Rows
@@ -21,8 +21,7 @@ GPU_CHUNK = 1 << 20  # a GPU copies the whole index at each addition
 class FaissKind(IndexKind):
     """A kind that FAISS builds from a factory string."""
 
-    factory: ClassVar[str]
-    """The argument of FAISS's index_factory, as a format string of the sizes."""
+    factory: ClassVar[str]  # the argument of FAISS's index_factory, as a format string of the sizes
     float16_on_gpu: ClassVar[bool] = False
 
     def configure(self, index: Any) -> None:
@@ -52,7 +51,7 @@ class FaissKind(IndexKind):
         built.add(rows, slots, chunk=BUILD_CHUNK)
         return built
 
-    def load(self, path: Path, slots: Ids, *, trained: int, device: Device) -> "FaissCandidates":
+    def load(self, path: Path, slots: Ids, *, dimension: int, trained: int, device: Device) -> "FaissCandidates":
         """See `IndexKind.load`; on a CPU the file is memory-mapped, and a search reads what it needs."""
         self._check_device(device)
         faiss = load_faiss()
@@ -61,10 +60,9 @@ class FaissKind(IndexKind):
         except RuntimeError as error:
             text = " ".join(str(error).split())[-200:]
             raise StoredIndexError(f"FAISS cannot read {path} ({text}). Delete it and build it again.") from error
-        if index.ntotal != len(slots):
-            raise StoredIndexError(
-                f"{path} holds {index.ntotal} rows, and {len(slots)} are expected. Delete it and build it again."
-            )
+        if (index.ntotal, index.d) != (len(slots), dimension):
+            held, expected = f"{index.ntotal} rows of {index.d}", f"{len(slots)} of {dimension} are expected"
+            raise StoredIndexError(f"{path} holds {held}, and {expected}. Delete it and build it again.")
         if device == "cuda":
             index = copy_to_gpu(index, float16=self.float16_on_gpu)
         return FaissCandidates(index, self, slots, trained, device, mapped=device == "cpu")
@@ -129,7 +127,7 @@ class FaissCandidates:
     def save(self, path: Path) -> None:
         """Write the FAISS index to a new file."""
         with self.lock.read():
-            index = copy_to_cpu(self.index) if self.device == "cuda" else self.index
+            index = load_faiss().index_gpu_to_cpu(self.index) if self.device == "cuda" else self.index
             load_faiss().write_index(index, str(path))
 
 

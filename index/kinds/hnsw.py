@@ -34,6 +34,10 @@ class Hnsw(FaissKind):
         upper_layers = self.links / (self.links - 1)
         return round(count * (dimension * 4 + (2 * self.links + upper_layers) * 4 + 28))
 
+    def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:  # noqa: ARG002
+        """Prefer it on a CPU."""
+        return "for each query is slow" if device == "cpu" else ""
+
     def gpu_problem(self) -> str:
         """Refuse every GPU."""
         return "FAISS has no hnsw on a GPU. Use exact, ivf or ivfpq, or device='cpu'."

@@ -47,6 +47,10 @@ class Ivf(FaissKind):
         lists = self.choose_sizes(count, dimension, device=device).lists
         return (count + lists) * (dimension * 4 + 16)
 
+    def auto_reason(self, count: int, dimension: int, *, device: Device) -> str:  # noqa: ARG002
+        """Prefer it where hnsw does not fit."""
+        return "for each query is slow"
+
     def gpu_problem(self) -> str:
         """Limit the lists."""
         if self.lists <= GPU_LIST_LIMIT:

@@ -23,11 +23,12 @@ ENTRY_POINTS = "retrieval.encoders"
 class Encoder(Protocol):
     """Encodes texts and images to rows of one shared space: float32, `(n, dimension)`, each of unit length.
 
-    Every method may be called from several threads. `prepare` runs in parallel; the others take turns.
+    Callers call every method from several threads at once: the encoder locks its model where that takes one call at a
+    time, and `prepare` holds no lock. No inputs give `(0, dimension)`.
 
-    To add one, an ONNX encoder say: a class with these members, and a function of (name, device) that returns it. In
-    this package the function goes into `LOADERS`. Another package declares it in its pyproject.toml, and
-    `load_encoder("onnx:NAME")` then calls it with the whole name:
+    To add one, an ONNX encoder say: a class with these members, and a `Loader` that returns it. In this package the
+    loader goes into `LOADERS`, before the last, which takes every name. Another package declares it in its
+    pyproject.toml, and `load_encoder("onnx:NAME")` then calls it with the whole name:
 
         [project.entry-points."retrieval.encoders"]
         onnx = "my_package:load"
@@ -37,7 +38,7 @@ class Encoder(Protocol):
 
     name: str  # what `load_encoder` takes to load the same encoder again; a folder is absolute
     dimension: int  # length of a row
-    device: str  # "cpu" or "cuda"
+    device: str  # "cpu" or "cuda", never "auto"
     image_size: int  # least side in pixels that the preprocessing needs of an image: decode it no smaller
     batch_size: int  # images to encode at a time on this device
 
@@ -53,11 +54,7 @@ class Encoder(Protocol):
         """Return what `encode_prepared` takes for one upright RGB image, as `open_image` returns it."""
 
     def encode_prepared(self, prepared: Sequence[Any]) -> NDArray[np.float32]:
-        """Return one row for each prepared image.
-
-        Raises:
-            EncoderError: An image's row is zero or not finite; the message says which.
-        """
+        """Return one row for each prepared image; an EncoderError says whose row is zero or not finite."""
 
     def encode_images(self, images: Sequence["Image.Image"]) -> NDArray[np.float32]:
         """Return one row for each image; raises as `encode_prepared` does."""
@@ -67,16 +64,20 @@ class Encoder(Protocol):
 
 
 Loader: TypeAlias = Callable[[str, str], Encoder | None]
-"""A function of (name, device) that returns the encoder, or None where the name is not of its form."""
+"""A function of (name, device) that returns the encoder, or None where the name is not of its form.
+
+It decides itself what "auto" means, without torch where it needs none: an encoder that runs on CPUs only takes "auto"
+for "cpu", and raises an EncoderError for "cuda".
+"""
 
 
 def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder:
     """Load a dual encoder, in eval mode, with its own preprocessing and tokenizer.
 
     Args:
-        name: In this order: "starter", which comes with the package; an existing folder, as training and `save_run`
-            write it; "SCHEME:..." of an installed package that declares the entry point SCHEME (see `Encoder`);
-            "hf-hub:org/model"; or an open_clip name/tag.
+        name: The first that it is of: "starter", which comes with the package; an existing folder, as training and
+            `save_run` write it; a name of another loader of `LOADERS`, "SCHEME:..." of an installed package that
+            declares the entry point SCHEME say; "hf-hub:org/model"; or an open_clip name/tag.
         device: "cpu", "cuda", or "auto": the GPU where there is one.
 
     Raises:
@@ -100,7 +101,7 @@ def describe_encoder(name: str | Path) -> dict[str, Any]:
 
 
 def _load_plugin(name: str, device: str) -> Encoder | None:
-    """Load SCHEME:... by the entry point SCHEME, which is looked up only for such a name."""
+    """Load SCHEME:... by the entry point SCHEME, looked up for such a name only, and for no existing folder."""
     from importlib.metadata import entry_points
 
     scheme, colon, _ = name.partition(":")
@@ -129,4 +130,4 @@ def _load_open_clip(name: str, device: str) -> Encoder:
 
 
 LOADERS: Final[tuple[Loader, ...]] = (_load_plugin, _load_open_clip)
-"""Tried in this order; the last one takes every name."""
+"""Tried in this order; the last one takes every name: put a new one before it, and leave existing folders to it."""

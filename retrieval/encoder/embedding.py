@@ -21,11 +21,7 @@ _MAX_LIST = 1024
 
 
 def embed_images(
-    encoder: Encoder,
-    sources: Iterable[ImageSource],
-    *,
-    wanted: Wanted | None = None,
-    threads: int | None = None,
+    encoder: Encoder, sources: Iterable[ImageSource], *, wanted: Wanted | None = None, threads: int | None = None
 ) -> Generator[list[EmbeddedImage], None, None]:
     """Yield what became of the sources, in order, a batch of the encoder at a time.
 

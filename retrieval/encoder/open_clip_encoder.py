@@ -41,9 +41,7 @@ class OpenClipEncoder:
     fast in it: on GPUs, and on CPUs with instructions for bfloat16, where ViT-B/32 takes 2.9 times as many images a
     second. Their cosine to the rows in float32 is at least .9999, as measured on five architectures.
 
-    Args:
-        checkpoint: A model and its parts. The model is moved to the device and put into eval mode.
-        device: As for `resolve_device`.
+    The checkpoint's model is moved to the device, which `resolve_device` takes, and put into eval mode.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "auto") -> None:

@@ -1,28 +1,32 @@
 """The contract of an encoder."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 from numpy import testing
-from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.encoder import Encoder
+from index.vectors import Rows
+from retrieval.encoder import Encoder, load_encoder
 
 Input = TypeVar("Input")
 
 TEXTS = ("a red ball", "", "two dogs run across a meadow", "日本語のテキスト", "word " * 200)
 
 
-def check_encoder(load: Callable[[], Encoder], *, tolerance: float = 1e-4) -> None:
-    """Load an encoder twice, and encode the same images and texts by both, in different batches and orders.
+def check_encoder(load: Callable[[], Encoder], *, tolerance: float = 1e-4, by_name: bool = True) -> None:
+    """Load an encoder twice, and encode the same images and texts by both, in different batches, orders and threads.
 
     Args:
         load: Returns the encoder.
         tolerance: How far a number of a row may depend on what shares its batch.
+        by_name: Load the second by `load_encoder` and its name; False where it is only passed as an object.
     """
-    encoder, again = load(), load()
+    encoder = load()
+    again = load_encoder(encoder.name, device=encoder.device) if by_name else load()
+    testing.assert_equal(encoder.device in {"cpu", "cuda"}, True)  # noqa: FBT003
     for attribute in ("name", "dimension", "image_size", "image_fingerprint", "text_fingerprint"):
         testing.assert_equal(getattr(encoder, attribute), getattr(again, attribute))
     testing.assert_array_less(0, [encoder.dimension, encoder.image_size, encoder.batch_size])
@@ -32,15 +36,13 @@ def check_encoder(load: Callable[[], Encoder], *, tolerance: float = 1e-4) -> No
     prepared = [encoder.prepare(image) for image in images]
     _check_rows(encoder, encoder.encode_prepared, prepared, tolerance=tolerance)
     testing.assert_allclose(encoder.encode_prepared(prepared), again.encode_images(images), rtol=0, atol=tolerance)
-    testing.assert_allclose(encoder.encode_texts(TEXTS), again.encode_texts(TEXTS), rtol=0, atol=tolerance)
+    with ThreadPoolExecutor(4) as pool:
+        for texts in pool.map(encoder.encode_texts, [TEXTS] * 8):
+            testing.assert_allclose(texts, again.encode_texts(TEXTS), rtol=0, atol=tolerance)
 
 
 def _check_rows(
-    encoder: Encoder,
-    encode: Callable[[Sequence[Input]], NDArray[np.float32]],
-    inputs: Sequence[Input],
-    *,
-    tolerance: float,
+    encoder: Encoder, encode: Callable[[Sequence[Input]], Rows], inputs: Sequence[Input], *, tolerance: float
 ) -> None:
     """Check form, length, order, and that a row depends on its input only."""
     rows = encode(inputs)

@@ -51,10 +51,8 @@ class VectorIndex:
             device: "cpu", "cuda", or "auto": the GPU where FAISS can use one that can hold the index.
             dead: ids that no search returns.
 
-        Raises:
-            VectorError: rows that are not unit rows.
-            SpecError: an impossible kind or size, or ids in `dead` that are no slots.
-            DeviceError: FAISS is needed and missing; or `cuda` is missing or cannot hold the index.
+        A VectorError if they are not unit rows; a SpecError for an impossible kind or size, or ids in `dead` that are
+        no slots; a DeviceError if FAISS is needed and missing, or `cuda` is missing or cannot hold the index.
         """
         rows = check_rows(rows)
         live = np.ones(len(rows), np.bool_)

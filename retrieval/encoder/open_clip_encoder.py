@@ -150,8 +150,7 @@ class OpenClipEncoder:
         half = dtype != torch.float32
         no_grad = torch.no_grad() if half else torch.inference_mode()
         with self._lock, no_grad, torch.autocast(self.device, dtype=dtype, enabled=half):
-            features: Array = encode(torch.from_numpy(inputs).to(self.device)).float().cpu().numpy()
-            return features
+            return np.asarray(encode(torch.from_numpy(inputs).to(self.device)).float().cpu())
 
     def _normalize(self, parts: Sequence[Array], kind: str) -> Array:
         features = np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
@@ -163,8 +162,7 @@ class OpenClipEncoder:
                 f"{self.name} returns a zero, infinite or NaN vector for {kind} {bad[0] + 1} of {len(features)}. "
                 "It has no direction: leave it out."
             )
-        rows: Array = features / lengths
-        return rows
+        return np.asarray(features / lengths)
 
 
 @cache

@@ -27,8 +27,7 @@ def count_used_tokens(tower: Any, tokens: NDArray[np.int64]) -> NDArray[np.int64
     """Return how many tokens of each text, `(n, context)`, there are up to the end token."""
     if _pool_type(tower) != "argmax":
         tokens = tokens == (tower.text_eos_id if isinstance(tower, CLIP) else tower.eos_id)
-    used: NDArray[np.int64] = tokens.argmax(axis=1) + 1
-    return used
+    return np.asarray(tokens.argmax(axis=1) + 1, np.int64)
 
 
 def encode_truncated(tower: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -15,15 +15,11 @@ _LONGEST_NAME = 300
 
 @dataclass(frozen=True)  # no slots: a cached property needs a dict
 class Source:
-    """A file or folder to read pairs from.
-
-    `images` is the folder of the images, where they are not beside the file: layouts that hold their images need not
-    use it. `columns` is the `map` of `read_pairs`, empty for layouts without `has_columns`.
-    """
+    """A file or folder to read pairs from."""
 
     path: Path
-    images: Path | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None  # the folder of the images, if given; of no use where the source holds them itself
+    columns: Mapping[str, str] = field(default_factory=dict)  # the `map` of `read_pairs`; empty without `has_columns`
 
     @cached_property
     def suffix(self) -> str:

@@ -80,8 +80,7 @@ def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder
             declares the entry point SCHEME say; "hf-hub:org/model"; or an open_clip name/tag.
         device: "cpu", "cuda", or "auto": the GPU where there is one.
 
-    Raises:
-        EncoderError: No such model, it cannot be loaded, the hub that has it is out of reach, or no such device.
+    An EncoderError if there is no such model or device, it cannot be loaded, or its hub is out of reach.
     """
     if device not in DEVICES:
         raise EncoderError(f"There is no device {device!r}. Use one of {', '.join(DEVICES)}.")

@@ -110,13 +110,13 @@ def settings_of(cls: type) -> dict[str, Setting]:
     return settings
 
 
-def check_settings(settings: Any, *, error: type[Exception]) -> None:
-    """Raise `error` for the first value that is not of its type, or outside its range or choices."""
+def check_settings(settings: Any, *, error: type[Exception], of: str = "") -> None:
+    """Raise `error` for the first value that is not of its type, or outside its range or choices; `of` says whose."""
     cls: type = type(settings)
     for name, one in settings_of(cls).items():
         value = getattr(settings, name)
         if not one.allows(value):
-            raise error(f"Invalid value for {name}: {value!r}. It must be {one.values}.")
+            raise error(f"Invalid value for {of}{name}: {value!r}. It must be {one.values}.")
 
 
 def check_names(names: Iterable[str], cls: type, *, error: type[Exception]) -> None:
@@ -171,7 +171,12 @@ class _WordOrNumber(click.FloatRange):
         self._words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value in self._words else super().convert(value, param, ctx)
+        try:
+            return value if value in self._words else super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if not self._words:
+                raise
+            raise click.BadParameter(f"{error.message} The words are {', '.join(self._words)}.") from None
 
 
 class _ListedWords(click.types.StringParamType):

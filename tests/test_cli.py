@@ -108,7 +108,7 @@ def test_what_a_bad_row_may_hide_is_kept_with_a_notice(run, model, tmp_path):
     code, lines, err = run("build", tmp_path / "t.csv", tmp_path / "c")
     assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 2, skipped 1"])
     assert "Skipped t.csv line 3: has 3 values where the header has 2" in err
-    assert "Kept 1 items that PAIRS no longer names" in err
+    assert "Items kept although PAIRS no longer names them: 1." in err
 
 
 def test_a_price_that_is_missing_leaves_the_others_numbers_and_an_odd_one_is_told(run, model, tmp_path):
@@ -241,7 +241,7 @@ def test_build_again_changes_nothing_and_deleted_items_stay_deleted(run, shop, m
     assert run("delete", path, "P1", "nobody")[1] == ["deleted 1, not there 1"]
     code, lines, err = run("build", shop, path)
     assert (code, lines) == (0, ["added 0, changed 0, dropped 0, unchanged 5"])
-    assert "Left out 1 items that were deleted by id. Restore them with --restore." in err
+    assert "Items left out because they were deleted by id: 1. Restore them with --restore." in err
     assert run("build", shop, path, "--restore")[1] == ["added 1, changed 0, dropped 0, unchanged 5"]
 
 

@@ -28,8 +28,9 @@ FORMER_CLASSES = (
 FORMER_FUNCTIONS = (
     "arranged graded marked told leads gathered add_up neighbours meet climbed rung chance clipped spend go_on _learn "
     "_move _note _ruined twins twin_groups prints _tend _tend_aside _start_tending _keep_up _keep_up_after "
-    "learned_weight facts_of hits_of items_of slopes fitting_bias same kept shown given found known taken opened drawn built "
-    "trained measured frame cut probe best_mix sorted_by boosted grouped fused merged mined dealt begun logged"
+    "learned_weight facts_of hits_of items_of slopes fitting_bias same kept shown given found known taken opened "
+    "drawn built trained measured frame cut probe best_mix sorted_by boosted grouped fused merged mined dealt begun "
+    "logged"
 )
 FORMER_NAMES = {"keep_statistics", "_hopeless", "_tending", "_tender", "_without", "is_bold"}
 

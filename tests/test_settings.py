@@ -6,6 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from retrieval.cli.shared import use_current_names
 from retrieval.settings import (
     check_names,
     check_settings,
@@ -89,3 +90,25 @@ def test_the_reference_table_has_a_row_for_each_setting():
     assert rows[2] == "| `size` | a whole number of at least 1 and at most 9 | 3 | Size of it. |"
     assert rows[3] == "| `rate` | one of auto, or a number above 0 and at most 1 | – | Rate. |"
     assert len(rows) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "size"),
+    [
+        ("--size 5", {"APP_LENGTH": "4"}, 5),
+        ("--length 4", {"APP_SIZE": "5"}, 4),
+        ("--size 5 --length 4", {}, 5),
+        ("", {"APP_SIZE": "5", "APP_LENGTH": "4"}, 5),
+        ("", {"APP_LENGTH": "4"}, 4),
+    ],
+)
+def test_the_command_line_wins_over_the_environment_and_the_present_name_over_the_old_one(arguments, variables, size):
+    @click.command(context_settings={"auto_envvar_prefix": "APP"})
+    @settings_options(Sample)
+    def command(**values):
+        click.echo(Sample(**use_current_names(values, Sample)).size)
+
+    result = CliRunner().invoke(command, arguments.split(), env=variables)
+    assert result.stdout == f"{size}\n"
+    named = "APP_SIZE" if "--length" not in arguments else "--size"
+    assert result.stderr == f"The setting length is now called size: use {named}.\n"

@@ -123,9 +123,9 @@ def _write_skip_report(report: Path | None, source: "Pairs", skipped: "Sequence[
 
 def _notice_kept(synced: "SyncReport") -> None:
     if synced.kept_deleted:
-        notice(f"Left out {synced.kept_deleted} items that were deleted by id. Restore them with --restore.")
+        notice(f"Items left out because they were deleted by id: {synced.kept_deleted}. Restore them with --restore.")
     if synced.kept_hidden:
         notice(
-            f"Kept {synced.kept_hidden} items that PAIRS no longer names: they may be in what could not be read. "
-            "Repair that, or drop them with --prune."
+            f"Items kept although PAIRS no longer names them: {synced.kept_hidden}. "
+            "They may be in what could not be read: repair that, or drop them with --prune."
         )

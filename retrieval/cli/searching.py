@@ -71,7 +71,8 @@ def search(
         attributes = opened.info()["attributes"] if names else []
         for name in dict.fromkeys(names):  # an unknown name is likely a typing error, which should not look meant
             if name not in attributes:
-                notice(f"No item has an attribute {name!r}. The attributes are {', '.join(attributes) or 'none'}.")
+                known = f"The attributes are {', '.join(attributes)}." if attributes else "There are none."
+                notice(f"No item has an attribute {name!r}. {known}")
         if html is not None:
             from retrieval.html import Section, contact_sheet
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from index.kinds import KINDS
 from retrieval.errors import ColumnError, QueryError, RetrievalError
@@ -106,10 +107,23 @@ def open_read_only(path: Path, *, device: str = "auto") -> "Iterator[Catalog]":
 
 
 def use_current_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Return settings by their present names, with a notice for each one given by an earlier name."""
+    """Return settings by their present names, with a notice for each one given by an earlier name.
+
+    A value on the command line wins over one in the environment, and of two in one place the present name wins.
+    """
+    context = click.get_current_context()
+    values, places = dict(values), list(ParameterSource)
     for name, one in settings_of(cls).items():
-        if values.get(one.old_name) is not None:
-            notice(f"The setting {one.old_name} is now called {name}: use {flag_of(name) if one.option else name}.")
+        if values.get(one.old_name) is None:
+            continue
+        old, new = (context.get_parameter_source(each) or ParameterSource.DEFAULT for each in (one.old_name, name))
+        if name in values and places.index(new) <= places.index(old):
+            values[one.old_name] = None
+        variable = f"{context.auto_envvar_prefix}_{name.upper()}"
+        notice(
+            f"The setting {one.old_name} is now called {name}: "
+            f"use {variable if old is ParameterSource.ENVIRONMENT else flag_of(name)}."
+        )
     return replace_old_names(values, cls)
 
 

@@ -61,7 +61,7 @@ def parse_expression(text: str) -> dict[str, Any]:
     if is_several and (leaf is Comparison or not values):
         raise QueryError(
             f"The filter {short_repr(text)} has several conditions. Give each its own --where, all of which must hold; "
-            f"several values of one attribute are color=gray|black, and a text with and, or in it goes in quotes."
+            'several values of one attribute are color=gray|black, and a text with "and" or "or" in it is quoted.'
         )
     if not values or (leaf is Comparison and len(values) > 1):
         raise _unreadable(text)

@@ -207,7 +207,7 @@ def _check_values(instance: Boost | SearchRequest) -> None:
     for name in settings_of(cls):
         if isinstance(value := getattr(instance, name), np.generic):
             _set(instance, **{name: value.item()})
-    check_settings(instance, error=QueryError)
+    check_settings(instance, error=QueryError, of="a boost's " if cls is Boost else "")
 
 
 def _attribute_name(what: str, value: Any) -> str:

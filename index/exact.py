@@ -184,6 +184,7 @@ def _score_gathered(queries: Rows, rows: Rows, ids: Ids) -> Iterator[tuple[Score
         yield _multiply(queries, block, buffer), part
 
 
+@np.errstate(invalid="ignore")  # rows are finite, but a BLAS kernel may set the flag in lanes that it discards
 def _multiply(queries: Rows, block: Rows, buffer: Scores) -> Scores:
     """Multiply into the buffer, (q, w), padded with MASKED columns to a whole number of groups."""
     width = _pad(len(block))

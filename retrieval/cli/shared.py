@@ -119,11 +119,9 @@ def use_current_names(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
         old, new = (context.get_parameter_source(each) or ParameterSource.DEFAULT for each in (one.old_name, name))
         if name in values and places.index(new) <= places.index(old):
             values[one.old_name] = None
-        variable = f"{context.auto_envvar_prefix}_{name.upper()}"
-        notice(
-            f"The setting {one.old_name} is now called {name}: "
-            f"use {variable if old is ParameterSource.ENVIRONMENT else flag_of(name)}."
-        )
+        is_variable = old is ParameterSource.ENVIRONMENT
+        spelling = f"{context.auto_envvar_prefix}_{name.upper()}" if is_variable else flag_of(name)
+        notice(f"The setting {one.old_name} is now called {name}: use {spelling}.")
     return replace_old_names(values, cls)
 
 
@@ -131,7 +129,7 @@ def notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> 
     """Print a line for each skipped file or row; only the first ones if a report has them all."""
     shown = skipped if report is None else skipped[:_MAX_SHOWN]
     for one in shown:
-        notice(f"Skipped {one.name}: {one.reason}.")
+        notice(f"Skipped {one.name}: {one.reason.removesuffix('.')}.")
     if len(skipped) > len(shown):
         notice(f"Skipped {len(skipped) - len(shown)} more. See {report}.")
 

@@ -19,8 +19,11 @@ class CandidateIndex(Protocol):
     Removed rows stay in it: the caller drops them from the candidates, and rebuilds it once a fifth are dead.
     """
 
-    slots: Ids  # (m,), ascending, the numbers of the indexed rows
     trained: int  # number of rows that it was trained for
+
+    @property
+    def slots(self) -> Ids:
+        """The numbers of the indexed rows, (m,), ascending."""
 
     @property
     def kind(self) -> "IndexKind":

@@ -27,15 +27,11 @@ _MIN_LENGTH = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a query.
+    """One part of a query."""
 
-    Attributes:
-        kind: "text" and "minus" are words, "image" a picture, "like" an item's id, "vector" a row of numbers.
-        weight: How much it counts beside the other parts; positive, also that of "minus", which is subtracted.
-    """
-
-    kind: PartKind
+    kind: PartKind  # "text" and "minus" are words, "image" a picture, "like" an item's id, "vector" a row of numbers
     value: Any
+    # how much it counts beside the other parts; positive, also that of "minus", which is subtracted
     weight: float = 1.0
 
 

@@ -9,7 +9,8 @@ from retrieval.errors import QueryError
 from retrieval.filters.operators import OPERATORS, Comparison, In
 from retrieval.filters.values import short_repr
 
-# Operators by their spelling, with the forms that messages list. ! negates one that has no opposite, as $in has $nin.
+# Operators by their spelling, with the forms that messages list. A spelling with ! in front negates one that has no
+# opposite, as $in has $nin. An operator gets a number both as one and as text; bare keys have no character of these.
 _SPELLINGS = {
     "<": ("$lt", "price<60"),
     "<=": ("$lte", "price<=60"),

@@ -79,7 +79,7 @@ class Collector:
     def skip(
         self, name: str, reason: str, *, row: str = "", item_id: str | None = None, may_hide_items: bool = True
     ) -> None:
-        """Record a file or row that is not a pair as `Skipped`, under a printable name.
+        """Record a file or row ("line 7") that is not a pair as `Skipped`, under a printable name.
 
         Unless its id is known or `may_hide_items` is False, it may hold any item, and a build then drops none.
         """
@@ -95,7 +95,11 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which people lay out pairs on disk."""
+    """One way in which people lay out pairs on disk.
+
+    `read` adds each image as `ImageSource(path, name)`, the name relative to the source, with its `Record`, and skips
+    what it cannot read, the unusable entries of `Source.listing` too. `image_folder` has `PICTURE_SUFFIXES`.
+    """
 
     description: str  # for the message that lists the accepted layouts
     matches: Callable[[Source], bool]

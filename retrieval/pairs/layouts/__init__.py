@@ -1,7 +1,8 @@
 """The layouts that pairs are read from; the first one that matches a source reads it.
 
-To add a layout, write a file beside these with a `Layout` (its interface is `retrieval/pairs/layout.py`, a short
-example `webdataset.py`), list it in `LAYOUTS`, and run it through `retrieval.testing.layouts`.
+To add a layout, write a file beside these with a `Layout`, which `retrieval/pairs/layout.py` explains; list it in
+`LAYOUTS`, before `PICTURE_FOLDER`, which takes every folder; and run it through `retrieval.testing.layouts`, by a case
+in `SOURCES` of `tests/test_contracts_of_data.py`.
 """
 
 from retrieval.pairs.layouts.captions_json import CAPTIONS_JSON

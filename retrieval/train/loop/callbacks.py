@@ -16,21 +16,17 @@ _NOT_PLOTTED: Final = frozenset({"step", "epoch"})
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Functions that a run calls on the thread that trains.
+    """Functions that a run calls on the thread that trains."""
 
-    Attributes:
-        on_step: After each step, with (step, steps, loss, pairs per second).
-        on_images_read: While images are read before the first step, with (done, total): first those to train on, then
-            those to validate on.
-        on_precomputed: While images, and then texts, go through frozen towers once for the whole run, with
-            (done, total).
-        on_validation: Before the first step and after each epoch, with the recalls by the names of
-            `RECALL_NAMES`; empty without validation pairs.
-    """
-
+    # after each step, with (step, steps, loss, pairs per second)
     on_step: StepCallback = lambda _step, _steps, _loss, _rate: None
+    # while images are read before the first step, with (done, total): first those to train on, then those to validate
+    # on
     on_images_read: ProgressCallback = lambda _done, _total: None
+    # while images, and then texts, go through frozen towers once for the whole run, with (done, total)
     on_precomputed: ProgressCallback = lambda _done, _total: None
+    # before the first step and after each epoch, with the recalls by the names of `RECALL_NAMES`; empty without
+    # validation pairs
     on_validation: Callable[[Mapping[str, float]], None] = lambda _recalls: None
 
 

@@ -79,7 +79,7 @@ class CatalogEncoder:
         """Return what `load` returns; the catalog's first encoder is recorded, also for vectors imported before."""
         encoder = self.load(tower)
         if self.space.encoder is None:
-            record = describe_encoder(encoder, self._folder)
+            record = make_encoder_record(encoder, self._folder)
             with self._lock, self._database.writing() as records:
                 records.put_meta(encoder=asdict(record), dimension=encoder.dimension)
                 self.space = VectorSpace(record, encoder.dimension)
@@ -142,7 +142,7 @@ class CatalogEncoder:
             )
 
 
-def describe_encoder(encoder: Encoder, catalog: Path) -> EncoderRecord:
+def make_encoder_record(encoder: Encoder, catalog: Path) -> EncoderRecord:
     """Return the record of an encoder in a catalog in the folder `catalog`."""
     folder = Path(encoder.name)
     is_folder = folder.is_absolute() and folder.is_dir()

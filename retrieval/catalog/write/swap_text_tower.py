@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from retrieval.catalog.encoder import describe_encoder
+from retrieval.catalog.encoder import make_encoder_record
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError
 from retrieval.hashing import content_hash
@@ -38,7 +38,7 @@ def swap_text_tower(
     Raises:
         CatalogError: the image towers or the dimensions differ, or the catalog has no encoder yet; nothing has changed.
     """
-    folder, record = database.folder, asdict(describe_encoder(encoder, database.folder))
+    folder, record = database.folder, asdict(make_encoder_record(encoder, database.folder))
     recorded = state.space.encoder
     if recorded is None:
         raise CatalogError(

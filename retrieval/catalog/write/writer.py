@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from index.errors import IndexingError
-from retrieval.catalog.encoder import CatalogEncoder, describe_encoder
+from retrieval.catalog.encoder import CatalogEncoder, make_encoder_record
 from retrieval.catalog.items import is_storable, parse_item
 from retrieval.catalog.side import Side
 from retrieval.catalog.write.commit import ItemCommitter
@@ -104,7 +104,7 @@ class CatalogWriter:
             with self._database.reading() as records:
                 state = self._encoder.read_state(records)
             adoption = swap_text_tower(self._database, state, encoder, progress=progress or (lambda *_: None))
-            self._encoder.replace(encoder, describe_encoder(encoder, self._database.folder))
+            self._encoder.replace(encoder, make_encoder_record(encoder, self._database.folder))
             self._maintain()
         return adoption
 

@@ -1,9 +1,10 @@
-"""The only import of FAISS, on first use; choosing a device, and copying FAISS indexes to a GPU."""
+"""The only import of FAISS, on first use; counting GPUs, choosing a device, and copying FAISS indexes to a GPU."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeAlias
 
 from index.errors import DeviceError, SpecError
@@ -16,6 +17,22 @@ CPU_PACKAGES = ("faiss-cpu",)
 GPU_PACKAGES = ("faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu11")
 INSTALL_CPU = "pip install 'crossmodal-retrieval[cpu]'"
 INSTALL_GPU = "pip uninstall faiss-cpu, then pip install 'crossmodal-retrieval[gpu]'"
+
+
+@cache
+def count_gpus() -> int:
+    """Return the number of CUDA devices that this process may use; 0 without a driver, or where it fails.
+
+    The driver itself is asked, so neither torch nor FAISS is loaded, and CUDA_VISIBLE_DEVICES holds as of the first
+    call. CUDA Driver API, sections 6.3 (cuInit) and 6.5 (cuDeviceGetCount).
+    """
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):  # no driver, or a library of this name without these functions
+        return 0
+    return 0 if failed else count.value
 
 
 @cache
@@ -40,7 +57,7 @@ def resolve_device(choice: DeviceChoice) -> Device:
     """
     if choice not in {"auto", "cpu", "cuda"}:
         raise SpecError(f"There is no device {choice!r}. Use auto, cpu or cuda.")
-    if choice == "cpu" or (choice == "auto" and not any(map(_is_installed, GPU_PACKAGES))):
+    if choice == "cpu" or (choice == "auto" and not _may_use_gpu()):
         return "cpu"
     try:
         _check_gpu()
@@ -92,7 +109,14 @@ def _check_gpu() -> None:
         raise DeviceError("FAISS finds no CUDA device. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use device='cpu'.")
 
 
+def _may_use_gpu() -> bool:
+    """Whether there are a GPU and a FAISS that was built for one. Where there is no GPU, no package is looked up."""
+    return count_gpus() > 0 and any(map(_is_installed, GPU_PACKAGES))
+
+
 def _is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than a search of a small index
+
     try:
         return bool(version(package))
     except PackageNotFoundError:

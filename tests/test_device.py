@@ -10,7 +10,7 @@ import pytest
 from oracles import assert_nearest, clustered_rows, random_rows, texts_for
 
 from index import device
-from index.device import load_faiss, resolve_device, translate_gpu_errors
+from index.device import count_gpus, load_faiss, resolve_device, translate_gpu_errors
 from index.errors import DeviceError, SpecError
 from index.exact import exact_search
 from index.spec import IndexSpec
@@ -41,6 +41,10 @@ def no_faiss(monkeypatch, fresh):  # noqa: ARG001 - what was loaded is forgotten
 
 def install(monkeypatch, *names):
     monkeypatch.setattr(device, "_is_installed", lambda package: package in names)
+
+
+def connect(monkeypatch, *, gpus):
+    monkeypatch.setattr(device, "count_gpus", lambda: gpus)
 
 
 @pytest.mark.usefixtures("no_faiss")
@@ -82,6 +86,7 @@ def test_cuda_without_a_device_is_an_error_and_auto_falls_back(monkeypatch):
     fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 0)
     monkeypatch.setattr(device, "load_faiss", lambda: fake)
     install(monkeypatch, "faiss-gpu")
+    connect(monkeypatch, gpus=1)
     with pytest.raises(DeviceError, match="FAISS finds no CUDA device"):
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
@@ -91,8 +96,46 @@ def test_auto_takes_an_available_gpu_and_cpu_never_looks(monkeypatch):
     fake = SimpleNamespace(__version__="1.15.1", StandardGpuResources=object, get_num_gpus=lambda: 1)
     monkeypatch.setattr(device, "load_faiss", lambda: fake)
     install(monkeypatch, "faiss-gpu")
+    connect(monkeypatch, gpus=1)
     assert resolve_device("auto") == "cuda"
     assert resolve_device("cpu") == "cpu"
+
+
+def test_auto_without_a_gpu_is_the_cpu_and_looks_up_no_package(monkeypatch):
+    connect(monkeypatch, gpus=0)
+    monkeypatch.setattr(device, "_is_installed", lambda package: pytest.fail(f"{package} was looked up"))
+    assert resolve_device("auto") == "cpu"
+
+
+class Driver:
+    """A CUDA driver that shows `count` devices, or whose start or count fails with an error code."""
+
+    def __init__(self, *, count=0, start=0, counting=0):
+        self.cuInit = lambda _flags: start
+        self.cuDeviceGetCount = lambda place: setattr(place._obj, "value", count) or counting
+
+
+def no_library(_name):
+    raise OSError("cannot open shared object file")
+
+
+@pytest.mark.parametrize(
+    ("open_library", "gpus"),
+    [
+        (lambda _name: Driver(count=2), 2),
+        (lambda _name: Driver(count=0), 0),
+        (lambda _name: Driver(count=2, start=100), 0),
+        (lambda _name: Driver(count=2, counting=3), 0),
+        (lambda _name: object(), 0),
+        (no_library, 0),
+    ],
+    ids=["two devices", "no device", "start fails", "count fails", "another library", "no driver"],
+)
+def test_gpus_are_counted_by_the_driver_and_none_are_where_it_fails(monkeypatch, open_library, gpus):
+    monkeypatch.setattr(device.ctypes, "CDLL", open_library)
+    count_gpus.cache_clear()
+    assert count_gpus() == gpus
+    count_gpus.cache_clear()
 
 
 def test_unknown_device_is_refused():

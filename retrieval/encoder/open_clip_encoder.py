@@ -4,6 +4,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,11 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from retrieval.encoder.fingerprints import image_fingerprint, text_fingerprint
 from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint, save_run
+from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
 from retrieval.errors import EncoderError
 
@@ -59,10 +61,10 @@ class OpenClipEncoder:
         self._format = torch.channels_last if convolutions > 1 else torch.contiguous_format
         self._model.visual.to(memory_format=self._format)
         self._causal_tower = find_causal_tower(self._model)
-        transform = image_transform_v2(PreprocessCfg(**checkpoint.preprocess), is_train=False)
-        *self._resize, _, normalize = transform.transforms  # the last but one makes a tensor
+        self._preprocessing = Preprocessing.from_config(asdict(PreprocessCfg(**checkpoint.preprocess)))
         self._mean, self._std = (
-            torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (normalize.mean, normalize.std)
+            torch.tensor(values, dtype=torch.float32, device=self.device).reshape(1, -1, 1, 1)
+            for values in (self._preprocessing.mean, self._preprocessing.std)
         )
         self._lock = threading.Lock()
 
@@ -83,9 +85,7 @@ class OpenClipEncoder:
 
         Scaling and normalisation wait until the batch is encoded: bytes take a quarter of the memory of floats.
         """
-        for step in self._resize:
-            image = step(image)
-        return np.asarray(image)
+        return self._preprocessing.prepare(image)
 
     def encode_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Array:
         """Encode what `prepare` returned; an EncoderError names the first row that is zero or not finite, from 1."""

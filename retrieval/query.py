@@ -5,21 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL.Image import Image
 
 from index.errors import VectorError
 from index.vectors import Rows, unit_rows
 from retrieval.errors import ImageError, QueryError
-from retrieval.images import convert_image, open_image
 from retrieval.images.sources import ImageSource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PartKind: TypeAlias = Literal["text", "image", "like", "minus", "vector"]
 PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)
-ImageInput: TypeAlias = Path | str | bytes | ImageSource | Image
+if TYPE_CHECKING:
+    ImageInput: TypeAlias = Path | str | bytes | ImageSource | Image
+else:
+    ImageInput = Path | str | bytes | ImageSource  # or Pillow's class, which is not loaded for a name
 
 # A mix shorter than this has no direction to speak of: its parts cancel each other.
 _MIN_LENGTH = 1e-4
@@ -114,12 +118,14 @@ def parse_vector(vector: ArrayLike, *, dimension: int | None) -> Rows:
     return row
 
 
-def open_query_image(image: ImageInput, *, size: int) -> Image:
+def open_query_image(image: ImageInput, *, size: int) -> "Image":
     """Return a query's image upright and RGB, no smaller than `size` needs.
 
     Raises:
         ImageError: it cannot be read.
     """
+    from retrieval.images import convert_image, open_image
+
     if isinstance(image, str):
         image = Path(image)
     try:

@@ -1,4 +1,4 @@
-"""What the API of a catalog takes and returns: Item in, Hits and SyncReport out."""
+"""What the API of a catalog takes and returns: Item in, Hits, SyncReport and Adoption out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -105,3 +105,15 @@ class SyncReport:
     skipped: tuple[Skipped, ...] = ()
     kept_deleted: int = 0
     kept_hidden: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """How many pictures kept their vectors in a swap, and how many distinct captions were embedded again."""
+
+    pictures: int
+    captions: int
+
+    def summary(self) -> str:
+        """One line."""
+        return f"adopted: {self.pictures} pictures kept, {self.captions} captions embedded again"

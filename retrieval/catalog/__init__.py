@@ -1,47 +1,34 @@
 """Catalog: items, their vectors and indexes, in a folder on disk that is built, changed and searched."""
 
-import asyncio
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
 from index.errors import IndexingError
 from index.kinds import KINDS
 from retrieval.catalog.encoder import CatalogEncoder
-from retrieval.catalog.evaluation import ServedCatalog, serve_sides
-from retrieval.catalog.info import catalog_info
 from retrieval.catalog.search.batch import Searcher
-from retrieval.catalog.search.caption_weight import learn_caption_weight
 from retrieval.catalog.search.hits import read_image_sources, read_items
 from retrieval.catalog.search.request import Boost, Fusion, Mode, SearchRequest, make_request
 from retrieval.catalog.side import Side
-from retrieval.catalog.write.swap_text_tower import Adoption
-from retrieval.catalog.write.sync import BuildOptions
-from retrieval.catalog.write.writer import CatalogWriter
 from retrieval.encoder import Encoder
-from retrieval.errors import CatalogError, CatalogFormatError, QueryError, RetrievalError
+from retrieval.errors import CatalogError, QueryError, RetrievalError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs import Pairs
 from retrieval.query import ImageInput
-from retrieval.records.database import Database, create_database, is_blank, is_catalog, is_new
+from retrieval.records.database import Database, create_database, is_blank, is_catalog, missing_catalog
 from retrieval.records.state import SIDES
-from retrieval.types import Hit, Hits, Item, SideName, SyncReport, Target
+from retrieval.types import Adoption, Hit, Hits, Item, SideName, SyncReport, Target
 
-__all__ = [
-    "Adoption",
-    "Boost",
-    "Catalog",
-    "Hit",
-    "Hits",
-    "Item",
-    "Mode",
-    "SearchRequest",
-    "SyncReport",
-    "is_catalog",
-    "make_request",
-]
+if TYPE_CHECKING:
+    from retrieval.catalog.evaluation import ServedCatalog
+    from retrieval.catalog.write.writer import CatalogWriter
+
+__all__ = ["Adoption", "Boost", "Catalog", "Hit", "Hits", "Item", "Mode", "SearchRequest", "SyncReport"]
+__all__ += ["is_catalog", "make_request"]
 
 
 class Catalog:
@@ -59,7 +46,8 @@ class Catalog:
         self._sides: dict[SideName, Side] = {
             side: Side(database.folder, side, device=device, may_build=may_build) for side in SIDES
         }
-        self._writer = CatalogWriter(database, encoder, self._sides, device=device)
+        self._made_writer: CatalogWriter | None = None
+        self._making_writer = threading.Lock()
         self._searcher = Searcher(database, encoder, self._sides)
 
     @classmethod
@@ -90,7 +78,7 @@ class Catalog:
         if (create or encoder is not None) and not read_only and (not is_catalog(folder) or is_blank(folder)):
             create_database(folder)
         if not is_catalog(folder):
-            raise _no_catalog(folder)
+            raise missing_catalog(folder)
         database = Database(folder, read_only=read_only)
         try:
             return cls(database, CatalogEncoder(database, encoder, device=device), device=device)
@@ -131,6 +119,8 @@ class Catalog:
         """
         if index is not None and index not in {"auto", *KINDS}:
             raise CatalogError(f"There is no index kind {index!r}. Use one of auto, {', '.join(KINDS)}.")
+        from retrieval.catalog.write.sync import BuildOptions
+
         options = BuildOptions(prune=prune, restore=restore, strict=strict, index=index)
         return self._writer.build(pairs, options=options, progress=progress)
 
@@ -174,6 +164,8 @@ class Catalog:
             QueryError: there are no queries, or one has no right items.
             CatalogLockedError: another process is writing.
         """
+        from retrieval.catalog.search.caption_weight import learn_caption_weight
+
         weight = learn_caption_weight(right, self.search_many)
         self._writer.put_caption_weight(weight)
         return weight
@@ -265,6 +257,8 @@ class Catalog:
 
     async def asearch(self, request: SearchRequest) -> Hits:
         """Return the hits of a request; the search runs in another thread."""
+        import asyncio  # with ssl a tenth of a cold search from the shell
+
         return (await asyncio.to_thread(self.search_many, [request]))[0]
 
     # --- facts
@@ -306,8 +300,10 @@ class Catalog:
             return records.state().space.dimension
 
     @property
-    def served(self) -> ServedCatalog:
+    def served(self) -> "ServedCatalog":
         """Both sides with their indexes up to date, to compare search through an index with exact search."""
+        from retrieval.catalog.evaluation import serve_sides
+
         return serve_sides(self._database, self._sides)
 
     def image_source(self, name: str, position: int = 0) -> ImageSource | None:
@@ -321,6 +317,8 @@ class Catalog:
 
     def info(self) -> dict[str, Any]:
         """Return counts, sizes, encoder, indexes and format of the catalog, as JSON values."""
+        from retrieval.catalog.info import catalog_info
+
         return catalog_info(self._database, device=self._device)
 
     def __len__(self) -> int:
@@ -333,16 +331,18 @@ class Catalog:
             side.updater.wait()
         self._database.close()
 
+    @property
+    def _writer(self) -> "CatalogWriter":
+        """The one writer, made at the first change: a search need not load what reads and plans changes."""
+        from retrieval.catalog.write.writer import CatalogWriter
+
+        with self._making_writer:
+            if self._made_writer is None:
+                self._made_writer = CatalogWriter(self._database, self._encoder, self._sides, device=self._device)
+            return self._made_writer
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _no_catalog(folder: Path) -> CatalogError:
-    if folder.exists():
-        if is_new(folder):
-            return CatalogError(f"{folder} is empty. Build a catalog there first.")
-        return CatalogFormatError(f"{folder} is not a catalog. Name the folder that `build` wrote.")
-    return CatalogError(f"There is no catalog at {folder}. Build one there, with an encoder.")

@@ -1,34 +1,31 @@
-"""Decode pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding."""
+"""Decode pictures safely and fast: a pixel cap before decoding, upright RGB, scaled decoding.
+
+Pillow loads at the first picture, and of its decoders the one that the picture needs.
+"""
+
+from __future__ import annotations
 
 import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 
 from retrieval.errors import ImageError
 from retrieval.images.checks import check_jpeg_scans, read_gif_size, strip_png
 from retrieval.images.sources import ImageSource, detect_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from PIL import Image
 
 __all__ = [
     "MAX_PIXELS",
@@ -54,30 +51,31 @@ _LARGE_PIXELS = 2**24
 _large_picture_lock = threading.Lock()
 
 # Opened by class, never by Image.open: that tries formats that run other programs, and warns, under global settings.
-_OPENERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "PPM": PpmImagePlugin.PpmImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+_OPENERS = {
+    "AVIF": "PIL.AvifImagePlugin.AvifImageFile",
+    "BMP": "PIL.BmpImagePlugin.BmpImageFile",
+    "GIF": "PIL.GifImagePlugin.GifImageFile",
+    "JPEG": "PIL.JpegImagePlugin.JpegImageFile",
+    "PNG": "PIL.PngImagePlugin.PngImageFile",
+    "PPM": "PIL.PpmImagePlugin.PpmImageFile",
+    "TIFF": "PIL.TiffImagePlugin.TiffImageFile",
+    "WEBP": "PIL.WebPImagePlugin.WebPImageFile",
 }
 
 _TWO_BYTES = 2
 _WHITE_8 = 255
 _WHITE_16 = 65535
 
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _ORIENTATION = 0x0112
-_UPRIGHT = {  # EXIF 2.32, tag Orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT = {  # EXIF 2.32, tag Orientation; the names are Pillow's
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
 
 
@@ -102,7 +100,7 @@ def open_image(
     with _image_errors(kind, max_pixels):
         image = _open(data, kind, max_pixels=max_pixels)
         _check_pixels(image.size, max_pixels)
-        if size is not None and isinstance(image, ImageFile.ImageFile):
+        if size is not None:
             image.draft(None, (_MARGIN * size, _MARGIN * size))  # only JPEG supports it
         return _convert(image, size)
 
@@ -132,13 +130,15 @@ def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
 @contextmanager
 def _image_errors(kind: str, max_pixels: int) -> Iterator[None]:
     """Turn what a decoder raises into an ImageError with the reason."""
+    from PIL.Image import DecompressionBombError
+
     try:
         yield
     except ImageError:
         raise
     except MemoryError as error:
         raise ImageError("needs more memory than there is") from error
-    except Image.DecompressionBombError as error:  # some decoders check against Pillow's own cap
+    except DecompressionBombError as error:  # some decoders check against Pillow's own cap
         raise ImageError(f"has more pixels than the cap of {max_pixels:,}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in error on damaged files
         raise ImageError(f"is a damaged {kind} ({_describe_damage(error)})") from error
@@ -155,7 +155,13 @@ def _convert(image: Image.Image, size: int | None) -> Image.Image:
             factor = min(image.size) // (_MARGIN * size)
             image = image.reduce(factor) if factor > 1 else image
         image = _to_rgb(image)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    return _transpose(image, _UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _transpose(image: Image.Image, method: str) -> Image.Image:
+    from PIL.Image import Transpose
+
+    return image.transpose(Transpose[method])
 
 
 def _describe_damage(error: Exception) -> str:
@@ -177,13 +183,20 @@ def _open(data: bytes, kind: str, *, max_pixels: int) -> Image.Image:
         data = strip_png(data)
     elif kind == "GIF":
         _check_pixels(read_gif_size(data), max_pixels)
-    image = _OPENERS[kind](BytesIO(data))
+    image = _load_opener(kind)(BytesIO(data))
     if "progressive" in image.info:
         check_jpeg_scans(data)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tile = [image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+    if kind == "TIFF":
+        tags: dict[int, Any] = getattr(image, "tag_v2", {})
+        tile = [tags.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
         _check_pixels((int(tile[0]), int(tile[1])), max_pixels)
     return image
+
+
+def _load_opener(kind: str) -> Callable[[BytesIO], Image.Image]:
+    module, _, name = _OPENERS[kind].rpartition(".")
+    opener: Callable[[BytesIO], Image.Image] = getattr(import_module(module), name)
+    return opener
 
 
 def _open_heic(data: bytes, max_pixels: int) -> Image.Image:
@@ -217,7 +230,9 @@ def _orientation(image: Image.Image) -> int:
 def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Return the picture with 8 bits a channel and without a palette, in a mode that reduce() and _to_rgb() support."""
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return Image.fromarray(_scale_gray(np.asarray(image)))
+        from PIL.Image import fromarray
+
+        return fromarray(_scale_gray(np.asarray(image)))
     if image.mode in {"P", "PA"} or "transparency" in image.info:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode == "1":
@@ -257,6 +272,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode not in {"LA", "RGBA"}:
         return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
+    from PIL.Image import new
+
+    white = new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white.convert("RGB")

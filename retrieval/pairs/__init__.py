@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrieval.errors import PairsError
-from retrieval.pairs.layout import Collector, Source
-from retrieval.pairs.layouts import ACCEPTED, LAYOUTS
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 
 __all__ = ["AttributeValue", "Pair", "Pairs", "Skipped", "read_pairs"]
@@ -45,6 +43,9 @@ def read_pairs(
         ColumnError: `map` names a column that does not exist.
         PairsError: The source has none of these layouts, or no images.
     """
+    from retrieval.pairs.layout import Collector, Source
+    from retrieval.pairs.layouts import ACCEPTED, LAYOUTS
+
     path = Path(os.path.realpath(source))
     if not path.exists():
         raise PairsError(f"{source} does not exist. {ACCEPTED}")

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from retrieval.errors import ColumnError
-from retrieval.images import ImageSource
+from retrieval.images.sources import ImageSource
 from retrieval.pairs.image_folder import has_pictures, list_files
 from retrieval.pairs.types import AttributeValue, Pair, Pairs, Skipped
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from retrieval.images import ImageSource
+from retrieval.images.sources import ImageSource
 
 AttributeValue: TypeAlias = "str | int | float | bool | list[AttributeValue] | dict[str, AttributeValue] | None"
 

@@ -45,6 +45,15 @@ def is_new(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not _other_files(folder))
 
 
+def missing_catalog(folder: Path) -> CatalogError:
+    """Return the error that says what the folder `folder`, which is no catalog, is instead."""
+    if folder.exists():
+        if is_new(folder):
+            return CatalogError(f"{folder} is empty. Build a catalog there first.")
+        return CatalogFormatError(f"{folder} is not a catalog. Name the folder that `build` wrote.")
+    return CatalogError(f"There is no catalog at {folder}. Build one there, with an encoder.")
+
+
 def create_database(folder: Path) -> None:
     """Create an empty catalog in `folder`, unless it is one; a folder of other files is a CatalogFormatError."""
     if folder.exists() and not folder.is_dir():

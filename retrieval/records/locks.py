@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Final
 
 from retrieval.errors import CatalogError, CatalogLockedError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _POLL: Final = 0.005  # seconds: a small change takes about as long
 _PROBE: Final = 0.05  # seconds: another thread may be probing too
@@ -24,6 +25,8 @@ def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         CatalogError: the folder cannot be written.
         CatalogLockedError: another process (or another Catalog object of this one) is writing.
     """
+    from filelock import Timeout
+
     lock = _lock(path, timeout=patience)
     try:
         lock.acquire()
@@ -50,6 +53,8 @@ def writer_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Return whether a process writes now, by its lock file."""
+    from filelock import Timeout
+
     try:
         with _lock(path, timeout=_PROBE):
             return False
@@ -59,5 +64,7 @@ def is_locked(path: Path) -> bool:
         return False
 
 
-def _lock(path: Path, *, timeout: float) -> FileLock:
+def _lock(path: Path, *, timeout: float) -> "FileLock":
+    from filelock import FileLock  # loads asyncio: only writers need it
+
     return FileLock(path, timeout=timeout, poll_interval=_POLL, thread_local=False)

@@ -1,7 +1,7 @@
 """Switch a catalog to another text tower: the vectors of its pictures stay, its captions are embedded again."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from retrieval.catalog.encoder import make_encoder_record
@@ -11,20 +11,9 @@ from retrieval.hashing import content_hash
 from retrieval.records.database import Database, report_disk_errors
 from retrieval.records.state import CatalogState
 from retrieval.records.vector_store import append_rows, vector_path
+from retrieval.types import Adoption
 
 BATCH_TEXTS: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """How many pictures kept their vectors in a swap, and how many distinct captions were embedded again."""
-
-    pictures: int
-    captions: int
-
-    def summary(self) -> str:
-        """One line."""
-        return f"adopted: {self.pictures} pictures kept, {self.captions} captions embedded again"
 
 
 def swap_text_tower(

@@ -16,14 +16,14 @@ from retrieval.catalog.write.embed import ImageEmbedder
 from retrieval.catalog.write.maintenance import maintain
 from retrieval.catalog.write.picture_files import store_pictures
 from retrieval.catalog.write.plan import PlannedItem, plan_items, plan_patches
-from retrieval.catalog.write.swap_text_tower import Adoption, swap_text_tower
+from retrieval.catalog.write.swap_text_tower import swap_text_tower
 from retrieval.catalog.write.sync import Build, BuildOptions, Progress
 from retrieval.encoder import Encoder
 from retrieval.errors import CatalogError, ItemError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import PATIENCE, Database
 from retrieval.records.state import CatalogState, VectorSpace
-from retrieval.types import Item, SideName, SyncReport
+from retrieval.types import Adoption, Item, SideName, SyncReport
 
 MAX_TOUCHED_SHARE: Final = 0.05  # of all vectors, past which small changes are followed by maintenance
 BUILD_PATIENCE: Final = 5.0  # seconds: a build starts between the changes that a service makes

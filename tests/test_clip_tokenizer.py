@@ -13,7 +13,7 @@ import numpy as np
 import open_clip
 import pytest
 
-from retrieval.encoder.clip_tokenizer import MERGES_FILE, ClipTokenizer, find_unsupported_option
+from retrieval.encoder.clip_tokenizer import MERGES_FILE, ClipTokenizer
 from retrieval.encoder.text_cleaning import CLEANERS, is_clean
 
 TEXTS = [
@@ -102,17 +102,3 @@ def test_a_plain_query_loads_neither_torch_nor_ftfy_nor_regex():
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({}, ""),
-        ({"clean": "whitespace", "reduction_mask": "", "additional_special_tokens": None}, ""),
-        ({"clean": "spotless"}, "There is no way to clean texts called 'spotless'."),
-        ({"reduction_mask": "random"}, "The tokenizer's option reduction_mask is not supported."),
-        ({"additional_special_tokens": ["<x>"]}, "The tokenizer's option additional_special_tokens is not supported."),
-    ],
-)
-def test_an_option_that_is_not_supported_is_named(options, reason):
-    assert find_unsupported_option(options) == reason

@@ -7,7 +7,7 @@ merged until none is left. A part's id is the rank of the merge that made it, af
 
 import gzip
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -58,14 +58,6 @@ class ClipTokenizer:
 
     def _encode_known(self, word: str) -> tuple[int, ...]:
         return self._encode_cached(word) if len(word) <= _CACHED_CHARACTERS else _encode_word(word)
-
-
-def find_unsupported_option(options: Mapping[str, Any]) -> str:
-    """Return why `ClipTokenizer` cannot do what these `tokenizer_kwargs` of open_clip ask for, or ""."""
-    if options.get("clean", "lower") not in CLEANERS:
-        return f"There is no way to clean texts called {options['clean']!r}."
-    asked = sorted(name for name, value in options.items() if value and name != "clean")
-    return f"The tokenizer's option {asked[0]} is not supported." if asked else ""
 
 
 def _split_words(text: str) -> Iterator[str]:

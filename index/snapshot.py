@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.errors import SpecError
 from index.exact import ScoredPairs, bound_rounding, exact_search, filtered_search, score_pairs
-from index.vectors import Ids, Mask, Neighbors, Rows, disable_readahead
+from index.vectors import Ids, Mask, Neighbors, Rows, disable_readahead, find_distinct
 
 Allowed: TypeAlias = Ids | Mask
 
@@ -98,7 +98,7 @@ def check_ids(ids: NDArray[np.generic], slots: int) -> Ids:
         return np.empty(0, np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise SpecError(f"Ids {ids.dtype} {ids.shape} are not slots. Pass integers, (m,).")
-    unique = np.unique(ids)
+    unique = find_distinct(ids.astype(np.int64))
     if unique[0] < 0 or unique[-1] >= slots:
         raise SpecError(f"Ids from {unique[0]} to {unique[-1]} are not all slots. Slots go from 0 to {slots - 1}.")
-    return unique.astype(np.int64)
+    return unique

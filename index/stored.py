@@ -20,7 +20,7 @@ import numpy as np
 
 from index.errors import StoredIndexError
 from index.spec import IndexSpec
-from index.vectors import Mask, Rows, disable_readahead
+from index.vectors import Mask, Rows, disable_readahead, find_distinct
 
 MAGIC = b"rows-idx"
 FORMAT = 1
@@ -86,7 +86,7 @@ def checksum_rows(rows: Rows) -> int:
     """Return a checksum of 64 rows from first to last: it tells other vectors apart without reading all of them."""
     checksum = 0
     with disable_readahead(rows):
-        for row in np.unique(np.linspace(0, len(rows) - 1, SAMPLED_ROWS).astype(np.int64)) if len(rows) else ():
+        for row in find_distinct(np.linspace(0, len(rows) - 1, SAMPLED_ROWS).astype(np.int64)) if len(rows) else ():
             checksum = zlib.crc32(rows[row].tobytes(), checksum)
     return checksum
 

@@ -72,6 +72,15 @@ def check_matrix(rows: Rows, *, dimension: int | None = None) -> Rows:
     return matrix
 
 
+def find_distinct(values: Ids) -> Ids:
+    """Return the distinct values, ascending.
+
+    numpy.unique without the counts loads numpy.ma on its first call: 25 ms, a tenth of a search from the shell.
+    """
+    distinct: Ids = np.unique(values, return_counts=True)[0]
+    return distinct
+
+
 @contextmanager
 def disable_readahead(rows: Rows) -> Iterator[None]:
     """Keep the system from reading megabytes (8 each, where this was measured) around every row of a memory map."""

@@ -49,14 +49,11 @@ def search(
     TEXT is searched by its words and its meaning where the catalog has captions or attributes, and by its meaning
     alone with --vectors. An id or a SKU that is typed finds its item.
     """
-    from retrieval.filters import filter_keys, parse_filter
-    from retrieval.filters.expressions import parse_expression
-
     words = " ".join(text) or None
     if html is not None and not html.absolute().parent.is_dir():
         raise click.UsageError(f"--html {html}: there is no folder {html.absolute().parent}")
     with usage_errors():
-        where = {"$and": [parse_expression(one) for one in filters]} if filters else None
+        where = _parse_filters(filters) if filters else None
         parsed_weights = dict(_parse_weight(part) for part in weights)
     with open_read_only(catalog, device=device) as opened, usage_errors():
         hits = opened.search(words, where=where, weights=parsed_weights, **request)
@@ -67,6 +64,8 @@ def search(
             names = [name for name in names if not any(name in hit.attributes for hit in hits)]
         else:
             notice("Nothing found." if where is None else "Nothing found that passes the filter.")
+            from retrieval.filters import filter_keys, parse_filter
+
             names = sorted(filter_keys(parse_filter(where or {})))
         attributes = opened.info()["attributes"] if names else []
         for name in dict.fromkeys(names):  # an unknown name is likely a typing error, which should not look meant
@@ -85,6 +84,12 @@ def search(
             )
             html.write_text(contact_sheet("Search results", [section]), encoding="utf-8")
             notice(f"Wrote {html}.")
+
+
+def _parse_filters(filters: Sequence[str]) -> Mapping[str, Any]:
+    from retrieval.filters.expressions import parse_expression
+
+    return {"$and": [parse_expression(one) for one in filters]}
 
 
 def _parse_weight(text: str) -> tuple[str, float]:

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from index.vectors import Ids, Rows
+from index.vectors import Ids, Rows, find_distinct
 from retrieval.catalog.ranking import Ranking
 from retrieval.catalog.search.request import Fusion
 from retrieval.catalog.side import Side, Sides
@@ -28,7 +28,7 @@ def fuse_sides(
     its pictures where it has no captions. A side's score is the best cosine, or the mean of all. The position is that
     of the best picture.
     """
-    items = np.unique(np.concatenate([ranking.item for ranking in candidates]))
+    items = find_distinct(np.concatenate([ranking.item for ranking in candidates]))
     pictures, positions = _score_side(sides["images"], query, items, fusion=fusion)
     captions, _ = _score_side(sides["captions"], query, items, fusion=fusion)
     score = np.where(np.isnan(captions), pictures, (1 - caption_weight) * pictures + caption_weight * captions)

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from index.vectors import Ids
+from index.vectors import Ids, find_distinct
 from retrieval.catalog.ranking import Ranking
 from retrieval.words.search import WordHit
 
@@ -63,7 +63,7 @@ def reciprocal_rank_fusion(
     """
     weights = [1.0] * len(lists) if weights is None else weights
     columns = [np.asarray(items, np.int64) for items in lists]
-    items = np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
+    items = find_distinct(np.concatenate(columns)) if columns else np.empty(0, np.int64)
     ranks = np.zeros((len(items), len(lists)), np.int64)
     scores = np.zeros(len(items))
     for number, (column, weight) in enumerate(zip(columns, weights, strict=True)):

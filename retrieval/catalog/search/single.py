@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from index.vectors import Ids, Mask, Rows, unit_rows
+from index.vectors import Ids, Mask, Rows, find_distinct, unit_rows
 from retrieval.catalog.ranking import Ranking, SearchScope
 from retrieval.catalog.search.hits import read_hits
 from retrieval.catalog.search.item_fusion import DEFAULT_CAPTION_WEIGHT, fuse_sides
@@ -265,7 +265,9 @@ class Search:
 
     def _collect_found_items(self, found: Ranking) -> Ids:
         """Return the items that were found, with those that have the words but were not ranked."""
-        return np.union1d(self._items_with_words, found.item) if self._has_more_by_words else found.item
+        if not self._has_more_by_words:
+            return found.item
+        return find_distinct(np.concatenate([self._items_with_words, found.item]))
 
     @cached_property
     def _items_with_words(self) -> Ids:

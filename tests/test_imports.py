@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_encoder import FakeEncoder
+from PIL import Image
 
 import index
 import retrieval
+from retrieval.catalog import Catalog
+from retrieval.pairs import read_pairs
 
 FOLDERS = {"retrieval": Path(retrieval.__file__).parent, "index": Path(index.__file__).parent}
 
@@ -70,6 +74,18 @@ def test_heavy_packages_load_only_where_they_are_needed(module):
     assert found == []
 
 
+def loaded_by(program: str) -> set[str]:
+    """Every module that a fresh Python has loaded once it has run the program."""
+    report = "import sys; print('\\nloaded:', *sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", f"{program}; {report}"], capture_output=True, text=True, check=True)
+    return set(found.stdout.rpartition("loaded:")[2].split())
+
+
+def any_of(loaded: set[str], names: set[str]) -> set[str]:
+    """Those of the modules that are, or lie in, one of these packages."""
+    return {module for module in loaded if any(module == name or module.startswith(f"{name}.") for name in names)}
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -82,9 +98,46 @@ def test_heavy_packages_load_only_where_they_are_needed(module):
 )
 def test_neither_torch_nor_faiss_is_loaded_by(program):
     """Nor numpy by the command line, whose help answers at once."""
-    report = "import sys; print('\\nloaded:', *sorted({name.partition('.')[0] for name in sys.modules}))"
-    found = subprocess.run([sys.executable, "-c", f"{program}; {report}"], capture_output=True, text=True, check=True)
-    loaded = set(found.stdout.rpartition("loaded:")[2].split())
-    assert "retrieval" in loaded or "index" in loaded
-    assert loaded & HEAVY_PACKAGES == set()
+    loaded = loaded_by(program)
+    assert loaded & {"retrieval", "index"}
+    assert any_of(loaded, HEAVY_PACKAGES) == set()
     assert not ("cli" in program and "numpy" in loaded)
+
+
+# What the commands below do without: what no command needs, and what only changes, pictures and sources need.
+ANY_COMMAND = HEAVY_PACKAGES | {"asyncio", "ssl", "tqdm", "jinja2", "fastapi", "pydantic", "numpy.ma"}
+ANY_CHANGE = {"filelock", "retrieval.catalog.write"}
+ANY_PICTURE = {"PIL", "concurrent"}
+ANY_SOURCE = {"retrieval.pairs.layouts", "retrieval.pairs.feeds", "xml", "html", "tarfile", "csv"}
+LOOKED_UP = {"importlib.metadata", "email"}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """A folder with a catalog, and with the pictures that it was built from."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "pictures").mkdir()
+    for color in ("red", "green"):
+        Image.new("RGB", (16, 16), color).save(folder / "pictures" / f"{color}.png")
+        (folder / "pictures" / f"{color}.txt").write_text(f"a {color} square", encoding="utf-8")
+    with Catalog.open(folder / "catalog", encoder=FakeEncoder()) as catalog:
+        catalog.build(read_pairs(folder / "pictures"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("search {}/catalog --like red.png", ANY_COMMAND | ANY_CHANGE | ANY_PICTURE | ANY_SOURCE | LOOKED_UP),
+        ("search {}/catalog red --words", ANY_COMMAND | ANY_CHANGE | ANY_PICTURE | ANY_SOURCE | LOOKED_UP),
+        ("info {}/catalog", ANY_COMMAND | ANY_PICTURE | ANY_SOURCE | LOOKED_UP | {"filelock"}),
+        ("build {0}/pictures {0}/catalog", ANY_COMMAND | {"PIL", "xml", "tarfile"} | LOOKED_UP),
+        ("delete {}/catalog nothing", ANY_COMMAND | {"PIL"} | ANY_SOURCE | LOOKED_UP),
+    ],
+    ids=lambda value: value.partition(" {")[0] if isinstance(value, str) else "",
+)
+def test_command_loads_only_what_it_needs(shop, words, refused):
+    arguments = [word.format(shop) for word in words.split()]
+    loaded = loaded_by(f"from retrieval.cli import commands; commands({arguments!r}, standalone_mode=False)")
+    assert "retrieval.catalog" in loaded
+    assert any_of(loaded, refused) == set()

@@ -136,10 +136,13 @@ def notice_skipped(skipped: "Sequence[Skipped]", report: Path | None = None) -> 
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr; yields the function that updates it with (done, total)."""
+    """Show a progress bar on stderr, if that is a terminal; yields the function that updates it with (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
     from tqdm import tqdm
 
-    with tqdm(unit=f" {unit}", file=sys.stderr, disable=None, leave=False) as bar:
+    with tqdm(unit=f" {unit}", file=sys.stderr, leave=False) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total = total

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from retrieval.errors import ImageError, PairsError
 from retrieval.images.sources import ImageSource
-from retrieval.pairs.feeds.xml import read_xml
 from retrieval.pairs.image_folder import ImageFolder
 from retrieval.pairs.layout import Collector, Layout, Record, Source
 from retrieval.pairs.table_schemas import GOOGLE, PLAIN, TableSchema, read_records
@@ -68,7 +67,7 @@ def _read_tables(paths: Sequence[Path], source: Source, collector: Collector) ->
     for path in paths:
         is_xml = path.suffix.lower() == ".xml"
         try:
-            table = read_xml(path) if is_xml else read_table(path, name=path.relative_to(root).as_posix())
+            table = _read_feed(path) if is_xml else read_table(path, name=path.relative_to(root).as_posix())
         except OSError as error:
             raise PairsError(f"{path} cannot be read ({error.strerror or error}).") from error
         folder, layout = collect_table(
@@ -81,6 +80,12 @@ def _read_tables(paths: Sequence[Path], source: Source, collector: Collector) ->
             inner=posixpath.dirname(table.name),
         )
     return folder.root if folder else root, layout
+
+
+def _read_feed(path: Path) -> Table:
+    from retrieval.pairs.feeds.xml import read_xml  # loads a parser of XML, which few sources need
+
+    return read_xml(path)
 
 
 def _metadata_files(source: Source) -> list[Path]:

@@ -1,15 +1,18 @@
 """The layout of WebDataset shards: tar files whose members of one name (a.jpg, a.txt, a.json) are one sample."""
 
 import posixpath
-import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.errors import PairsError
 from retrieval.images.sources import ImageSource
 from retrieval.pairs.image_folder import PICTURE_SUFFIXES, is_hidden
 from retrieval.pairs.layout import Collector, Layout, Source
 from retrieval.pairs.sample import MAX_BYTES, Sample
+
+if TYPE_CHECKING:
+    import tarfile
 
 _BLOCK = 512
 
@@ -27,6 +30,8 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
     Members of one sample share the path up to the first dot of the last part:
     https://github.com/webdataset/webdataset.
     """
+    import tarfile
+
     samples: dict[str, Sample] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -53,7 +58,7 @@ def _read_shard(path: Path, label: str, collector: Collector) -> None:
 
 
 def _add_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, samples: dict[str, Sample], *, image: ImageSource, name: str
+    tar: "tarfile.TarFile", member: "tarfile.TarInfo", samples: dict[str, Sample], *, image: ImageSource, name: str
 ) -> None:
     """Add a member to its sample, or raise a PairsError with the reason against it."""
     if not name.isascii() and name != name.encode("utf-8", "replace").decode():

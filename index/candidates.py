@@ -57,6 +57,10 @@ class IndexKind(ABC):
     def estimate_bytes(self, count: int, dimension: int, *, device: Device) -> int:
         """Return the bytes of an index beside the rows: the engine's, and 8 a slot; within a tenth from 1,000 rows."""
 
+    def engine_problem(self) -> str:
+        """Return that the engine's package is not installed, and the command, or "". It must not load the package."""
+        return ""
+
     def gpu_problem(self) -> str:
         """Return why a GPU cannot hold this kind and sizes, and what to do, or an empty string."""
         return ""

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 from index.errors import DeviceError, SpecError
@@ -35,6 +36,13 @@ def count_gpus() -> int:
     return 0 if failed else count.value
 
 
+def faiss_problem() -> str:
+    """Return that FAISS is not installed, and the command, or an empty string; it is looked for and not loaded."""
+    if sys.modules.get("faiss") or find_spec("faiss"):
+        return ""
+    return f"FAISS is not installed. Run {INSTALL_CPU}, or [gpu] for CUDA."
+
+
 @cache
 def load_faiss() -> Any:
     """Return the FAISS module; a DeviceError if neither, or both, of its distributions are installed."""
@@ -43,6 +51,8 @@ def load_faiss() -> Any:
             "faiss-cpu and faiss-gpu are both installed and overwrite each other. "
             f"Run pip uninstall faiss-cpu faiss-gpu, then {INSTALL_CPU}, or [gpu] for CUDA."
         )
+    if faiss_problem():
+        raise DeviceError(faiss_problem())
     try:
         import faiss
     except ImportError as error:

@@ -62,7 +62,7 @@ def choose_spec(count: int, dimension: int, *, memory: int | None = None, device
         raise SpecError(
             f"There is no index of {count} rows of dimension {dimension} in {memory} bytes. They must be positive."
         )
-    rows = f"{count:,} rows of dimension {dimension}"
+    rows = _rows(count, dimension)
     for name in KINDS:
         needed = estimate_bytes(IndexSpec(name), count, dimension, device=device)
         reason = IndexSpec(name).create_kind().auto_reason(count, dimension, device=device)
@@ -76,9 +76,21 @@ def choose_spec(count: int, dimension: int, *, memory: int | None = None, device
 
 
 def choose_spec_for_machine(count: int, dimension: int, *, device: Device = "cpu") -> IndexSpec:
-    """Return what `choose_spec` chooses within half of this machine's memory; a GPU reports itself what it can hold."""
+    """Return what `choose_spec` chooses within half of this machine's memory; exact where its engine is not installed.
+
+    A GPU reports itself what it can hold.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if device == "cpu" else None
-    return choose_spec(count, dimension, memory=memory, device=device)
+    spec = choose_spec(count, dimension, memory=memory, device=device)
+    problem = find_engine_problem(spec.kind)
+    if not problem:
+        return spec
+    return IndexSpec("exact", reason=f"{spec.kind} would be quicker for {_rows(count, dimension)}, but {problem}")
+
+
+def find_engine_problem(kind: str) -> str:
+    """Return that the engine of a kind is not installed, and the command, or an empty string."""
+    return IndexSpec(kind).create_kind().engine_problem()
 
 
 def estimate_bytes(spec: IndexSpec, count: int, dimension: int, *, device: Device = "cpu") -> int:
@@ -91,6 +103,10 @@ def check_effort(effort: Any) -> float:
     if not isinstance(effort, Real) or not 0 <= float(effort) <= 1:
         raise SpecError(f"effort is {effort!r}. It must be from 0 (quick) to 1 (thorough).")
     return float(effort)
+
+
+def _rows(count: int, dimension: int) -> str:
+    return f"{count:,} rows of dimension {dimension}"
 
 
 def _mebibytes(count: int | None) -> str:

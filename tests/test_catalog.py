@@ -639,6 +639,7 @@ def test_saved_index_is_extended_with_later_vectors(tmp_path, many, *, kind, pai
             assert ids(hits) == [name for name, _ in best_images(allowed, queries[0], 5)]
 
 
+@pytest.mark.faiss
 def test_changing_the_index_kind_replaces_the_saved_index(tmp_path, many, pairs_of_nothing):
     query = many[7]["image_vectors"]
     with Catalog.open(tmp_path / "c", create=True) as catalog:
@@ -687,6 +688,7 @@ def late(monkeypatch):
     return begun, may_end
 
 
+@pytest.mark.faiss
 def test_searches_and_changes_continue_while_an_index_is_built(without_index, many, late):
     begun, may_end = late
     with Catalog.open(without_index) as catalog:
@@ -703,6 +705,7 @@ def test_searches_and_changes_continue_while_an_index_is_built(without_index, ma
     assert list(without_index.glob("images-*.faiss"))
 
 
+@pytest.mark.faiss
 def test_index_built_during_a_compaction_is_discarded(without_index, many, late):
     begun, may_end = late
     with Catalog.open(without_index) as catalog:
@@ -722,6 +725,7 @@ def test_index_built_during_a_compaction_is_discarded(without_index, many, late)
     assert [path.name for path in without_index.glob("images-*.faiss")] == ["images-2.faiss"]
 
 
+@pytest.mark.faiss
 def test_reader_leaves_a_missing_index_to_the_writing_process(without_index, many):
     query = many[7]["image_vectors"]
     with Catalog.open(without_index) as writer, Catalog.open(without_index) as other:
@@ -738,6 +742,7 @@ def test_reader_leaves_a_missing_index_to_the_writing_process(without_index, man
         assert (saved.stat().st_ino, saved.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+@pytest.mark.faiss
 def test_index_that_cannot_be_built_is_logged_and_search_stays_exact(without_index, many, monkeypatch, caplog):
     build = VectorIndex.build
 
@@ -757,6 +762,7 @@ def test_index_that_cannot_be_built_is_logged_and_search_stays_exact(without_ind
     assert "The changes are committed, but the catalog could not be maintained: there is no FAISS" in other
 
 
+@pytest.mark.faiss
 def test_new_rows_join_the_structure_in_the_background(tmp_path, many, monkeypatch, pairs_of_nothing):
     with Catalog.open(tmp_path / "c", create=True) as catalog:
         catalog.upsert(many[:1000])
@@ -772,6 +778,7 @@ def test_new_rows_join_the_structure_in_the_background(tmp_path, many, monkeypat
         assert ids(catalog.search(vector=many[1020]["image_vectors"], k=1)) == ["item 1020"]
 
 
+@pytest.mark.faiss
 def test_auto_index_fits_half_of_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("index.spec.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4 << 20}.__getitem__)
     with Catalog.open(tmp_path / "c", create=True) as catalog:

@@ -1,6 +1,5 @@
 """FAISS loads on first use; errors name the remedy; `auto` falls back to the CPU, `cuda` never does."""
 
-import builtins
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -23,20 +22,6 @@ def fresh():
     load_faiss.cache_clear()
     yield
     load_faiss.cache_clear()
-
-
-@pytest.fixture
-def no_faiss(monkeypatch, fresh):  # noqa: ARG001 - what was loaded is forgotten
-    """A Python in which FAISS is not installed."""
-    real = builtins.__import__
-
-    def importing(name, *args, **kwargs):
-        if name == "faiss":
-            raise ImportError("No module named 'faiss'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", importing)
-    monkeypatch.setattr(device, "_is_installed", lambda _: False)
 
 
 def install(monkeypatch, *names):
@@ -169,6 +154,7 @@ def test_gpu_out_of_memory_is_distinguished_from_other_failures():
         raise RuntimeError("no GPU here")
 
 
+@pytest.mark.faiss
 def test_auto_falls_back_to_the_cpu_where_the_gpu_cannot_hold_the_index(monkeypatch):
     monkeypatch.setattr("index.vector_index.resolve_device", lambda _: "cuda")
     rows = clustered_rows(200, 8)

@@ -16,6 +16,7 @@ from index.kinds import ivf
 from index.spec import IndexSpec
 from index.vector_index import VectorIndex
 
+pytestmark = pytest.mark.faiss
 SPECS = [IndexSpec("hnsw", links=8, build_effort=32), IndexSpec("ivf"), IndexSpec("ivfpq", codes=4, code_bits=4)]
 EFFORTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -49,6 +49,7 @@ def test_ids_are_slots_that_never_move_and_are_never_reused(spec, index_at_once)
     assert_nearest(index.search(rows[::50], 5, effort=1), rows[::50], rows, 5, live)
 
 
+@pytest.mark.faiss
 def test_candidate_index_is_rebuilt_above_a_fifth_dead_and_not_before():
     index = build(clustered_rows(1000, 8), spec=SMALL["ivf"])
     before = index._snapshot.candidate_index
@@ -88,6 +89,7 @@ def test_new_rows_are_found_before_and_after_they_are_indexed(spec, monkeypatch)
     assert spec.kind == "exact" or index._snapshot.covered == 1000  # 400, then 600 at once; the last 200 wait
 
 
+@pytest.mark.faiss
 def test_centroids_are_retrained_when_the_rows_outgrow_them(index_at_once):  # noqa: ARG001 - a fixture
     rows = clustered_rows(2000, 8)
     index = build(rows[:100], spec="ivf")
@@ -145,6 +147,7 @@ def test_update_is_searched_at_once_and_indexed_by_maintain(spec, monkeypatch):
     assert_nearest(index.search(rows[::30], 5, effort=1), rows[::30], rows, 5, np.arange(120, 900))
 
 
+@pytest.mark.faiss
 def test_changes_during_a_rebuild_are_in_the_results_of_the_new_index(monkeypatch):
     """Changes do not wait for the build."""
     rows = clustered_rows(900, 8)

@@ -89,6 +89,7 @@ def test_auto_takes_ivf_then_ivfpq_then_exact_as_memory_shrinks():
     assert kinds == ["hnsw", "ivf", "ivfpq", "exact", "exact"]
 
 
+@pytest.mark.faiss
 def test_machine_gives_an_index_half_of_its_memory(monkeypatch):
     monkeypatch.setattr("index.spec.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 20}.__getitem__)
     assert choose_spec_for_machine(1_000_000, 512) == choose_spec(1_000_000, 512, memory=2048 * MIB)

@@ -107,6 +107,7 @@ def test_file_with_one_flipped_bit_is_refused(saved, data, tmp_path_factory):
         load(path)
 
 
+@pytest.mark.faiss
 @pytest.mark.parametrize("place", [0, 40, 65_000, -65_000, -400])
 def test_ends_and_length_of_a_large_file_are_checked(place, tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "FULL_CHECK_LIMIT", 1000)

@@ -23,6 +23,7 @@ def test_index_kind_keeps_the_contract(kind):
     check_index_kind(SMALL[kind])
 
 
+@pytest.mark.faiss
 def test_contract_notices_a_kind_that_misses_neighbors(monkeypatch):
     candidates = FaissCandidates.candidates
     monkeypatch.setattr(FaissCandidates, "candidates", lambda self, *args: candidates(self, *args)[:, ::2])
@@ -30,12 +31,14 @@ def test_contract_notices_a_kind_that_misses_neighbors(monkeypatch):
         check_index_kind(SMALL["hnsw"])
 
 
+@pytest.mark.faiss
 def test_contract_notices_a_wrong_estimate_of_bytes(monkeypatch):
     monkeypatch.setattr(Hnsw, "estimate_bytes", lambda *_, **__: 50_000)
     with pytest.raises(AssertionError, match=r"rtol=0\.1"):
         check_index_kind(SMALL["hnsw"])
 
 
+@pytest.mark.faiss
 def test_contract_notices_a_load_that_reads_bytes_behind_the_engine_s(monkeypatch):
     def load(self, path, slots, **options):
         if b"footer" in path.read_bytes():

@@ -55,6 +55,7 @@ def test_a_text_query_reads_the_records_once(catalog, transactions):
         assert transactions == {"reading": 1}, options
 
 
+@pytest.mark.faiss
 @pytest.mark.parametrize("index", ["exact", "hnsw"])
 def test_a_build_that_finds_nothing_to_do_reads_the_records_three_times(catalog, transactions, photos, index):
     pairs = read_pairs(photos)

@@ -48,6 +48,7 @@ class FakeIndex:
         return 100
 
 
+@pytest.mark.faiss
 def test_recall_is_the_fraction_of_the_true_nearest(index, rows):
     queries = texts_for(rows, 100)
     true, _ = plain_search(queries, rows, 10)
@@ -61,6 +62,7 @@ def test_exact_search_has_recall_1(rows):
     assert recall_at_k(VectorIndex.build(rows, spec="exact"), texts_for(rows, 20), 10) == 1
 
 
+@pytest.mark.faiss
 def test_equal_rows_count_for_each_other():
     """Whichever of the eight copies is found, it is as near as the true one."""
     copies = unit_rows(np.repeat(np.eye(4), 8, axis=0))
@@ -73,6 +75,7 @@ def test_dead_rows_do_not_count(rows):
     assert recall_at_k(index, rows[:5], 100) == 1
 
 
+@pytest.mark.faiss
 def test_recall_uses_the_effort_of_the_index_by_default(index, rows):
     queries = texts_for(rows, 50)
     index.effort = 0.3
@@ -88,6 +91,7 @@ def test_least_effort_is_found_within_a_128th(asked, least):
     assert tuned.recall >= asked
 
 
+@pytest.mark.faiss
 def test_tuned_effort_reaches_the_recall_and_a_little_less_does_not(index, rows):
     queries = texts_for(rows, 200)
     tuned = tune_effort(index, queries, 10, recall=0.9)
@@ -106,6 +110,7 @@ def test_recall_outside_0_to_1_is_refused(asked):
         tune_effort(SimpleNamespace(), np.zeros((1, 2)), 10, recall=asked)
 
 
+@pytest.mark.faiss
 def test_recall_without_queries_or_rows_is_refused(index, rows):
     with pytest.raises(SpecError, match="0 queries over 4000 rows"):
         recall_at_k(index, rows[:0], 10)

@@ -49,6 +49,7 @@ def test_full_effort_finds_the_nearest_for_queries_unlike_the_rows(spec):
         assert recall(found, queries, rows, 10) >= (0.99 if spec.kind == "hnsw" else 0.97)
 
 
+@pytest.mark.faiss
 def test_default_hnsw_has_recall_99_percent_at_full_effort_and_97_by_default():
     rows = clustered_rows(8000, 48, clusters=200)
     queries = texts_for(rows, 200)
@@ -70,6 +71,7 @@ def test_low_effort_still_returns_k_live_rows_with_exact_scores(spec):
     assert np.all(np.diff(found.scores) <= 0)
 
 
+@pytest.mark.faiss
 def test_queries_with_too_few_candidates_are_searched_exactly():
     """Effort 0 reads one list of 8, which never holds 1,500 of 3,000 rows."""
     rows = clustered_rows(3000, 16)
@@ -115,6 +117,7 @@ def test_copies_of_a_row_come_in_id_order_with_one_score(kind):
     assert len(set(found.scores[0].tolist())) == 1
 
 
+@pytest.mark.faiss
 def test_rows_that_tie_by_rounding_come_in_id_order_from_ivf_too():
     """The same numbers in another order: FAISS's float32 sums differ in their last bits, the true scores do not."""
     random = np.random.default_rng(4)
@@ -126,6 +129,7 @@ def test_rows_that_tie_by_rounding_come_in_id_order_from_ivf_too():
     assert len(set(found.scores[0].tolist())) < 3
 
 
+@pytest.mark.faiss
 def test_equal_scores_from_hnsw_or_ivfpq_come_in_id_order():
     rows = clustered_rows(500, 16)
     rows[[400, 17, 250]] = rows[17]
@@ -205,6 +209,7 @@ def test_impossible_searches_are_refused_with_their_value(asked, named):
         index.search(random_rows(1, 8), **asked)
 
 
+@pytest.mark.faiss
 def test_effort_is_checked_and_saved(tmp_path):
     rows = clustered_rows(300, 8)
     index = build(rows, spec=IndexSpec("ivf", effort=0.25))

@@ -26,6 +26,10 @@ class Exact(FaissKind):
         """Prefer it while reading every row is quick."""
         return "takes milliseconds and misses none" if count * dimension <= MAX_NUMBERS[device] else ""
 
+    def engine_problem(self) -> str:
+        """Return "": a CPU needs no FAISS, and a GPU is not taken without."""
+        return ""
+
     def scores_every_row(self, effort: float) -> bool:  # noqa: ARG002
         """Return True at any effort."""
         return True

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from index.candidates import IndexKind
-from index.device import GPU_RESULT_LIMIT, Device, copy_to_gpu, load_faiss, translate_gpu_errors
+from index.device import GPU_RESULT_LIMIT, Device, copy_to_gpu, faiss_problem, load_faiss, translate_gpu_errors
 from index.errors import DeviceError, StoredIndexError
 from index.rwlock import ReadWriteLock
 from index.vectors import Ids, Rows
@@ -23,6 +23,10 @@ class FaissKind(IndexKind):
 
     factory: ClassVar[str]  # the argument of FAISS's index_factory, as a format string of the sizes
     float16_on_gpu: ClassVar[bool] = False
+
+    def engine_problem(self) -> str:
+        """See `IndexKind.engine_problem`."""
+        return faiss_problem()
 
     def configure(self, index: Any) -> None:
         """Set what the factory string cannot say, on the untrained FAISS index."""

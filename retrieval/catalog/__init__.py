@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import ArrayLike
 
 from index.errors import IndexingError
-from index.kinds import KINDS
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.search.batch import Searcher
 from retrieval.catalog.search.hits import read_image_sources, read_items
@@ -116,9 +115,8 @@ class Catalog:
         Raises:
             CatalogError: too much would be dropped, the disk is full, or `strict` met a bad picture.
             CatalogLockedError: another process is writing.
+            DeviceError: the engine of that kind of index is not installed.
         """
-        if index is not None and index not in {"auto", *KINDS}:
-            raise CatalogError(f"There is no index kind {index!r}. Use one of auto, {', '.join(KINDS)}.")
         from retrieval.catalog.write.sync import BuildOptions
 
         options = BuildOptions(prune=prune, restore=restore, strict=strict, index=index)

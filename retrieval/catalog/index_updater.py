@@ -4,6 +4,7 @@ import logging
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
@@ -64,9 +65,11 @@ class IndexUpdater:
                 return self._load(rows, state)
             except StoredIndexError:
                 pass
-            except DeviceError:  # FAISS is not installed
+            except DeviceError as error:  # FAISS is not installed
                 if self._device == "cuda":
                     raise
+                self._index_failed_for = state
+                _warn_of_missing_engine(self._folder, state.kind, str(error))
         # "auto" stays on the CPU here: looking for a GPU takes longer than the search.
         device = "cpu" if self._device == "auto" else self._device
         return VectorIndex.build(rows, spec="exact", device=device, dead=dead)
@@ -168,3 +171,9 @@ class IndexUpdater:
 
     def _path(self, state: SideState) -> Path:
         return index_path(self._folder, self._side.target, state.generation)
+
+
+@lru_cache(maxsize=64)
+def _warn_of_missing_engine(folder: Path, kind: str, problem: str) -> None:
+    """Log once what both sides of a catalog lack."""
+    logger.warning("%s: a search reads every vector, without the %s index: %s", folder, kind, problem)

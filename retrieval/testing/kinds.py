@@ -8,7 +8,7 @@ import numpy as np
 from numpy import testing
 
 from index.candidates import IndexKind
-from index.errors import SpecError
+from index.errors import DeviceError, SpecError
 from index.exact import exact_search, score_pairs
 from index.spec import IndexSpec
 from index.vector_index import MAX_UNINDEXED, VectorIndex
@@ -25,10 +25,17 @@ def check_index_kind(spec: IndexSpec, *, min_recall: float | None = None) -> Non
         spec: Kind and sizes; they must suit 1,000 rows of dimension 16.
         min_recall: Least recall@10 at full effort; at 1 the results must be identical to exact search, ties included.
             Where None it is 1 for a kind that `scores_every_row` at full effort, and 0.95 for others.
+
+    A DeviceError, as `build` must raise it, where the kind's `engine_problem` says that its engine is not installed:
+    then nothing can be tested.
     """
     rows = _draw_rows(1000)
     rows[500:520] = rows[7]  # ties
     kind = spec.create_kind().choose_sizes(len(rows), DIMENSION)
+    if kind.engine_problem():
+        with testing.assert_raises(DeviceError):
+            kind.build(rows, np.arange(len(rows)), device="cpu")
+        raise DeviceError(kind.engine_problem())
     min_recall = min_recall or (1.0 if kind.scores_every_row(1.0) else 0.95)
     _check_engine(kind, rows)
     index = VectorIndex.build(rows, spec=spec, device="cpu")

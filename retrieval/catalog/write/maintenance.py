@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from index.spec import choose_spec_for_machine
+from index.spec import choose_spec_for_machine, find_engine_problem
 from retrieval.catalog.side import Side
 from retrieval.catalog.write.picture_files import delete_unused_pictures
 from retrieval.records.database import Database, report_disk_errors
@@ -31,7 +31,8 @@ def maintain(database: Database, sides: Mapping[SideName, Side], *, device: str)
             with database.writing() as records:
                 records.slots.put_side(name, replace(side_state, kind=kind, saved=-1))
             index_path(database.folder, name, side_state.generation).unlink(missing_ok=True)
-        if kind != "exact" and not (kind == side_state.kind and side.updater.is_saved(side_state, state)):
+        is_saved = kind == side_state.kind and side.updater.is_saved(side_state, state)
+        if kind != "exact" and not is_saved and not find_engine_problem(kind):
             side.updater.save(database)
 
 
@@ -53,7 +54,12 @@ def compact(database: Database, side: SideName, state: CatalogState, *, live: Se
 
 
 def wanted_kind(state: CatalogState, side: SideState, *, device: str) -> tuple[str, str]:
-    """Return the kind of index that was requested, or fits the number of vectors, and why."""
+    """Return the kind of index that was requested, or fits the number of vectors, and why.
+
+    One whose engine is missing here stays, for a machine that has it; until then every vector is read.
+    """
+    if state.index in {"auto", side.kind} and (problem := find_engine_problem(side.kind)):
+        return side.kind, f"every vector is read here: {problem}"
     if state.index != "auto":
         return state.index, "asked for"
     if not side.rows or state.space.dimension is None:

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from index.errors import DeviceError
+from index.kinds import KINDS
+from index.spec import find_engine_problem
 from retrieval.catalog.encoder import CatalogEncoder
 from retrieval.catalog.items import clean_captions, escape_surrogates, is_storable, normalize_attributes
 from retrieval.catalog.write.commit import ItemCommitter
@@ -30,6 +33,12 @@ class BuildOptions:
     restore: bool = False
     strict: bool = False
     index: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.index not in {None, "auto", *KINDS}:
+            raise CatalogError(f"There is no index kind {self.index!r}. Use one of auto, {', '.join(KINDS)}.")
+        if self.index in KINDS and (problem := find_engine_problem(self.index)):
+            raise DeviceError(f"An index of kind {self.index} cannot be built here: {problem}")
 
 
 class Build:

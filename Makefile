@@ -1,6 +1,6 @@
 # Every target makes .venv on first use and reuses it while pyproject.toml is unchanged.
 PYTHON ?= python3
-EXTRAS ?= cpu,serve,dev
+EXTRAS ?= all,dev
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

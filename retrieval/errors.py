@@ -5,6 +5,10 @@ class RetrievalError(Exception):
     """An error that a user can fix; the message says what happened and what to do next."""
 
 
+class MissingPackageError(RetrievalError, ImportError):
+    """An optional package is not installed; the message is the command that installs it, and `name` the package."""
+
+
 class PairsError(RetrievalError):
     """A source of image-text pairs is unreadable, or strict reading found a bad row."""
 

@@ -1,9 +1,11 @@
-"""Figures as SVG text, readable on light and dark backgrounds."""
+"""Figures as SVG text, readable on light and dark backgrounds; a MissingPackageError without matplotlib."""
 
 import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, Final
+
+from retrieval.extras import require_extra
 
 _INK: Final = "#717273"  # placeholder of the reader's text color
 _STYLE: Final = "<style>svg{color:#585a64}@media(prefers-color-scheme:dark){svg{color:#b6b8c2}}</style>"
@@ -59,7 +61,8 @@ def step_plot(
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     """Return a figure and its axes, with lines and labels in the reader's text color."""
-    from matplotlib.figure import Figure
+    with require_extra("plots", "Plotting"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()

@@ -11,6 +11,8 @@ from retrieval.demo import run_demo
 from retrieval.errors import RetrievalError
 from retrieval.train.config import TrainConfig
 
+pytest.importorskip("torch")
+
 
 def demonstrate(folder, *, seed=0):
     """What the demo says, piece by piece, and what it returns."""

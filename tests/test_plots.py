@@ -6,6 +6,7 @@ import pytest
 
 from retrieval.plots import recall_plot
 
+pytest.importorskip("matplotlib")
 CURVES = {"text → image": {1: 0.5, 5: 0.8, 10: 0.9}, "image → text": {1: 0.4, 5: 0.7, 10: 0.85}}
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -167,3 +168,14 @@ def test_reading_images_calls_the_progress_callback(sets, config, tmp_path):
     callbacks = Callbacks(on_images_read=lambda done, total: told.append((done, total)))
     train(sets[0], tmp_path / "run", config=replace(config, epochs=1), validation=sets[1], callbacks=callbacks)
     assert told == [(done, 48) for done in range(1, 49)] * 2
+
+
+def test_a_report_without_the_package_that_plots_says_so_and_has_everything_else(sets, config, tmp_path, caplog):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        run = train(sets[0], tmp_path / "run", config=replace(config, epochs=1), validation=sets[1]).run
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert "This page has no plots. Plotting needs the package matplotlib" in html
+    assert "Lost most" in html or "Gained most" in html
+    assert "image/svg+xml" not in html
+    assert "has no plots. Plotting needs" in caplog.messages[-1]

@@ -361,4 +361,4 @@ def test_a_missing_extra_is_named(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert 'pip install "crossmodal-retrieval[serve]"' in done.stderr
+    assert "pip install 'crossmodal-retrieval[serve]'" in done.stderr

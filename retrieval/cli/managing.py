@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, require_extra, use_current_names
+from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, use_current_names
 from retrieval.errors import EncoderError, ServiceError
+from retrieval.extras import require_extra
 from retrieval.server.settings import Settings
 from retrieval.settings import settings_options
 
@@ -40,7 +41,7 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **settings: Any) -> 
     """
     from retrieval.catalog import Catalog
 
-    with require_extra("serve"):
+    with require_extra("serve", "Serving"):
         from retrieval.server import make_app
         from retrieval.server.auth import read_key_file
         from retrieval.server.uvicorn_server import serve as serve_app

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from index.kinds import KINDS
-from retrieval.errors import ColumnError, QueryError, RetrievalError
+from retrieval.errors import ColumnError, QueryError
 from retrieval.settings import flag_of, replace_old_names, settings_of, settings_options
 
 if TYPE_CHECKING:
@@ -73,17 +73,6 @@ def usage_errors() -> Iterator[None]:
         yield
     except (QueryError, ColumnError) as error:
         raise click.UsageError(str(error)) from error
-
-
-@contextmanager
-def require_extra(extra: str) -> Iterator[None]:
-    """Name the extra to install if one of its packages is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise RetrievalError(
-            f'The package {error.name} is not installed. Run `pip install "crossmodal-retrieval[{extra}]"`.'
-        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from retrieval.catalog import Catalog, is_catalog
 from retrieval.demo.sample_shop import draw_shop, generate_products, split_by_combination
 from retrieval.encoder import STARTER, load_encoder
-from retrieval.errors import OtherRunError, RetrievalError
+from retrieval.errors import MissingPackageError, OtherRunError, RetrievalError
 from retrieval.evaluate import evaluate
 from retrieval.evaluate.measures import DIRECTIONS
 from retrieval.filters.expressions import parse_expression
@@ -26,7 +27,7 @@ from retrieval.pairs import read_pairs
 from retrieval.plots import recall_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from retrieval.encoder import Encoder
     from retrieval.evaluate.report import Report
@@ -88,6 +89,7 @@ def run_demo(
         RetrievalError: The folder contains something that is not the demo's.
     """
     started = time.perf_counter()
+    _check_packages()
     _claim_folder(folder)
     shop = read_pairs(_draw_if_needed(folder / "shop", count=count, echo=echo))
     training, unseen = (replace(shop, pairs=tuple(part)) for part in split_by_combination(shop.pairs, count=held_out))
@@ -111,6 +113,11 @@ def run_demo(
     summary = {"recall@10": recalls, "held_out": len(unseen), "seconds": round(time.perf_counter() - started, 1)}
     echo(f"\nThe same with pictures: {page}\n\n{_next_steps()}\n\n{json.dumps(summary)}")
     return summary
+
+
+def _check_packages() -> None:
+    """Fail for want of a package now, rather than after the first searches."""
+    from retrieval.train import train  # noqa: F401 - importing it is the check
 
 
 def _claim_folder(folder: Path) -> None:
@@ -225,9 +232,16 @@ def _recall_section(report: Report) -> Section:
     return Section(
         heading=f"Recall on {report.items} products that were never trained on",
         note=_RECALL_NOTE,
-        svg=recall_plot(lines, random_baseline=curves["text_to_image_random"]),
+        svg=_try_to_plot(lines, curves["text_to_image_random"]),
         table=Table(header=("recall", *(f"R@{k}" for k in KS)), rows=cells),
     )
+
+
+def _try_to_plot(curves: Mapping[str, Mapping[int, float]], random_baseline: Mapping[int, float]) -> str:
+    """Return the plot as SVG; where its package is missing, nothing: the table beside it has the figures."""
+    with suppress(MissingPackageError):
+        return recall_plot(curves, random_baseline=random_baseline)
+    return ""
 
 
 def _next_steps() -> str:

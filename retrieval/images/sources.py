@@ -12,7 +12,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, MissingPackageError
+from retrieval.extras import require_extra
 
 MAX_BYTES = 128 * 2**20
 """Larger files are refused unread: a 100-megapixel JPEG has less than a third of it."""
@@ -218,6 +219,8 @@ def _read_cell(path: Path, column: str, *, row: int) -> bytes:
             starts = _row_group_starts(path, modified)
             group = bisect_right(starts, row) - 1
             data: bytes | None = _row_group(path, modified, column, group=group)[row - starts[group]].as_py()
+    except MissingPackageError as error:
+        raise ImageError(f"cannot be read: {error}") from error
     except (OSError, ValueError, KeyError, IndexError) as error:  # pyarrow's errors are subclasses of these
         raise ImageError(f"cannot be read from its Parquet file ({error})") from error
     if not data:
@@ -231,7 +234,8 @@ def _read_cell(path: Path, column: str, *, row: int) -> bytes:
 @lru_cache(maxsize=8)
 def _row_group_starts(path: Path, _modified: int) -> list[int]:
     """Return the first row of each row group, and the number of rows."""
-    from pyarrow.parquet import ParquetFile
+    with require_extra("parquet", "Reading Parquet files"):
+        from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         counts = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))

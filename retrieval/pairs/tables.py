@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from retrieval.errors import PairsError
+from retrieval.extras import require_extra
 from retrieval.pairs.types import Skipped
 
 Value: TypeAlias = Any  # JSON's types: text, numbers, booleans, None, and lists and dicts of them
@@ -162,8 +163,9 @@ def _read_csv_rows(text: str, table: Table, *, delimiter: str) -> Iterator[tuple
 
 def _read_parquet(table: Table) -> None:
     """Read the rows of a Parquet file without the bytes of its images, which ImageSource reads one by one."""
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
+    with require_extra("parquet", "Reading Parquet files"):
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(table.path) as file:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from retrieval.extras import require_extra
 from retrieval.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def make_app(catalog: "Catalog", settings: Settings | None = None) -> "FastAPI":
 
     Its `state.service` says when it is ready. Settings that admit other machines need keys.
     """
-    from fastapi import FastAPI
+    with require_extra("serve", "Serving"):
+        from fastapi import FastAPI
 
-    from retrieval.server.auth import ApiKeys
-    from retrieval.server.catalog_api import CatalogAPI
-    from retrieval.server.errors import add_exception_handlers
-    from retrieval.server.routes import bulk, facets, health, images, items, page, search
-    from retrieval.server.service import Service
+        from retrieval.server.auth import ApiKeys
+        from retrieval.server.catalog_api import CatalogAPI
+        from retrieval.server.errors import add_exception_handlers
+        from retrieval.server.routes import bulk, facets, health, images, items, page, search
+        from retrieval.server.service import Service
 
     settings = settings or Settings()
     service = Service(CatalogAPI(catalog), settings)

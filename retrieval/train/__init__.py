@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from retrieval.extras import require_extra
+
 if TYPE_CHECKING:
     from retrieval.train.config import TrainConfig
     from retrieval.train.loop.callbacks import Callbacks
@@ -17,4 +19,5 @@ _HOME = {"TrainConfig": "config", "TrainResult": "result", "Callbacks": "loop.ca
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    with require_extra("train", "Training"):
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

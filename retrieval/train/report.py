@@ -1,5 +1,6 @@
 """RUN/report.html: did training help, how did it go, and what does the model get right and wrong, on one page."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import MissingPackageError
 from retrieval.files import write_atomically
 from retrieval.html import Example, Gallery, Panel, Picture, ReportPage, Table, training_report
 from retrieval.metrics import KS
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from retrieval.train.loop.trainer import Trainer
     from retrieval.train.result import Evaluations, TrainResult
 
+logger = logging.getLogger("retrieval.train")
 Ids = NDArray[np.int64]
 
 _EXAMPLES: Final = 6
@@ -44,12 +47,13 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
     settings = asdict(trainer.config)
     if not isinstance(trainer.config.model, str):
         settings["model"] = "a config of its own, in training/config.json"
+    panels, notes = _try_to_plot(trainer)
     page = ReportPage(
         title=f"Training of {result.run.resolve().name}",
         conclusion=result.conclusion,
-        notes=[_OPTIMISTIC if result.comparisons else _UNKNOWN, *result.warnings],
+        notes=[_OPTIMISTIC if result.comparisons else _UNKNOWN, *result.warnings, *notes],
         recalls=_make_recall_table(result.comparisons) if result.comparisons else None,
-        panels=_make_panels(trainer.folder.read_log(), trainer.before),
+        panels=panels,
         galleries=[] if evaluations is None else _make_galleries(trainer, evaluations),
         reading=_READING,
         facts=_list_facts(trainer, result),
@@ -58,6 +62,15 @@ def write_report(trainer: "Trainer", result: "TrainResult", evaluations: "Evalua
     )
     text = training_report(page)
     write_atomically(trainer.folder.report, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _try_to_plot(trainer: "Trainer") -> tuple[list[Panel], list[str]]:
+    """Return the plots, or none and the reason: a training of hours must not fail for want of a plot."""
+    try:
+        return _make_panels(trainer.folder.read_log(), trainer.before), []
+    except MissingPackageError as error:
+        logger.warning("%s has no plots. %s", trainer.folder.report, error)
+        return [], [f"This page has no plots. {error}"]
 
 
 def _make_recall_table(comparisons: Mapping[str, Comparison]) -> Table:

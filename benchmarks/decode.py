@@ -1,9 +1,9 @@
 """How much faster is open_image than plain Pillow, and how much do the pixels that a model sees differ?
 
-Plain Pillow decodes every pixel, turns the picture upright and converts it to RGB; both are then resized alike to the
-least side that a model takes. Times are of one thread over the same pictures in turn; the target on 12-megapixel JPEGs
-is three times. The difference is that of the resized pixels, as PSNR in decibels (40 dB is a standard deviation of 2.55
-levels of 255; null says that there is none).
+Plain Pillow decodes every pixel, turns the picture upright and converts it to RGB; both then go through the
+preprocessing of a model of that size (bicubic to the shortest side, the middle of it). Times are of one thread over the
+same pictures in turn; the target on 12-megapixel JPEGs is three times. The difference is that of the model's input, as
+PSNR in decibels (40 dB is a standard deviation of 2.55 levels of 255; null says that there is none).
 
     python benchmarks/decode.py [--rounds 7]
 """
@@ -19,6 +19,7 @@ from common import interleaved, median_ratio, write_results
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.images import open_image
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ def main() -> None:
 
 def measure(files: list[bytes], size: int, *, rounds: int) -> dict[str, float | None]:
     """Milliseconds a picture of either way, how many times faster ours is, and the difference of their pixels."""
+    prepare = Preprocessing(size=(size, size), mean=(0.5,) * 3, std=(0.5,) * 3).prepare
     ways: dict[str, Callable[[], object]] = {
-        "plain": lambda: [resized(plain(data), size) for data in files],
-        "ours": lambda: [opened(data, size=size) for data in files],
+        "plain": lambda: [prepare(plain(data)) for data in files],
+        "ours": lambda: [prepare(open_image(data, size=size)) for data in files],
     }
     seconds = interleaved(ways, rounds)
-    least = min(psnr(resized(plain(data), size), opened(data, size=size)) for data in files[:8])
+    least = min(psnr(prepare(plain(data)), prepare(open_image(data, size=size))) for data in files[:8])
     return {
         "megabytes": round(statistics.mean(map(len, files)) / 1e6, 3),
         "plain_ms": round(statistics.median(seconds["plain"]) / len(files) * 1000, 2),
@@ -80,21 +82,9 @@ def plain(data: bytes) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
-def opened(data: bytes, *, size: int) -> Image.Image:
-    """Our way, to the model's size."""
-    return resized(open_image(data, size=size), size)
-
-
-def resized(image: Image.Image, size: int) -> Image.Image:
-    """The picture with its least side brought to size, as models do it."""
-    scale = size / min(image.size)
-    sides = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
-    return image.resize(sides, Image.Resampling.BICUBIC)
-
-
-def psnr(one: Image.Image, other: Image.Image) -> float:
+def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of two pictures of one size, in decibels."""
-    error = float(np.mean((np.asarray(one, np.float32) - np.asarray(other, np.float32)) ** 2))
+    error = float(np.mean((one.astype(np.float32) - other.astype(np.float32)) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 

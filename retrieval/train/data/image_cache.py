@@ -122,8 +122,7 @@ class ImageCache:
         if resized is None and self.disk is not None:
             resized = self.disk.get(key)
         if resized is None:
-            size = max(transform.height, transform.width)
-            resized = transform.resize(reopen_image(self.sources[image], size=size))
+            resized = transform.resize(reopen_image(self.sources[image], size=transform.decoded_side))
         return transform.random_resized_crop(resized, draws)
 
 
@@ -174,7 +173,7 @@ def build_image_cache(
         lambda files, wanted: read_images(
             files,
             lambda image: (hash_image(image), transform.resize(image)),
-            size=max(transform.height, transform.width),
+            size=transform.decoded_side,
             wanted=wanted,
             threads=threads,
         ),

@@ -54,6 +54,15 @@ class TrainTransform:
             min_scale=min_scale,
         )
 
+    @property
+    def decoded_side(self) -> int:
+        """Return the least side in pixels to decode an image to, as `open_image` takes it: what `resize` keeps."""
+        return math.ceil(self._margin * max(self.height, self.width))
+
+    @property
+    def _margin(self) -> float:
+        return 1 / math.sqrt(max(self.min_scale, _MIN_RESIZE_SCALE))
+
     def resize(self, image: Image.Image) -> Image.Image:
         """Return the image in the smallest shape that every crop can be taken from: the form worth caching."""
         aspect = self.width / self.height
@@ -62,7 +71,7 @@ class TrainTransform:
             image = ImageOps.pad(image, canvas, color=(self.fill, self.fill, self.fill))
         elif self.resize_mode == "shortest":
             image = _center_crop(image, min_aspect=aspect / _MAX_ASPECT, max_aspect=aspect * _MAX_ASPECT)
-        margin = 1 / math.sqrt(max(self.min_scale, _MIN_RESIZE_SCALE))
+        margin = self._margin
         horizontal, vertical = margin * self.width / image.width, margin * self.height / image.height
         if self.resize_mode != "squash":
             horizontal = vertical = max(horizontal, vertical)

@@ -1,15 +1,19 @@
-# Every target makes .venv on first use and reuses it while pyproject.toml is unchanged.
+# Every target makes .venv (light-test: .venv-light) on first use and reuses it while pyproject.toml is unchanged.
 PYTHON ?= python3
 EXTRAS ?= all,dev
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LIGHT := .venv-light
+LIGHT_READY := $(LIGHT)/.ready
+HEAVY := torch torchvision open_clip transformers safetensors onnx faiss pyarrow matplotlib
 SOURCES := retrieval index tests benchmarks
+CHECK_PYTHON = $(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12')"
 
 # torch's threads spin while they wait; on two cores that costs whoever else has work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check format docs wheel-test soak clean
+.PHONY: demo test check format docs light-test soak clean
 
 demo: $(READY)
 	$(BIN)/retrieval demo demo
@@ -33,12 +37,14 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python benchmarks/readme.py
 
-# The same tests against the built wheel instead of the source tree.
-wheel-test: $(READY)
-	rm -rf .wheel && $(BIN)/pip wheel -q --no-deps --wheel-dir .wheel/dist .
-	$(BIN)/pip install -q --no-deps --target .wheel/site .wheel/dist/*.whl
-	cd .wheel && PYTHONPATH=site ../$(BIN)/python -c "import retrieval, index; assert '.wheel' in retrieval.__file__ and '.wheel' in index.__file__"
-	PYTHONPATH=.wheel/site $(BIN)/pytest -q
+# The built wheel with the base and `serve` alone, in an environment of its own: every test that needs neither torch nor
+# FAISS, pyarrow or matplotlib runs in it (tests/conftest.py leaves the others out), and all files are in the wheel.
+light-test: $(LIGHT_READY)
+	rm -rf .wheel build && $(LIGHT)/bin/pip wheel -q --no-deps --wheel-dir .wheel .
+	$(LIGHT)/bin/pip install -q --no-deps --force-reinstall .wheel/*.whl
+	$(LIGHT)/bin/python -c "from importlib.util import find_spec; there = [name for name in '$(HEAVY)'.split() if find_spec(name)]; assert not there, there"
+	for package in retrieval index; do diff -r -x __pycache__ $$package $(LIGHT)/lib/python*/site-packages/$$package || exit 1; done
+	$(LIGHT)/bin/pytest -q
 
 # Fifty kills of builds and twenty of trainings at random moments, where the tests run five and three; ten of a service.
 soak: $(READY)
@@ -49,7 +55,13 @@ clean:
 	rm -rf .wheel dist build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12')"
+	$(CHECK_PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --editable ".[$(EXTRAS)]"
+	touch $@
+
+$(LIGHT_READY): pyproject.toml
+	$(CHECK_PYTHON)
+	rm -rf $(LIGHT) && $(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/python -m pip install -q ".[serve,test]"
 	touch $@

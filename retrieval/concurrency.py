@@ -3,8 +3,10 @@
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -29,6 +31,8 @@ def prefetch_map(
         threads: One a core where it is None.
         depth: The most results, finished or in progress, to hold at a time. Four a thread where it is None.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     threads = threads or available_cores()
     depth = depth or 4 * threads
     pending: deque[Future[Output]] = deque()

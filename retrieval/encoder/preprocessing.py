@@ -1,22 +1,28 @@
-"""What open_clip's transform for inference does to an image, by Pillow and numpy alone: equal to it to the bit."""
+"""What open_clip's transform for inference does to an image, by Pillow and numpy alone: equal to it to the bit.
+
+Pillow loads at the first image: an encoder of texts alone does without.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from retrieval.errors import EncoderError
 from retrieval.images.scaled import Scaled, get_scaled
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
 Triple = tuple[float, float, float]
 Size = tuple[int, int]  # height and width, as in every configuration; Pillow has them the other way round
 
-_BICUBIC = Image.Resampling.BICUBIC
-# open_clip draws "random" in training and takes "bicubic" for inference.
-_RESAMPLING = {"bicubic": _BICUBIC, "random": _BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# By the names of Pillow's filters. open_clip draws "random" in training and takes "bicubic" for inference.
+_RESAMPLING = {"bicubic": "BICUBIC", "random": "BICUBIC", "bilinear": "BILINEAR"}
 _MODES = ("shortest", "longest", "squash")
 
 
@@ -82,8 +88,11 @@ class Preprocessing:
     @property
     def _resampling(self) -> Image.Resampling:
         """Return the filter; open_clip forgets the interpolation where it meets the shortest side of an oblong."""
+        from PIL.Image import Resampling
+
         is_oblong = self.size[0] != self.size[1]
-        return _BICUBIC if is_oblong and self.resize_mode == "shortest" else _RESAMPLING[self.interpolation]
+        forgets = is_oblong and self.resize_mode == "shortest"
+        return Resampling[_RESAMPLING["bicubic" if forgets else self.interpolation]]
 
     def _resized_size(self, height: int, width: int) -> Size:
         """Return the size before cropping or filling, each rounded the way of torchvision's or timm's class for it."""
@@ -117,7 +126,9 @@ class Preprocessing:
         if (image.height, image.width) == self.size:
             return image
         color = self.fill_color
-        canvas = Image.new("RGB", (width, height), (color, color, color) if isinstance(color, int) else color)
+        from PIL.Image import new
+
+        canvas = new("RGB", (width, height), (color, color, color) if isinstance(color, int) else color)
         canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
         return canvas
 

@@ -1,6 +1,5 @@
 """How open_clip cleans a text before it is tokenized: by mode, without importing open_clip."""
 
-import html
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -21,6 +20,8 @@ def repair_text(text: str) -> str:
     """Return `text` with broken encodings and character references repaired, as ftfy does; most ASCII stays."""
     if is_clean(text):
         return text
+    import html
+
     import ftfy
 
     return html.unescape(html.unescape(ftfy.fix_text(text)))

@@ -1,85 +1,166 @@
-"""What does a cold `retrieval search` from the shell take, and what of it are the imports and the model?
+"""What does a cold `retrieval search` from the shell take, in processor time, seconds and memory?
 
-    python benchmarks/cold_search.py [--model demo/run] [--catalog demo/catalog] [--rounds 5]
+    python benchmarks/cold_search.py --earlier ../earlier [--rounds 9]
 
-Each row is a fresh process. The steps of the last one are timed inside; the whole is timed from outside, the start of
-Python included.
+Every row is a fresh process, and the rows take turns. The catalog is of a drawn shop, built with the starter; with
+--earlier, a checkout of an earlier commit, its own commands search the same catalog. The starter's text tower runs on
+ONNX Runtime, or on torch where that is forced.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from common import write_results
 
-STEPS = """
-import json, os, sys, time
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-marks = [("start", time.perf_counter())]
-def mark(name): marks.append((name, time.perf_counter()))
-import retrieval.cli
-from retrieval import Catalog, load_encoder
-mark("import retrieval")
-import torch
-mark("import torch")
-import open_clip
-mark("import open_clip, torchvision")
-encoder = load_encoder(sys.argv[2], device="cpu")
-mark("load the model")
-catalog = Catalog.open(sys.argv[1], encoder=encoder, read_only=True)
-mark("open the catalog")
-row = encoder.encode_texts(["red striped mug"])
-mark("encode the text")
-hits = catalog.search(vector=row[0])
-mark("search, fetch the records")
-print(json.dumps({name: after - before for (_, before), (name, after) in zip(marks, marks[1:])}))
+HERE = Path(__file__).resolve().parents[1]
+COLUMNS = ["fresh process", "processor s", "seconds", "peak MB", "torch loaded"]
+DRAW = "import sys; from retrieval.demo.sample_shop import draw_shop; draw_shop(sys.argv[1], count=int(sys.argv[2]))"
+REPORT = """
+import sys
+from retrieval.cli import commands
+commands(sys.argv[1:], standalone_mode=False)
+print("torch" in sys.modules)
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What Python runs, by the code of a checkout."""
+
+    arguments: Sequence[str]
+    checkout: Path = HERE
+    engine: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Variables of the process; bytecode is written, as an installation does."""
+        environment = {**os.environ, "PYTHONPATH": str(self.checkout), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment | ({"RETRIEVAL_ENGINE": self.engine} if self.engine else {})
+
+    def output(self) -> str:
+        """Return what it prints."""
+        command = [sys.executable, *self.arguments]
+        return subprocess.run(command, env=self.environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def loads_torch(self) -> bool:
+        """Whether the command, which is one of `retrieval`, has loaded torch by its end."""
+        reporting = Command(["-c", REPORT, *self.arguments[2:]], self.checkout, self.engine)
+        return reporting.output().split()[-1] == "True"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one process took."""
+
+    processor: float  # seconds, user and system
+    seconds: float
+    megabytes: float  # at its peak, resident
+
+
 def main() -> None:
-    """Time whole commands and their steps, print and write the results."""
+    """Run all commands in turn, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="demo/run")
-    parser.add_argument("--catalog", type=Path, default=Path("demo/catalog"))
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    where = [str(arguments.catalog), arguments.model]
-    commands = {
-        "python -c pass": ["-c", "pass"],
-        "retrieval --help": ["-m", "retrieval", "--help"],
-        "retrieval search, a text": ["-m", "retrieval", "search", where[0], "red striped mug"],
-        "retrieval search --like, no model": ["-m", "retrieval", "search", where[0], "--like", "p0001"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    steps: list[dict[str, float]] = []
-    for _ in range(arguments.rounds):
-        for name, command in commands.items():
-            seconds[name].append(timed(command))
-        steps.append(json.loads(run(["-c", STEPS, *where])))
-    rows = [[name, f"{median(taken):.2f}"] for name, taken in seconds.items()]
-    rows += [[f"of a text search: {name}", f"{median(step[name] for step in steps):.2f}"] for name in steps[0]]
+    parser.add_argument("--earlier", type=Path, help="checkout of an earlier commit")
+    parser.add_argument("--items", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        commands = list_commands(make_catalog(Path(folder), given.items), given.earlier)
+        for command in commands.values():
+            measure(command)
+        runs = [{name: measure(command) for name, command in commands.items()} for _ in range(given.rounds)]
+        searches = {name: command for name, command in commands.items() if "retrieval" in command.arguments}
+        loaded = {name: command.loads_torch() for name, command in searches.items()}
+    results = {"items": given.items, "rounds": given.rounds, "ratios": compare(runs, earlier=given.earlier is not None)}
+    rows = [format_row(name, [one[name] for one in runs], loaded.get(name)) for name in commands]
     for row in rows:
-        print(*row)
-    print(write_results("cold_search", {"table": {"columns": ["fresh process", "seconds"], "rows": rows}}))
+        print(*row, sep=" | ")
+    print(results["ratios"])
+    table = {"columns": COLUMNS, "rows": rows}
+    print("wrote", write_results("cold_search", {**results, "torch_loaded": loaded, "table": table}))
 
 
-def timed(command: list[str]) -> float:
-    """Return the seconds of a whole process."""
-    start = time.perf_counter()
-    run(command)
-    return time.perf_counter() - start
+def make_catalog(folder: Path, items: int) -> Path:
+    """Draw a shop into `folder/shop` and build its catalog with the starter, all in other processes."""
+    Command(["-c", DRAW, str(folder / "shop"), str(items)]).output()
+    built = ["-m", "retrieval", "build", str(folder / "shop" / "products.csv"), str(folder / "catalog")]
+    Command([*built, "--model", "starter"]).output()
+    return folder
 
 
-def run(command: list[str]) -> str:
-    """Return what a Python process prints."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
-    return done.stdout
+def list_commands(folder: Path, earlier: Path | None) -> dict[str, Command]:
+    """Return the commands by the names of their rows."""
+    search = ["-m", "retrieval", "search", str(folder / "catalog")]
+    like, text = [*search, "--like", "p0001"], [*search, "red striped mug"]
+    picture = [*search, "--image", str(next((folder / "shop" / "images").iterdir()))]
+    commands = {
+        "`python -c pass`": Command(["-c", "pass"]),
+        "`import numpy`": Command(["-c", "import numpy"]),
+        "`import torch`": Command(["-c", "import torch"]),
+        "`retrieval search --like`, no model": Command(like),
+        "a text": Command(text),
+        "a Chinese text": Command([*search, "红色条纹杯子"]),
+        "a picture": Command(picture),
+        "a text, by torch": Command(text, engine="torch"),
+    }
+    if earlier is not None:
+        commands["`--like`, at the earlier commit"] = Command(like, checkout=earlier.resolve())
+        commands["a text, at the earlier commit"] = Command(text, checkout=earlier.resolve())
+    return commands
+
+
+def measure(command: Command) -> Run:
+    """Run the command once."""
+    since = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command.arguments],
+        env=command.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - since
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command.arguments} ended with {process.returncode}.")
+    return Run(usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss / 1024)
+
+
+def compare(runs: Sequence[dict[str, Run]], *, earlier: bool) -> dict[str, float]:
+    """Return ratios of processor time, each the median of those within a round."""
+    like = "`retrieval search --like`, no model"
+
+    def middle(ratio: Callable[[dict[str, float]], float]) -> float:
+        times = [{name: run.processor for name, run in one.items()} for one in runs]
+        return round(median(ratio(one) for one in times), 3)
+
+    ratios = {
+        "(text - like) / import torch": middle(lambda one: (one["a text"] - one[like]) / one["`import torch`"]),
+        "text / text by torch": middle(lambda one: one["a text"] / one["a text, by torch"]),
+    }
+    if earlier:
+        ratios["like / like at the earlier commit"] = middle(
+            lambda one: one[like] / one["`--like`, at the earlier commit"]
+        )
+        ratios["text / text at the earlier commit"] = middle(
+            lambda one: one["a text"] / one["a text, at the earlier commit"]
+        )
+    return ratios
+
+
+def format_row(name: str, runs: Sequence[Run], torch_loaded: bool | None) -> list[str]:  # noqa: FBT001
+    """Return the cells of a row: medians, and the greatest memory."""
+    processor, seconds = median(run.processor for run in runs), median(run.seconds for run in runs)
+    loaded = "" if torch_loaded is None else "yes" if torch_loaded else "no"
+    return [name, f"{processor:.2f}", f"{seconds:.2f}", f"{max(run.megabytes for run in runs):.0f}", loaded]
 
 
 if __name__ == "__main__":

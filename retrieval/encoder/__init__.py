@@ -101,10 +101,12 @@ def describe_encoder(name: str | Path) -> dict[str, Any]:
 
 def _load_plugin(name: str, device: str) -> Encoder | None:
     """Load SCHEME:... by the entry point SCHEME, looked up for such a name only, and for no existing folder."""
+    scheme, colon, _ = name.partition(":")
+    if not colon or Path(name).is_dir():
+        return None
     from importlib.metadata import entry_points
 
-    scheme, colon, _ = name.partition(":")
-    plugins = () if not colon or Path(name).is_dir() else tuple(entry_points(group=ENTRY_POINTS, name=scheme))
+    plugins = tuple(entry_points(group=ENTRY_POINTS, name=scheme))
     if not plugins:
         return None
     try:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import random_model, tiny_config
 
-from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
+from retrieval.encoder.features import count_used_tokens
+from retrieval.encoder.text_towers import encode_truncated, find_causal_tower, find_end_token
 
 _END = 49407  # <end_of_text> of open_clip's BPE
 TOKENIZE = open_clip.SimpleTokenizer(context_length=77)
@@ -44,7 +45,7 @@ def towers():
 @given(texts=st.lists(st.sampled_from(["", "a", "a red ball", "日本語のテキスト", "x " * 100]), min_size=1, max_size=5))
 def test_causal_tower_gives_the_same_rows_without_padding(towers, kind, texts):
     tokens, tower = TOKENIZE(texts), towers[kind]
-    length = count_used_tokens(tower, tokens.numpy()).max()
+    length = count_used_tokens(tokens.numpy(), find_end_token(tower)).max()
     with torch.inference_mode():
         cut = torch.nn.functional.normalize(encode_truncated(tower, tokens[:, :length]))
         full = torch.nn.functional.normalize(encode_truncated(tower, tokens))
@@ -61,7 +62,7 @@ def _own(tower, tokens):
 def test_used_tokens_are_start_words_and_end(towers):
     tokens = TOKENIZE(["", "red ball", "x " * 100]).numpy()
     for tower in towers.values():
-        assert count_used_tokens(tower, tokens).tolist() == [2, 4, 77]
+        assert count_used_tokens(tokens, find_end_token(tower)).tolist() == [2, 4, 77]
 
 
 @pytest.mark.parametrize("kind", NOT_CAUSAL)

@@ -3,11 +3,10 @@
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property, partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +14,17 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
+from retrieval.encoder.features import TEXTS_PER_IMAGE, Array, encode_by_length, split_batches, to_unit_rows
 from retrieval.encoder.fingerprints import image_fingerprint, text_fingerprint
 from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint, save_run
 from retrieval.encoder.preprocessing import Preprocessing
-from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
+from retrieval.encoder.text_towers import encode_truncated, find_causal_tower, find_end_token
 from retrieval.errors import EncoderError
 
 __all__ = ["Checkpoint", "OpenClipEncoder", "open_checkpoint", "resolve_device", "save_run"]
 
-T = TypeVar("T")
-Array = NDArray[np.float32]
-
 # Larger batches gain nothing: ViT-B/32 on two cores is as fast with 16 images as with 64.
 _BATCH_SIZE = {"cpu": 16, "cuda": 256}
-_TEXTS_PER_IMAGE = 4  # a text is ten tokens or so, an image fifty or more
-_TEXT_WINDOW = 4096  # texts tokenised and sorted at a time: batches of even length, in bounded memory
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGE = 10_000_000  # parameters of an image tower worth half precision; a smaller one is fast, and loses by casts
 _MIN_SPEEDUP = 2.0  # of matrix products in half precision: of 4.3 times, 2.3 to 3.5 reach the towers
@@ -89,20 +84,29 @@ class OpenClipEncoder:
 
     def encode_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Array:
         """Encode what `prepare` returned; an EncoderError names the first row that is zero or not finite, from 1."""
-        return self._encode_batches(_batch(prepared, self.batch_size))
+        return self._encode_batches(split_batches(prepared, self.batch_size))
 
     def encode_images(self, images: Sequence[Image.Image]) -> Array:
         """Encode RGB images; errors as in `encode_prepared`."""
-        return self._encode_batches(map(self.prepare, batch) for batch in _batch(images, self.batch_size))
+        return self._encode_batches(map(self.prepare, batch) for batch in split_batches(images, self.batch_size))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Encode texts, truncated to the context length; an EncoderError for one string, or as in `encode_prepared`."""
-        if isinstance(texts, str):
-            raise EncoderError("encode_texts takes a list of texts. Put the one text into a list.")
-        return self._normalize([self._encode_text_window(window) for window in _batch(texts, _TEXT_WINDOW)], "text")
+        tower = self._causal_tower
+        encode = self._model.encode_text if tower is None else partial(encode_truncated, tower)
+        features = encode_by_length(
+            texts,
+            tokenize=lambda window: self._checkpoint.tokenizer(window).numpy(),
+            end_token=None if tower is None else find_end_token(tower),
+            encode=partial(self._forward, encode),
+            dimension=self.dimension,
+            batch_size=TEXTS_PER_IMAGE * self.batch_size,
+        )
+        return to_unit_rows([features], dimension=self.dimension, name=self.name, kind="text")
 
     def _encode_batches(self, batches: Iterable[Iterable[NDArray[np.uint8]]]) -> Array:
-        return self._normalize([self._encode_image_batch(np.stack(list(batch))) for batch in batches], "image")
+        parts = [self._encode_image_batch(np.stack(list(batch))) for batch in batches]
+        return to_unit_rows(parts, dimension=self.dimension, name=self.name, kind="image")
 
     def _encode_image_batch(self, pixels: NDArray[np.uint8]) -> Array:
         dtype = self._full_batch_dtype() if len(pixels) == self.batch_size else torch.float32
@@ -128,18 +132,6 @@ class OpenClipEncoder:
         values = values.div_(255).sub_(self._mean).div_(self._std)
         return self._model.encode_image(values)  # type: ignore[no-any-return]
 
-    def _encode_text_window(self, texts: list[str]) -> Array:
-        """Encode texts in batches of one length each, and return their features in the order of the texts."""
-        tokens = self._checkpoint.tokenizer(texts).numpy()
-        lengths, encode = np.full(len(texts), tokens.shape[1]), self._model.encode_text
-        if self._causal_tower is not None:
-            lengths = count_used_tokens(self._causal_tower, tokens)
-            encode = partial(encode_truncated, self._causal_tower)
-        features = np.empty((len(texts), self.dimension), np.float32)
-        for batch in _batch(np.argsort(lengths, kind="stable").tolist(), _TEXTS_PER_IMAGE * self.batch_size):
-            features[batch] = self._forward(encode, tokens[batch, : lengths[batch].max()])
-        return features
-
     def _forward(
         self,
         encode: Callable[[torch.Tensor], torch.Tensor],
@@ -151,18 +143,6 @@ class OpenClipEncoder:
         no_grad = torch.no_grad() if half else torch.inference_mode()
         with self._lock, no_grad, torch.autocast(self.device, dtype=dtype, enabled=half):
             return np.asarray(encode(torch.from_numpy(inputs).to(self.device)).float().cpu())
-
-    def _normalize(self, parts: Sequence[Array], kind: str) -> Array:
-        features = np.concatenate([np.empty((0, self.dimension), np.float32), *parts])
-        with np.errstate(over="ignore", invalid="ignore"):  # checked below
-            lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-        if bad.size:
-            raise EncoderError(
-                f"{self.name} returns a zero, infinite or NaN vector for {kind} {bad[0] + 1} of {len(features)}. "
-                "It has no direction: leave it out."
-            )
-        return np.asarray(features / lengths)
 
 
 @cache
@@ -209,9 +189,3 @@ def _time_product(device: str, dtype: torch.dtype) -> float:
         (matrix @ matrix)[0, 0].item()  # waits for the GPU
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
-
-
-def _batch(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from retrieval.encoder import STARTER
 from retrieval.encoder.architectures import HF_CONFIG, build_model, build_tokenizer, is_local_folder, needs_own_loader
+from retrieval.encoder.model_folders import CONFIG_FILE, STARTER, WEIGHTS_FILE, find_model_folder
 from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
 _WEIGHTS_FILES = (WEIGHTS_FILE, "open_clip_pytorch_model.bin")  # in the order that open_clip tries on a hub
 _HUB = "hf-hub:"
 _HUB_TIMEOUT = 5  # seconds: huggingface_hub's own retries take 23 s a file where there is no network
@@ -49,11 +46,8 @@ def open_checkpoint(name: str) -> Checkpoint:
 
     An EncoderError says that there is none, or that it is untrained or damaged, or that its hub cannot be reached.
     """
-    if name == STARTER:  # before folders: a folder of that name must not break the default
-        with as_file(files("retrieval") / STARTER) as folder:
-            return replace(_open_folder(folder), name=STARTER)
-    if Path(name).is_dir():
-        return _open_folder(Path(name).resolve())
+    if folder := find_model_folder(name):
+        return replace(_open_folder(folder), name=name if name == STARTER else str(folder))
     return _open_hub(name) if name.startswith(_HUB) else _open_pretrained(name)
 
 

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from open_clip import CLIP
 from open_clip.transformer import TextTransformer
 from torch.func import functional_call
@@ -23,11 +21,11 @@ def find_causal_tower(model: Any) -> Any:
     return tower if pools_end_token else None
 
 
-def count_used_tokens(tower: Any, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many tokens of each text, `(n, context)`, there are up to the end token."""
-    if _pool_type(tower) != "argmax":
-        tokens = tokens == (tower.text_eos_id if isinstance(tower, CLIP) else tower.eos_id)
-    return np.asarray(tokens.argmax(axis=1) + 1, np.int64)
+def find_end_token(tower: Any) -> int:
+    """Return the token at which a causal tower takes a text's row; -1 for the greatest one."""
+    if _pool_type(tower) == "argmax":
+        return -1
+    return int(tower.text_eos_id if isinstance(tower, CLIP) else tower.eos_id)
 
 
 def encode_truncated(tower: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrieval.concurrency import prefetch_map
-from retrieval.encoder.text_towers import count_used_tokens, encode_truncated, find_causal_tower
+from retrieval.encoder.features import count_used_tokens
+from retrieval.encoder.text_towers import encode_truncated, find_causal_tower, find_end_token
 from retrieval.images import ImageSource
 from retrieval.train.data.image_cache import reopen_image
 from retrieval.train.model.item_dropout import select_items
@@ -124,7 +125,7 @@ def encode_tokens(model: Any, tokens: NDArray[np.int64], *, device: str) -> Tens
     tower = find_causal_tower(model)
     if tower is None:
         return cast("Tensor", model.encode_text(torch.from_numpy(tokens).to(device)))
-    lengths = count_used_tokens(tower, tokens)
+    lengths = count_used_tokens(tokens, find_end_token(tower))
     order = np.argsort(lengths, kind="stable")
     rows = []
     for part in np.array_split(order, 2 if len(order) >= 2 * _MIN_HALF else 1):

@@ -1,23 +1,44 @@
 """The `Encoder` protocol: images and texts to unit rows of one space. How to load one, and how to add one."""
 
+import logging
+import os
 import re
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.device import count_gpus
+from retrieval.encoder.model_folders import STARTER, find_model_folder
 from retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from retrieval.encoder.onnx.files import Export
+
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "ENGINE_VARIABLE",
+    "ENTRY_POINTS",
+    "LOADERS",
+    "STARTER",
+    "Encoder",
+    "Loader",
+    "describe_encoder",
+    "load_encoder",
+]
+
 DEVICES = ("auto", "cpu", "cuda")
-STARTER = "starter"
-"""The model that comes with the package: the default wherever a model is named."""
+ENGINES = ("auto", "torch", "onnx")
+ENGINE_VARIABLE = "RETRIEVAL_ENGINE"
 ENTRY_POINTS = "retrieval.encoders"
+
+_logger = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -26,12 +47,12 @@ class Encoder(Protocol):
     Callers call every method from several threads at once: the encoder locks its model where that takes one call at a
     time, and `prepare` holds no lock. No inputs give `(0, dimension)`.
 
-    To add one, an ONNX encoder say: a class with these members, and a `Loader` that returns it. In this package the
-    loader goes into `LOADERS`, before the last, which takes every name. Another package declares it in its
-    pyproject.toml, and `load_encoder("onnx:NAME")` then calls it with the whole name:
+    To add one, of an API say: a class with these members, and a `Loader` that returns it. In this package the loader
+    goes into `LOADERS`. Another package declares it in its pyproject.toml, and `load_encoder("api:NAME")` then calls it
+    with the whole name:
 
         [project.entry-points."retrieval.encoders"]
-        onnx = "my_package:load"
+        api = "my_package:load"
 
     `retrieval.testing.encoders.check_encoder` tests what every encoder must do.
     """
@@ -71,7 +92,9 @@ for "cpu", and raises an EncoderError for "cuda".
 """
 
 
-def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder:
+def load_encoder(
+    name: str | Path = STARTER, *, device: str = "auto", engine: str | None = None, export: bool = False
+) -> Encoder:
     """Load a dual encoder, in eval mode, with its own preprocessing and tokenizer.
 
     Args:
@@ -79,13 +102,22 @@ def load_encoder(name: str | Path = STARTER, *, device: str = "auto") -> Encoder
             `save_run` write it; a name of another loader of `LOADERS`, "SCHEME:..." of an installed package that
             declares the entry point SCHEME say; "hf-hub:org/model"; or an open_clip name/tag.
         device: "cpu", "cuda", or "auto": the GPU where there is one.
+        engine: "torch"; "onnx", which runs exported models on the CPU without torch, two to three times as fast; or
+            "auto": onnx on a CPU where the model has a current export, else torch. None takes RETRIEVAL_ENGINE, and
+            "auto" where that is not set. A plug-in's encoder is its own engine.
+        export: Export a model that has no current export, where one would be used; that takes torch, and a minute.
 
-    An EncoderError if there is no such model or device, it cannot be loaded, or its hub is out of reach.
+    An EncoderError if there is no such model, device or engine, it cannot be loaded, or its hub is out of reach.
     """
-    if device not in DEVICES:
-        raise EncoderError(f"There is no device {device!r}. Use one of {', '.join(DEVICES)}.")
-    encoders = (load(str(name), device) for load in LOADERS)
-    return next(encoder for encoder in encoders if encoder is not None)
+    engine = engine or os.environ.get(ENGINE_VARIABLE) or "auto"
+    for value, known, what in ((device, DEVICES, "device"), (engine, ENGINES, "engine")):
+        if value not in known:
+            raise EncoderError(f"There is no {what} {value!r}. Use one of {', '.join(known)}.")
+    for load in LOADERS:
+        encoder = load(str(name), device)
+        if encoder is not None:
+            return encoder
+    return _load_open_clip(str(name), device, engine=engine, export=export)
 
 
 def describe_encoder(name: str | Path) -> dict[str, Any]:
@@ -94,7 +126,8 @@ def describe_encoder(name: str | Path) -> dict[str, Any]:
     attributes = ("name", "dimension", "image_size", "image_fingerprint", "text_fingerprint")
     description = {attribute: getattr(encoder, attribute) for attribute in attributes}
     if name == STARTER:
-        card = (files("retrieval") / STARTER / "README.md").read_text(encoding="utf-8")
+        folder = Path(str(find_model_folder(STARTER)))
+        card = (folder / "README.md").read_text(encoding="utf-8")
         description["about"] = " ".join(card.split("\n\n")[1].split())  # the paragraph below the heading
     return description
 
@@ -117,18 +150,67 @@ def _load_plugin(name: str, device: str) -> Encoder | None:
     return encoder
 
 
-def _load_open_clip(name: str, device: str) -> Encoder:
+LOADERS: Final[tuple[Loader, ...]] = (_load_plugin,)
+"""Tried in this order, before open_clip, which takes every other name: leave existing folders to it."""
+
+
+def _load_open_clip(name: str, device: str, *, engine: str, export: bool) -> Encoder:
     """Load any model of open_clip; refuse an impossible name before the seconds that importing torch takes."""
-    if re.search(r"[\\/]$|^[./~]|^$", name) and not (name and Path(name).is_dir()):
+    if re.search(r"[\\/]$|^[./~]|^$", name) and find_model_folder(name) is None:
         raise EncoderError(
             f"There is no model folder {name!r}. Name starter, a run folder, an open_clip name/tag such as "
             "ViT-B-32-256/datacomp_s34b_b86k, or hf-hub:org/model."
         )
-    from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint, resolve_device
+    if engine == "onnx" and device == "cuda":
+        raise EncoderError("The engine onnx runs on the CPU. Use engine torch or auto with device cuda.")
+    uses_onnx = engine == "onnx" or (engine == "auto" and not _may_use_gpu(device))
+    found = _find_export(name) if uses_onnx else None
+    if found is None:
+        _require_torch(name, engine=engine, export=export)
+        from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint, resolve_device
 
-    resolved = resolve_device(device)
-    return OpenClipEncoder(open_checkpoint(name), device=resolved)
+        resolved, checkpoint = resolve_device(device), open_checkpoint(name)
+        found = _export(name, checkpoint, required=engine == "onnx") if uses_onnx and export else None
+        if found is None:
+            return OpenClipEncoder(checkpoint, device=resolved)
+    from retrieval.encoder.onnx.encoder import OnnxEncoder
+
+    folder = find_model_folder(name)
+    return OnnxEncoder(name if name == STARTER or folder is None else str(folder), found)
 
 
-LOADERS: Final[tuple[Loader, ...]] = (_load_plugin, _load_open_clip)
-"""Tried in this order; the last one takes every name: put a new one before it, and leave existing folders to it."""
+def _may_use_gpu(device: str) -> bool:
+    """Whether torch is to decide about the device: where it is named "cuda", or there is a GPU and torch."""
+    return device == "cuda" or (device == "auto" and count_gpus() > 0 and find_spec("torch") is not None)
+
+
+def _find_export(name: str) -> "Export | None":
+    from retrieval.encoder.onnx.files import find_export
+
+    return find_export(name)
+
+
+def _require_torch(name: str, *, engine: str, export: bool) -> None:
+    """Raise the EncoderError of a model without a current export where it may not be exported, or torch is missing."""
+    if find_spec("torch") is None or find_spec("open_clip") is None:
+        raise EncoderError(
+            f"{name} has no current ONNX export, so it needs torch, which is not installed. "
+            "Run `pip install 'crossmodal-retrieval[train]'`."
+        )
+    if engine == "onnx" and not export:
+        raise EncoderError(
+            f"{name} has no current ONNX export. Run `retrieval model export {name}`, or use engine auto."
+        )
+
+
+def _export(name: str, checkpoint: Any, *, required: bool) -> "Export | None":
+    """Export an opened model; None, with the reason logged, where that fails and is not required."""
+    try:
+        from retrieval.encoder.onnx.export import export_model
+
+        return export_model(name, checkpoint)
+    except (EncoderError, OSError, ImportError) as error:
+        if required:
+            raise EncoderError(f"{name} cannot be exported to ONNX: {error}") from error
+        _logger.warning("torch runs the model %s, which cannot be exported to ONNX: %s", name, error)
+        return None

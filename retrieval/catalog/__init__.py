@@ -56,6 +56,8 @@ class Catalog:
         *,
         encoder: Encoder | Callable[[], Encoder] | None = None,
         device: str = "auto",
+        engine: str | None = None,
+        export: bool = False,
         read_only: bool = False,
         create: bool = False,
     ) -> "Catalog":
@@ -66,6 +68,8 @@ class Catalog:
             encoder: The encoder that the catalog is built with, or a function that loads it when it is first needed.
                 None loads the recorded encoder when it is first needed, in a new catalog the starter.
             device: "auto", "cpu" or "cuda", for the encoder and the indexes.
+            engine: As for `load_encoder`, for the recorded encoder.
+            export: As for `load_encoder`: export the recorded encoder to ONNX where that is missing.
             read_only: Write nothing, not even a missing index.
             create: Create a missing catalog; an `encoder` implies it.
 
@@ -80,7 +84,8 @@ class Catalog:
             raise missing_catalog(folder)
         database = Database(folder, read_only=read_only)
         try:
-            return cls(database, CatalogEncoder(database, encoder, device=device), device=device)
+            loaded = CatalogEncoder(database, encoder, device=device, engine=engine, export=export)
+            return cls(database, loaded, device=device)
         except BaseException:
             database.close()
             raise

@@ -22,12 +22,23 @@ class CatalogEncoder:
         is_given: Whether the caller of `Catalog.open` passed an encoder, or a function that loads one.
     """
 
-    def __init__(self, database: Database, given: Encoder | Callable[[], Encoder] | None, *, device: str) -> None:
-        """Take an encoder, a function that loads one, or None for the recorded one; a wrong one is an error."""
+    def __init__(
+        self,
+        database: Database,
+        given: Encoder | Callable[[], Encoder] | None,
+        *,
+        device: str,
+        engine: str | None = None,
+        export: bool = False,
+    ) -> None:
+        """Take an encoder, a function that loads one, or None for the recorded one; a wrong one is an error.
+
+        The recorded one is loaded by `load_encoder` with `device`, `engine` and `export`.
+        """
         self.is_given = given is not None
         self._database = database
         self._folder = database.folder
-        self._device = device
+        self._device, self._engine, self._export = device, engine, export
         is_encoder = given is None or hasattr(given, "encode_texts")
         self._loaded = cast("Encoder | None", given if is_encoder else None)
         self._loader = cast("Callable[[], Encoder] | None", None if is_encoder else given)
@@ -105,7 +116,7 @@ class CatalogEncoder:
             return self._loader()
         record = self.space.encoder
         if record is None and self.space.dimension is None:
-            return load_encoder(STARTER, device=self._device)
+            return self._load_named(STARTER)
         if record is None:
             raise CatalogError(
                 f"{self._folder} has no encoder yet, only vectors: open it with one (Catalog.open(path, encoder=...)), "
@@ -114,11 +125,14 @@ class CatalogEncoder:
         beside = None if record.relative is None else Path(os.path.normpath(self._folder / record.relative))
         name = str(beside) if beside is not None and beside.is_dir() else record.name
         try:
-            return load_encoder(name, device=self._device)
+            return self._load_named(name)
         except EncoderError as error:
             raise CatalogError(
                 f"{self._folder} was built with the encoder {record.name}, which does not load: {error}"
             ) from error
+
+    def _load_named(self, name: str) -> Encoder:
+        return load_encoder(name, device=self._device, engine=self._engine, export=self._export)
 
     def _check(self, encoder: Encoder, tower: Tower) -> None:
         record, dimension = self.space.encoder, self.space.dimension

@@ -9,6 +9,7 @@ import click
 
 from retrieval.cli.building import build
 from retrieval.cli.managing import delete, export, info, serve
+from retrieval.cli.models import model
 from retrieval.cli.searching import search
 from retrieval.cli.shared import fail
 from retrieval.cli.training import adopt, demo, evaluate, train
@@ -21,7 +22,7 @@ def commands() -> None:
     """Search pictures by text, and texts by picture."""
 
 
-for command in (build, search, train, adopt, evaluate, delete, export, serve, info, demo):
+for command in (build, search, train, adopt, evaluate, delete, export, serve, model, info, demo):
     commands.add_command(command)
 
 

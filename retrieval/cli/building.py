@@ -8,6 +8,7 @@ import click
 
 from retrieval.cli.shared import (
     DEVICES,
+    ENGINE,
     FILE,
     FOLDER,
     INDEX_KINDS,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     "--index", type=INDEX_KINDS, help="Kind of index; auto chooses by size and memory, and prints its choice."
 )
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
+@ENGINE
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
 @click.option("--prune", is_flag=True, help="Allow dropping more than half of this source's items.")
 @click.option("--restore", is_flag=True, help="Restore items that were deleted by id.")
@@ -58,6 +60,7 @@ def build(
     report: Path | None,
     index: str | None,
     device: str,
+    engine: str | None,
     strict: bool,
     prune: bool,
     restore: bool,
@@ -80,8 +83,8 @@ def build(
     if model is None and is_new(catalog):
         notice(STARTER_NOTICE)
         model = STARTER
-    encoder = None if model is None else load_encoder(model, device=device)
-    with Catalog.open(catalog, encoder=encoder, device=device) as opened:
+    encoder = None if model is None else load_encoder(model, device=device, engine=engine, export=True)
+    with Catalog.open(catalog, encoder=encoder, device=device, engine=engine, export=True) as opened:
         with interruptible("Committed batches are kept. Run it again to continue."), progress_bar("items") as progress:
             synced = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
         _write_skip_report(report, source, synced.skipped)

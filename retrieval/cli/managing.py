@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, notice, open_read_only, use_current_names
+from retrieval.cli.shared import DEVICES, ENGINE, FILE, PATH, notice, open_read_only, use_current_names
 from retrieval.errors import EncoderError, ServiceError
 from retrieval.extras import require_extra
 from retrieval.server.settings import Settings
@@ -34,7 +34,8 @@ def delete(catalog: Path, ids: Sequence[str]) -> None:
 @settings_options(Settings)
 @click.option("--keys", type=FILE, help="File of lines `read KEY` or `write KEY`.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
-def serve(catalog: Path, *, keys: Path | None, device: str, **settings: Any) -> None:
+@ENGINE
+def serve(catalog: Path, *, keys: Path | None, device: str, engine: str | None, **settings: Any) -> None:
     """Serve CATALOG over HTTP.
 
     Options are also variables: RETRIEVAL_PORT, RETRIEVAL_READ_KEYS, RETRIEVAL_WRITE_KEYS.
@@ -54,7 +55,7 @@ def serve(catalog: Path, *, keys: Path | None, device: str, **settings: Any) -> 
     except ServiceError as error:
         raise click.UsageError(str(error)) from error
     access = "keys required" if checked.has_keys else "no keys: open to every program on this machine"
-    with Catalog.open(catalog, device=device, read_only=checked.read_only) as opened:
+    with Catalog.open(catalog, device=device, engine=engine, export=True, read_only=checked.read_only) as opened:
         serve_app(make_app(opened, checked), on_ready=lambda url: notice(f"Serving {catalog} at {url} ({access})."))
 
 

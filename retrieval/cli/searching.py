@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.cli.shared import DEVICES, FILE, PATH, SettingsCommand, notice, open_read_only, usage_errors
+from retrieval.cli.shared import DEVICES, ENGINE, FILE, PATH, SettingsCommand, notice, open_read_only, usage_errors
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--html", type=FILE, help="Also write the results as one self-contained page.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
+@ENGINE
 def search(
     catalog: Path,
     text: Sequence[str],
@@ -42,6 +43,7 @@ def search(
     as_json: bool,
     html: Path | None,
     device: str,
+    engine: str | None,
     **request: Any,
 ) -> None:
     """Search CATALOG by TEXT, by an image, by an item, or by a weighted mix of them; or browse it by --where alone.
@@ -55,7 +57,7 @@ def search(
     with usage_errors():
         where = _parse_filters(filters) if filters else None
         parsed_weights = dict(_parse_weight(part) for part in weights)
-    with open_read_only(catalog, device=device) as opened, usage_errors():
+    with open_read_only(catalog, device=device, engine=engine) as opened, usage_errors():
         hits = opened.search(words, where=where, weights=parsed_weights, **request)
         for hit in hits:
             click.echo(json.dumps(_serialize_hit(hit), ensure_ascii=False) if as_json else _format_hit(hit))

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from retrieval.pairs import Skipped
 
 DEVICES: Final = click.Choice(["auto", "cpu", "cuda"])
+ENGINE: Final = click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    envvar="RETRIEVAL_ENGINE",
+    help="Engine of the encoder; auto runs an exported model by ONNX Runtime on a CPU, and others by torch.",
+)
 INDEX_KINDS: Final = click.Choice(["auto", *KINDS])
 PATH: Final = click.Path(path_type=Path)
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -85,13 +91,13 @@ def interruptible(consequence: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_read_only(path: Path, *, device: str = "auto") -> "Iterator[Catalog]":
+def open_read_only(path: Path, *, device: str = "auto", engine: str | None = None) -> "Iterator[Catalog]":
     """Open a catalog for reading, after upgrading an older format."""
     from retrieval.catalog import Catalog
     from retrieval.records.database import upgrade
 
     upgrade(path)
-    with Catalog.open(path, device=device, read_only=True) as catalog:
+    with Catalog.open(path, device=device, engine=engine, read_only=True) as catalog:
         yield catalog
 
 

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from retrieval.cli.shared import (
     DEVICES,
+    ENGINE,
     FOLDER,
     PATH,
     STARTER_NOTICE,
@@ -78,6 +79,7 @@ def train(
 ) -> None:
     """Train a dual encoder on PAIRS, into the folder RUN."""
     with interruptible("To continue, run it again with --resume."), _training_bar() as callbacks:
+        from retrieval.encoder import load_encoder
         from retrieval.pairs import read_pairs
         from retrieval.train import train as train_encoder
         from retrieval.train.config import TrainConfig
@@ -100,6 +102,8 @@ def train(
         if "model" not in named and not continues and _is_main_process():
             notice(STARTER_NOTICE + " --model small trains from scratch.")
         result = train_encoder(source, run, config=config, validation=held_out, resume=resume, callbacks=callbacks)
+        if _is_main_process():
+            load_encoder(run, device="cpu", export=True)
     if _is_main_process():
         notice_skipped(result.skipped)
         notice(f"Wrote {run / 'report.html'}.")
@@ -110,13 +114,14 @@ def train(
 @click.argument("catalog", type=PATH)
 @click.argument("run")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
-def adopt(catalog: Path, run: str, *, device: str) -> None:
+@ENGINE
+def adopt(catalog: Path, run: str, *, device: str, engine: str | None) -> None:
     """Switch CATALOG to RUN, trained with --tune text, without embedding an image again."""
     from retrieval.catalog import Catalog
     from retrieval.encoder import load_encoder
 
-    with Catalog.open(catalog, device=device) as opened:
-        encoder = load_encoder(run, device=device)
+    with Catalog.open(catalog, device=device, engine=engine) as opened:
+        encoder = load_encoder(run, device=device, engine=engine, export=True)
         with interruptible("The catalog is unchanged."), progress_bar("captions") as progress:
             adoption = opened.adopt(encoder, progress=progress)
     click.echo(adoption.summary())
@@ -132,6 +137,7 @@ def adopt(catalog: Path, run: str, *, device: str) -> None:
 @click.option("--held-out", is_flag=True, help="Only the pairs that the run named by --model held out of its training.")
 @click.option("--resamples", type=click.IntRange(min=0), default=1000, show_default=True, help="Bootstrap resamples.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
+@ENGINE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def evaluate(
     pairs: Path,
@@ -142,6 +148,7 @@ def evaluate(
     held_out: bool,
     resamples: int,
     device: str,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Evaluate recall@K on PAIRS, text to image and image to text."""
@@ -158,9 +165,9 @@ def evaluate(
         notice(STARTER_NOTICE)
     if model is not None:
         source = _select_held_out(source, model, required=held_out)
-    context = nullcontext() if catalog is None else open_read_only(catalog, device=device)
+    context = nullcontext() if catalog is None else open_read_only(catalog, device=device, engine=engine)
     with context as opened, progress_bar("images and texts") as progress:
-        encoder = load_encoder(model or STARTER, device=device) if opened is None else opened.encoder
+        encoder = load_encoder(model or STARTER, device=device, engine=engine) if opened is None else opened.encoder
         indexes = None if opened is None else opened.served
         report = evaluate_encoder(encoder, source, resamples=resamples, indexes=indexes, progress=progress)
     notice_skipped(report.skipped)

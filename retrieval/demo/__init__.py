@@ -168,7 +168,7 @@ def _train(training: Pairs, folder: Path, *, config: TrainConfig | None, echo: E
         shutil.rmtree(folder)
         result = train(training, folder, config=config or recipe, resume=True, progress=progress)
     echo(result.summary())
-    return load_encoder(folder)
+    return load_encoder(folder, export=True)
 
 
 def _build_catalog(shop: Pairs, folder: Path, *, encoder: Encoder, echo: Echo) -> Catalog:

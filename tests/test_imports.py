@@ -18,12 +18,15 @@ from retrieval.pairs import read_pairs
 FOLDERS = {"retrieval": Path(retrieval.__file__).parent, "index": Path(index.__file__).parent}
 
 # Packages that take long to load: only these modules may import them, or each other, at their top.
-HEAVY_PACKAGES = {"torch", "torchvision", "open_clip", "faiss", "transformers", "pyarrow", "matplotlib"}
+HEAVY_PACKAGES = {"onnx", "torch", "torchvision", "open_clip", "faiss", "transformers", "pyarrow", "matplotlib"}
 HEAVY_MODULES = {
     "retrieval.encoder.architectures",
     "retrieval.encoder.open_clip_models",
     "retrieval.encoder.open_clip_encoder",
     "retrieval.encoder.fingerprints",
+    "retrieval.encoder.onnx.export",
+    "retrieval.encoder.onnx.graphs",
+    "retrieval.encoder.onnx.towers",
     "retrieval.encoder.text_towers",
     "retrieval.train",
 }

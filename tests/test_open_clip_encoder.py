@@ -143,7 +143,7 @@ def test_texts_are_tokenised_a_window_at_a_time(encoder, monkeypatch):
         sizes.append(len(texts))
         return tokenizer(texts)
 
-    monkeypatch.setattr("retrieval.encoder.open_clip_encoder._TEXT_WINDOW", 50)
+    monkeypatch.setattr("retrieval.encoder.features._TEXT_WINDOW", 50)
     encoder._checkpoint = replace(encoder._checkpoint, tokenizer=counting)
     rows = encoder.encode_texts([f"{number} balls" for number in range(120)])
     assert sizes == [50, 50, 20]

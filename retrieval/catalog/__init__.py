@@ -69,13 +69,12 @@ class Catalog:
                 None loads the recorded encoder when it is first needed, in a new catalog the starter.
             device: "auto", "cpu" or "cuda", for the encoder and the indexes.
             engine: As for `load_encoder`, for the recorded encoder.
-            export: As for `load_encoder`: export the recorded encoder to ONNX where that is missing.
+            export: As for `load_encoder`, for the recorded encoder.
             read_only: Write nothing, not even a missing index.
             create: Create a missing catalog; an `encoder` implies it.
 
         Raises:
-            CatalogError: there is no catalog, or it was built with another encoder.
-            CatalogFormatError: the folder holds something else, or the catalog of a newer version.
+            CatalogError: there is none, or another encoder's; a CatalogFormatError: a newer one's, or no catalog.
         """
         folder = Path(path).resolve()
         if (create or encoder is not None) and not read_only and (not is_catalog(folder) or is_blank(folder)):

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_config, write_tiny_model
 
 from retrieval.encoder import load_encoder
-from retrieval.encoder.model_folders import STARTER, WEIGHTS_FILE, find_model_folder
+from retrieval.encoder.model_folders import EXPORT_FILE, STARTER, WEIGHTS_FILE, cache_folder, find_model_folder
 from retrieval.encoder.onnx import export as export_module
 from retrieval.encoder.onnx import files
 from retrieval.encoder.onnx.encoder import OnnxEncoder
 from retrieval.encoder.onnx.export import export_model
-from retrieval.encoder.onnx.files import MANIFEST, TOWERS, Export, FileStamp, cache_folder, find_export, graph_path
+from retrieval.encoder.onnx.files import TOWERS, Export, FileStamp, find_export, graph_path
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint
 from retrieval.errors import EncoderError
 from retrieval.testing.encoders import check_encoder
@@ -178,12 +178,12 @@ def cut_graph(folder):
 
 
 def damage_manifest(folder):
-    (folder / MANIFEST).write_text('{"format": 1}', encoding="utf-8")
+    (folder / EXPORT_FILE).write_text('{"format": 1}', encoding="utf-8")
 
 
 def age_manifest(folder):
-    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    (folder / MANIFEST).write_text(json.dumps(content | {"format": 0}), encoding="utf-8")
+    content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
+    (folder / EXPORT_FILE).write_text(json.dumps(content | {"format": 0}), encoding="utf-8")
 
 
 OUTDATED = {
@@ -212,6 +212,12 @@ def test_outdated_export_is_renewed_where_exporting_is_allowed(folder):
     assert isinstance(encoder, OnnxEncoder)
     assert encoder.text_fingerprint == torch_encoder(folder).text_fingerprint != before
     assert_rows_are_those_of_torch(encoder, torch_encoder(folder), count=3)
+
+
+def test_saving_new_weights_drops_the_export(folder):
+    write_tiny_model(folder, seed=1)
+    assert find_export(str(folder)) is None
+    assert not (folder / EXPORT_FILE).exists()
 
 
 def test_cut_or_missing_weights_are_the_error_that_torch_reports(folder):
@@ -270,6 +276,16 @@ def test_linked_weights_are_exported_into_the_cache(original, tmp_path, caplog):
     assert "has changed" in caplog.text
 
 
+def test_model_of_a_hub_is_exported_into_the_cache(original):
+    """Whatever form its weights have there: they are saved anew."""
+    checkpoint = open_checkpoint(str(original))
+    assert export_model("hf-hub:shop/tiny", checkpoint).folder.parent == cache_folder() / "onnx"
+    encoder = load_encoder("hf-hub:shop/tiny", device="cpu")
+    assert (type(encoder), encoder.name) == (OnnxEncoder, "hf-hub:shop/tiny")
+    assert_rows_are_those_of_torch(encoder, torch_encoder(original), count=3)
+    assert find_export("hf-hub:shop/other") is None
+
+
 def test_folder_that_cannot_be_written_to_holds_no_export(folder, monkeypatch):
     assert export_module._can_hold_export(folder)
 
@@ -281,7 +297,7 @@ def test_folder_that_cannot_be_written_to_holds_no_export(folder, monkeypatch):
 
 
 def test_two_that_export_at_once_make_one_export(folder, monkeypatch):
-    (folder / MANIFEST).unlink()
+    (folder / EXPORT_FILE).unlink()
     made = []
     export = export_module._export
     monkeypatch.setattr(export_module, "_export", lambda *args: made.append(export(*args)) or made[-1])
@@ -291,7 +307,7 @@ def test_two_that_export_at_once_make_one_export(folder, monkeypatch):
 
 
 def test_export_whose_rows_differ_is_removed_and_torch_stays(folder, caplog, monkeypatch):
-    (folder / MANIFEST).unlink()
+    (folder / EXPORT_FILE).unlink()
     monkeypatch.setattr(export_module, "MAX_DEVIATION", 0.0)
     assert isinstance(load_encoder(folder, device="cpu", export=True), OpenClipEncoder)
     assert export_files(folder) == []
@@ -313,7 +329,7 @@ def test_engine_is_the_named_one(folder, monkeypatch):
 
 
 def test_onnx_without_an_export_is_refused_with_the_command(folder):
-    (folder / MANIFEST).unlink()
+    (folder / EXPORT_FILE).unlink()
     with pytest.raises(EncoderError, match=f"Run `retrieval model export {folder}`"):
         load_encoder(folder, engine="onnx")
     with pytest.raises(EncoderError, match="runs on the CPU"):

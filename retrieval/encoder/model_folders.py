@@ -5,6 +5,7 @@ from pathlib import Path
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+EXPORT_FILE = "open_clip_onnx.json"
 STARTER = "starter"
 """The model that comes with the package: the default wherever a model is named."""
 CACHE_VARIABLE = "RETRIEVAL_CACHE"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from retrieval.encoder.architectures import HF_CONFIG, build_model, build_tokenizer, is_local_folder, needs_own_loader
-from retrieval.encoder.model_folders import CONFIG_FILE, STARTER, WEIGHTS_FILE, find_model_folder
+from retrieval.encoder.model_folders import CONFIG_FILE, EXPORT_FILE, STARTER, WEIGHTS_FILE, find_model_folder
 from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
@@ -64,8 +64,9 @@ def save_run(
 
     The layout is `open_clip_config.json`, an object of `model_cfg` and `preprocess_cfg`, beside
     `open_clip_model.safetensors`, the state dict. open_clip reads "local-dir:FOLDER", unless the text tower is an
-    LSTM. Other files in the folder are left alone. Each file is replaced atomically, the weights first: a kill leaves
-    the former model whole, or, in a new folder, one without a config, which nothing mistakes for a run.
+    LSTM. A former export to ONNX is dropped; other files in the folder are left alone. Each file is replaced
+    atomically, the weights first: a kill leaves the former model whole, or, in a new folder, one without a config,
+    which nothing mistakes for a run.
 
     Args:
         model: A CLIP, CustomTextCLIP or CoCa model of open_clip, on any device.
@@ -76,6 +77,7 @@ def save_run(
         weights: The state dict to write; the model's own where None.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / EXPORT_FILE).unlink(missing_ok=True)  # of the former weights
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     text = config["text_cfg"]

@@ -67,7 +67,7 @@ def export_model(name: str, checkpoint: Checkpoint | None = None) -> Export:
         OSError: the disk is full, or the cache cannot be written to.
     """
     with _export_lock(name):
-        return find_export(name) or _export(name, checkpoint or open_checkpoint(name))
+        return find_export(name, log=False) or _export(name, checkpoint or open_checkpoint(name))
 
 
 @contextmanager

@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from retrieval.encoder.model_folders import WEIGHTS_FILE, cache_folder, find_model_folder
+from retrieval.encoder.model_folders import EXPORT_FILE, WEIGHTS_FILE, cache_folder, find_model_folder
 from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
-MANIFEST = "open_clip_onnx.json"
 _FORMAT = 1
 
 Tower: TypeAlias = Literal["image", "text"]
@@ -75,18 +74,18 @@ class Export:
     def read(cls, folder: Path) -> Self:
         """Return the export in a folder; an EncoderError where its manifest is damaged or of another version."""
         try:
-            content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
             if content.pop("format") != _FORMAT:
-                raise EncoderError(f"{MANIFEST} is of another version of this package")
+                raise EncoderError(f"{EXPORT_FILE} is of another version of this package")
             return cls(folder, **{**content, "weights": FileStamp(**content["weights"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EncoderError(f"{MANIFEST} cannot be read: {error}") from error
+            raise EncoderError(f"{EXPORT_FILE} cannot be read: {error}") from error
 
     def write(self) -> None:
         """Write the manifest, whole or not at all."""
         content = {name: value for name, value in asdict(self).items() if name != "folder"}
         text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
-        write_atomically(self.folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(self.folder / EXPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     def path(self, tower: Tower) -> Path:
         """Return the path of a tower's graph."""
@@ -119,10 +118,10 @@ def graph_path(folder: Path, tower: Tower) -> Path:
     return folder / f"open_clip_{tower}.onnx"
 
 
-def find_export(name: str) -> Export | None:
+def find_export(name: str, *, log: bool = True) -> Export | None:
     """Return the current export of a model, by a name that `load_encoder` takes; None where it has none.
 
-    An export that is damaged or no longer fits the weights counts as none, and is logged once.
+    An export that is damaged or no longer fits the weights counts as none, and is logged once unless `log` is False.
     """
     problems = []
     for read in (_read_beside_weights, _read_cached):
@@ -134,14 +133,14 @@ def find_export(name: str) -> Export | None:
         except EncoderError as error:
             problem = str(error)
         problems.append(problem)
-    if any(problems):
+    if any(problems) and log:
         _log_outdated(name, next(filter(None, problems)))
     return None
 
 
 def _read_beside_weights(name: str) -> Export | None:
     folder = find_model_folder(name)
-    return Export.read(folder) if folder is not None and (folder / MANIFEST).is_file() else None
+    return Export.read(folder) if folder is not None and (folder / EXPORT_FILE).is_file() else None
 
 
 def _read_cached(name: str) -> Export | None:

@@ -6,9 +6,9 @@ from typing import Final, Literal, TypeAlias
 
 from retrieval.errors import MissingPackageError
 
-Extra: TypeAlias = Literal["parquet", "plots", "serve", "train"]
+Extra: TypeAlias = Literal["gpu", "parquet", "plots", "serve", "train"]
 
-_MISSING: Final = {"train": "which a plain installation no longer brings"}  # as 0.1.0 did
+_FORMERLY_PLAIN: Final = {"open_clip", "torch"}  # packages that 0.1.0 brought without an extra
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def require_extra(extra: Extra, purpose: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in {"", "index", "retrieval"}:  # not a missing package, but a mistake
             raise
+        problem = "a plain installation no longer brings" if package in _FORMERLY_PLAIN else "is not installed"
         raise MissingPackageError(
-            f"{purpose} needs the package {package}, {_MISSING.get(extra, 'which is not installed')}. "
-            f"Run pip install 'crossmodal-retrieval[{extra}]'.",
+            f"{purpose} needs the package {package}, which {problem}. Run pip install 'crossmodal-retrieval[{extra}]'.",
             name=package,
         ) from error

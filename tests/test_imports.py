@@ -144,3 +144,21 @@ def test_command_loads_only_what_it_needs(shop, words, refused):
     loaded = loaded_by(f"from retrieval.cli import commands; commands({arguments!r}, standalone_mode=False)")
     assert "retrieval.catalog" in loaded
     assert any_of(loaded, refused) == set()
+
+
+def test_the_starter_builds_searches_and_serves_without_a_heavy_package(shop):
+    program = f"""
+import os
+from retrieval import Catalog
+from retrieval.cli import commands
+from retrieval.server import make_app
+from starlette.testclient import TestClient
+os.chdir({str(shop)!r})
+for words in ("build pictures new --device cpu", "search new red", "search new --image pictures/red.png"):
+    commands(words.split(), standalone_mode=False)
+with Catalog.open("new") as catalog, TestClient(make_app(catalog), base_url="http://localhost") as client:
+    client.post("/search", json={{"text": "green"}}).raise_for_status()
+"""
+    loaded = loaded_by(program.strip())
+    assert loaded >= {"onnxruntime", "fastapi", "PIL"}
+    assert any_of(loaded, HEAVY_PACKAGES) == set()

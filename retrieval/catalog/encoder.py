@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from retrieval.encoder import STARTER, Encoder, load_encoder
-from retrieval.errors import CatalogError, EncoderError
+from retrieval.errors import CatalogError, EncoderError, MissingPackageError
 from retrieval.records import Records
 from retrieval.records.database import Database
 from retrieval.records.state import CatalogState, EncoderRecord, Tower, VectorSpace
@@ -126,7 +126,7 @@ class CatalogEncoder:
         name = str(beside) if beside is not None and beside.is_dir() else record.name
         try:
             return self._load_named(name)
-        except EncoderError as error:
+        except (EncoderError, MissingPackageError) as error:
             raise CatalogError(
                 f"{self._folder} was built with the encoder {record.name}, which does not load: {error}"
             ) from error

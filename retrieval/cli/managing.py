@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from retrieval.cli.shared import DEVICES, ENGINE, FILE, PATH, notice, open_read_only, use_current_names
-from retrieval.errors import EncoderError, ServiceError
+from retrieval.errors import EncoderError, MissingPackageError, ServiceError
 from retrieval.extras import require_extra
 from retrieval.server.settings import Settings
 from retrieval.settings import settings_options
@@ -99,7 +99,7 @@ def info(thing: str, *, as_json: bool) -> None:
     else:
         try:
             described = describe_encoder(thing)
-        except EncoderError as error:
+        except (EncoderError, MissingPackageError) as error:
             raise EncoderError(f"{thing} is not a catalog, and cannot be loaded as a model: {error}") from error
     if as_json:
         click.echo(json.dumps(described, ensure_ascii=False))

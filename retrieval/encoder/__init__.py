@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from index.device import count_gpus
 from retrieval.encoder.model_folders import STARTER, find_model_folder
 from retrieval.errors import EncoderError
+from retrieval.extras import require_extra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,7 +109,8 @@ def load_encoder(
             "auto" where that is not set. A plug-in's encoder is its own engine.
         export: Export a model that has no current export, where one would be used; that takes torch, and a minute.
 
-    An EncoderError if there is no such model, device or engine, it cannot be loaded, or its hub is out of reach.
+    An EncoderError if there is no such model, device or engine, it cannot be loaded, or its hub is out of reach; a
+    MissingPackageError if it needs torch, and torch is not installed.
     """
     engine = engine or os.environ.get(ENGINE_VARIABLE) or "auto"
     for value, known, what in ((device, DEVICES, "device"), (engine, ENGINES, "engine")):
@@ -164,11 +167,15 @@ def _load_open_clip(name: str, device: str, *, engine: str, export: bool) -> Enc
     if engine == "onnx" and device == "cuda":
         raise EncoderError("The engine onnx runs on the CPU. Use engine torch or auto with device cuda.")
     uses_onnx = engine == "onnx" or (engine == "auto" and not _may_use_gpu(device))
-    found = _find_export(name, log=not export) if uses_onnx else None
+    found = _find_export(name) if uses_onnx else None
     if found is None:
-        _require_torch(name, engine=engine, export=export)
-        from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint, resolve_device
+        with _require_torch(name, device=device, uses_onnx=uses_onnx):
+            from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint, resolve_device
 
+        if engine == "onnx" and not export:
+            raise EncoderError(
+                f"{name} has no current ONNX export. Run `retrieval model export {name}`, or use engine auto."
+            )
         resolved, checkpoint = resolve_device(device), open_checkpoint(name)
         found = _export(name, checkpoint, required=engine == "onnx") if uses_onnx and export else None
         if found is None:
@@ -184,23 +191,17 @@ def _may_use_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and count_gpus() > 0 and find_spec("torch") is not None)
 
 
-def _find_export(name: str, *, log: bool) -> "Export | None":
+def _find_export(name: str) -> "Export | None":
     from retrieval.encoder.onnx.files import find_export
 
-    return find_export(name, log=log)
+    return find_export(name)
 
 
-def _require_torch(name: str, *, engine: str, export: bool) -> None:
-    """Raise the EncoderError of a model without a current export where it may not be exported, or torch is missing."""
-    if find_spec("torch") is None or find_spec("open_clip") is None:
-        raise EncoderError(
-            f"{name} has no current ONNX export, so it needs torch, which is not installed. "
-            "Run `pip install 'crossmodal-retrieval[train]'`."
-        )
-    if engine == "onnx" and not export:
-        raise EncoderError(
-            f"{name} has no current ONNX export. Run `retrieval model export {name}`, or use engine auto."
-        )
+def _require_torch(name: str, *, device: str, uses_onnx: bool) -> AbstractContextManager[None]:
+    """Say what torch is needed for, and how it is installed, where its import fails in the block."""
+    if device == "cuda":
+        return require_extra("gpu", "Encoding on a GPU")
+    return require_extra("train", f"{name}, which has no current ONNX export," if uses_onnx else "The engine torch")
 
 
 def _export(name: str, checkpoint: Any, *, required: bool) -> "Export | None":

@@ -167,7 +167,7 @@ def _load_open_clip(name: str, device: str, *, engine: str, export: bool) -> Enc
     if engine == "onnx" and device == "cuda":
         raise EncoderError("The engine onnx runs on the CPU. Use engine torch or auto with device cuda.")
     uses_onnx = engine == "onnx" or (engine == "auto" and not _may_use_gpu(device))
-    found = _find_export(name) if uses_onnx else None
+    found = _find_export(name, log=not export) if uses_onnx else None
     if found is None:
         with _require_torch(name, device=device, uses_onnx=uses_onnx):
             from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint, resolve_device
@@ -191,10 +191,10 @@ def _may_use_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and count_gpus() > 0 and find_spec("torch") is not None)
 
 
-def _find_export(name: str) -> "Export | None":
+def _find_export(name: str, *, log: bool) -> "Export | None":
     from retrieval.encoder.onnx.files import find_export
 
-    return find_export(name)
+    return find_export(name, log=log)
 
 
 def _require_torch(name: str, *, device: str, uses_onnx: bool) -> AbstractContextManager[None]:

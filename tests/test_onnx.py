@@ -21,7 +21,7 @@ from retrieval.encoder import load_encoder
 from retrieval.encoder.model_folders import EXPORT_FILE, STARTER, WEIGHTS_FILE, cache_folder, find_model_folder
 from retrieval.encoder.onnx import export as export_module
 from retrieval.encoder.onnx import files
-from retrieval.encoder.onnx.encoder import OnnxEncoder
+from retrieval.encoder.onnx.encoder import OnnxEncoder, part_size
 from retrieval.encoder.onnx.export import export_model
 from retrieval.encoder.onnx.files import TOWERS, Export, FileStamp, find_export, graph_path
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint
@@ -340,3 +340,26 @@ def test_torch_decides_where_there_is_a_gpu(folder, monkeypatch):
     monkeypatch.setattr("retrieval.encoder.count_gpus", lambda: 1)
     assert isinstance(load_encoder(folder), OpenClipEncoder)
     assert isinstance(load_encoder(folder, device="cpu"), OnnxEncoder)
+
+
+# --- threads
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_keep_their_order_and_rows_however_many_threads_share_them(folder, threads):
+    one = load_encoder(folder, device="cpu")
+    encoder = OnnxEncoder("tiny", find_export(str(folder)), threads=threads)
+    images = draw_noise(2 * encoder.batch_size + 1)
+    alone = np.concatenate([one.encode_images([image]) for image in images])
+    prepared = [encoder.prepare(image) for image in images]
+    for count in (0, 1, 2, encoder.batch_size, len(images)):
+        np.testing.assert_allclose(encoder.encode_images(images[:count]), alone[:count], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(encoder.encode_prepared(prepared[:count]), alone[:count], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "size"),
+    [(0, 2, 1), (1, 2, 1), (3, 2, 2), (16, 2, 8), (17, 2, 5), (40, 1, 8), (3, 16, 1), (129, 16, 5)],
+)
+def test_threads_share_images_evenly_and_take_eight_at_a_time_at_most(count, threads, size):
+    assert part_size(count, threads=threads) == size

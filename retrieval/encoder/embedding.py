@@ -12,6 +12,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError, ImageError
 from retrieval.images import ImageSource
 from retrieval.images.pipeline import ReadImage, Wanted, read_images
+from retrieval.memory import retain_freed_memory
 
 EmbeddedImage: TypeAlias = ReadImage[NDArray[np.float32]]
 """What became of one source: its row, `(dimension,)`, in `prepared`; or an error; or neither, if it was not wanted."""
@@ -39,6 +40,8 @@ def embed_images(
             number and content hash; where it returns False the image is neither decoded nor encoded.
         threads: Number of decoding threads; one a core where it is None.
     """
+    if encoder.device == "cpu":
+        retain_freed_memory()
     depth = 2 * encoder.batch_size
     images = read_images(sources, encoder.prepare, size=encoder.image_size, wanted=wanted, threads=threads, depth=depth)
     with closing(images):

@@ -1,6 +1,5 @@
 """Any open_clip model as an `Encoder`: its preprocessing, its two towers, in the fastest exact enough precision."""
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +19,12 @@ from retrieval.encoder.open_clip_models import Checkpoint, open_checkpoint, save
 from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.encoder.text_towers import encode_truncated, find_causal_tower, find_end_token
 from retrieval.errors import EncoderError
+from retrieval.memory import retain_freed_memory
 
 __all__ = ["Checkpoint", "OpenClipEncoder", "open_checkpoint", "resolve_device", "save_run"]
 
 # Larger batches gain nothing: ViT-B/32 on two cores is as fast with 16 images as with 64.
 _BATCH_SIZE = {"cpu": 16, "cuda": 256}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGE = 10_000_000  # parameters of an image tower worth half precision; a smaller one is fast, and loses by casts
 _MIN_SPEEDUP = 2.0  # of matrix products in half precision: of 4.3 times, 2.3 to 3.5 reach the towers
 
@@ -143,18 +142,6 @@ class OpenClipEncoder:
         no_grad = torch.no_grad() if half else torch.inference_mode()
         with self._lock, no_grad, torch.autocast(self.device, dtype=dtype, enabled=half):
             return np.asarray(encode(torch.from_numpy(inputs).to(self.device)).float().cpu())
-
-
-@cache
-def retain_freed_memory() -> None:
-    """Have glibc keep the memory of one batch for the next: the starter encodes 114 images a second instead of 64.
-
-    Otherwise activations of tens of megabytes are unmapped and mapped again. At most a quarter of a gigabyte is kept.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the maximum
-        mallopt(_M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 def resolve_device(device: str) -> str:

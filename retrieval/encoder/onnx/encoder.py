@@ -1,31 +1,36 @@
 """An exported model as an `Encoder`: ONNX Runtime, Pillow and numpy."""
 
+import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.concurrency import available_cores
-from retrieval.encoder.features import TEXTS_PER_IMAGE, Array, Tokenizer, encode_by_length, split_batches, to_unit_rows
+from retrieval.concurrency import available_cores, prefetch_map
+from retrieval.encoder.features import Array, Tokenizer, encode_by_length, split_batches, to_unit_rows
 from retrieval.encoder.onnx.files import Export, Tower
 from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.errors import EncoderError
 
-_BATCH_SIZE = 16  # images; larger batches gain nothing on a CPU
+T = TypeVar("T")
+
+_BATCH_SIZE = 8  # images that a thread encodes at a time; more gain nothing, and take memory in each thread
+_TEXT_BATCH_SIZE = 64
 
 
 class OnnxEncoder:
     """An export as an `Encoder` on the CPU, in float32; its fingerprints are those of the torch encoder.
 
-    Each tower is loaded when it is first used. Threads share it without a lock.
+    Each thread encodes images of its own: threads that share one batch wait for each other at every layer, which took a
+    quarter more processor time with two of them, and more beside threads that decode. They share one image that comes
+    alone, and texts. A tower is loaded for either way when it is first used so; callers share it without a lock.
     """
 
     device = "cpu"
-    batch_size = _BATCH_SIZE
 
     def __init__(self, name: str, export: Export, *, threads: int | None = None) -> None:
         """Take the name that loads the model again, its current export, and the threads to use (None: one a core)."""
@@ -37,17 +42,18 @@ class OnnxEncoder:
         self.prepare = self._preprocessing.prepare
         self._export = export
         self._threads = threads or available_cores()
+        self.batch_size = _BATCH_SIZE * self._threads
         self._lock = threading.Lock()
-        self._sessions: dict[Tower, Any] = {}
+        self._sessions: dict[tuple[Tower, int], Any] = {}
         self._loaded_tokenizer: Tokenizer | None = None
 
     def encode_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Array:
         """Encode what `prepare` returned; an EncoderError names the first row that is zero or not finite, from 1."""
-        return self._encode_batches(split_batches(prepared, _BATCH_SIZE))
+        return self._encode_parts(prepared, np.stack)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Array:
         """Encode RGB images; errors as in `encode_prepared`."""
-        return self._encode_batches(map(self.prepare, batch) for batch in split_batches(images, _BATCH_SIZE))
+        return self._encode_parts(images, lambda part: np.stack([self.prepare(image) for image in part]))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Encode texts, truncated to the context length; an EncoderError for one string, or as in `encode_prepared`."""
@@ -55,16 +61,22 @@ class OnnxEncoder:
             texts,
             tokenize=self._tokenize,
             end_token=self._export.end_token,
-            encode=partial(self._run, "text"),
+            encode=partial(self._run, "text", threads=self._threads),
             dimension=self.dimension,
-            batch_size=TEXTS_PER_IMAGE * _BATCH_SIZE,
+            batch_size=_TEXT_BATCH_SIZE,
         )
         return to_unit_rows([features], dimension=self.dimension, name=self.name, kind="text")
 
-    def _encode_batches(self, batches: Iterable[Iterable[NDArray[np.uint8]]]) -> Array:
-        normalize = self._preprocessing.normalize
-        parts = [self._run("image", normalize(np.stack(list(batch)))) for batch in batches]
-        return to_unit_rows(parts, dimension=self.dimension, name=self.name, kind="image")
+    def _encode_parts(self, images: Sequence[T], stack: Callable[[Sequence[T]], NDArray[np.uint8]]) -> Array:
+        """Encode images in parts, one a thread at a time, or one image with all threads."""
+        threads = self._threads if len(images) == 1 else 1
+
+        def encode(part: Sequence[T]) -> Array:
+            return self._run("image", self._preprocessing.normalize(stack(part)), threads=threads)
+
+        parts = list(split_batches(images, part_size(len(images), threads=self._threads)))
+        features = map(encode, parts) if len(parts) == 1 else prefetch_map(encode, parts, threads=self._threads)
+        return to_unit_rows(list(features), dimension=self.dimension, name=self.name, kind="image")
 
     def _tokenize(self, texts: list[str]) -> NDArray[np.int64]:
         with self._lock:
@@ -74,19 +86,25 @@ class OnnxEncoder:
                 self._loaded_tokenizer = load_tokenizer(self._export.text, self._export.folder)
         return self._loaded_tokenizer(texts)
 
-    def _run(self, tower: Tower, inputs: NDArray[Any]) -> Array:
-        features: Array = self._session(tower).run(None, {"input": inputs})[0]
+    def _run(self, tower: Tower, inputs: NDArray[Any], *, threads: int) -> Array:
+        features: Array = self._session(tower, threads).run(None, {"input": inputs})[0]
         return features
 
-    def _session(self, tower: Tower) -> Any:
+    def _session(self, tower: Tower, threads: int) -> Any:
         with self._lock:
-            if tower not in self._sessions:
-                if problem := self._export.problem(tower):  # since the other tower was loaded, an hour ago perhaps
+            if (tower, threads) not in self._sessions:
+                if problem := self._export.problem(tower):  # since another was loaded, an hour ago perhaps
                     raise EncoderError(
                         f"The model {self.name} has changed since it was opened: {problem}. Open it again."
                     )
-                self._sessions[tower] = open_session(self._export, tower, threads=self._threads)
-            return self._sessions[tower]
+                self._sessions[tower, threads] = open_session(self._export, tower, threads=threads)
+            return self._sessions[tower, threads]
+
+
+def part_size(count: int, *, threads: int) -> int:
+    """Return how many of so many images a thread encodes at a time: equal shares, none above `_BATCH_SIZE`."""
+    rounds = max(1, math.ceil(count / (threads * _BATCH_SIZE)))
+    return max(1, math.ceil(count / (threads * rounds)))
 
 
 def open_session(export: Export, tower: Tower, *, threads: int) -> Any:

@@ -184,7 +184,7 @@ def compare_with_torch(export: Export, checkpoint: Checkpoint) -> Export:
 
     An EncoderError where one is above MAX_DEVIATION.
     """
-    encoder = OnnxEncoder(checkpoint.name, export)
+    encoder = OnnxEncoder(checkpoint.name, export, threads=2)
     preprocessing = Preprocessing.from_config(export.preprocess)
     count, random = max(_CHECKED_BATCHES), np.random.default_rng(0)
     noise = random.integers(0, 256, (count, *preprocessing.size, 3), np.uint8)

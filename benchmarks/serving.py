@@ -127,6 +127,16 @@ class Service:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
+    def mapped_mb(self, suffix: str) -> float:
+        """Resident memory of the mapped files whose names end so."""
+        kilobytes, counts = 0, False
+        for line in Path(f"/proc/{self.process.pid}/smaps").read_text(encoding="utf-8").splitlines():
+            if not line.partition(" ")[0].endswith(":"):  # begins the next mapping
+                counts = line.endswith(suffix)
+            elif counts and line.startswith("Rss:"):
+                kilobytes += int(line.split()[1])
+        return kilobytes / 1024
+
 
 def start(catalog: Path, *flags: str, port: int = 0, environment: dict[str, str] | None = None) -> Service:
     """Start the service and wait until it is ready."""

@@ -4,17 +4,19 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from retrieval.concurrency import available_cores, prefetch_map
 from retrieval.encoder.features import Array, Tokenizer, encode_by_length, split_batches, to_unit_rows
 from retrieval.encoder.onnx.files import Export, Tower
 from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.errors import EncoderError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class OnnxEncoder:
         """Encode what `prepare` returned; an EncoderError names the first row that is zero or not finite, from 1."""
         return self._encode_parts(prepared, np.stack)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Array:
+    def encode_images(self, images: Sequence["Image.Image"]) -> Array:
         """Encode RGB images; errors as in `encode_prepared`."""
         return self._encode_parts(images, lambda part: np.stack([self.prepare(image) for image in part]))
 

@@ -13,6 +13,7 @@ from PIL import Image
 import index
 import retrieval
 from retrieval.catalog import Catalog
+from retrieval.encoder import STARTER, load_encoder
 from retrieval.pairs import read_pairs
 
 FOLDERS = {"retrieval": Path(retrieval.__file__).parent, "index": Path(index.__file__).parent}
@@ -112,19 +113,23 @@ ANY_COMMAND = HEAVY_PACKAGES | {"asyncio", "ssl", "tqdm", "jinja2", "fastapi", "
 ANY_CHANGE = {"filelock", "retrieval.catalog.write"}
 ANY_PICTURE = {"PIL", "concurrent"}
 ANY_SOURCE = {"retrieval.pairs.layouts", "retrieval.pairs.feeds", "xml", "html", "tarfile", "csv"}
+TEXT_REPAIR = {"ftfy", "regex", "tokenizers", "gzip"}
+OTHER_DECODERS = {f"PIL.{name}ImagePlugin" for name in ("Avif", "Gif", "Jpeg", "Tiff", "WebP")}
 LOOKED_UP = {"importlib.metadata", "email"}
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """A folder with a catalog, and with the pictures that it was built from."""
+    """A folder with two catalogs, one of the starter, and with the pictures that they were built from."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "pictures").mkdir()
     for color in ("red", "green"):
         Image.new("RGB", (16, 16), color).save(folder / "pictures" / f"{color}.png")
         (folder / "pictures" / f"{color}.txt").write_text(f"a {color} square", encoding="utf-8")
-    with Catalog.open(folder / "catalog", encoder=FakeEncoder()) as catalog:
-        catalog.build(read_pairs(folder / "pictures"))
+    encoders = {"catalog": FakeEncoder(), "starter": load_encoder(STARTER, device="cpu", engine="onnx")}
+    for name, encoder in encoders.items():
+        with Catalog.open(folder / name, encoder=encoder) as catalog:
+            catalog.build(read_pairs(folder / "pictures"))
     return folder
 
 
@@ -133,6 +138,8 @@ def shop(tmp_path_factory) -> Path:
     [
         ("search {}/catalog --like red.png", ANY_COMMAND | ANY_CHANGE | ANY_PICTURE | ANY_SOURCE | LOOKED_UP),
         ("search {}/catalog red --words", ANY_COMMAND | ANY_CHANGE | ANY_PICTURE | ANY_SOURCE | LOOKED_UP),
+        ("search {}/starter red", ANY_COMMAND | ANY_CHANGE | ANY_PICTURE | ANY_SOURCE | LOOKED_UP | TEXT_REPAIR),
+        ("search {0}/starter --image {0}/pictures/red.png", ANY_COMMAND | ANY_CHANGE | ANY_SOURCE | OTHER_DECODERS),
         ("info {}/catalog", ANY_COMMAND | ANY_PICTURE | ANY_SOURCE | LOOKED_UP | {"filelock"}),
         ("build {0}/pictures {0}/catalog", ANY_COMMAND | {"PIL", "xml", "tarfile"} | LOOKED_UP),
         ("delete {}/catalog nothing", ANY_COMMAND | {"PIL"} | ANY_SOURCE | LOOKED_UP),
@@ -143,6 +150,7 @@ def test_command_loads_only_what_it_needs(shop, words, refused):
     arguments = [word.format(shop) for word in words.split()]
     loaded = loaded_by(f"from retrieval.cli import commands; commands({arguments!r}, standalone_mode=False)")
     assert "retrieval.catalog" in loaded
+    assert ("onnxruntime" in loaded) == ("starter" in words)
     assert any_of(loaded, refused) == set()
 
 

@@ -26,6 +26,8 @@ from retrieval.encoder.onnx.export import export_model
 from retrieval.encoder.onnx.files import TOWERS, Export, FileStamp, find_export, graph_path
 from retrieval.encoder.open_clip_encoder import OpenClipEncoder, open_checkpoint
 from retrieval.errors import EncoderError
+from retrieval.images import open_image
+from retrieval.pairs import read_pairs
 from retrieval.testing.encoders import check_encoder
 
 TEXTS = ["a red ball", "", "x " * 200, "two dogs run", "日本語のテキスト", "RED\tball &amp; co.", "👟"]
@@ -103,6 +105,21 @@ def test_starter_ships_an_export_of_its_weights_with_torch_s_rows():
     assert sum(file.stat().st_size for file in folder.iterdir()) < 45e6
     assert all(graph_path(folder, tower).stat().st_size < 200_000 for tower in TOWERS)
     assert_rows_are_those_of_torch(load_encoder(device="cpu"), torch_encoder(STARTER))
+
+
+@pytest.mark.parametrize(("name", "table"), [("coco_open", "captions.json"), ("luma", "products.csv")])
+def test_top_ten_of_real_pictures_are_those_of_torch(shared_data, name, table):
+    """But for the order of those whose scores are equal to a millionth."""
+    folder = shared_data(name)
+    pairs = read_pairs(folder / table, images=folder / "images").pairs[:120]
+    encoders = [load_encoder(device="cpu", engine=engine) for engine in ("onnx", "torch")]
+    texts = [caption for pair in pairs for caption in pair.captions[:2]]
+    images = [open_image(pair.image, size=encoders[0].image_size) for pair in pairs]
+    scores, expected = (encoder.encode_texts(texts) @ encoder.encode_images(images).T for encoder in encoders)
+    for found, right in ((scores, expected), (scores.T, expected.T)):
+        order = np.argsort(-found, axis=1)[:, :10]
+        best = -np.sort(-right, axis=1)[:, :10]
+        np.testing.assert_allclose(np.take_along_axis(right, order, axis=1), best, rtol=0, atol=1e-6)
 
 
 def test_no_batch_normalization_of_the_starter_stays_unfused(tmp_path):

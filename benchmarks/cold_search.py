@@ -101,20 +101,18 @@ def list_commands(folder: Path, earlier: Path | None) -> dict[str, Command]:
     search = ["-m", "retrieval", "search", str(folder / "catalog")]
     like, text = [*search, "--like", "p0001"], [*search, "red striped mug"]
     picture = [*search, "--image", str(next((folder / "shop" / "images").iterdir()))]
-    commands = {
+    before = {} if earlier is None else {"`--like`, at the earlier commit": Command(like, checkout=earlier.resolve())}
+    return {
         "`python -c pass`": Command(["-c", "pass"]),
         "`import numpy`": Command(["-c", "import numpy"]),
         "`import torch`": Command(["-c", "import torch"]),
         "`retrieval search --like`, no model": Command(like),
+        **before,
         "a text": Command(text),
         "a Chinese text": Command([*search, "红色条纹杯子"]),
         "a picture": Command(picture),
         "a text, by torch": Command(text, engine="torch"),
     }
-    if earlier is not None:
-        commands["`--like`, at the earlier commit"] = Command(like, checkout=earlier.resolve())
-        commands["a text, at the earlier commit"] = Command(text, checkout=earlier.resolve())
-    return commands
 
 
 def measure(command: Command) -> Run:
@@ -149,9 +147,6 @@ def compare(runs: Sequence[dict[str, Run]], *, earlier: bool) -> dict[str, float
     if earlier:
         ratios["like / like at the earlier commit"] = middle(
             lambda one: one[like] / one["`--like`, at the earlier commit"]
-        )
-        ratios["text / text at the earlier commit"] = middle(
-            lambda one: one["a text"] / one["a text, at the earlier commit"]
         )
     return ratios
 

@@ -4,10 +4,8 @@ import io
 import json
 import tarfile
 
-import pyarrow as pa
 import pytest
 from pair_files import JPEG, write_jsonl, write_pictures, write_text
-from pyarrow import parquet
 
 from retrieval.filters.operators import OPERATORS
 from retrieval.pairs import layouts
@@ -46,6 +44,7 @@ def write_shards(root):
 
 
 def write_parquet(root):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     for shard in range(2):
         table = pa.table({"jpg": [JPEG, JPEG], "text": ["one", "two"], "n": [1, 2]})
         parquet.write_table(table, root / f"{shard}.parquet")

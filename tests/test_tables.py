@@ -1,13 +1,11 @@
 import csv
 
-import pyarrow as pa
 import pytest
 from hostile_files import encoded
 from hypothesis import given
 from hypothesis import strategies as st
 from pair_files import JPEG, captions_by_name, read_error, skip_reasons, write_jsonl, write_pictures, write_text
 from PIL import Image
-from pyarrow import parquet
 
 from retrieval.errors import ImageError
 from retrieval.images import open_image
@@ -265,6 +263,7 @@ def test_a_table_without_an_image_column_is_refused_with_the_accepted_names(tmp_
 
 
 def test_parquet_has_image_names_or_embedded_images(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     write_pictures(tmp_path, "a.jpg")
     named = pa.table({"file_name": ["a.jpg"], "text": [["x", "y"]], "n": [3], "when": pa.array([0], pa.timestamp("s"))})
     parquet.write_table(named, tmp_path / "named.parquet")
@@ -299,6 +298,7 @@ def test_parquet_has_image_names_or_embedded_images(tmp_path):
 
 
 def test_parquet_shards_in_a_folder_are_read_in_order(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "data").mkdir()
     for shard in range(2):
         table = pa.table({"jpg": [JPEG], "text": [f"shard {shard}"]})

@@ -2,7 +2,8 @@
 
 To add one that FAISS builds, subclass `faiss_index.FaissKind` as `hnsw.py` does: with `factory`, its `estimate_bytes`,
 and where needed `configure` (what the factory string cannot say), `training_rows()` (at most; by default 0, nothing
-is trained) and `search_parameters` (FAISS's, of an effort). For another engine subclass `index.candidates.IndexKind`.
+is trained) and `search_parameters` (FAISS's, of an effort). For another engine subclass `index.candidates.IndexKind`;
+where its package is optional, `engine_problem` says how it is installed.
 
 Add its line below; a size that no kind has yet also needs a field and bounds in `index/spec.py`. `auto` never chooses
 it unless its `auto_reason` says why. `retrieval.testing.kinds.check_index_kind(IndexSpec(NAME))` tests it. The

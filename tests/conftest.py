@@ -45,6 +45,20 @@ def shared_data():
     return find
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_exports(tmp_path_factory):
+    """Keep the user's cache as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """Commands run models by torch, where exporting them would take longer than the test."""
+    monkeypatch.setenv("RETRIEVAL_ENGINE", "torch")
+
+
 @pytest.fixture
 def no_faiss(monkeypatch):
     """A Python in which FAISS is not installed."""

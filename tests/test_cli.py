@@ -321,6 +321,7 @@ def test_train_writes_a_run_that_builds_and_searches_a_catalog(run, shop, model,
     assert len(run("search", tmp_path / "c", "red")[1]) == 6
 
 
+@pytest.mark.usefixtures("no_export")
 def test_resume_needs_no_settings(run, shop, model, tmp_path):
     """Two epochs of two steps, with a loss and a seed that are not the usual ones."""
     settings = ["--model", model, "--epochs", "2", "--batch-size", "3", "--loss", "sigmoid", "--seed", "5"]
@@ -337,6 +338,7 @@ def test_resume_needs_no_settings(run, shop, model, tmp_path):
     assert "was begun with epochs 2, now 3" in err
 
 
+@pytest.mark.usefixtures("no_export")
 def test_resume_without_a_run_starts_one_with_a_notice(run, shop, model, tmp_path):
     """So torchrun may name --resume from the start, and a mistyped folder is seen before hours of training."""
     settings = ["--model", model, "--epochs", "1", "--batch-size", "3", "--resume"]
@@ -346,6 +348,7 @@ def test_resume_without_a_run_starts_one_with_a_notice(run, shop, model, tmp_pat
         assert (code, told in err) == (0, begins)
 
 
+@pytest.mark.usefixtures("no_export")
 def test_set_reaches_settings_without_an_option(run, shop, model, tmp_path):
     """A number, a word of JSON's, and a text; all come back from the run's folder."""
     words = [
@@ -362,6 +365,7 @@ def test_set_reaches_settings_without_an_option(run, shop, model, tmp_path):
     assert [config[name] for name in names] == [0.25, False, str(tmp_path / "cache"), None, 1]
 
 
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("words", [["--average", "0.5"], ["--set", "average=0.5"]])
 def test_a_renamed_setting_is_read_by_its_old_name_with_a_notice(run, shop, model, tmp_path, words):
     code, _, err = run("train", shop, tmp_path / "run", "--model", model, "--epochs", "1", *words)
@@ -371,6 +375,7 @@ def test_a_renamed_setting_is_read_by_its_old_name_with_a_notice(run, shop, mode
     assert config["wise_ft"] == 0.5
 
 
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("flag", ["--images", "--validation-images"])
 def test_validation_images_are_found_in_their_folder(run, shop, model, tmp_path, flag):
     """In the folder of --images unless they have one of their own; a row of them without a picture is told."""

@@ -203,6 +203,7 @@ def test_hits_after_a_swap_equal_a_fresh_build(tmp_path, towers, index):
             assert [hit.score for hit in ours] == pytest.approx([hit.score for hit in theirs], abs=1e-6)
 
 
+@pytest.mark.usefixtures("no_export")
 def test_adopt_command_reports_its_result_or_error_in_one_line(tmp_path, towers):
     start, run, other = towers
     (tmp_path / "photos").mkdir()

@@ -71,6 +71,7 @@ def test_the_run_resumes_with_the_settings_it_was_begun_with_and_ends_as_version
     assert len(RunFolder(old / "run").read_held_out()) == 24
 
 
+@pytest.mark.usefixtures("no_export")
 def test_the_command_line_resumes_the_run(old, runner):
     result = runner("train", "photos", "run", "--resume")
     assert result.exit_code == 0, result.output

@@ -55,7 +55,7 @@ def measure_fresh(extra: str) -> dict[str, object]:
         largest = sorted((name for name in sizes if not name.startswith(TOOLS)), key=lambda name: -sizes[name])
         return {
             "megabytes": _megabytes(everything - tools),
-            "of which bytecode": _megabytes(bytecode),
+            "bytecode, with that of pip": _megabytes(bytecode),
             "with pip and setuptools": _megabytes(everything),
             "packages": len([name for name in sizes if name.endswith(".dist-info") and not name.startswith(TOOLS)]),
             "largest": {name: _megabytes(sizes[name]) for name in largest[:LARGEST]},

@@ -79,13 +79,14 @@ def main() -> None:
         runs = [{name: measure(command) for name, command in commands.items()} for _ in range(given.rounds)]
         searches = {name: command for name, command in commands.items() if "retrieval" in command.arguments}
         loaded = {name: command.loads_torch() for name, command in searches.items()}
-    results = {"items": given.items, "rounds": given.rounds, "ratios": compare(runs, earlier=given.earlier is not None)}
+    ratios = compare(runs, earlier=given.earlier is not None)
+    results = {"items": given.items, "rounds": given.rounds, "ratios": ratios, "torch_loaded": loaded}
     rows = [format_row(name, [one[name] for one in runs], loaded.get(name)) for name in commands]
+    rows += [[f"ratio: {name}", f"{ratio:.2f}", "", "", ""] for name, ratio in ratios.items()]
     for row in rows:
         print(*row, sep=" | ")
-    print(results["ratios"])
     table = {"columns": COLUMNS, "rows": rows}
-    print("wrote", write_results("cold_search", {**results, "torch_loaded": loaded, "table": table}))
+    print("wrote", write_results("cold_search", {**results, "table": table}))
 
 
 def make_catalog(folder: Path, items: int) -> Path:

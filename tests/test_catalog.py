@@ -583,6 +583,7 @@ def many():
     return random_items(generator, 1500, dimension=16, images=1)
 
 
+@pytest.mark.faiss
 @pytest.mark.parametrize("damage", ["delete", "truncate", "garbage"])
 def test_deleted_or_damaged_index_is_rebuilt_with_equal_hits(tmp_path, many, *, damage, pairs_of_nothing):
     query = unit_rows(np.random.default_rng(4).normal(size=(1, 16)))[0]

@@ -122,7 +122,7 @@ def test_query_image_is_decoded_and_shrunk_before_the_search_is_queued(client, s
     monkeypatch.setattr(searches, "submit", lambda request: waiting.append(request) or submit(request))
     large = image_bytes("blue", size=(3000, 2000))
     answer = client.post("/search", json={"image": to_base64(large), "target": "images"})
-    assert [part.value.size for part in waiting[0].query.parts] == [(24, 16)]
+    assert [part.value.size for part in waiting[0].query.parts] == [(19, 13)]
     same = [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in shop.search(image=large, target="images")]
     assert [(hit["id"], hit["score"]) for hit in answer.json()["hits"]] == same
 

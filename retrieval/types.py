@@ -1,8 +1,8 @@
-"""What the API of a catalog takes and returns: Item in, Hits, SyncReport and Adoption out."""
+"""What the API of a catalog takes and returns: Item in, Hits, SyncReport, Agreement and Adoption out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from index.vectors import Rows
 from retrieval.filters.facets import Facet
@@ -105,6 +105,45 @@ class SyncReport:
     skipped: tuple[Skipped, ...] = ()
     kept_deleted: int = 0
     kept_hidden: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far searches among some pictures of a source find the same with an encoder in reduced precision.
+
+    Attributes:
+        precision: "int8".
+        pictures: Number of the pictures, which are searched by each of themselves and by each text.
+        texts: Number of their captions.
+        best: Fraction of the searches whose best hit is the same as in float32.
+        ten: Mean fraction of the ten best hits that are the same.
+        recall_at_1: Fraction of the texts whose own picture is the best hit, in float32 and reduced; () without texts.
+        recall_at_10: The same of the ten best.
+    """
+
+    precision: str
+    pictures: int
+    texts: int
+    best: float
+    ten: float
+    recall_at_1: tuple[float, ...] = ()
+    recall_at_10: tuple[float, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the agreement of its `asdict`, or of that after a way through JSON."""
+        recalls = {name: tuple(record[name]) for name in ("recall_at_1", "recall_at_10")}
+        return cls(**{**record, **recalls})
+
+    def summary(self) -> str:
+        """One line."""
+        recalls = {1: self.recall_at_1, 10: self.recall_at_10}
+        recall = "".join(f", recall@{k} {both[1]:.3f} (float32 {both[0]:.3f})" for k, both in recalls.items() if both)
+        searches = f"{self.pictures} pictures" + (f" and {self.texts} texts" if self.texts else "")
+        return (
+            f"{self.precision}: searched by {searches} of this source, {self.best:.1%} of the best hits and "
+            f"{self.ten:.1%} of the ten best are the same as in float32{recall}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ HEAVY_MODULES = {
     "retrieval.encoder.fingerprints",
     "retrieval.encoder.onnx.export",
     "retrieval.encoder.onnx.graphs",
+    "retrieval.encoder.onnx.int8",
     "retrieval.encoder.onnx.towers",
     "retrieval.encoder.text_towers",
     "retrieval.train",

@@ -20,13 +20,13 @@ from retrieval.pairs import Pairs
 from retrieval.query import ImageInput
 from retrieval.records.database import Database, create_database, is_blank, is_catalog, missing_catalog
 from retrieval.records.state import SIDES
-from retrieval.types import Adoption, Hit, Hits, Item, SideName, SyncReport, Target
+from retrieval.types import Adoption, Agreement, Hit, Hits, Item, SideName, SyncReport, Target
 
 if TYPE_CHECKING:
     from retrieval.catalog.evaluation import ServedCatalog
     from retrieval.catalog.write.writer import CatalogWriter
 
-__all__ = ["Adoption", "Boost", "Catalog", "Hit", "Hits", "Item", "Mode", "SearchRequest", "SyncReport"]
+__all__ = ["Adoption", "Agreement", "Boost", "Catalog", "Hit", "Hits", "Item", "Mode", "SearchRequest", "SyncReport"]
 __all__ += ["is_catalog", "make_request"]
 
 
@@ -126,6 +126,10 @@ class Catalog:
         options = BuildOptions(prune=prune, restore=restore, strict=strict, index=index)
         return self._writer.build(pairs, options=options, progress=progress)
 
+    def set_precision(self, pairs: Pairs, precision: str, *, force: bool = False) -> Agreement | None:
+        """Embed pictures in "int8" from now on, in a catalog without vectors: `write.precision.set_precision`."""
+        return self._writer.set_precision(pairs, precision, force=force)
+
     def upsert(self, items: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
         """Add or replace whole items by id, in one commit.
 
@@ -186,10 +190,6 @@ class Catalog:
         """Switch to an encoder with the same image tower, in one commit, and return what was kept and what was changed.
 
         For a text tower that was trained with a frozen image tower: the captions are embedded again, no picture is.
-
-        Args:
-            encoder: From `load_encoder` of the run.
-            progress: Called with (captions done, captions in total).
 
         Raises:
             CatalogError: its image tower or its dimension differs; the message names both encoders.

@@ -3,11 +3,12 @@
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
 from retrieval.encoder import STARTER, Encoder, load_encoder
+from retrieval.encoder.onnx.tower_record import ReducedTower
 from retrieval.errors import CatalogError, EncoderError, MissingPackageError
 from retrieval.records import Records
 from retrieval.records.database import Database
@@ -65,11 +66,21 @@ class CatalogEncoder:
             if self._loaded is None or self._is_outdated():
                 self._loaded = self._load()
                 self._checked.clear()
+            self._loaded = self.reduce(self._loaded)
             recorded = self.space.fingerprint(tower)
             if self._checked.get(tower) != recorded or not recorded:
                 self._check(self._loaded, tower)
                 self._checked[tower] = recorded
             return self._loaded
+
+    def reduce(self, encoder: Encoder) -> Encoder:
+        """Return the encoder with the catalog's image tower in reduced precision, if it has one of this encoder's."""
+        tower = self.space.reduced
+        if tower is None or encoder.image_fingerprint != tower.base_fingerprint:
+            return encoder
+        from retrieval.encoder.onnx.reduced import ReducedEncoder
+
+        return ReducedEncoder(encoder, tower, self._folder)
 
     # --- for the one writer
 
@@ -93,14 +104,26 @@ class CatalogEncoder:
             record = make_encoder_record(encoder, self._folder)
             with self._lock, self._database.writing() as records:
                 records.put_meta(encoder=asdict(record), dimension=encoder.dimension)
-                self.space = VectorSpace(record, encoder.dimension)
+                self.space = replace(self.space, encoder=record, dimension=encoder.dimension)
                 self._checked.clear()
         return encoder
+
+    def record_reduced(self, encoder: Encoder, tower: ReducedTower) -> None:
+        """Record an encoder in float32 with its image tower in reduced precision, as the catalog's first encoder."""
+        reduced = replace(self.space, reduced=tower)
+        with self._lock, self._database.writing() as records:
+            self.space = reduced
+            self._loaded = self.reduce(encoder)
+            record = make_encoder_record(self._loaded, self._folder)
+            records.put_meta(encoder=asdict(record), dimension=encoder.dimension, reduced=asdict(tower))
+            self.space = replace(reduced, encoder=record, dimension=encoder.dimension)
+            self._checked.clear()
 
     def replace(self, encoder: Encoder, record: EncoderRecord) -> None:
         """Use this encoder, which has just been recorded."""
         with self._lock:
-            self._loaded, self.is_given, self.space = encoder, True, VectorSpace(record, record.dimension)
+            self._loaded, self.is_given = encoder, True
+            self.space = replace(self.space, encoder=record, dimension=record.dimension)
             self._checked.clear()
 
     def _is_outdated(self) -> bool:

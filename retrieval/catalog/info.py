@@ -27,12 +27,21 @@ def catalog_info(database: Database, *, device: str) -> dict[str, Any]:
             "dimension": state.space.dimension,
             "image_fingerprint": None if encoder is None else encoder.image_fingerprint,
             "text_fingerprint": None if encoder is None else encoder.text_fingerprint,
+            "precision": _describe_precision(state),
             "index": "; ".join(indexes) or "no vectors yet",
             "attributes": list_attribute_keys(records.connection),
             "sources": [str(path) for path in records.sources()],
             "bytes": _folder_size(database.folder),
             "format": FORMAT,
         }
+
+
+def _describe_precision(state: CatalogState) -> str | None:
+    """Return what pictures are embedded in, with its agreement with float32 where it is another."""
+    reduced = state.space.reduced
+    if reduced is None:
+        return None if state.space.encoder is None else "float32"
+    return "int8" if reduced.agreement is None else reduced.agreement.summary()
 
 
 def _describe_index(folder: Path, state: CatalogState, side: SideName, *, device: str) -> str:

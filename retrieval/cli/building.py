@@ -1,6 +1,7 @@
 """`retrieval build`: sync a catalog with a source of pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from retrieval.cli.shared import (
 from retrieval.errors import ColumnError
 
 if TYPE_CHECKING:
-    from retrieval.catalog import SyncReport
+    from retrieval.catalog import Catalog, SyncReport
     from retrieval.pairs import Pairs, Skipped
 
 
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
 @click.option(
     "--index", type=INDEX_KINDS, help="Kind of index; auto chooses by size and memory, and prints its choice."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "int8"]),
+    help="Precision of a new catalog: int8 embeds pictures faster on a CPU; what it costs is shown.",
+)
+@click.option("--force", is_flag=True, help="Accept int8 even where it finds other pictures than float32.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 @ENGINE
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be read.")
@@ -59,6 +66,8 @@ def build(
     fields: Sequence[str],
     report: Path | None,
     index: str | None,
+    precision: str | None,
+    force: bool,
     device: str,
     engine: str | None,
     strict: bool,
@@ -84,7 +93,10 @@ def build(
         notice(STARTER_NOTICE)
         model = STARTER
     encoder = None if model is None else load_encoder(model, device=device, engine=engine, export=True)
-    with Catalog.open(catalog, encoder=encoder, device=device, engine=engine, export=True) as opened:
+    open_catalog = partial(Catalog.open, catalog, encoder=encoder, device=device, engine=engine, export=True)
+    if precision is not None:
+        _set_precision(catalog, open_catalog, source, to=precision, force=force)
+    with open_catalog() as opened:
         with interruptible("Committed batches are kept. Run it again to continue."), progress_bar("items") as progress:
             synced = opened.build(source, index=index, strict=strict, prune=prune, restore=restore, progress=progress)
         _write_skip_report(report, source, synced.skipped)
@@ -93,6 +105,25 @@ def build(
         notice(opened.info()["index"])
     counts = [f"{name} {getattr(synced, name)}" for name in ("added", "changed", "dropped", "unchanged")]
     click.echo(", ".join(counts + ([f"skipped {len(synced.skipped)}"] if synced.skipped else [])))
+
+
+def _set_precision(path: Path, open_catalog: "Callable[[], Catalog]", source: "Pairs", *, to: str, force: bool) -> None:
+    """Set a precision and print what it costs; where it is refused, a catalog that was created for it is removed."""
+    from retrieval.records.database import is_new
+
+    existed, was_new = path.exists(), is_new(path)
+    try:
+        with open_catalog() as catalog:
+            agreement = catalog.set_precision(source, to, force=force)
+    except BaseException:
+        if was_new and path.is_dir():
+            for file in path.iterdir():
+                file.unlink()
+            if not existed:
+                path.rmdir()
+        raise
+    if agreement is not None:
+        notice(agreement.summary())
 
 
 def _parse_map(fields: Sequence[str]) -> dict[str, str]:

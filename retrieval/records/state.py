@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from retrieval.encoder.onnx.tower_record import ReducedTower
 from retrieval.types import SideName
 
 SIDES: tuple[SideName, ...] = ("images", "captions")
@@ -30,6 +31,7 @@ class VectorSpace:
 
     encoder: EncoderRecord | None = None
     dimension: int | None = None
+    reduced: ReducedTower | None = None  # the image tower of the encoder, where it is not in float32
 
     def fingerprint(self, tower: Tower) -> str:
         """Return the recorded fingerprint of one tower; empty without an encoder."""
@@ -73,9 +75,10 @@ def read_state(connection: sqlite3.Connection) -> CatalogState:
     meta = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM meta")}
     (revision,) = connection.execute("SELECT coalesce(max(revision), 0) FROM attribute_changes").fetchone()
     encoder = None if meta.get("encoder") is None else EncoderRecord(**meta["encoder"])
+    reduced = None if meta.get("reduced") is None else ReducedTower.from_record(meta["reduced"])
     return CatalogState(
         revision=revision,
-        space=VectorSpace(encoder, meta.get("dimension") if encoder is None else encoder.dimension),
+        space=VectorSpace(encoder, meta.get("dimension") if encoder is None else encoder.dimension, reduced),
         sides={side: SideState(**meta.get(side, {})) for side in SIDES},
         index=meta.get("index", "auto"),
         root=meta.get("root"),

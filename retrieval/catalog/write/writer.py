@@ -23,7 +23,7 @@ from retrieval.errors import CatalogError, ItemError
 from retrieval.pairs import Pairs, Skipped
 from retrieval.records.database import PATIENCE, Database
 from retrieval.records.state import CatalogState, VectorSpace
-from retrieval.types import Adoption, Item, SideName, SyncReport
+from retrieval.types import Adoption, Agreement, Item, SideName, SyncReport
 
 MAX_TOUCHED_SHARE: Final = 0.05  # of all vectors, past which small changes are followed by maintenance
 BUILD_PATIENCE: Final = 5.0  # seconds: a build starts between the changes that a service makes
@@ -65,6 +65,13 @@ class CatalogWriter:
             self._maintain()
         return report
 
+    def set_precision(self, pairs: Pairs, precision: str, *, force: bool) -> Agreement | None:
+        """Reduce the image tower of a catalog without vectors, or check that it has this precision."""
+        from retrieval.catalog.write.precision import set_precision  # it loads an encoder's parts
+
+        with self.locked(patience=BUILD_PATIENCE):
+            return set_precision(self._database, self._encoder, pairs, precision=precision, force=force)
+
     def upsert(self, items: Iterable[Mapping[str, Any] | Item]) -> SyncReport:
         """Add or replace whole items by id, all in one commit; an item with an unreadable picture is refused alone."""
         with self.locked():
@@ -103,6 +110,7 @@ class CatalogWriter:
         with self.locked():
             with self._database.reading() as records:
                 state = self._encoder.read_state(records)
+            encoder = self._encoder.reduce(encoder)
             adoption = swap_text_tower(self._database, state, encoder, progress=progress or (lambda *_: None))
             self._encoder.replace(encoder, make_encoder_record(encoder, self._database.folder))
             self._maintain()

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH_SIZE = 8  # images that a thread encodes at a time; more gain nothing, and take memory in each thread
+BATCH_SIZE = 8  # images that a thread encodes at a time; more gain nothing, and take memory in each thread
 _TEXT_BATCH_SIZE = 64
 
 
@@ -42,9 +43,9 @@ class OnnxEncoder:
         self._preprocessing = Preprocessing.from_config(export.preprocess)
         self.image_size = max(self._preprocessing.size)
         self.prepare = self._preprocessing.prepare
-        self._export = export
+        self.export = export
         self._threads = threads or available_cores()
-        self.batch_size = _BATCH_SIZE * self._threads
+        self.batch_size = BATCH_SIZE * self._threads
         self._lock = threading.Lock()
         self._sessions: dict[tuple[Tower, int], Any] = {}
         self._loaded_tokenizer: Tokenizer | None = None
@@ -62,7 +63,7 @@ class OnnxEncoder:
         features = encode_by_length(
             texts,
             tokenize=self._tokenize,
-            end_token=self._export.end_token,
+            end_token=self.export.end_token,
             encode=partial(self._run, "text", threads=self._threads),
             dimension=self.dimension,
             batch_size=_TEXT_BATCH_SIZE,
@@ -85,7 +86,7 @@ class OnnxEncoder:
             if self._loaded_tokenizer is None:
                 from retrieval.encoder.tokenizer import load_tokenizer
 
-                self._loaded_tokenizer = load_tokenizer(self._export.text, self._export.folder)
+                self._loaded_tokenizer = load_tokenizer(self.export.text, self.export.folder)
         return self._loaded_tokenizer(texts)
 
     def _run(self, tower: Tower, inputs: NDArray[Any], *, threads: int) -> Array:
@@ -95,22 +96,26 @@ class OnnxEncoder:
     def _session(self, tower: Tower, threads: int) -> Any:
         with self._lock:
             if (tower, threads) not in self._sessions:
-                if problem := self._export.problem(tower):  # since another was loaded, an hour ago perhaps
+                if problem := self.export.problem(tower):  # since another was loaded, an hour ago perhaps
                     raise EncoderError(
                         f"The model {self.name} has changed since it was opened: {problem}. Open it again."
                     )
-                self._sessions[tower, threads] = open_session(self._export, tower, threads=threads)
+                self._sessions[tower, threads] = open_session(self.export.path(tower), threads=threads)
             return self._sessions[tower, threads]
 
 
 def part_size(count: int, *, threads: int) -> int:
-    """Return how many of so many images a thread encodes at a time: equal shares, none above `_BATCH_SIZE`."""
-    rounds = max(1, math.ceil(count / (threads * _BATCH_SIZE)))
+    """Return how many of so many images a thread encodes at a time: equal shares, none above `BATCH_SIZE`."""
+    rounds = max(1, math.ceil(count / (threads * BATCH_SIZE)))
     return max(1, math.ceil(count / (threads * rounds)))
 
 
-def open_session(export: Export, tower: Tower, *, threads: int) -> Any:
-    """Return ONNX Runtime's session of a tower; an EncoderError where it refuses the files."""
+def open_session(path: Path, *, threads: int, simplified: Path | None = None) -> Any:
+    """Return ONNX Runtime's session of a graph; an EncoderError where it refuses the files.
+
+    With `simplified` the graph is written there, weights included, with constants computed and layers fused in ways
+    that every runtime knows.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -118,8 +123,11 @@ def open_session(export: Export, tower: Tower, *, threads: int) -> Any:
     options.log_severity_level = 3  # errors; warnings are of initializers that it folds
     # Threads that spin while they wait take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if simplified is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(simplified)
     try:
-        return onnxruntime.InferenceSession(export.path(tower), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
         reason = " ".join(str(error).split())
-        raise EncoderError(f"ONNX Runtime cannot load {export.path(tower)}: {reason[:200]}.") from error
+        raise EncoderError(f"ONNX Runtime cannot load {path}: {reason[:200]}.") from error

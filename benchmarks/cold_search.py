@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,8 +47,9 @@ class Command:
 
     def output(self) -> str:
         """Return what it prints."""
-        command = [sys.executable, *self.arguments]
-        return subprocess.run(command, env=self.environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
+        command, where = [sys.executable, *self.arguments], self.checkout  # `-m` looks in the current folder first
+        done = subprocess.run(command, env=self.environment(), cwd=where, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout
 
     def loads_torch(self) -> bool:
         """Whether the command, which is one of `retrieval`, has loaded torch by its end."""
@@ -122,6 +123,7 @@ def measure(command: Command) -> Run:
     process = subprocess.Popen(
         [sys.executable, *command.arguments],
         env=command.environment(),
+        cwd=command.checkout,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -134,27 +136,21 @@ def measure(command: Command) -> Run:
 
 
 def compare(runs: Sequence[dict[str, Run]], *, earlier: bool) -> dict[str, float]:
-    """Return ratios of processor time, each the median of those within a round."""
-    like = "`retrieval search --like`, no model"
-
-    def middle(ratio: Callable[[dict[str, float]], float]) -> float:
-        times = [{name: run.processor for name, run in one.items()} for one in runs]
-        return round(median(ratio(one) for one in times), 3)
-
+    """Return ratios of processor time, each command's the least of all rounds: what a neighbour adds is not its own."""
+    least = {name: min(one[name].processor for one in runs) for name in runs[0]}
+    like = least["`retrieval search --like`, no model"]
     ratios = {
-        "(text - like) / import torch": middle(lambda one: (one["a text"] - one[like]) / one["`import torch`"]),
-        "text / text by torch": middle(lambda one: one["a text"] / one["a text, by torch"]),
+        "(text - like) / import torch": (least["a text"] - like) / least["`import torch`"],
+        "text / text by torch": least["a text"] / least["a text, by torch"],
     }
     if earlier:
-        ratios["like / like at the earlier commit"] = middle(
-            lambda one: one[like] / one["`--like`, at the earlier commit"]
-        )
-    return ratios
+        ratios["like / like at the earlier commit"] = like / least["`--like`, at the earlier commit"]
+    return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def format_row(name: str, runs: Sequence[Run], torch_loaded: bool | None) -> list[str]:  # noqa: FBT001
-    """Return the cells of a row: medians, and the greatest memory."""
-    processor, seconds = median(run.processor for run in runs), median(run.seconds for run in runs)
+    """Return the cells of a row: the least processor time, the median of the seconds, the greatest memory."""
+    processor, seconds = min(run.processor for run in runs), median(run.seconds for run in runs)
     loaded = "" if torch_loaded is None else "yes" if torch_loaded else "no"
     return [name, f"{processor:.2f}", f"{seconds:.2f}", f"{max(run.megabytes for run in runs):.0f}", loaded]
 

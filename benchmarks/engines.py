@@ -139,7 +139,7 @@ def table(runs: list[dict[str, Any]]) -> dict[str, Any]:
             *(run[kind]["ratio"] for kind in kinds),
             *(run[kind]["processor_ratio"] for kind in kinds),
             "yes" if run["torch_half"] else "no",
-            min(run["least_cosine_images"], run["least_cosine_texts"]),
+            f"{min(run['least_cosine_images'], run['least_cosine_texts']):.7f}",
         ]
         for run in runs
     ]

@@ -81,7 +81,7 @@ def test_a_second_run_reuses_shop_run_and_catalog(first, folder):
     assert any("added 0, unchanged 60" in piece for piece in printed)
 
 
-@pytest.mark.usefixtures("first")
+@pytest.mark.usefixtures("first", "no_export")
 def test_a_catalog_of_other_weights_is_rebuilt(folder, tmp_path):
     """As when the run's folder was removed, and trained again with another seed."""
     copy = tmp_path / "demo"
@@ -102,7 +102,7 @@ def test_a_folder_with_other_files_is_an_error_and_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
-@pytest.mark.usefixtures("first")
+@pytest.mark.usefixtures("first", "no_export")
 def test_a_run_on_other_products_is_retrained(folder, tmp_path):
     """As another release draws them: the settings are equal."""
     copy = tmp_path / "demo"
@@ -114,7 +114,7 @@ def test_a_run_on_other_products_is_retrained(folder, tmp_path):
     assert any("1 steps on 36 images" in piece for piece in printed)
 
 
-@pytest.mark.usefixtures("first")
+@pytest.mark.usefixtures("first", "no_export")
 def test_a_run_of_other_settings_is_retrained(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     printed, _ = demonstrate(tmp_path / "copy", seed=1)

@@ -76,6 +76,7 @@ def launched(
     )
 
 
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize(("vision", "micro_batch"), [({}, None), (CONVOLUTIONS, 4)])
 def test_two_processes_train_the_same_model_as_one(tmp_path, vision, micro_batch):
     """Uneven shards (batches of 9 and 8), another micro-batch, weights, and texts that several images share.
@@ -126,6 +127,7 @@ train(read_pairs("pairs"), sys.argv[1], config=config, resume=True, progress=pro
 """
 
 
+@pytest.mark.usefixtures("no_export")
 def test_a_killed_process_is_restarted_and_trains_the_same_model(tmp_path):
     """The main one, which writes. With --max-restarts torchrun restarts all; they resume from the checkpoint."""
     write_shapes(tmp_path / "pairs")

@@ -131,6 +131,14 @@ def test_no_batch_normalization_of_the_starter_stays_unfused(tmp_path):
     assert Counter(node.op_type for node in nodes).keys() & {"BatchNormalization", "Clip"} == set()
 
 
+def test_linear_layers_take_their_weights_as_they_are_stored(original):
+    for tower in TOWERS:
+        graph = onnx.load(graph_path(original, tower), load_external_data=False).graph
+        stored = {one.name for one in graph.initializer if one.external_data}
+        assert not [node.name for node in graph.node if node.op_type == "Transpose" and node.input[0] in stored]
+        assert sum(node.op_type == "Gemm" and node.input[1] in stored for node in graph.node) >= 6
+
+
 CUSTOM = {"custom_text": True}
 SIGLIP = {**tiny_config(no_causal_mask=True, pool_type="last", proj_bias=True), **CUSTOM}
 RESNET = tiny_config()
@@ -140,7 +148,7 @@ CONVNEXT["vision_cfg"] = {"timm_model_name": "test_convnext", "timm_proj": "line
 LSTM = tiny_config()
 LSTM["text_cfg"] = {"context_length": 20, "vocab_size": 49408, "lstm": {"width": 32, "embedding": 16}}
 OBLONG = {**tiny_config(pool_type="eos"), **CUSTOM}
-OBLONG["vision_cfg"] |= {"image_size": [32, 48]}
+OBLONG["vision_cfg"] |= {"image_size": [32, 48], "pool_type": "avg"}
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def slim_model(
     """
     _bypass_casts(model.graph)
     _drop_zero_biases(model.graph)
+    _flatten_linear_layers(model.graph)
     _drop_unused_nodes(model.graph)
     _refer_to_stored_tensors(model.graph, stored, weights=weights, names=names)
     _strip_metadata(model)
@@ -113,6 +114,48 @@ def _constant_value(
         return constants.get(name)
     values = [numpy_helper.to_array(one.t) for one in producer.attribute if one.name == "value"]
     return values[0] if producer.op_type == "Constant" and values else None
+
+
+def _flatten_linear_layers(graph: Graph) -> None:
+    """Compute the linear layers of sequences, x Wᵀ + b, by Gemm on flattened rows, which takes W as it is stored.
+
+    ONNX Runtime folds a transposition of W into a copy at every start: for ViT-B/32's towers a fifth of the processor
+    time, and a tenth of the memory, of a session.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    shapes = {one.name: tuple(one.dims) for one in graph.initializer}
+    nodes: list[Node] = []
+    for node in graph.node:
+        layer = _find_linear_layer(node, producers, shapes) if node.op_type == "Add" else None
+        if layer is None:
+            nodes.append(node)
+            continue
+        rows, weight, bias = layer
+        name, (width, depth) = node.output[0], shapes[weight]
+        graph.initializer.append(numpy_helper.from_array(np.array([-1, depth], np.int64), f"{name}.flat"))
+        graph.initializer.append(numpy_helper.from_array(np.array([width], np.int64), f"{name}.width"))
+        nodes += [
+            helper.make_node("Reshape", [rows, f"{name}.flat"], [f"{name}.rows"]),
+            helper.make_node("Gemm", [f"{name}.rows", weight, bias], [f"{name}.product"], transB=1),
+            helper.make_node("Shape", [rows], [f"{name}.leading"], end=-1),
+            helper.make_node("Concat", [f"{name}.leading", f"{name}.width"], [f"{name}.shape"], axis=0),
+            helper.make_node("Reshape", [f"{name}.product", f"{name}.shape"], [name]),
+        ]
+    _replace(graph.node, nodes)
+
+
+def _find_linear_layer(
+    add: Node, producers: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str, str] | None:
+    """Return the names of x, W and b where this node adds b to the MatMul of x and the transposed W."""
+    for product, bias in (add.input, add.input[::-1]):
+        matmul = producers.get(product)
+        transposed = producers.get(matmul.input[1]) if matmul is not None and matmul.op_type == "MatMul" else None
+        if matmul is not None and transposed is not None and transposed.op_type == "Transpose":
+            weight = transposed.input[0]
+            if len(shapes.get(weight, ())) == 2 and shapes.get(bias) == shapes[weight][:1]:  # noqa: PLR2004 (a matrix)
+                return matmul.input[0], weight, bias
+    return None
 
 
 def _drop_unused_nodes(graph: Graph) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from retrieval.encoder.architectures import LstmText
@@ -28,7 +29,19 @@ def image_module(checkpoint: Checkpoint) -> TowerModule:
     size = checkpoint.preprocess["size"]
     height, width = size if isinstance(size, list | tuple) else (size, size)
     example = torch.linspace(-1, 1, 2 * 3 * height * width).reshape(2, 3, height, width)
-    return TowerModule(_Image(checkpoint.model), example, {0: _batch()}, ("model.", ""))
+    module = _ClassTokenImage if pools_class_token(checkpoint.model.visual) else _Image
+    return TowerModule(module(checkpoint.model), example, {0: _batch()}, ("model.", ""))
+
+
+def pools_class_token(visual: Any) -> bool:
+    """Whether a tower is a ViT that takes a picture's vector from the class token alone."""
+    return (
+        type(visual) is VisionTransformer
+        and (visual.pool_type, visual.attn_pool, visual.output_tokens) == ("tok", None, False)
+        and visual.proj is not None
+        and visual.transformer.batch_first
+        and type(visual.transformer.resblocks[-1]) is ResidualAttentionBlock
+    )
 
 
 def text_module(checkpoint: Checkpoint) -> TowerModule:
@@ -63,6 +76,25 @@ class _Image(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         return self.model.encode_image(image)
+
+
+class _ClassTokenImage(nn.Module):
+    """A ViT whose last block computes the class token alone, all that is read of it: 7 % less work for ViT-B/32."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Any:
+        visual = self.model.visual
+        *blocks, last = visual.transformer.resblocks
+        states = visual._embeds(image)  # noqa: SLF001 (the first step of its own forward)
+        for block in blocks:
+            states = block(states)
+        normed = last.ln_1(states)
+        token = states[:, :1] + last.ls_1(last.attention(normed[:, :1], normed, normed))
+        token = token + last.ls_2(last.mlp(last.ln_2(token)))
+        return visual._pool(token)[0] @ visual.proj  # noqa: SLF001 (the last step)
 
 
 class _Text(nn.Module):

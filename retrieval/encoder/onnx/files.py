@@ -65,6 +65,7 @@ class Export:
     # Where the text graph takes texts without their padding, the id of the token that ends them, or -1 for the
     # greatest id. None where it takes the whole context.
     end_token: int | None
+    image_parameters: int  # number of parameters of the image tower
     weights: FileStamp
     graphs: Mapping[Tower, str]  # the SHA-256 of each graph
     deviation: Mapping[Tower, float]  # greatest absolute difference of a number of a row from torch's

@@ -115,6 +115,7 @@ def main() -> None:
     work = options.work.resolve()
     os.environ["RCLIP_DATADIR"] = str(work / "rclip")
     os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["RETRIEVAL_ENGINE"] = "onnx"  # float32 on both sides, also where torch would take bfloat16
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         programs = Programs(work, work / "photos", Path(scratch))
         costs = compare(programs, rounds=options.rounds, searches=options.searches, skip=options.skip)

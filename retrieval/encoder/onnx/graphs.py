@@ -64,6 +64,18 @@ def slim_model(
     _strip_metadata(model)
 
 
+def embed_weights(model: onnx.ModelProto, weights: Path) -> None:
+    """Copy the tensors that a model refers to into it; onnx's own loader refuses a file of several links."""
+    outside = [one for one in model.graph.initializer if one.data_location == TensorProto.EXTERNAL]
+    for one in outside:
+        place = {entry.key: int(entry.value) for entry in one.external_data if entry.key != "location"}
+        with weights.open("rb") as file:
+            file.seek(place["offset"])
+            one.raw_data = file.read(place["length"])
+        one.data_location = TensorProto.DEFAULT
+        del one.external_data[:]
+
+
 def _bypass_casts(graph: Graph) -> None:
     """Resolve CastLike, which hides constants from ONNX Runtime's fusions: it changes nothing, or it is a Cast."""
     dtypes = _data_types(graph)

@@ -29,8 +29,10 @@ from onnxruntime.quantization import (
 )
 
 from retrieval.encoder.features import split_batches
+from retrieval.encoder.model_folders import WEIGHTS_FILE
 from retrieval.encoder.onnx.encoder import open_session
 from retrieval.encoder.onnx.files import Export
+from retrieval.encoder.onnx.graphs import embed_weights
 from retrieval.encoder.onnx.tower_record import REDUCED_FILE, ReducedTower, reduced_fingerprint
 from retrieval.encoder.preprocessing import Preprocessing
 from retrieval.errors import EncoderError
@@ -77,7 +79,9 @@ def reduce_image_tower(export: Export, prepared: Sequence[NDArray[np.uint8]], fo
 
 
 def _quantize(export: Export, prepared: Sequence[NDArray[np.uint8]], *, simplified: Path, reduced: Path) -> str:
-    onnx.save(onnx.load(export.path("image")), simplified)  # with the weights inside
+    model = onnx.load(export.path("image"), load_external_data=False)
+    embed_weights(model, export.path("image").with_name(WEIGHTS_FILE))
+    onnx.save(model, simplified)
     open_session(simplified, threads=1, simplified=simplified)
     operators = Counter(node.op_type for node in onnx.load(simplified, load_external_data=False).graph.node)
     if sum(operators[product] for product in _PRODUCTS) > operators["Conv"]:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -203,21 +204,28 @@ def cut_graph(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def damage_manifest(folder):
-    (folder / EXPORT_FILE).write_text('{"format": 1}', encoding="utf-8")
-
-
-def age_manifest(folder):
+def change_manifest(folder, **changes):
     content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-    (folder / EXPORT_FILE).write_text(json.dumps(content | {"format": 0}), encoding="utf-8")
+    (folder / EXPORT_FILE).write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+def change_config(folder):
+    path = folder / "open_clip_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("shortest", "squash"), encoding="utf-8")
 
 
 OUTDATED = {
-    replace_weights: "has changed",
+    replace_weights: "open_clip_model.safetensors has changed",
+    change_config: "the configuration or the tokenizer has changed",
     cut_graph: "open_clip_text.onnx has changed",
     lambda folder: graph_path(folder, "image").unlink(): "open_clip_image.onnx cannot be read",
-    damage_manifest: "cannot be read",
-    age_manifest: "another version",
+    lambda folder: (folder / EXPORT_FILE).write_text('"x"', encoding="utf-8"): "open_clip_onnx.json cannot be read",
+    lambda folder: (folder / EXPORT_FILE).write_text(
+        "[" * 9999, encoding="utf-8"
+    ): "open_clip_onnx.json cannot be read",
+    partial(change_manifest, dimension=17): "open_clip_onnx.json has changed",
+    partial(change_manifest, preprocess=None): "open_clip_onnx.json has changed",
+    partial(change_manifest, format=0): "another version",
 }
 
 
@@ -300,6 +308,24 @@ def test_linked_weights_are_exported_into_the_cache(original, tmp_path, caplog):
     replace_weights(tmp_path)
     assert isinstance(load_encoder(folder, device="cpu"), OpenClipEncoder)
     assert "has changed" in caplog.text
+
+
+def test_weights_replaced_during_an_export_into_the_cache_are_noticed(original, tmp_path, monkeypatch):
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for file in original.iterdir():
+        if "onnx" not in file.name:
+            (folder / file.name).symlink_to(shutil.copy(file, tmp_path))
+
+    def compare(export, _checkpoint):
+        replace_weights(tmp_path)
+        return export
+
+    monkeypatch.setattr(export_module, "compare_with_torch", compare)
+    monkeypatch.setattr(export_module, "_write_graph", lambda *_: "")
+    with pytest.raises(EncoderError, match=r"has changed while it was exported: open_clip_model.safetensors"):
+        export_model(str(folder))
+    assert find_export(str(folder)) is None
 
 
 def test_model_of_a_hub_is_exported_into_the_cache(original):

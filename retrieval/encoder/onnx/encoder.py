@@ -120,7 +120,7 @@ def open_session(path: Path, *, threads: int, simplified: Path | None = None) ->
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors; warnings are of initializers that it folds
+    options.log_severity_level = 4  # what it reports as errors, it raises too
     # Threads that spin while they wait take the cores from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if simplified is not None:

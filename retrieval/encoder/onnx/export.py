@@ -29,6 +29,7 @@ from retrieval.encoder.onnx.files import (
     cached_pointer,
     find_export,
     graph_path,
+    hash_settings,
     write_pointer,
 )
 from retrieval.encoder.onnx.graphs import read_stored_tensors, slim_model
@@ -52,7 +53,7 @@ _PROBE_TEXTS = (
 _CHECKED_BATCHES = (1, 16)
 
 
-def export_model(name: str, checkpoint: Checkpoint | None = None) -> Export:
+def export_model(name: str, checkpoint: Checkpoint | None = None, *, renew: bool = False) -> Export:
     """Return the current export of a model, made where there is none; of two processes one makes it.
 
     It is written beside the weights of a model folder where ONNX Runtime can read them there: in a regular file of a
@@ -61,20 +62,27 @@ def export_model(name: str, checkpoint: Checkpoint | None = None) -> Export:
     Args:
         name: As `load_encoder` takes it.
         checkpoint: The opened model, where the caller has it.
+        renew: Export it again where there is a current export too.
 
     Raises:
         EncoderError: the model cannot be opened, exported, or gives other rows; nothing is left then.
         OSError: the disk is full, or the cache cannot be written to.
     """
     with _export_lock(name):
-        return find_export(name, log=False) or _export(name, checkpoint or open_checkpoint(name))
+        found = None if renew else find_export(name, log=False)
+        return found or _export(name, checkpoint or open_checkpoint(name))
 
 
 @contextmanager
 def _export_lock(name: str) -> Iterator[None]:
     """Hold a lock that other processes of this user take before they export the same model."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    with FileLock(Path(tempfile.gettempdir()) / f"retrieval-export-{user}-{cached_pointer(name).stem}.lock"):
+    lock = cached_pointer(name).with_suffix(".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:  # no cache is needed beside weights that can be written to
+        lock = Path(tempfile.gettempdir()) / f"retrieval-export-{os.getpid()}.lock"
+    with FileLock(lock):
         yield
 
 
@@ -83,6 +91,7 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
     folder = find_model_folder(name)
     beside = folder is not None and _can_hold_export(folder)
     target = folder if beside and folder is not None else cached_folder(*fingerprints)
+    source = None if beside or folder is None else FileStamp.of(folder / WEIGHTS_FILE)
     if not beside:
         _copy_weights(checkpoint, folder, target)
     _check_tokenizer(checkpoint, target)
@@ -97,12 +106,15 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
             text=dict(checkpoint.config["text_cfg"]),
             end_token=end_token(checkpoint.model),
             image_parameters=sum(weight.numel() for weight in checkpoint.model.visual.parameters()),
+            settings=hash_settings(target),
             weights=FileStamp.of(target / WEIGHTS_FILE, in_package=name == STARTER),
             graphs=graphs,
             deviation={},
             versions={package: version(package) for package in _PACKAGES},
         )
         export = compare_with_torch(export, checkpoint)
+        if source is not None and folder is not None:
+            _check_unchanged(name, folder / WEIGHTS_FILE, source)
         export.write()
     except BaseException:
         for tower in TOWERS:
@@ -110,8 +122,13 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
                 graph_path(target, tower).unlink()
         raise
     if not beside:
-        write_pointer(name, export)
+        write_pointer(name, export, weights=source)
     return export
+
+
+def _check_unchanged(name: str, weights: Path, stamp: FileStamp) -> None:
+    if change := stamp.difference(weights):
+        raise EncoderError(f"The model {name} has changed while it was exported: {change}. Export it again.")
 
 
 def _can_hold_export(folder: Path) -> bool:
@@ -126,7 +143,10 @@ def _can_hold_export(folder: Path) -> bool:
 
 def _copy_weights(checkpoint: Checkpoint, folder: Path | None, target: Path) -> None:
     """Put into the cache what an export needs beside it: the weights, linked where they can be, and a tokenizer."""
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EncoderError(f"The cache {target} cannot be made: {error}. Set RETRIEVAL_CACHE to a folder.") from error
     if hasattr(checkpoint.tokenizer, "save_pretrained"):
         checkpoint.tokenizer.save_pretrained(str(target))
     (target / WEIGHTS_FILE).unlink(missing_ok=True)

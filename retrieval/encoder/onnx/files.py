@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
 _FORMAT = 1
+_SETTINGS = re.compile(r"^(open_clip_)?config\.json$|token|vocab|^merges\.txt$|\.model$")
 
 Tower: TypeAlias = Literal["image", "text"]
 TOWERS: tuple[Tower, ...] = get_args(Tower)
@@ -66,6 +68,7 @@ class Export:
     # greatest id. None where it takes the whole context.
     end_token: int | None
     image_parameters: int  # number of parameters of the image tower
+    settings: str  # `hash_settings` of the folder
     weights: FileStamp
     graphs: Mapping[Tower, str]  # the SHA-256 of each graph
     deviation: Mapping[Tower, float]  # greatest absolute difference of a number of a row from torch's
@@ -74,19 +77,17 @@ class Export:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Return the export in a folder; an EncoderError where its manifest is damaged or of another version."""
+        content = _read_json(folder / EXPORT_FILE)
         try:
-            content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-            if content.pop("format") != _FORMAT:
-                raise EncoderError(f"{EXPORT_FILE} is of another version of this package")
             return cls(folder, **{**content, "weights": FileStamp(**content["weights"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EncoderError(f"{EXPORT_FILE} cannot be read: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise EncoderError(f"{EXPORT_FILE} is of another version of this package") from error
 
     def write(self) -> None:
         """Write the manifest, whole or not at all."""
-        content = {name: value for name, value in asdict(self).items() if name != "folder"}
-        text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
-        write_atomically(self.folder / EXPORT_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        _write_json(
+            self.folder / EXPORT_FILE, {name: value for name, value in asdict(self).items() if name != "folder"}
+        )
 
     def path(self, tower: Tower) -> Path:
         """Return the path of a tower's graph."""
@@ -101,6 +102,8 @@ class Export:
                 return f"{self.path(tower).name} cannot be read: {error.strerror}"
             if hashlib.sha256(content).hexdigest() != self.graphs[tower]:
                 return f"{self.path(tower).name} has changed"
+        if hash_settings(self.folder) != self.settings:
+            return "the configuration or the tokenizer has changed"
         return self.weights.difference(self.folder / WEIGHTS_FILE)
 
     def refresh(self) -> "Export":
@@ -117,6 +120,13 @@ class Export:
 def graph_path(folder: Path, tower: Tower) -> Path:
     """Return the path of a tower's graph in a folder."""
     return folder / f"open_clip_{tower}.onnx"
+
+
+def hash_settings(folder: Path) -> str:
+    """Return the SHA-256 of the files of a model's folder that hold its configuration and its tokenizer."""
+    files = (path for path in sorted(folder.iterdir()) if _SETTINGS.search(path.name) and path.is_file())
+    parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def find_export(name: str, *, log: bool = True) -> Export | None:
@@ -147,26 +157,50 @@ def _read_beside_weights(name: str) -> Export | None:
 def _read_cached(name: str) -> Export | None:
     """Return the export in the cache that was made from this name, and from its folder's weights as they are now."""
     pointer = cached_pointer(name)
-    try:
-        content = json.loads(pointer.read_text(encoding="utf-8"))
-        source = None if content["weights"] is None else FileStamp(**content["weights"])
-        folder = pointer.parent / content["export"]
-    except FileNotFoundError:
+    if not pointer.is_file():
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{pointer} cannot be read: {error}") from error
-    weights = (find_model_folder(name) or folder) / WEIGHTS_FILE
-    if source is not None and (difference := source.difference(weights)):
-        raise EncoderError(difference)
-    return Export.read(folder)
+    content = _read_json(pointer)
+    folder = find_model_folder(name)
+    if folder is not None:
+        if difference := FileStamp(**content["weights"]).difference(folder / WEIGHTS_FILE):
+            raise EncoderError(difference)
+        if hash_settings(folder) != content["settings"]:
+            raise EncoderError("the configuration or the tokenizer has changed")
+    return Export.read(pointer.parent / content["export"])
 
 
-def write_pointer(name: str, export: Export) -> None:
+def write_pointer(name: str, export: Export, *, weights: FileStamp | None) -> None:
     """Record which folder of the cache holds the export of a name, and the weights that it was made from."""
     folder = find_model_folder(name)
-    weights = None if folder is None else asdict(FileStamp.of(folder / WEIGHTS_FILE))
-    text = json.dumps({"name": name, "export": export.folder.name, "weights": weights}) + "\n"
-    write_atomically(cached_pointer(name), lambda path: path.write_text(text, encoding="utf-8"))
+    source = {
+        "weights": None if weights is None else asdict(weights),
+        "settings": None if folder is None else hash_settings(folder),
+    }
+    _write_json(cached_pointer(name), {"name": name, "export": export.folder.name, **source})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum of its own, whole or not at all."""
+    text = json.dumps({"format": _FORMAT, **content, "checksum": _checksum(content)}, indent=1) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object that `_write_json` wrote; an EncoderError where it is damaged or of another version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version, checksum = content.pop("format"), content.pop("checksum")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EncoderError(f"{path.name} cannot be read: {error}") from error
+    if version != _FORMAT:
+        raise EncoderError(f"{path.name} is of another version of this package")
+    if checksum != _checksum(content):
+        raise EncoderError(f"{path.name} has changed")
+    return dict(content)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def cached_folder(image_fingerprint: str, text_fingerprint: str) -> Path:

@@ -27,6 +27,7 @@ from retrieval.types import Agreement
 PRECISIONS: Final = ("float32", "int8")
 CALIBRATED: Final = 128  # pictures at the start of the source
 MEASURED: Final = 500  # pictures, evenly spread over the rest
+FORCED: Final = 100  # pictures to measure where the outcome decides nothing
 MIN_MEASURED: Final = 40  # pictures, below which ten of them say little
 MIN_BEST: Final = 0.95
 MIN_TEN: Final = 0.9
@@ -91,7 +92,7 @@ def _reduce(database: Database, catalog_encoder: CatalogEncoder, pairs: Pairs, *
         )
     with require_extra("train", "Reducing a model to int8"):
         from retrieval.encoder.onnx.int8 import reduce_image_tower
-    sample = _read_sample(encoder, pairs)
+    sample = _read_sample(encoder, pairs, count=FORCED if force else MEASURED)
     if not sample.calibration:
         raise CatalogError(f"{pairs.source} has no readable picture to calibrate the model by. Name another source.")
     try:
@@ -126,11 +127,11 @@ def _check(agreement: Agreement) -> None:
         )
 
 
-def _read_sample(encoder: OnnxEncoder, pairs: Pairs) -> _Sample:
+def _read_sample(encoder: OnnxEncoder, pairs: Pairs, *, count: int) -> _Sample:
     """Read the first picture of items; what is measured is not calibrated by, unless there are too few."""
     items = [(rows[0].image, [text for row in rows for text in row.captions]) for rows in pairs.by_item().values()]
     rest = items[CALIBRATED:] if len(items) >= CALIBRATED + MIN_MEASURED else items
-    chosen = [rest[number] for number in np.unique(np.linspace(0, max(len(rest) - 1, 0), MEASURED, dtype=int))]
+    chosen = [rest[number] for number in np.unique(np.linspace(0, max(len(rest) - 1, 0), count, dtype=int))]
     calibration = _prepare(encoder, [image for image, _ in items[:CALIBRATED]])
     measured = _prepare(encoder, [image for image, _ in chosen])
     texts = [

@@ -22,7 +22,6 @@ from retrieval.encoder import load_encoder
 from retrieval.encoder.model_folders import EXPORT_FILE, STARTER, WEIGHTS_FILE, cache_folder, find_model_folder
 from retrieval.encoder.onnx import export as export_module
 from retrieval.encoder.onnx import files
-from retrieval.encoder.onnx.bfloat16 import Bfloat16Encoder
 from retrieval.encoder.onnx.encoder import OnnxEncoder, part_size
 from retrieval.encoder.onnx.export import export_model
 from retrieval.encoder.onnx.files import TOWERS, Export, FileStamp, find_export, graph_path
@@ -392,29 +391,6 @@ def test_torch_decides_where_there_is_a_gpu(folder, monkeypatch):
     monkeypatch.setattr("retrieval.encoder.count_gpus", lambda: 1)
     assert isinstance(load_encoder(folder), OpenClipEncoder)
     assert isinstance(load_encoder(folder, device="cpu"), OnnxEncoder)
-
-
-def test_torch_encodes_full_batches_of_large_towers_where_that_is_faster(folder, monkeypatch):
-    """From the fifth batch on: loading torch takes seconds."""
-    monkeypatch.setattr("retrieval.encoder.onnx.bfloat16._MIN_PARAMETERS", 0)
-    monkeypatch.setattr("retrieval.encoder.onnx.bfloat16.has_amx", lambda: True)
-    encoder, plain = load_encoder(folder, device="cpu"), load_encoder(folder, engine="onnx")
-    assert (type(encoder), type(plain), encoder.batch_size) == (Bfloat16Encoder, OnnxEncoder, 16)
-    encoded = []
-    monkeypatch.setattr(OpenClipEncoder, "encode_prepared", count_calls(OpenClipEncoder.encode_prepared, encoded))
-    images = [encoder.prepare(image) for image in draw_noise(33)]
-    for count, by_torch in ((33, []), (33, []), (15, []), (33, [33]), (15, [33]), (16, [33, 16])):
-        rows = encoder.encode_prepared(images[:count])
-        np.testing.assert_allclose(rows, plain.encode_prepared(images[:count]), rtol=0, atol=1e-2)
-        assert encoded == by_torch
-
-
-def count_calls(encode, counts):
-    def counting(self, prepared):
-        counts.append(len(prepared))
-        return encode(self, prepared)
-
-    return counting
 
 
 # --- threads

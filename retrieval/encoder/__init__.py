@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -106,9 +105,8 @@ def load_encoder(
             declares the entry point SCHEME say; "hf-hub:org/model"; or an open_clip name/tag.
         device: "cpu", "cuda", or "auto": the GPU where there is one.
         engine: "torch"; "onnx", which runs exported models on the CPU without torch, two to three times as fast; or
-            "auto": onnx on a CPU where the model has a current export, else torch; with AMX torch takes over batches of
-            images of a large model. None takes RETRIEVAL_ENGINE, and "auto" where that is not set. A plug-in's encoder
-            is its own engine.
+            "auto": onnx on a CPU where the model has a current export, else torch. None takes RETRIEVAL_ENGINE, and
+            "auto" where that is not set. A plug-in's encoder is its own engine.
         export: Export a model that has no current export, where one would be used; that takes torch, and a minute.
 
     An EncoderError if there is no such model, device or engine, it cannot be loaded, or its hub is out of reach; a
@@ -182,19 +180,10 @@ def _load_open_clip(name: str, device: str, *, engine: str, export: bool) -> Enc
         found = _export(name, checkpoint, required=engine == "onnx") if uses_onnx and export else None
         if found is None:
             return OpenClipEncoder(checkpoint, device=resolved)
-    return _run_export(name, found, onnx_only=engine == "onnx")
-
-
-def _run_export(name: str, export: "Export", *, onnx_only: bool) -> Encoder:
-    from retrieval.encoder.onnx.bfloat16 import Bfloat16Encoder, gains_from_bfloat16
     from retrieval.encoder.onnx.encoder import OnnxEncoder
 
     folder = find_model_folder(name)
-    full_name = name if name == STARTER or folder is None else str(folder)
-    if onnx_only or not gains_from_bfloat16(export):
-        return OnnxEncoder(full_name, export)
-    load_torch = partial(load_encoder, full_name, device="cpu", engine="torch")
-    return Bfloat16Encoder(full_name, export, load_torch=load_torch)
+    return OnnxEncoder(name if name == STARTER or folder is None else str(folder), found)
 
 
 def _may_use_gpu(device: str) -> bool:

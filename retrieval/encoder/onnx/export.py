@@ -105,7 +105,6 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
             preprocess=asdict(PreprocessCfg(**checkpoint.preprocess)),
             text=dict(checkpoint.config["text_cfg"]),
             end_token=end_token(checkpoint.model),
-            image_parameters=sum(weight.numel() for weight in checkpoint.model.visual.parameters()),
             settings=hash_settings(target),
             weights=FileStamp.of(target / WEIGHTS_FILE, in_package=name == STARTER),
             graphs=graphs,

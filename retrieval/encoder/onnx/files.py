@@ -67,7 +67,6 @@ class Export:
     # Where the text graph takes texts without their padding, the id of the token that ends them, or -1 for the
     # greatest id. None where it takes the whole context.
     end_token: int | None
-    image_parameters: int  # number of parameters of the image tower
     settings: str  # `hash_settings` of the folder
     weights: FileStamp
     graphs: Mapping[Tower, str]  # the SHA-256 of each graph

@@ -21,7 +21,7 @@ from retrieval.cli.shared import (
     progress_bar,
     usage_errors,
 )
-from retrieval.errors import ColumnError
+from retrieval.errors import CatalogLockedError, ColumnError
 
 if TYPE_CHECKING:
     from retrieval.catalog import Catalog, SyncReport
@@ -112,12 +112,15 @@ def _set_precision(path: Path, open_catalog: "Callable[[], Catalog]", source: "P
     from retrieval.records.database import is_new
 
     existed, was_new = path.exists(), is_new(path)
+    others = set(path.iterdir()) if existed else set()
     try:
         with open_catalog() as catalog:
             agreement = catalog.set_precision(source, to, force=force)
+    except CatalogLockedError:  # what is there now is of another process
+        raise
     except BaseException:
         if was_new and path.is_dir():
-            for file in path.iterdir():
+            for file in set(path.iterdir()) - others:
                 file.unlink()
             if not existed:
                 path.rmdir()

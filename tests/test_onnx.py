@@ -327,6 +327,18 @@ def test_weights_replaced_during_an_export_into_the_cache_are_noticed(original, 
     assert find_export(str(folder)) is None
 
 
+def test_weights_of_another_format_are_exported_into_the_cache(folder):
+    """As open_clip_pytorch_model.bin, which ONNX Runtime cannot read."""
+    weights = load_file(folder / WEIGHTS_FILE)
+    for name in (WEIGHTS_FILE, EXPORT_FILE):
+        (folder / name).unlink()
+    torch.save(weights, folder / "open_clip_pytorch_model.bin")
+    assert isinstance(load_encoder(folder, device="cpu", export=True), OnnxEncoder)
+    assert_rows_are_those_of_torch(load_encoder(folder, device="cpu"), torch_encoder(folder), count=3)
+    torch.save({name: tensor + 1 for name, tensor in weights.items()}, folder / "open_clip_pytorch_model.bin")
+    assert find_export(str(folder)) is None
+
+
 def test_model_of_a_hub_is_exported_into_the_cache(original):
     """Whatever form its weights have there: they are saved anew."""
     checkpoint = open_checkpoint(str(original))

@@ -18,6 +18,12 @@ def find_model_folder(name: str) -> Path | None:
     return Path(name).resolve() if name and Path(name).is_dir() else None
 
 
+def find_weights(folder: Path) -> Path:
+    """Return the file of weights in a model folder: the safetensors file, else the first of another format."""
+    others = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".pth"})
+    return folder / WEIGHTS_FILE if (folder / WEIGHTS_FILE).is_file() or not others else others[0]
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder of this package, or the value of RETRIEVAL_CACHE; it may not exist yet."""
     if given := os.environ.get(CACHE_VARIABLE):

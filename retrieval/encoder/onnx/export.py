@@ -18,7 +18,7 @@ from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
 from retrieval.encoder.fingerprints import image_fingerprint, text_fingerprint
-from retrieval.encoder.model_folders import STARTER, WEIGHTS_FILE, find_model_folder
+from retrieval.encoder.model_folders import EXPORT_FILE, STARTER, WEIGHTS_FILE, find_model_folder, find_weights
 from retrieval.encoder.onnx.encoder import OnnxEncoder
 from retrieval.encoder.onnx.files import (
     TOWERS,
@@ -91,10 +91,11 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
     folder = find_model_folder(name)
     beside = folder is not None and _can_hold_export(folder)
     target = folder if beside and folder is not None else cached_folder(*fingerprints)
-    source = None if beside or folder is None else FileStamp.of(folder / WEIGHTS_FILE)
+    source = None if beside or folder is None else FileStamp.of(find_weights(folder))
     if not beside:
         _copy_weights(checkpoint, folder, target)
     _check_tokenizer(checkpoint, target)
+    (target / EXPORT_FILE).unlink(missing_ok=True)  # an export that is interrupted is none
     try:
         graphs = {tower: _write_graph(checkpoint, tower, target) for tower in TOWERS}
         export = Export(
@@ -113,7 +114,7 @@ def _export(name: str, checkpoint: Checkpoint) -> Export:
         )
         export = compare_with_torch(export, checkpoint)
         if source is not None and folder is not None:
-            _check_unchanged(name, folder / WEIGHTS_FILE, source)
+            _check_unchanged(name, find_weights(folder), source)
         export.write()
     except BaseException:
         for tower in TOWERS:

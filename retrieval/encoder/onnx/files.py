@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from retrieval.encoder.model_folders import EXPORT_FILE, WEIGHTS_FILE, cache_folder, find_model_folder
+from retrieval.encoder.model_folders import EXPORT_FILE, WEIGHTS_FILE, cache_folder, find_model_folder, find_weights
 from retrieval.errors import EncoderError
 from retrieval.files import write_atomically
 
@@ -161,7 +161,7 @@ def _read_cached(name: str) -> Export | None:
     content = _read_json(pointer)
     folder = find_model_folder(name)
     if folder is not None:
-        if difference := FileStamp(**content["weights"]).difference(folder / WEIGHTS_FILE):
+        if difference := FileStamp(**content["weights"]).difference(find_weights(folder)):
             raise EncoderError(difference)
         if hash_settings(folder) != content["settings"]:
             raise EncoderError("the configuration or the tokenizer has changed")
